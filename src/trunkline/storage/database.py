@@ -1,0 +1,65 @@
+"""The `Database` primitive: the control plane's records (accounts, keys, numbers, services, scheduled work).
+
+Records are `trunkline.model.record.Record` structs; each field is a column. Updates are compare-and-set on `rev`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from trunkline.model.record import Record
+from trunkline.storage.survives import Survives
+
+R = TypeVar("R", bound=Record)
+
+
+class Duplicate(Exception):
+    """A unique column already holds that value."""
+
+
+class Conflict(Exception):
+    """The record has moved on since it was read (its `rev` differs) or is gone."""
+
+
+class Database(Protocol):
+    """Every write returns after its commit."""
+
+    survives: Survives
+
+    def insert(self, *records: Record) -> Awaitable[None]:
+        """Insert records in one transaction. Raises Duplicate."""
+
+    def update(self, *records: Record) -> Awaitable[None]:
+        """Write records back in one transaction and count up their `rev`. Raises Conflict, Duplicate."""
+
+    def put(self, record: Record) -> Awaitable[None]:
+        """Insert or replace, without a guard (sticky senders, opt-outs)."""
+
+    def delete(self, *records: Record) -> Awaitable[None]:
+        """Delete records in one transaction; deleting what is gone is no error."""
+
+    def get(self, kind: type[R], sid: str) -> Awaitable[R | None]:
+        """One record by its SID. Cheap: a primary-key read without a thread hop."""
+
+    def find(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: str = "sid",
+        newest_first: bool = False,
+        after: str = "",
+        limit: int = 1000,
+    ) -> Awaitable[list[R]]:
+        """Records whose columns equal `where`, keyset-paged on `order`.
+
+        A key of `where` may end in an operator: `name__ge`, `__gt`, `__le`, `__lt`, `__ne`, `__prefix`, `__contains`, `__in`.
+        """
+
+    def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> Awaitable[int]:
+        """How many records match."""
+
+    def watch(self, kind: type[Record], changed: Callable[[Sequence[str]], None]) -> None:
+        """Call `changed(sids)` on the event loop after each commit that touched records of `kind`."""
+
+    def close(self) -> Awaitable[None]:
+        """Finish what was handed in, then stop."""

@@ -1,0 +1,67 @@
+"""The `MemoryStore` primitive: fast state that may be rebuilt (rate limits, registrations, leases, presence).
+
+The embedded default is `InProcess`: one dictionary with expiry and compare-and-set, bounded.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from trunkline.model.clock import Clock
+from trunkline.storage.survives import Survives
+
+
+class MemoryStore(Protocol):
+    """Values are bytes; `ttl_ms` of 0 never expires."""
+
+    survives: Survives
+
+    def get(self, key: str) -> Awaitable[bytes | None]:
+        """The value, or None when it is absent or expired."""
+
+    def put(self, key: str, value: bytes, ttl_ms: int = 0) -> Awaitable[None]:
+        """Set a value."""
+
+    def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> Awaitable[bool]:
+        """Set `new` only if the present value is `old` (None: absent)."""
+
+    def delete(self, key: str) -> Awaitable[None]:
+        """Remove a value."""
+
+
+class InProcess:
+    """A `MemoryStore` in this process; holds at most `max_entries`, the oldest written leave first."""
+
+    survives = Survives.NOTHING
+
+    def __init__(self, clock: Clock, max_entries: int = 1_000_000) -> None:
+        self._clock = clock
+        self._max = max_entries
+        self._entries: dict[str, tuple[bytes, int]] = {}
+
+    def _live(self, key: str) -> bytes | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        value, expires_ms = entry
+        if expires_ms and expires_ms <= self._clock.now_ms():
+            del self._entries[key]
+            return None
+        return value
+
+    async def get(self, key: str) -> bytes | None:
+        return self._live(key)
+
+    async def put(self, key: str, value: bytes, ttl_ms: int = 0) -> None:
+        self._entries.pop(key, None)
+        while len(self._entries) >= self._max:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = (value, self._clock.now_ms() + ttl_ms if ttl_ms else 0)
+
+    async def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> bool:
+        if self._live(key) != old:
+            return False
+        await self.put(key, new, ttl_ms)
+        return True
+
+    async def delete(self, key: str) -> None:
+        self._entries.pop(key, None)
