@@ -52,7 +52,8 @@ class Database(Protocol):
     ) -> Awaitable[list[R]]:
         """Records whose columns equal `where`, keyset-paged on `order`.
 
-        A key of `where` may end in an operator: `name__ge`, `__gt`, `__le`, `__lt`, `__ne`, `__prefix`, `__contains`, `__in`.
+        A key of `where` may end in an operator: `name__ge`, `__gt`, `__le`, `__lt`, `__ne`, `__prefix`,
+        `__contains`, `__in`.
         """
 
     def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> Awaitable[int]:

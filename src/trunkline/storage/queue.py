@@ -122,7 +122,7 @@ class Queue(Protocol):
     def accept_inbound(
         self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str]
     ) -> Awaitable[bool]:
-        """Insert a received message and drop the parts (`Part.key`) it was made of; False if the SID is there already."""
+        """Insert a received message, drop the parts (`Part.key`) it was made of; False if the SID is there."""
 
     def claim(self, flights: Sequence[tuple[str, int]]) -> Awaitable[list[str]]:
         """Record the intent to submit: status `sending`, out of its lane, rev + 1. Returns the SIDs that were ours."""
