@@ -1,0 +1,22 @@
+"""Relative URLs of a document."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin, urlsplit
+
+
+def resolve(base: str | None, reference: str) -> str | None:
+    """`reference` against the URL the document came from (after redirects); an empty one is the document.
+
+    None when there is no absolute http(s) URL: a relative reference in a document that has no URL (it came
+    as a parameter), or another scheme. Overrides in the fragment (`#rc=2`) belong to the reference.
+    """
+    reference = reference.strip()
+    try:
+        joined = urljoin(base, reference) if base else reference
+        parts = urlsplit(joined)
+        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            return None
+    except ValueError:
+        return None
+    return joined
