@@ -16,6 +16,8 @@ from trunkline.storage.survives import Survives
 class Flight(msgspec.Struct, kw_only=True):
     """One in-flight record as the queue keeps it."""
 
+    id: int = 0
+    """Assigned by `Queue.accept` before it returns; increasing, never used twice."""
     sid: str
     account: str
     kind: str = "message"
@@ -35,9 +37,10 @@ class Owed(msgspec.Struct, kw_only=True):
     """A webhook request that is owed to a customer until it is delivered or exhausted."""
 
     id: int = 0
-    """Assigned by the engine, increasing."""
+    """Assigned by the engine before the write returns, increasing."""
+    flight: int = 0
+    """The id of the flight that owes it (it may have landed since); 0: none."""
     sid: str
-    """The flight that owes it (it may have landed since)."""
     account: str
     kind: str
     """Which handler builds and finishes it, e.g. `status` or `inbound`."""
@@ -57,9 +60,11 @@ class Owed(msgspec.Struct, kw_only=True):
 
 
 class Advance(msgspec.Struct, kw_only=True):
-    """A guarded step of a flight: applied whole if the stored rev is `rev`, else not at all."""
+    """A guarded step of a flight: applied whole if the stored rev is `rev` (which it counts up), else not at all."""
 
+    id: int
     sid: str
+    account: str
     rev: int
     status: str
     lane: str = ""
@@ -124,11 +129,12 @@ class Queue(Protocol):
     ) -> Awaitable[bool]:
         """Insert a received message, drop the parts (`Part.key`) it was made of; False if the SID is there."""
 
-    def claim(self, flights: Sequence[tuple[str, int]]) -> Awaitable[list[str]]:
-        """Record the intent to submit: status `sending`, out of its lane, rev + 1. Returns the SIDs that were ours."""
+    def claim(self, flights: Sequence[tuple[int, int]]) -> Awaitable[list[int]]:
+        """Record the intent to submit (id, rev): status `sending`, out of its lane, rev + 1. Returns the ids that
+        had moved on and are not ours."""
 
-    def waiting(self, lane: str, after: tuple[int, str], limit: int) -> Awaitable[list[Flight]]:
-        """The flights of a lane in (due_ms, key) order after `after`."""
+    def waiting(self, lane: str, after: tuple[int, int], limit: int) -> Awaitable[list[Flight]]:
+        """The flights of a lane in (due_ms, id) order after `after`."""
 
     def lanes(self) -> Awaitable[list[tuple[str, int, int]]]:
         """(lane, waiting flights, first due_ms) of every lane that holds work."""
@@ -136,22 +142,22 @@ class Queue(Protocol):
     def advance(self, step: Advance) -> Awaitable[bool]:
         """Apply one guarded step; False when the flight has moved on."""
 
-    def get(self, sid: str) -> Awaitable[Flight | None]:
-        """The in-flight record, as last committed."""
+    def get(self, account: str, sid: str) -> Awaitable[tuple[Flight, list[Owed]] | None]:
+        """The in-flight record with its callbacks, as last committed."""
 
-    def in_state(self, kind: str, statuses: Sequence[str], after: str, limit: int) -> Awaitable[list[Flight]]:
-        """Flights of `kind` in one of `statuses`, by key, after the key `after` (recovery, receipt windows)."""
+    def by_id(self, flight_id: int) -> Flight | None:
+        """The in-flight record, as last committed; a primary-key read that does not wait."""
+
+    def in_state(self, kind: str, status: str, after: int, limit: int) -> Awaitable[list[Flight]]:
+        """Flights of `kind` in `status`, by id, after the id `after` (recovery)."""
 
     def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
     ) -> Awaitable[list[tuple[Flight, list[Owed]]]]:
         """An account's flights newest first, keys strictly below `before` and above `after` (empty: unbounded)."""
 
-    def count(self, account: str, lane_like: str) -> Awaitable[int]:
-        """Waiting flights of lanes that start so (queue overflow)."""
-
-    def find_carrier_id(self, connector: str, carrier_id: str) -> Awaitable[str]:
-        """The SID that a carrier's message id belongs to, or an empty string; outlives the flight."""
+    def find_carrier_id(self, connector: str, carrier_id: str) -> tuple[int, str, str] | None:
+        """(flight id, account, SID) that a carrier's message id belongs to; outlives the flight. Does not wait."""
 
     def park(self, orphan: Orphan) -> Awaitable[None]:
         """Keep a receipt whose message is not known yet."""
@@ -159,8 +165,14 @@ class Queue(Protocol):
     def orphans(self, connector: str, carrier_ids: Sequence[str]) -> Awaitable[list[Orphan]]:
         """Take out the parked receipts for these ids."""
 
-    def owe(self, owed: Sequence[Owed]) -> Awaitable[list[int]]:
+    def parked(self) -> list[tuple[str, str]]:
+        """(connector, carrier id) of every parked receipt: read once at start."""
+
+    def owe(self, owed: Sequence[Owed]) -> Awaitable[None]:
         """Owe callbacks outside a flight's own steps (late receipts, usage triggers)."""
+
+    def forget(self, owed_id: int) -> Awaitable[None]:
+        """Drop a settled callback that belongs to no flight (its attempts were archived)."""
 
     def owed(self, host: str, after: int, limit: int, now_ms: int) -> Awaitable[list[Owed]]:
         """Owed callbacks of a delivery lane, by id."""
@@ -174,8 +186,8 @@ class Queue(Protocol):
     def landable(self, now_ms: int, limit: int) -> Awaitable[list[tuple[Flight, list[Owed]]]]:
         """Flights that may land, with their settled callbacks."""
 
-    def remove(self, sids: Sequence[tuple[str, int]]) -> Awaitable[int]:
-        """Take landed flights (sid, rev) out, with their settled callbacks; those that moved on stay."""
+    def remove(self, flights: Sequence[tuple[int, int]]) -> Awaitable[int]:
+        """Take landed flights (id, rev) out, with their settled callbacks; those that moved on stay."""
 
     def keep_part(self, part: Part) -> Awaitable[None]:
         """Persist one part of a long inbound message; the same part twice is kept once."""
@@ -195,8 +207,14 @@ class Queue(Protocol):
     def release_replay(self, row: Replay) -> Awaitable[None]:
         """Give the key back: the request did not begin."""
 
-    def sweep(self, now_ms: int) -> Awaitable[None]:
-        """Drop expired idempotency rows, carrier ids, orphans and parts (bounded work per call)."""
+    def forget_replays(self, account: str, sid: str) -> Awaitable[None]:
+        """Blank the stored responses that show a resource (privacy deletion)."""
+
+    def sweep(self, now_ms: int, carrier_before_ms: int = 0) -> Awaitable[None]:
+        """Drop expired idempotency rows, and carrier ids and orphans from before a time (bounded work per call)."""
+
+    def compact(self) -> Awaitable[None]:
+        """Leave no deleted byte in any file of the engine."""
 
     def close(self) -> Awaitable[None]:
         """Finish what was handed in, then stop."""

@@ -1,0 +1,170 @@
+"""The contract of the `Queue` primitive, the same for every engine."""
+
+import asyncio
+
+import pytest
+
+from trunkline.model.sid import new_sid
+from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.survives import Survives
+
+AC = "AC" + "a" * 32
+
+
+@pytest.fixture(params=["sqlite"])
+async def queue(request, tmp_path):
+    queue = SqliteQueue(tmp_path / "queue.db")
+    yield queue
+    await queue.close()
+
+
+def flight(**changes):
+    values = {"sid": new_sid("SM"), "account": AC, "status": "queued", "lane": "c|a|s", "record": b'{"to":"+1","sent_ms":5}'}
+    return Flight(**(values | changes))
+
+
+def owed(f, **changes):
+    return Owed(**({"sid": f.sid, "account": AC, "kind": "status", "host": "http://h", "request": b"{}"} | changes))
+
+
+def step(f, status, **changes):
+    return Advance(**({"id": f.id, "sid": f.sid, "account": AC, "rev": f.rev, "status": status} | changes))
+
+
+async def test_survives_power_loss(queue):
+    assert queue.survives is Survives.POWER
+
+
+async def test_accepted_flight_is_found_by_every_key(queue):
+    f = flight()
+    await queue.accept(f, [owed(f)])
+    found, callbacks = await queue.get(AC, f.sid)
+    assert found == f
+    assert [c.flight for c in callbacks] == [f.id]
+    assert queue.by_id(f.id) == f
+    assert await queue.get("AC" + "b" * 32, f.sid) is None
+    assert await queue.get(AC, "MM" + f.sid[2:]) is None
+
+
+async def test_claim_takes_a_flight_once(queue):
+    f = flight()
+    await queue.accept(f)
+    assert await queue.claim([(f.id, 0)]) == []
+    assert await queue.claim([(f.id, 0)]) == [f.id]
+    claimed = queue.by_id(f.id)
+    assert (claimed.status, claimed.lane, claimed.rev) == ("sending", "", 1)
+    assert await queue.waiting("c|a|s", (0, 0), 10) == []
+    assert [x.id for x in await queue.in_state("message", "sending", 0, 10)] == [f.id]
+
+
+async def test_stale_step_changes_nothing(queue):
+    f = flight()
+    await queue.accept(f)
+    assert await queue.advance(step(f, "sent", owed=[owed(f)], carrier_ids=[("c", "1")]))
+    assert not await queue.advance(step(f, "failed", owed=[owed(f)], carrier_ids=[("c", "2")]))
+    found, callbacks = await queue.get(AC, f.sid)
+    assert (found.status, found.rev, len(callbacks)) == ("sent", 1, 1)
+    assert found.record == f.record
+    assert queue.find_carrier_id("c", "1") == (f.id, AC, f.sid)
+    assert queue.find_carrier_id("c", "2") is None
+
+
+async def test_lane_pages_in_due_order(queue):
+    flights = [flight(due_ms=due) for due in (30, 10, 20)]
+    await asyncio.gather(*(queue.accept(f) for f in flights))
+    assert await queue.lanes() == [("c|a|s", 3, 10)]
+    first = await queue.waiting("c|a|s", (0, 0), 2)
+    assert [f.due_ms for f in first] == [10, 20]
+    rest = await queue.waiting("c|a|s", (first[-1].due_ms, first[-1].id), 2)
+    assert [f.due_ms for f in rest] == [30]
+
+
+async def test_landing_waits_for_owed_callbacks(queue):
+    f = flight(land_ms=5, lane="")
+    await queue.accept(f, [owed(f)])
+    assert await queue.landable(10, 10) == []
+    _, (callback,) = await queue.get(AC, f.sid)
+    callback.state, callback.attempts = "delivered", b'[{"status":200}]'
+    await queue.settle(callback)
+    ((landing, callbacks),) = await queue.landable(10, 10)
+    assert callbacks[0].attempts == b'[{"status":200}]'
+    assert await queue.landable(4, 10) == []
+    assert await queue.remove([(landing.id, landing.rev + 1)]) == 0
+    assert await queue.remove([(landing.id, landing.rev)]) == 1
+    assert await queue.get(AC, f.sid) is None
+
+
+async def test_page_is_newest_first_and_filters(queue):
+    flights = [flight(record=b'{"to":"+%d","sent_ms":%d}' % (i % 2, i)) for i in range(1, 7)]
+    for f in flights:
+        await queue.accept(f)
+    keys = sorted((f.sid[2:] for f in flights), reverse=True)
+
+    async def page(before="", after="", limit=10, **filters):
+        found = await queue.page(AC, "message", before=before, after=after, limit=limit, filters=filters)
+        return [f.sid[2:] for f, _ in found]
+
+    assert await page() == keys
+    assert await page(before=keys[1], limit=2) == keys[2:4]
+    assert await page(after=keys[3], limit=2) == keys[1:3]
+    assert len(await page(to="+1")) == 3
+    assert len(await page(sent_ge_ms=3, sent_lt_ms=5)) == 2
+
+
+async def test_orphan_receipts_are_taken_once(queue):
+    await queue.park(Orphan(connector="c", carrier_id="7", at_ms=1, receipt=b"r"))
+    assert queue.parked() == [("c", "7")]
+    (taken,) = await queue.orphans("c", ["6", "7"])
+    assert taken.receipt == b"r"
+    assert await queue.orphans("c", ["7"]) == []
+
+
+async def test_parts_are_kept_once_and_consumed_with_the_message(queue):
+    for number in (2, 1, 1):
+        await queue.keep_part(Part(connector="c", key="k", number=number, at_ms=1, body=b"%d" % number))
+    assert [p.number for p in await queue.parts("c", "k")] == [1, 2]
+    assert await queue.stale_parts(2, 10) == [("c", "k")]
+    assert await queue.accept_inbound(flight(), [], "c", ["k"])
+    assert await queue.parts("c", "k") == []
+
+
+def replay(**changes):
+    values = {"account": AC, "method": "POST", "path": "/p", "key": "k", "fingerprint": b"f", "expires_ms": 100}
+    return Replay(**(values | changes))
+
+
+async def test_idempotency_key_is_claimed_once_and_replayed(queue):
+    row = replay()
+    assert await queue.claim_replay(row, 1) is None
+    assert (await queue.claim_replay(replay(), 1)).state == "running"
+    row.status, row.body = 201, b"{}"
+    await queue.accept(flight(), (), row)
+    held = await queue.claim_replay(replay(fingerprint=b"other"), 1)
+    assert (held.state, held.status, held.body, held.fingerprint) == ("done", 201, b"{}", b"f")
+
+
+async def test_expired_claim_is_taken_over_and_fences_the_former_holder(queue):
+    former, heir = replay(), replay(expires_ms=300)
+    assert await queue.claim_replay(former, 1) is None
+    assert await queue.claim_replay(heir, 200) is None
+    assert heir.epoch == former.epoch + 1
+    former.body = b"stale"
+    await queue.complete_replay(former)
+    assert (await queue.claim_replay(replay(), 201)).state == "running"
+
+
+async def test_released_key_is_free_again(queue):
+    row = replay()
+    await queue.claim_replay(row, 1)
+    await queue.release_replay(row)
+    assert await queue.claim_replay(replay(), 1) is None
+
+
+async def test_one_failing_write_does_not_fail_its_batch(queue):
+    f = flight()
+    results = await asyncio.gather(
+        queue.accept(f), queue.accept(Flight(**{k: getattr(f, k) for k in f.__struct_fields__})), queue.accept(flight()),
+        return_exceptions=True,
+    )
+    assert [type(r).__name__ for r in results] == ["NoneType", "ConstraintError", "NoneType"]
