@@ -182,18 +182,11 @@ class SqliteQueue:
 
     def claim(self, flights: Sequence[tuple[int, int]]) -> Awaitable[list[int]]:
         def write(cursor: apsw.Cursor) -> list[int]:
-            connection = cursor.connection
-            before = connection.total_changes()
-            cursor.executemany(sql.CLAIM, flights)
-            if connection.total_changes() - before == len(flights):
+            rows: list[Any] = cursor.executemany(sql.CLAIM, flights).fetchall()
+            if len(rows) == len(flights):
                 return []
-            # Somebody was faster for some of them (cancelled, redacted): say which.
-            lost = []
-            for flight_id, rev in flights:
-                now = cursor.execute("select status, rev from flight where id = ?", (flight_id,)).get
-                if now is None or tuple(now) != ("sending", rev + 1):
-                    lost.append(flight_id)
-            return lost
+            ours = {row[0] for row in rows}
+            return [flight_id for flight_id, _ in flights if flight_id not in ours]
 
         return self._writer.submit(write)
 

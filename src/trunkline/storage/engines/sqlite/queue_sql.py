@@ -48,7 +48,7 @@ OWED_COLUMNS = "id, flight, sid, account, kind, host, seq, due_ms, tries, reques
 INSERT_FLIGHT = "insert into flight values(?,?,?,?,?,?,?,?,?,?,?)"
 INSERT_OWED = "insert into owed values(?,?,?,?,?,?,?,?,?,?,?,?)"
 INSERT_CARRIER = "insert or replace into carrier values(?,?,?,?,?)"
-CLAIM = "update flight set status = 'sending', lane = '', rev = rev + 1 where id = ? and rev = ?"
+CLAIM = "update flight set status = 'sending', lane = '', rev = rev + 1 where id = ? and rev = ? returning id"
 ADVANCE = """
 update flight set status = ?, lane = ?, due_ms = ?, land_ms = ?, rev = rev + 1, record = ? where id = ? and rev = ?
 """

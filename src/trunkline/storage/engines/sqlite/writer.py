@@ -60,12 +60,10 @@ def connect(path: Path, *, read_only: bool = False, cache_kib: int = CACHE_KIB) 
 
 def check_settings(connection: apsw.Connection) -> None:
     """Refuse to run on a file whose settings would lose acknowledged writes at a power loss."""
-    (journal,) = connection.execute("pragma journal_mode").get
-    if isinstance(journal, tuple):
-        (journal,) = journal
-    if str(journal).lower() != "wal":
+    journal = str(connection.execute("pragma journal_mode").get).lower()
+    if journal != "wal":
         raise CannotSurvive(f"journal_mode is {journal}, not wal: is the file system a network share?")
-    level = connection.execute("pragma synchronous").get
+    level: Any = connection.execute("pragma synchronous").get
     if int(level) < 2:
         raise CannotSurvive("synchronous is below FULL: acknowledged messages would be lost at a power loss")
 
