@@ -1,0 +1,54 @@
+# The door: everything below installs what it needs into .venv first, and only when requirements.lock changed.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest -q -n 2
+CONFIG ?=
+
+.PHONY: help install demo run test test-all check format bench docs lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: ## .venv as requirements.lock says
+	@scripts/python-setup.sh
+
+demo: install ## a carrier, a handset and Trunkline on this machine, to try out; ONCE=1 runs through it once and ends
+	@$(BIN)/python -m trunkline.testing.demo $(if $(ONCE),--once)
+
+run: install ## the server, with CONFIG=trunkline.toml if given, else the development profile
+	@$(BIN)/trunkline $(if $(CONFIG),--config $(CONFIG) serve,dev)
+
+test: install ## every test but the slow ones
+	@scripts/test-setup.sh
+	@$(PYTEST) -m "not slow"
+
+test-all: install ## the slow ones too
+	@scripts/test-setup.sh
+	@$(PYTEST)
+
+check: install ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install ## write the code as `check` wants it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install ## measure; ARGS="..." goes to the benchmark
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: install ## the reference pages that are made from the code
+	@$(BIN)/python -m trunkline.settings.reference docs/reference/settings.md
+
+lock: install ## requirements.lock from pyproject.toml; UPGRADE=1 takes the newest of everything
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-config --custom-compile-command "make lock" --quiet \
+		$(if $(UPGRADE),--upgrade) -o requirements.lock
+	@scripts/python-setup.sh
+
+clean: ## what was built here; data in ./var stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist tests/conformance/node/node_modules

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What the tests need beside Python: peers from Debian's packages, and Twilio's SDK for Node.
+# A missing peer fails in CI (CI is set); elsewhere its tests are skipped, after one line that says so.
+set -eu
+cd "$(dirname "$0")/.."
+
+peer() { # WHY PROGRAM PACKAGE...
+    local why=$1 program=$2
+    shift 2
+    command -v "$program" >/dev/null && return 0
+    [ -x "/usr/sbin/$program" ] && return 0
+    scripts/debian.sh "$why" "$@" && return 0
+    [ -z "${CI:-}" ] || exit 1
+    echo "going on without: the tests for $why will be skipped" >&2
+}
+
+peer "interoperation with Kannel" bearerbox kannel
+peer "Twilio's SDK for Node" node nodejs
+peer "Twilio's SDK for Node" npm npm
+
+node=tests/conformance/node
+want=$(sha256sum "$node/package.json" | cut -d' ' -f1)
+if command -v npm >/dev/null && [ "$(cat "$node/node_modules/.installed" 2>/dev/null)" != "$want" ]; then
+    echo "installing Twilio's SDK for Node into $node" >&2
+    log=$(mktemp)
+    if (cd "$node" && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error) >"$log" 2>&1 </dev/null; then
+        echo "$want" >"$node/node_modules/.installed"
+    else
+        tail -n 5 "$log" >&2
+        echo "npm could not install Twilio's SDK (last lines above)" >&2
+        [ -z "${CI:-}" ] || exit 1
+    fi
+    rm -f "$log"
+fi

@@ -1,0 +1,46 @@
+"""One frozen `Settings` that holds every limit with its unit, read from one TOML file and the environment."""
+
+from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback, Smpp, Twilio
+from trunkline.settings.kinds import Secret, Section
+from trunkline.settings.load import Settings, SettingsError, load
+from trunkline.settings.profiles import PROFILES, Profile
+from trunkline.settings.sections import (
+    Archive,
+    Data,
+    Limits,
+    Log,
+    Messaging,
+    Rate,
+    Route,
+    Security,
+    Server,
+    SmppServer,
+    Webhooks,
+)
+
+__all__ = [
+    "CONNECTORS",
+    "PROFILES",
+    "Archive",
+    "Connector",
+    "Data",
+    "Http",
+    "Limits",
+    "Log",
+    "Loopback",
+    "Messaging",
+    "Profile",
+    "Rate",
+    "Route",
+    "Secret",
+    "Section",
+    "Security",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Smpp",
+    "SmppServer",
+    "Twilio",
+    "Webhooks",
+    "load",
+]
