@@ -163,7 +163,10 @@ class Queue(Protocol):
         """Keep a receipt whose message is not known yet."""
 
     def orphans(self, connector: str, carrier_ids: Sequence[str]) -> Awaitable[list[Orphan]]:
-        """Take out the parked receipts for these ids."""
+        """The parked receipts for these ids, those of writes handed in before included."""
+
+    def drop_orphans(self, orphans: Sequence[Orphan]) -> Awaitable[None]:
+        """Their effect is committed: forget them."""
 
     def parked(self) -> list[tuple[str, str]]:
         """(connector, carrier id) of every parked receipt: read once at start."""

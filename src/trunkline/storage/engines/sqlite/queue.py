@@ -265,7 +265,7 @@ class SqliteQueue:
 
         def write(cursor: apsw.Cursor) -> None:
             cursor.execute(sql.INSERT_ORPHAN, row)
-            cursor.execute("delete from orphan where id <= ?", (cursor.connection.last_insert_rowid() - MAX_ORPHANS,))
+            cursor.execute(sql.TRIM_ORPHANS, (cursor.connection.last_insert_rowid() - MAX_ORPHANS,))
 
         return self._writer.submit(write)
 
@@ -273,18 +273,24 @@ class SqliteQueue:
         def write(cursor: apsw.Cursor) -> list[Orphan]:
             found = []
             for carrier_id in carrier_ids:
-                rows: list[Any] = cursor.execute(sql.TAKE_ORPHANS, (connector, carrier_id)).fetchall()
+                rows: list[Any] = cursor.execute(sql.ORPHANS, (connector, carrier_id)).fetchall()
                 for row in rows:
                     found.append(Orphan(id=row[0], connector=row[1], carrier_id=row[2], at_ms=row[3], receipt=row[4]))
             return found
 
         return self._writer.submit(write)
 
+    def drop_orphans(self, orphans: Sequence[Orphan]) -> Awaitable[None]:
+        rows = [(orphan.id,) for orphan in orphans]
+
+        def write(cursor: apsw.Cursor) -> None:
+            cursor.executemany(sql.DROP_ORPHAN, rows)
+
+        return self._writer.submit(write)
+
     def parked(self) -> list[tuple[str, str]]:
         """(connector, carrier id) of every parked receipt: read once at start."""
-        rows: list[Any] = self._near.execute(
-            "select connector, carrier_id from orphan limit ?", (MAX_ORPHANS,)
-        ).fetchall()
+        rows: list[Any] = self._near.execute(sql.PARKED, (MAX_ORPHANS,)).fetchall()
         return [tuple(row) for row in rows]
 
     # -- callbacks -------------------------------------------------------------------------------------------

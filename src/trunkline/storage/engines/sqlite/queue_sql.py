@@ -79,10 +79,12 @@ DELETE_OWED_OF_FLIGHT = "delete from owed where flight = ?"
 PAGE = f"select {FLIGHT_COLUMNS} from flight where account = ? and kind = ?"
 
 INSERT_ORPHAN = "insert into orphan(connector, carrier_id, at_ms, receipt) values(?,?,?,?)"
-TAKE_ORPHANS = (
-    "delete from orphan where connector = ? and carrier_id = ? returning id, connector, carrier_id, at_ms, receipt"
+ORPHANS = (
+    "select id, connector, carrier_id, at_ms, receipt from orphan where connector = ? and carrier_id = ? order by id"
 )
-COUNT_ORPHANS = "select count(*) from orphan"
+DROP_ORPHAN = "delete from orphan where id = ?"
+PARKED = "select connector, carrier_id from orphan limit ?"
+TRIM_ORPHANS = "delete from orphan where id <= ?"
 
 KEEP_PART = "insert or ignore into part values(?,?,?,?,?)"
 PARTS = "select connector, key, number, at_ms, body from part where connector = ? and key = ? order by number"

@@ -1,0 +1,234 @@
+"""The in-flight store: live records over the `Queue`.
+
+A `Live` is the working copy of one flight. All changes of a flight go through one process, in the order of their revs;
+the copy is changed at once and the write follows, so that the next step needs no read. A write that finds another rev
+in the store (someone else moved the flight) drops the copy.
+
+Copies are cached up to `max_live`; one with a write under way is never dropped.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from trunkline.model import message as codec
+from trunkline.model.clock import Clock
+from trunkline.model.message import TRANSITIONS, Message, Status
+from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
+
+DEFAULT_MAX_LIVE = 10_000
+"""Cached working copies (about 2 KB each)."""
+
+
+class Live:
+    """The working copy of a message in flight."""
+
+    __slots__ = ("attempts", "id", "lane", "land_ms", "message", "next_seq", "pending", "rev", "status")
+
+    def __init__(self, message: Message, status: Status, flight_id: int, rev: int, lane: str) -> None:
+        self.message = message
+        self.status = status
+        self.id = flight_id
+        self.rev = rev
+        self.lane = lane
+        self.land_ms = 0
+        self.pending = 0
+        """Writes under way."""
+        self.next_seq = 0
+        """Order of the next callback."""
+        self.attempts = 0
+
+
+class IllegalTransition(Exception):
+    """The transition table does not allow that step; nothing was changed."""
+
+
+class Inflight:
+    """See the module. Used by one event loop."""
+
+    def __init__(self, queue: Queue, clock: Clock, max_live: int = DEFAULT_MAX_LIVE) -> None:
+        self.queue = queue
+        self.clock = clock
+        self._max_live = max_live
+        self._live: OrderedDict[int, Live] = OrderedDict()
+        self._by_sid: dict[str, Live] = {}
+        self._by_carrier: dict[tuple[str, str], int] = {}
+        self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
+        """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
+        self.landed: Callable[[], None] = lambda: None
+        """Told when a flight may land."""
+
+    # -- cache -----------------------------------------------------------------------------------------------
+
+    def _keep(self, live: Live) -> None:
+        self._live[live.id] = live
+        self._by_sid[live.message.sid] = live
+        while len(self._live) > self._max_live:
+            oldest = next(iter(self._live.values()))
+            if oldest.pending:
+                self._live.move_to_end(oldest.id)
+                return
+            self._drop(oldest)
+
+    def _drop(self, live: Live) -> None:
+        if self._live.pop(live.id, None) is None:
+            return
+        self._by_sid.pop(live.message.sid, None)
+        connector = live.message.connector
+        for segment in live.message.segments:
+            self._by_carrier.pop((connector, segment.id), None)
+
+    def cached(self, sid: str) -> Live | None:
+        """The working copy, if there is one in memory."""
+        return self._by_sid.get(sid)
+
+    def adopt(self, flight: Flight) -> Live:
+        """The working copy of a stored flight (the cached one if it is there already)."""
+        live = self._live.get(flight.id)
+        if live is None:
+            live = Live(codec.decode(flight.record), Status(flight.status), flight.id, flight.rev, flight.lane)
+            live.land_ms = flight.land_ms
+            live.next_seq = flight.rev  # later than any callback owed so far: each step owes at most one
+            self._keep(live)
+        return live
+
+    async def find(self, account: str, sid: str) -> Live | None:
+        """The working copy of a flight, read from the store if need be."""
+        live = self._by_sid.get(sid)
+        if live is not None:
+            return live if live.message.account_sid == account else None
+        found = await self.queue.get(account, sid)
+        return self.adopt(found[0]) if found else None
+
+    def by_carrier_id(self, connector: str, carrier_id: str) -> Live | None:
+        """The flight that a carrier's id belongs to, unless it has landed (see `Queue.find_carrier_id`)."""
+        flight_id = self._by_carrier.get((connector, carrier_id))
+        if flight_id is not None:
+            live = self._live.get(flight_id)
+            if live is not None:
+                return live
+        found = self.queue.find_carrier_id(connector, carrier_id)
+        if found is None:
+            return None
+        live = self._live.get(found[0])
+        if live is not None:
+            return live
+        flight = self.queue.by_id(found[0])
+        return self.adopt(flight) if flight else None
+
+    # -- steps -----------------------------------------------------------------------------------------------
+
+    def accept(
+        self,
+        message: Message,
+        status: Status,
+        *,
+        lane: str = "",
+        due_ms: int = 0,
+        land_ms: int = 0,
+        owed: Sequence[Owed] = (),
+        replay: Replay | None = None,
+    ) -> tuple[Live, Awaitable[None]]:
+        """Put a new flight into the store. The message is accepted when the awaitable is done, not before."""
+        flight = Flight(
+            sid=message.sid,
+            account=message.account_sid,
+            status=status,
+            lane=lane,
+            due_ms=due_ms,
+            land_ms=land_ms,
+            record=codec.encode(message),
+        )
+        written = self.queue.accept(flight, owed, replay)
+        live = Live(message, status, flight.id, 0, lane)
+        live.land_ms = land_ms
+        live.next_seq = len(owed)
+        live.pending += 1
+        self._keep(live)
+        _on_done(written, lambda future: self._written(live, future, owed))
+        return live, written
+
+    def advance(
+        self,
+        live: Live,
+        to: Status,
+        *,
+        lane: str = "",
+        due_ms: int = 0,
+        land_ms: int = 0,
+        owed: Sequence[Owed] = (),
+        carrier_ids: Sequence[tuple[str, str]] = (),
+    ) -> Awaitable[bool]:
+        """Move a flight along the transition table and store its record as it is now.
+
+        Raises IllegalTransition. The awaitable says whether the store agreed.
+        """
+        if to is not live.status and to not in TRANSITIONS[live.status]:
+            raise IllegalTransition(f"{live.message.sid}: {live.status} -> {to}")
+        message = live.message
+        message.updated_ms = self.clock.now_ms()
+        step = Advance(
+            id=live.id,
+            sid=message.sid,
+            account=message.account_sid,
+            rev=live.rev,
+            status=to,
+            lane=lane,
+            due_ms=due_ms,
+            land_ms=land_ms,
+            record=codec.encode(message),
+            owed=owed,
+            carrier_ids=carrier_ids,
+        )
+        live.status = to
+        live.rev += 1
+        live.lane = lane
+        live.land_ms = land_ms
+        live.pending += 1
+        for pair in carrier_ids:
+            self._by_carrier[pair] = live.id
+        written = self.queue.advance(step)
+        _on_done(written, lambda future: self._written(live, future, owed))
+        return written
+
+    def claim(self, lives: Sequence[Live]) -> Awaitable[list[int]]:
+        """Record the intent to submit these (status `sending`); the awaitable tells which ids are not ours."""
+        written = self.queue.claim([(live.id, live.rev) for live in lives])
+        for live in lives:
+            live.status = Status.SENDING
+            live.rev += 1
+            live.lane = ""
+            live.pending += 1
+
+        def done(future: "asyncio.Future[Any]") -> None:
+            failed = future.cancelled() or future.exception() is not None
+            lost = set() if failed else set(future.result())
+            for live in lives:
+                live.pending -= 1
+                if failed or live.id in lost:
+                    self._drop(live)
+
+        _on_done(written, done)
+        return written
+
+    def _written(self, live: Live, future: "asyncio.Future[Any]", owed: Sequence[Owed]) -> None:
+        live.pending -= 1
+        if future.cancelled() or future.exception() is not None or future.result() is False:
+            self._drop(live)
+            return
+        if owed:
+            self.owed(owed)
+        if live.land_ms and not live.pending:
+            self.landed()
+
+    def forget(self, flight_id: int, rev: int) -> None:
+        """The flight has landed at `rev`; a copy that has moved on stays."""
+        live = self._live.get(flight_id)
+        if live is not None and live.rev == rev and not live.pending:
+            self._drop(live)
+
+
+def _on_done(awaitable: Awaitable[Any], callback: Callable[["asyncio.Future[Any]"], None]) -> None:
+    """Engines return futures; a plain coroutine is run as a task."""
+    asyncio.ensure_future(awaitable).add_done_callback(callback)

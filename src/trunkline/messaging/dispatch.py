@@ -1,0 +1,232 @@
+"""From a lane to a carrier: claim, then submit.
+
+`push` takes committed messages, `_pump` fills the connector's window from the rotation of lanes. A batch is claimed
+in one commit (the durable intent, status `sending`), then each message is submitted; no transaction spans a submit.
+One loop pass pumps once, however many messages came in.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trunkline.inflight.store import Inflight, Live
+from trunkline.messaging.connectors.base import Connector, Outcome, Submission
+from trunkline.messaging.lanes import HEAD, Lane, Rotation, lane_parts
+from trunkline.model.message import Status
+
+MAX_LANES = 100_000
+"""Lanes kept in memory; idle ones leave first."""
+MAX_CLAIM = 256
+"""Messages claimed in one commit."""
+LOAD_RETRY_S = 1.0
+"""Wait after a failed read of the queue."""
+
+
+class _Out:
+    """One connector and what waits for it."""
+
+    __slots__ = ("connector", "pumping", "reserved", "rotation", "timer")
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self.rotation = Rotation()
+        self.reserved = 0
+        """Messages claimed but not yet handed to the connector."""
+        self.pumping = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Dispatcher:
+    """See the module.
+
+    `rate_of(account, sender)` gives a sender's segments a second. `allow(live)` looks once more, just before the
+    submit, at what may have changed since the accept (opt-out, suspended account, expired validity); it settles the
+    message itself and returns False when it must not go. `outcome(live, outcome)` is told what the carrier said.
+    """
+
+    def __init__(
+        self,
+        inflight: Inflight,
+        connectors: Mapping[str, Connector],
+        *,
+        rate_of: Callable[[str, str], float],
+        allow: Callable[[Live], bool],
+        outcome: Callable[[Live, Outcome], None],
+    ) -> None:
+        self._inflight = inflight
+        self._rate_of = rate_of
+        self._allow = allow
+        self._outcome = outcome
+        self._outs = {name: _Out(connector) for name, connector in connectors.items()}
+        self._lanes: dict[str, Lane] = {}
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+
+    def waiting(self, lane: str) -> bool:
+        """Whether a lane is known to hold work."""
+        found = self._lanes.get(lane)
+        return found is not None and bool(found.head or found.stored)
+
+    async def recover(self) -> None:
+        """Take up what waited when the last process ended."""
+        for name, _, _ in await self._inflight.queue.lanes():
+            if self._outs.get(lane_parts(name)[0]) is None:
+                continue  # the connector left the settings: `outbound.reroute` has moved what it could
+            lane = self._lane(name)
+            lane.stored = True
+            self._load(lane)
+
+    def push(self, live: Live) -> None:
+        """A message was committed to its lane; Next: trunkline.messaging.outbound.Outbound.settled"""
+        lane = self._lane(live.lane)
+        lane.push(live)
+        self._offer(lane)
+
+    def push_stored(self, name: str, due_in_s: float) -> None:
+        """A message went (back) into a lane of the queue and comes due in so many seconds."""
+        lane = self._lane(name)
+        lane.stored = True
+        self._loop.call_later(max(0.0, due_in_s) + 0.001, self._offer, lane)
+
+    def wake(self, connector: str) -> None:
+        """The connector may take more than before."""
+        out = self._outs[connector]
+        if not out.pumping and not self._stopped:
+            out.pumping = True
+            self._loop.call_soon(self._pump, out)
+
+    def stop(self) -> None:
+        """Hand out nothing more; what waits is in the queue."""
+        self._stopped = True
+        for out in self._outs.values():
+            if out.timer:
+                out.timer.cancel()
+
+    def refresh_rates(self) -> None:
+        """Ask for every lane's rate anew (numbers or settings have changed)."""
+        for lane in self._lanes.values():
+            lane.rate = self._rate_of(lane.account, lane.sender)
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _lane(self, name: str) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                self._evict()
+            _, account, sender = lane_parts(name)
+            lane = self._lanes[name] = Lane(name, self._rate_of(account, sender))
+        return lane
+
+    def _evict(self) -> None:
+        """Forget the oldest tenth of the lanes that hold nothing."""
+        now = self._loop.time()
+        idle = [
+            x.name for x in self._lanes.values() if not (x.head or x.stored or x.loading or x.held or x.next_at > now)
+        ]
+        for name in idle[: MAX_LANES // 10]:
+            del self._lanes[name]
+
+    def _offer(self, lane: Lane) -> None:
+        out = self._outs.get(lane_parts(lane.name)[0])
+        if out is None:
+            return
+        if lane.wants_load():
+            self._load(lane)
+        out.rotation.offer(lane, self._loop.time())
+        if not out.pumping and not self._stopped:
+            out.pumping = True
+            self._loop.call_soon(self._pump, out)
+
+    def _load(self, lane: Lane) -> None:
+        """Read the next messages of a lane from the queue."""
+        lane.loading = True
+        task = self._loop.create_task(self._read(lane))
+        task.add_done_callback(lambda t: self._read_done(lane, t))
+
+    async def _read(self, lane: Lane) -> tuple[list[Live], bool]:
+        held = len(lane.held) + len(lane.head)
+        limit = HEAD + held
+        flights = await self._inflight.queue.waiting(lane.name, (0, 0), limit)
+        now_ms = self._inflight.clock.now_ms()
+        due = [flight for flight in flights if flight.due_ms <= now_ms]
+        if len(due) < len(flights):
+            self.push_stored(lane.name, (flights[len(due)].due_ms - now_ms) / 1000)
+        return [self._inflight.adopt(f) for f in due if f.id not in lane.held], len(flights) >= limit
+
+    def _read_done(self, lane: Lane, task: "asyncio.Task[tuple[list[Live], bool]]") -> None:
+        if task.cancelled() or self._stopped:
+            return
+        if task.exception() is not None:
+            lane.loading = False
+            self._loop.call_later(LOAD_RETRY_S, self._offer, lane)
+            return
+        lives, more = task.result()
+        lane.loaded([live for live in lives if live.lane == lane.name], more)
+        self._offer(lane)
+
+    # -- the pump --------------------------------------------------------------------------------------------
+
+    def _pump(self, out: _Out) -> None:
+        out.pumping = False
+        if self._stopped:
+            return
+        room = min(out.connector.capacity() - out.reserved, MAX_CLAIM)
+        now = self._loop.time()
+        batch: list[tuple[Lane, Live]] = []
+        while len(batch) < room:
+            lane = out.rotation.next_ready(now)
+            if lane is None:
+                break
+            live = lane.head.popleft()
+            if live.status in _WAITING and live.lane == lane.name and self._allow(live):
+                lane.spend(live.message.num_segments, now)
+                lane.held.add(live.id)
+                batch.append((lane, live))
+            if lane.wants_load():
+                self._load(lane)
+            out.rotation.offer(lane, now)
+        if batch:
+            self._claim(out, batch)
+        self._set_timer(out, now)
+
+    def _claim(self, out: _Out, batch: Sequence[tuple[Lane, Live]]) -> None:
+        out.reserved += len(batch)
+        claimed = self._inflight.claim([live for _, live in batch])
+        asyncio.ensure_future(claimed).add_done_callback(lambda future: self._claimed(out, batch, future))
+
+    def _claimed(self, out: _Out, batch: Sequence[tuple[Lane, Live]], future: "asyncio.Future[Any]") -> None:
+        out.reserved -= len(batch)
+        failed = future.cancelled() or future.exception() is not None
+        lost = set() if failed else set(future.result())
+        for lane, live in batch:
+            lane.held.discard(live.id)
+            if failed or live.id in lost:
+                lane.stored = True
+            else:
+                self._submit(out.connector, live)
+        if failed:
+            for lane, _ in batch:
+                self._loop.call_later(LOAD_RETRY_S, self._offer, lane)
+        if len(batch) == MAX_CLAIM:
+            self.wake(out.connector.name)
+
+    def _submit(self, connector: Connector, live: Live) -> None:
+        message = live.message
+        connector.submit(
+            Submission(message=message, sender=message.from_, done=lambda outcome: self._outcome(live, outcome))
+        )
+
+    def _set_timer(self, out: _Out, now: float) -> None:
+        """Pump again when the first resting lane's time comes."""
+        at = out.rotation.next_time()
+        if at is None:
+            return
+        if out.timer is not None:
+            if not out.timer.cancelled() and now < out.timer.when() <= at + 0.001:
+                return
+            out.timer.cancel()
+        out.timer = self._loop.call_later(max(0.0005, at - now), self._pump, out)
+
+
+_WAITING = frozenset({Status.QUEUED, Status.ACCEPTED})

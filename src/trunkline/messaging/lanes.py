@@ -1,0 +1,139 @@
+"""Lanes: who may send next.
+
+A lane holds the waiting messages of one connector, account and sender. Only the head of a lane is in memory (HEAD
+messages); the rest lies in the queue and is read when the head runs low, so 100,000 waiting messages cost no memory.
+Lanes of one connector take turns by account, so a busy account never starves another; a lane that has used its
+sender's rate steps aside until its time comes, so a slow sender never blocks another.
+
+No I/O here: the dispatcher asks `next_ready`, tells `push` and `loaded`, and passes the time (monotonic seconds).
+"""
+
+import heapq
+from collections import OrderedDict, deque
+
+from trunkline.inflight.store import Live
+
+HEAD = 64
+"""Messages of one lane kept in memory."""
+
+
+def lane_name(connector: str, account: str, sender: str) -> str:
+    """The name under which the queue keeps a lane."""
+    return f"{connector}|{account}|{sender}"
+
+
+def lane_parts(name: str) -> tuple[str, str, str]:
+    """(connector, account, sender) of a lane's name."""
+    connector, account, sender = name.split("|", 2)
+    return connector, account, sender
+
+
+class Lane:
+    """One lane's head, and what is known of the rest."""
+
+    __slots__ = (
+        "account",
+        "head",
+        "held",
+        "loading",
+        "missed",
+        "name",
+        "next_at",
+        "queued",
+        "rate",
+        "sender",
+        "stored",
+        "wake_at",
+    )
+
+    def __init__(self, name: str, rate: float) -> None:
+        self.name = name
+        _, self.account, self.sender = lane_parts(name)
+        self.head: deque[Live] = deque()
+        self.held: set[int] = set()
+        """Ids that left the head but may still show in the queue as waiting (claims under way)."""
+        self.stored = False
+        """Whether the queue may hold messages of this lane beyond the head."""
+        self.loading = False
+        self.missed = False
+        """Whether something was committed behind the back of a read under way."""
+        self.rate = rate
+        """Segments a second; 0: no limit."""
+        self.next_at = 0.0
+        """Monotonic seconds before which the sender's rate allows nothing."""
+        self.wake_at = 0.0
+        """Monotonic seconds at which a stored message comes due; 0: nothing known."""
+        self.queued = False
+        """Whether it stands in the rotation."""
+
+    def push(self, live: Live) -> None:
+        """A message was committed to this lane."""
+        if self.stored or self.loading or len(self.head) >= HEAD:
+            self.stored = True
+            self.missed = self.loading
+        else:
+            self.head.append(live)
+
+    def loaded(self, lives: list[Live], more: bool) -> None:
+        """What a read of the queue found, oldest first. `more`: there may be others."""
+        self.loading = False
+        known = {live.id for live in self.head} | self.held
+        self.head.extend(live for live in lives if live.id not in known)
+        self.stored = more or self.missed
+        self.missed = False
+
+    def wants_load(self) -> bool:
+        """Whether the head runs low and the queue has more."""
+        return self.stored and not self.loading and len(self.head) <= HEAD // 4
+
+    def spend(self, segments: int, now: float) -> None:
+        """Use up the sender's rate for one message."""
+        if self.rate > 0:
+            self.next_at = max(self.next_at, now) + segments / self.rate
+
+
+class Rotation:
+    """The lanes of one connector, taking turns by account."""
+
+    def __init__(self) -> None:
+        self._accounts: OrderedDict[str, deque[Lane]] = OrderedDict()
+        self._resting: list[tuple[float, int, Lane]] = []
+        self._serial = 0
+
+    def offer(self, lane: Lane, now: float) -> None:
+        """Put a lane with a head into the rotation (once), or to rest until its rate allows."""
+        if lane.queued or not lane.head:
+            return
+        lane.queued = True
+        if lane.next_at > now:
+            self._serial += 1
+            heapq.heappush(self._resting, (lane.next_at, self._serial, lane))
+        else:
+            lanes = self._accounts.get(lane.account)
+            if lanes is None:
+                lanes = self._accounts[lane.account] = deque()
+            lanes.append(lane)
+
+    def next_ready(self, now: float) -> Lane | None:
+        """The lane whose turn it is; it leaves the rotation and is offered again after use."""
+        resting = self._resting
+        while resting and resting[0][0] <= now:
+            lane = heapq.heappop(resting)[2]
+            lane.queued = False
+            self.offer(lane, now)
+        accounts = self._accounts
+        while accounts:
+            account, lanes = next(iter(accounts.items()))
+            lane = lanes.popleft()
+            if lanes:
+                accounts.move_to_end(account)
+            else:
+                del accounts[account]
+            lane.queued = False
+            if lane.head:
+                return lane
+        return None
+
+    def next_time(self) -> float | None:
+        """When the next resting lane's time comes (monotonic seconds)."""
+        return self._resting[0][0] if self._resting else None

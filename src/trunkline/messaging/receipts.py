@@ -1,0 +1,170 @@
+"""Delivery receipts: from a carrier's word to the message's status.
+
+A receipt is matched by (connector, carrier id). It may come before the submit's answer: then it is parked durably and
+applied when the id becomes known. It may come after the message has landed: then it appends a revision to the
+post-flight document and still owes its callback. The returned future is done after the commit, and only then does the
+connector acknowledge the carrier.
+"""
+
+import asyncio
+from asyncio import Future
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+import orjson
+
+from trunkline.inflight.store import Inflight, Live
+from trunkline.messaging.connectors.base import Receipt
+from trunkline.messaging.outbound import Outbound, status_callback
+from trunkline.model.errors import describe
+from trunkline.model.message import Message, Status
+from trunkline.storage.archive import Archive, Document
+from trunkline.storage.queue import Orphan
+
+FINAL: dict[str, tuple[Status, int]] = {
+    "delivered": (Status.DELIVERED, 0),
+    "read": (Status.READ, 0),
+    "undeliverable": (Status.UNDELIVERED, 30005),
+    "rejected": (Status.UNDELIVERED, 30007),
+    "expired": (Status.UNDELIVERED, 30003),
+    "deleted": (Status.UNDELIVERED, 30008),
+    "unknown": (Status.UNDELIVERED, 30008),
+}
+"""Receipt states that end a message, with the status and Twilio's error code; all others are intermediate."""
+
+LATE_SEQ = 1_000_000
+"""Callback order of late receipts: after all others."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Receipt).decode
+
+
+class Receipts:
+    """See the module."""
+
+    def __init__(self, inflight: Inflight, outbound: Outbound, archive: Archive) -> None:
+        self._inflight = inflight
+        self._outbound = outbound
+        self._archive = archive
+        self._parked: set[tuple[str, str]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def recover(self) -> None:
+        """Remember which receipts are parked."""
+        self._parked = set(self._inflight.queue.parked())
+
+    def apply(self, receipt: Receipt) -> "Future[Any]":
+        """Take a receipt; the future is done once it is kept. Next: trunkline.webhooks.delivery.Delivery.push"""
+        live = self._inflight.by_carrier_id(receipt.connector, receipt.carrier_id)
+        if live is not None:
+            step = self._step(live, receipt)
+            return asyncio.ensure_future(step) if step is not None else self._nothing()
+        found = self._inflight.queue.find_carrier_id(receipt.connector, receipt.carrier_id)
+        if found is not None:
+            return self._loop.create_task(self._late(found[1], found[2], receipt))
+        return asyncio.ensure_future(self._park(receipt))
+
+    def known(self, live: Live) -> None:
+        """A submit's answer has just named its ids: receipts that came before it are applied now."""
+        if not self._parked:
+            return
+        connector = live.message.connector
+        early = [s.id for s in live.message.segments if (connector, s.id) in self._parked]
+        if early:
+            self._loop.create_task(self._unpark(connector, early))
+
+    def _nothing(self) -> "Future[Any]":
+        future = self._loop.create_future()
+        future.set_result(None)
+        return future
+
+    # -- the usual case --------------------------------------------------------------------------------------
+
+    def _step(self, live: Live, receipt: Receipt) -> Awaitable[Any] | None:
+        """Note the segment's state and advance the message once its last segment is settled."""
+        outcome = settle(live.message, receipt)
+        if outcome is None or outcome is live.status:
+            return None
+        if live.status in (Status.DELIVERED, Status.READ) and outcome is Status.UNDELIVERED:
+            return None
+        if live.status not in (Status.SENT, Status.UNDELIVERED, Status.DELIVERED):
+            return None
+        owed = self._outbound.owe_status(live, outcome)
+        return self._inflight.advance(live, outcome, land_ms=self._inflight.clock.now_ms(), owed=owed)
+
+    # -- before its time -------------------------------------------------------------------------------------
+
+    def _park(self, receipt: Receipt) -> Awaitable[None]:
+        self._parked.add((receipt.connector, receipt.carrier_id))
+        return self._inflight.queue.park(
+            Orphan(
+                connector=receipt.connector,
+                carrier_id=receipt.carrier_id,
+                at_ms=self._inflight.clock.now_ms(),
+                receipt=_encode(receipt),
+            )
+        )
+
+    async def _unpark(self, connector: str, carrier_ids: list[str]) -> None:
+        """Apply parked receipts, in the order they came, and forget them after their effect is committed."""
+        orphans = await self._inflight.queue.orphans(connector, carrier_ids)
+        for carrier_id in carrier_ids:
+            self._parked.discard((connector, carrier_id))
+        for orphan in orphans:
+            await self.apply(_decode(orphan.receipt))
+        if orphans:
+            await self._inflight.queue.drop_orphans(orphans)
+
+    # -- after its time --------------------------------------------------------------------------------------
+
+    async def _late(self, account: str, sid: str, receipt: Receipt) -> None:
+        document = await self._archive.get(account, sid)
+        if document is None:
+            return  # deleted, or past its retention
+        body = orjson.loads(document.body)
+        message = msgspec.convert(body, Message)
+        before = Status(body["status"])
+        outcome = settle(message, receipt)
+        if outcome is None or outcome is before or before not in (Status.SENT, Status.UNDELIVERED):
+            return
+        message.updated_ms = self._inflight.clock.now_ms()
+        revised = {**body, **msgspec.to_builtins(message), "status": outcome}
+        if not message.error_code:
+            revised.pop("error_code", None)
+            revised.pop("error_message", None)
+        await self._archive.revise(
+            Document(sid=sid, account=account, kind="message", rev=document.rev + 1, body=orjson.dumps(revised))
+        )
+        if message.status_callback:
+            owed = [status_callback(message, outcome, LATE_SEQ)]
+            await self._inflight.queue.owe(owed)
+            self._inflight.owed(owed)
+
+
+def settle(message: Message, receipt: Receipt) -> Status | None:
+    """Note a receipt in the message's record; the message's new status if it now has one.
+
+    A message of several segments is delivered when all are, and undelivered as soon as one is and the rest have
+    settled. A receipt without segments to match (prefer-loss after a lost answer) counts for the whole.
+    """
+    final = FINAL.get(receipt.state)
+    if final is None:
+        return None
+    status, error_code = final
+    for segment in message.segments:
+        if segment.id == receipt.carrier_id and segment.state != "delivered":
+            segment.state, segment.error = receipt.state, receipt.error
+            break
+    states = [segment.state for segment in message.segments]
+    if any(not state for state in states):
+        return None
+    failed = next((s for s in message.segments if FINAL[s.state][0] is Status.UNDELIVERED), None)
+    message.done_date = receipt.done_date or message.done_date
+    if failed is None:
+        message.error_code, message.error_message, message.carrier_error = 0, "", ""
+        return Status.DELIVERED if status is Status.UNDELIVERED else status
+    message.carrier_error = failed.error
+    message.error_code = receipt.error_code or FINAL[failed.state][1] or error_code
+    message.error_message = describe(message.error_code).message
+    return Status.UNDELIVERED

@@ -1,0 +1,104 @@
+"""Landing: what has ended leaves the in-flight store and becomes a document.
+
+Upsert into the archive first, removal from flight second: a crash in between lands the same document again. A flight
+that moved on while it was being landed stays in flight and lands again with a higher rev.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from trunkline.inflight.store import Inflight
+from trunkline.storage.archive import Archive, Document
+from trunkline.storage.queue import Flight, Owed
+
+BATCH = 500
+"""Flights that land together."""
+LINGER_S = 0.25
+"""How long a flight that may land waits for others to land with it."""
+IDLE_S = 5.0
+"""How often it is looked for flights whose time has come (receipt windows)."""
+RETRY_S = 1.0
+"""Wait after a failure of the archive."""
+SWEEP_EVERY = 12
+"""Idle rounds between sweeps of the queue."""
+
+log = logging.getLogger(__name__)
+
+
+def document(flight: Flight, callbacks: Sequence[Owed]) -> Document:
+    """The post-flight document: the record as it is, its status, and every webhook attempt."""
+    parts = [flight.record[:-1], b',"kind":"%s","status":"%s"' % (flight.kind.encode(), flight.status.encode())]
+    if callbacks:
+        hooks = b",".join(
+            b'{"kind":"%s","state":"%s","tries":%d,"attempts":%s}'
+            % (owed.kind.encode(), owed.state.encode(), owed.tries, owed.attempts)
+            for owed in callbacks
+        )
+        parts.append(b',"webhooks":[' + hooks + b"]")
+    parts.append(b"}")
+    return Document(sid=flight.sid, account=flight.account, kind=flight.kind, rev=flight.rev, body=b"".join(parts))
+
+
+class Landing:
+    """The background loop that lands what may land."""
+
+    def __init__(self, inflight: Inflight, archive: Archive, carrier_id_ms: int) -> None:
+        self._inflight = inflight
+        self._archive = archive
+        self._carrier_id_ms = carrier_id_ms
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.landed = 0
+
+    def start(self) -> None:
+        """Run until `stop`."""
+        self._inflight.landed = self._wanted.set
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def wake(self) -> None:
+        """Something may land."""
+        self._wanted.set()
+
+    async def stop(self) -> None:
+        """Land what may land now, then end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.land_all()
+
+    async def _run(self) -> None:
+        idle = 0
+        while True:
+            try:
+                await asyncio.wait_for(self._wanted.wait(), IDLE_S)
+                await asyncio.sleep(LINGER_S)
+            except TimeoutError:
+                idle += 1
+            self._wanted.clear()
+            try:
+                await self.land_all()
+                if idle % SWEEP_EVERY == 0:
+                    now = self._inflight.clock.now_ms()
+                    await self._inflight.queue.sweep(now, now - self._carrier_id_ms)
+            except Exception:
+                log.exception("landing failed; it is tried again")
+                await asyncio.sleep(RETRY_S)
+
+    async def land_all(self) -> int:
+        """Land everything that may land now; how many."""
+        total = 0
+        while True:
+            batch = await self._inflight.queue.landable(self._inflight.clock.now_ms(), BATCH)
+            if batch:
+                await self._land(batch)
+                total += len(batch)
+            if len(batch) < BATCH:
+                return total
+
+    async def _land(self, batch: Sequence[tuple[Flight, list[Owed]]]) -> None:
+        await self._archive.land([document(flight, callbacks) for flight, callbacks in batch])
+        await self._inflight.queue.remove([(flight.id, flight.rev) for flight, _ in batch])
+        for flight, _ in batch:
+            self._inflight.forget(flight.id, flight.rev)
+        self.landed += len(batch)
