@@ -1,0 +1,180 @@
+"""`Idempotency-Key` on every POST (ours: Twilio has none), so that a retried request acts once.
+
+Theory: the row (account, method, path, key) is claimed before the handler runs and completed with the response,
+for messages in the commit that accepts them. A second request with the key gets the stored response byte for byte
+with `Idempotency-Replayed: true`; while the first still runs it waits briefly, then gets 409; with other
+parameters it gets 422. A refusal (4xx, 5xx raised as `ApiError`) gives the key back, for it changed nothing.
+A claim is a lease: when its holder died, the store hands the key to the next request with a higher epoch.
+
+The key is a quoted string as in draft-ietf-httpapi-idempotency-key-header, or bare; both name the same row.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import orjson
+
+from trunkline.api.limits import ApiLimits
+from trunkline.api.request import Request
+from trunkline.api.respond import Headers, Response
+from trunkline.model.errors import ApiError
+from trunkline.storage.queue import Replay
+
+HEADER = b"idempotency-key"
+REPLAYED = "Idempotency-Replayed"
+RUNNING = "running"
+DONE = "done"
+
+_QUOTED = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
+_BARE = re.compile(rb"[\x21\x23-\x7e][\x20-\x7e]*")
+_ESCAPE = re.compile(rb"\\(.)")
+
+
+class ReplayStore(Protocol):
+    """The part of the `Queue` that keeps idempotency rows. A running row's `expires_ms` is its lease."""
+
+    def claim_replay(self, row: Replay, now_ms: int) -> Awaitable[Replay | None]:
+        """Claim the key; None when it is ours now (`row.epoch` says in which epoch), else the row that holds it."""
+
+    def complete_replay(self, row: Replay) -> Awaitable[None]:
+        """Store the response, if the row is still in our epoch."""
+
+    def release_replay(self, row: Replay) -> Awaitable[None]:
+        """Give the key back, if the row is still running in our epoch."""
+
+
+def parse_key(raw: bytes, max_chars: int) -> str:
+    """The key in an Idempotency-Key header; raises 400 for one that is empty, too long or malformed."""
+    value = raw.strip(b" \t")
+    quoted = _QUOTED.fullmatch(value)
+    if quoted is not None:
+        key = _ESCAPE.sub(rb"\1", quoted.group(1))
+    elif _BARE.fullmatch(value) is not None:
+        key = value
+    else:
+        raise ApiError.invalid("Idempotency-Key", "must be a quoted or bare string of printable ASCII")
+    if len(key) > max_chars:
+        raise ApiError.invalid("Idempotency-Key", f"longer than {max_chars} characters")
+    return key.decode("ascii")
+
+
+def fingerprint(request: Request) -> bytes:
+    """SHA-256 over what makes two requests the same: account, method, path, format, query and form."""
+    canonical = orjson.dumps(
+        [
+            request.account_sid,
+            request.method,
+            request.resource_path,
+            request.format.value,
+            request.query_string.decode("latin-1"),
+            sorted(request.form.items()),
+        ]
+    )
+    return hashlib.sha256(canonical).digest()
+
+
+class Claim:
+    """A claimed key. A handler that commits the row with its resource takes `completed` into its write."""
+
+    __slots__ = ("_retention_ms", "handed_over", "row")
+
+    def __init__(self, row: Replay, retention_ms: int) -> None:
+        self.row = row
+        self._retention_ms = retention_ms
+        self.handed_over = False
+        """The handler stores the response itself."""
+
+    def completed(self, response: Response, sid: str, now_ms: int) -> Replay:
+        """The row to write in the resource's own commit (`Queue.accept(..., replay=row)`)."""
+        self.fill(response, sid, now_ms)
+        self.handed_over = True
+        return self.row
+
+    def fill(self, response: Response, sid: str, now_ms: int) -> None:
+        """Put the response into the row."""
+        row = self.row
+        row.state = DONE
+        row.status = response.status
+        row.headers = orjson.dumps(
+            [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.headers]
+        )
+        row.body = response.body
+        row.sid = sid
+        row.expires_ms = now_ms + self._retention_ms
+
+
+class Idempotency:
+    """Claims, replays and completes. `now_ms` is the wall clock; `sleep` takes seconds."""
+
+    def __init__(
+        self,
+        store: ReplayStore,
+        now_ms: Callable[[], int],
+        limits: ApiLimits | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._limits = limits or ApiLimits()
+        self._sleep = sleep
+
+    async def begin(self, request: Request, raw_key: bytes) -> Claim | Response:
+        """Claim the request's key, or replay what it led to before. Raises 400, 409 or 422."""
+        limits = self._limits
+        key = parse_key(raw_key, limits.idempotency_key_chars)
+        request.token = key
+        mark = fingerprint(request)
+        waited_ms = 0
+        while True:
+            now_ms = self._now_ms()
+            row = Replay(
+                account=request.account_sid,
+                method=request.method,
+                path=request.resource_path,
+                key=key,
+                fingerprint=mark,
+                state=RUNNING,
+                expires_ms=now_ms + limits.idempotency_lease_ms,
+            )
+            held = await self._store.claim_replay(row, now_ms)
+            if held is None:
+                request.idempotency = claim = Claim(row, limits.idempotency_retention_ms)
+                return claim
+            if held.fingerprint != mark:
+                raise ApiError.of(20422, status=422, message="This Idempotency-Key was used with different parameters")
+            if held.state == DONE:
+                return replayed(held)
+            if waited_ms >= limits.idempotency_wait_ms:
+                raise ApiError.of(
+                    20409,
+                    reason="a request with this Idempotency-Key is in progress",
+                    headers=(("Retry-After", "1"),),
+                )
+            waited_ms += limits.idempotency_poll_ms
+            await self._sleep(limits.idempotency_poll_ms / 1000)
+
+    async def finish(self, claim: Claim, response: Response) -> None:
+        """Store the response of a handler that returned; a refusal gives the key back."""
+        if claim.handed_over:
+            return
+        if response.status >= 400:
+            await self._store.release_replay(claim.row)
+            return
+        claim.fill(response, claim.row.sid, self._now_ms())
+        await self._store.complete_replay(claim.row)
+
+    async def abandon(self, claim: Claim) -> None:
+        """Give the key back after a handler raised, unless a commit may have taken it: then its lease decides."""
+        if not claim.handed_over:
+            await self._store.release_replay(claim.row)
+
+
+def replayed(row: Replay) -> Response:
+    """The stored response, marked."""
+    headers: Headers = tuple(
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in orjson.loads(row.headers)
+    )
+    return Response(row.status, row.body, headers).with_header(REPLAYED, "true")
