@@ -24,7 +24,7 @@ DEFAULT_MAX_LIVE = 10_000
 class Live:
     """The working copy of a message in flight."""
 
-    __slots__ = ("attempts", "id", "lane", "land_ms", "message", "next_seq", "pending", "rev", "status")
+    __slots__ = ("attempts", "id", "land_ms", "lane", "message", "next_seq", "pending", "rev", "status")
 
     def __init__(self, message: Message, status: Status, flight_id: int, rev: int, lane: str) -> None:
         self.message = message

@@ -6,6 +6,7 @@ that moved on while it was being landed stays in flight and lands again with a h
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 from trunkline.inflight.store import Inflight
@@ -16,6 +17,9 @@ BATCH = 500
 """Flights that land together."""
 LINGER_S = 0.25
 """How long a flight that may land waits for others to land with it."""
+DUTY = 10
+"""A pass that took t seconds is followed by DUTY * t seconds of rest, so that a backlog that cannot land (its webhooks'
+host is down) costs little."""
 IDLE_S = 5.0
 """How often it is looked for flights whose time has come (receipt windows)."""
 RETRY_S = 1.0
@@ -76,11 +80,13 @@ class Landing:
             except TimeoutError:
                 idle += 1
             self._wanted.clear()
+            began = time.monotonic()
             try:
                 await self.land_all()
                 if idle % SWEEP_EVERY == 0:
                     now = self._inflight.clock.now_ms()
                     await self._inflight.queue.sweep(now, now - self._carrier_id_ms)
+                await asyncio.sleep(max(0.0, DUTY * (time.monotonic() - began) - LINGER_S))
             except Exception:
                 log.exception("landing failed; it is tried again")
                 await asyncio.sleep(RETRY_S)

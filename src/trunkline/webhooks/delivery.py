@@ -1,0 +1,271 @@
+"""Delivery of owed webhooks: each ends delivered, or recorded as exhausted under its policy.
+
+Callbacks come by `push` right after the commit that owes them, and from the queue after a restart or when more are
+owed than memory should hold. They leave in lanes, one a host, so that a slow host never holds up another. Within one
+message a callback waits only for its predecessor's first attempt. An attempt counts once its outcome is recorded, so a
+crash burns none: the same request, with the same token, is made again.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from trunkline.model.clock import Clock
+from trunkline.settings import Webhooks
+from trunkline.storage.queue import Owed, Queue
+
+HEAD = 512
+"""Owed callbacks of one host kept in memory."""
+MAX_HELD = 20_000
+"""Owed callbacks kept in memory, all hosts together."""
+MAX_HOSTS = 50_000
+"""Host lanes kept in memory; idle ones leave first."""
+LOAD_RETRY_S = 1.0
+"""Wait after a failed read or write of the queue."""
+
+log = logging.getLogger(__name__)
+
+
+class Result(msgspec.Struct):
+    """How one attempt ended."""
+
+    attempts: Sequence[bytes]
+    """JSON objects to keep: request, response, timing."""
+    delivered: bool
+    retry: bool = False
+    """Whether the policy allows another attempt (if the bounds do)."""
+    error_code: int = 0
+    error: str = ""
+    max_tries: int = 0
+    """The request's own bound on attempts (`#rc`); 0: the settings'."""
+
+
+class Handler(Protocol):
+    """Makes the requests of one kind of callback."""
+
+    def begin(self, owed: Owed, done: Callable[[Result], None]) -> None:
+        """Start one attempt; `done` is called exactly once, on the event loop. Never raises."""
+
+    def exhausted(self, owed: Owed, result: Result) -> None:
+        """The callback was given up: tell the customer (an Alert)."""
+
+
+class _Host:
+    """One delivery lane."""
+
+    __slots__ = ("active", "loading", "missed", "name", "ready", "stored")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready: deque[Owed] = deque()
+        self.active = 0
+        self.stored = False
+        """Whether the queue may hold callbacks of this host beyond those in memory."""
+        self.loading = False
+        self.missed = False
+
+
+class Delivery:
+    """See the module. Used by one event loop."""
+
+    def __init__(self, queue: Queue, clock: Clock, settings: Webhooks, handlers: Mapping[str, Handler]) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._settings = settings
+        self._handlers = handlers
+        self._hosts: dict[str, _Host] = {}
+        self._held: set[int] = set()
+        self._chains: dict[str, deque[Owed]] = {}
+        """Callbacks that wait for the first attempt of an earlier one, by the message's SID."""
+        self._active = 0
+        self._starved: deque[str] = deque()
+        """Hosts that could not begin because of the bound on all requests together."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.delivered = 0
+        self.failed = 0
+        self.exhausted = 0
+
+    async def recover(self) -> None:
+        """Take up what was owed when the last process ended."""
+        for name, _, due_ms in await self._queue.owed_hosts():
+            self._later(name, (due_ms - self._clock.now_ms()) / 1000)
+
+    async def stop(self, grace_s: float) -> None:
+        """Begin nothing more; wait for attempts under way."""
+        self._stopped = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        except TimeoutError:
+            log.info("stopping with %d webhook requests under way; they are made again", self._active)
+
+    def push(self, owed: Sequence[Owed]) -> None:
+        """Callbacks were committed. Next: trunkline.webhooks.delivery.Delivery.settled"""
+        for item in owed:
+            host = self._host(item.host)
+            if host.stored or host.loading or len(host.ready) >= HEAD or len(self._held) >= MAX_HELD:
+                host.stored = True
+                host.missed = host.loading
+            else:
+                self._hold(host, item)
+        # A pump for each host at once would only find what the last one left.
+        for name in {item.host for item in owed}:
+            self._pump(self._hosts[name])
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def _host(self, name: str) -> _Host:
+        host = self._hosts.get(name)
+        if host is None:
+            if len(self._hosts) >= MAX_HOSTS:
+                idle = [h.name for h in self._hosts.values() if not (h.ready or h.active or h.stored or h.loading)]
+                for other in idle[: MAX_HOSTS // 10]:
+                    del self._hosts[other]
+            host = self._hosts[name] = _Host(name)
+        return host
+
+    def _hold(self, host: _Host, item: Owed) -> None:
+        """Keep a callback in memory, behind its predecessor if that has not been tried yet."""
+        self._held.add(item.id)
+        if not item.tries:
+            chain = self._chains.get(item.sid)
+            if chain is not None:
+                chain.append(item)
+                return
+            self._chains[item.sid] = deque()
+        host.ready.append(item)
+
+    def _later(self, name: str, wait_s: float) -> None:
+        """Look into the queue for a host's callbacks after so many seconds."""
+        host = self._host(name)
+        host.stored = True
+        self._loop.call_later(max(0.0, wait_s) + 0.001, self._wake, name)
+
+    def _wake(self, name: str) -> None:
+        host = self._host(name)
+        host.stored = True
+        self._pump(host)
+
+    def _pump(self, host: _Host) -> None:
+        settings = self._settings
+        while host.ready and host.active < settings.per_host and self._active < settings.in_flight:
+            if self._stopped:
+                return
+            self._begin(host, host.ready.popleft())
+        if host.ready and host.active < settings.per_host and host.name not in self._starved:
+            self._starved.append(host.name)
+        if host.stored and not host.loading and not self._stopped and len(host.ready) <= HEAD // 4:
+            host.loading = True
+            self._loop.create_task(self._load(host))
+
+    async def _load(self, host: _Host) -> None:
+        """Read more of a host's callbacks from the queue."""
+        # Those in memory may come first in the queue, so ask for that many more.
+        limit = HEAD + min(len(self._held), MAX_HELD)
+        try:
+            found = await self._queue.owed(host.name, 0, limit, self._clock.now_ms())
+        except Exception:
+            log.exception("owed callbacks could not be read; they are read again")
+            host.loading = False
+            self._later(host.name, LOAD_RETRY_S)
+            return
+        host.loading = False
+        new = [item for item in found if item.id not in self._held]
+        host.stored = len(new) > HEAD or len(found) >= limit or host.missed
+        host.missed = False
+        for item in new[:HEAD]:
+            self._hold(host, item)
+        if new:
+            self._pump(host)
+        elif host.stored:
+            self._later(host.name, LOAD_RETRY_S)
+
+    # -- attempts --------------------------------------------------------------------------------------------
+
+    def _begin(self, host: _Host, item: Owed) -> None:
+        handler = self._handlers.get(item.kind)
+        host.active += 1
+        self._active += 1
+        self._idle.clear()
+        if handler is None:
+            self._done(host, item, Result([], False, error=f"no handler for callbacks of kind {item.kind}"))
+        else:
+            handler.begin(item, lambda result: self._done(host, item, result))
+
+    def _done(self, host: _Host, item: Owed, result: Result) -> None:
+        first = not item.tries
+        item.tries += 1
+        item.attempts = append_attempts(item.attempts, result.attempts, self._settings.keep_attempts)
+        if result.delivered:
+            item.state = "delivered"
+            self.delivered += 1
+        else:
+            self.failed += 1
+            self._fail(item, result)
+        settled = asyncio.ensure_future(self._queue.settle(item))
+        settled.add_done_callback(lambda future: self._settled(host, item, future))
+        if first:
+            self._next_in_chain(item.sid)
+
+    def _fail(self, item: Owed, result: Result) -> None:
+        """Another attempt later, or the end of it."""
+        bound = result.max_tries or self._settings.status_tries
+        now = self._clock.now_ms()
+        too_old = now - item.id // 1000 > self._settings.give_up_s * 1000
+        if result.retry and item.tries < bound and not too_old:
+            wait = min(self._settings.retry_first_s * 2 ** (item.tries - 1), self._settings.retry_longest_s)
+            item.due_ms = now + int(1000 * wait * random.uniform(0.75, 1.25))
+            return
+        item.state = "exhausted"
+        self.exhausted += 1
+        handler = self._handlers.get(item.kind)
+        if handler is not None:
+            handler.exhausted(item, result)
+
+    def _next_in_chain(self, sid: str) -> None:
+        """The message's next callback need not wait any longer."""
+        chain = self._chains.get(sid)
+        if not chain:
+            self._chains.pop(sid, None)
+            return
+        follower = chain.popleft()
+        host = self._host(follower.host)
+        host.ready.append(follower)
+        self._pump(host)
+
+    def _settled(self, host: _Host, item: Owed, future: "asyncio.Future[Any]") -> None:
+        """The outcome is recorded (or could not be: then it is read from the queue and made again)."""
+        host.active -= 1
+        self._active -= 1
+        self._held.discard(item.id)
+        if not self._active:
+            self._idle.set()
+        if future.cancelled() or future.exception() is not None:
+            self._later(host.name, LOAD_RETRY_S)
+        elif item.state == "owed":
+            self._later(host.name, (item.due_ms - self._clock.now_ms()) / 1000)
+        else:
+            self.finished(item)
+        self._pump(host)
+        if self._starved and self._active < self._settings.in_flight:
+            self._pump(self._host(self._starved.popleft()))
+
+    finished: Callable[[Owed], None] = staticmethod(lambda owed: None)
+    """Told of each callback that ended (its flight may land now)."""
+
+
+def append_attempts(kept: bytes, new: Sequence[bytes], most: int) -> bytes:
+    """A JSON array with `new` objects appended, the oldest dropped beyond `most`."""
+    if not new:
+        return kept
+    if kept == b"[]":
+        return b"[" + b",".join(new[-most:]) + b"]"
+    all_of_them: list[msgspec.Raw] = [*msgspec.json.decode(kept, type=list[msgspec.Raw]), *map(msgspec.Raw, new)]
+    return msgspec.json.encode(all_of_them[-most:])
