@@ -117,6 +117,10 @@ class Outbound:
         else:
             self.push(live)
 
+    def draft(self, new: NewMessage) -> Message:
+        """The record of a message that is not accepted yet (it waits for its SendAt)."""
+        return self._message(new, self._clock.now_ms())
+
     def _message(self, new: NewMessage, now: int) -> Message:
         plan = segment.plan(new.body, smart_encoding=new.smart_encoded)
         if plan.count > self._settings.max_segments:

@@ -7,8 +7,9 @@ compare-and-set without rewriting the record.
 Source: Twilio's Message resource (spec `api.v2010.account.message`) and its status callback documentation.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -161,3 +162,10 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Message).decode
+
+M = TypeVar("M", bound=Message)
+
+
+def decoder(kind: type[M]) -> Callable[[bytes], M]:
+    """A decoder of a wider view of the record (with its status, say)."""
+    return msgspec.json.Decoder(kind).decode

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 def document(flight: Flight, callbacks: Sequence[Owed]) -> Document:
     """The post-flight document: the record as it is, its status, and every webhook attempt."""
     parts = [flight.record[:-1], b',"kind":"%s","status":"%s"' % (flight.kind.encode(), flight.status.encode())]
-    if callbacks:
+    # What webhooks showed of a redacted message must not come back with the document.
+    if callbacks and _REDACTED not in flight.record:
         hooks = b",".join(
             b'{"kind":"%s","state":"%s","tries":%d,"attempts":%s}'
             % (owed.kind.encode(), owed.state.encode(), owed.tries, owed.attempts)
@@ -42,6 +43,9 @@ def document(flight: Flight, callbacks: Sequence[Owed]) -> Document:
         parts.append(b',"webhooks":[' + hooks + b"]")
     parts.append(b"}")
     return Document(sid=flight.sid, account=flight.account, kind=flight.kind, rev=flight.rev, body=b"".join(parts))
+
+
+_REDACTED = b'"redacted":true'
 
 
 class Landing:

@@ -186,6 +186,12 @@ class Queue(Protocol):
     def settle(self, owed: Owed) -> Awaitable[None]:
         """Record an attempt's outcome: state, tries, attempts and next due_ms as the struct says."""
 
+    def strip_owed(self, flight_id: int) -> Awaitable[None]:
+        """Drop what settled callbacks of a flight show of its content (redaction)."""
+
+    def erase(self, flight_id: int) -> Awaitable[None]:
+        """Remove a flight with everything it owes (privacy deletion)."""
+
     def landable(self, now_ms: int, limit: int) -> Awaitable[list[tuple[Flight, list[Owed]]]]:
         """Flights that may land, with their settled callbacks."""
 

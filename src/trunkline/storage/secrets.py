@@ -1,7 +1,8 @@
 """Secrets at rest: sealing with a master key (AES-256-GCM), and keyed hashes of what need not be read back.
 
 The master key comes from the settings or the environment, else from a key file in the data folder. Several keys may be
-given: the first seals and hashes, all of them open and verify, so that a key can be rotated without downtime.
+given: the first seals, all of them open and verify, so that a key can be rotated without downtime. Hashes cannot be
+made anew without the secret, so the *last* (oldest) key hashes: API keys live as long as it stays in the list.
 """
 
 import base64
@@ -45,7 +46,7 @@ class _Key:
 
 
 class Secrets:
-    """Seals and hashes with the first of `keys`, opens and verifies with any."""
+    """Seals with the first of `keys`, hashes with the last, opens and verifies with any."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not 1 <= len(keys) <= MAX_KEYS:
@@ -77,9 +78,14 @@ class Secrets:
         """Whether the value needs no resealing after a key rotation."""
         return sealed.startswith(f"{VERSION}:{self._keys[0].id}:")
 
+    @property
+    def pepper(self) -> bytes:
+        """The HMAC key of `hash_secret`; the same before and after a rotation."""
+        return self._keys[-1].mac
+
     def hash_secret(self, secret: str) -> str:
-        """Hex HMAC-SHA256 under the first key; for secrets of at least 128 random bits."""
-        return hmac.digest(self._keys[0].mac, secret.encode(), "sha256").hex()
+        """Hex HMAC-SHA256 under `pepper`; for secrets of at least 128 random bits."""
+        return hmac.digest(self.pepper, secret.encode(), "sha256").hex()
 
     def verify_secret(self, secret: str, hashed: str) -> bool:
         """Whether `hashed` is the hash of `secret` under any key (constant time each)."""

@@ -316,6 +316,16 @@ class SqliteQueue:
     def forget(self, owed_id: int) -> Awaitable[None]:
         return self._writer.submit(_execute(sql.FORGET_OWED, (owed_id,)))
 
+    def strip_owed(self, flight_id: int) -> Awaitable[None]:
+        return self._writer.submit(_execute(sql.STRIP_OWED, (flight_id,)))
+
+    def erase(self, flight_id: int) -> Awaitable[None]:
+        def write(cursor: apsw.Cursor) -> None:
+            cursor.execute(sql.ERASE_FLIGHT, (flight_id,))
+            cursor.execute(sql.DELETE_OWED_OF_FLIGHT, (flight_id,))
+
+        return self._writer.submit(write)
+
     # -- landing ---------------------------------------------------------------------------------------------
 
     async def landable(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:

@@ -75,6 +75,8 @@ select {FLIGHT_COLUMNS} from flight f where land_ms > 0 and land_ms <= ?
 and not exists (select 1 from owed o where o.flight = f.id and o.state = 'owed') order by land_ms limit ?
 """
 DELETE_FLIGHT = "delete from flight where id = ? and rev = ?"
+STRIP_OWED = "update owed set request = '{}', attempts = '[]' where flight = ? and state <> 'owed'"
+ERASE_FLIGHT = "delete from flight where id = ?"
 DELETE_OWED_OF_FLIGHT = "delete from owed where flight = ?"
 PAGE = f"select {FLIGHT_COLUMNS} from flight where account = ? and kind = ?"
 

@@ -1,0 +1,338 @@
+"""Messages: create, list, fetch, update (redact, cancel), delete.
+
+Source: spec `api.v2010.account.message`; error codes and texts from Twilio's dictionary.
+"""
+
+from collections.abc import Awaitable
+from typing import Any
+
+from trunkline.api import dates, paging, respond
+from trunkline.api.request import Request
+from trunkline.api.respond import Response
+from trunkline.api.route import Route
+from trunkline.api.services import Services
+from trunkline.inflight.store import Live
+from trunkline.messaging.outbound import NewMessage
+from trunkline.messaging.reader import StoredMessage
+from trunkline.messaging.services import choose_sender, fallback_sender
+from trunkline.model import message as message_codec
+from trunkline.model import phone
+from trunkline.model.account import Account
+from trunkline.model.errors import ApiError
+from trunkline.model.message import TERMINAL, MediaItem, Message, Status
+from trunkline.model.numbers import MessagingService, ScheduledMessage
+from trunkline.model.phone import SenderKind
+from trunkline.model.sid import MEDIA, is_sid, new_sid
+from trunkline.storage.queue import Replay
+from trunkline.webhooks.overrides import split as split_overrides
+
+MAX_BODY = 1600
+"""Characters of a message body (21617)."""
+MAX_MEDIA = 10
+"""Media files of one message (21623)."""
+MAX_VALIDITY_S = 36_000
+_UNSENT = frozenset({Status.ACCEPTED, Status.SCHEDULED})
+_NOT_HERE = ("ContentSid", "ContentVariables", "PersistentAction")
+
+
+def render(message: Message, status: str) -> dict[str, Any]:
+    """The resource as the API shows it."""
+    account_sid, sid = message.account_sid, message.sid
+    uri = f"/2010-04-01/Accounts/{account_sid}/Messages/{sid}"
+    price = message.price
+    if price:
+        price = price if message.direction == "inbound" and float(price) == 0 else f"-{price}"
+    return {
+        "body": message.body,
+        "num_segments": str(message.num_segments),
+        "direction": message.direction,
+        "from": None if status in _UNSENT and message.messaging_service_sid else message.from_,
+        "to": message.to,
+        "date_updated": dates.rfc2822(message.updated_ms or message.created_ms),
+        "price": price or None,
+        "error_message": message.error_message or None,
+        "uri": uri + ".json",
+        "account_sid": account_sid,
+        "num_media": str(len(message.media)),
+        "status": status,
+        "messaging_service_sid": message.messaging_service_sid or None,
+        "sid": sid,
+        "date_sent": dates.rfc2822(message.sent_ms) if message.sent_ms else None,
+        "date_created": dates.rfc2822(message.created_ms),
+        "error_code": message.error_code or None,
+        "price_unit": message.price_unit or "USD",
+        "api_version": "2010-04-01",
+        "subresource_uris": {"media": uri + "/Media.json", "feedback": uri + "/Feedback.json"},
+    }
+
+
+# -- create ------------------------------------------------------------------------------------------------------
+
+
+async def create(request: Request, app: Services) -> Response:
+    """POST Messages: 201 once the message is durably accepted."""
+    to_text = request.required("To", 100, code=21604)
+    service = _service(request, app)
+    from_text = request.str("From", 100) or ""
+    if not from_text and service is None:
+        raise ApiError.of(21603)
+    body, media_urls = _content(request)
+    to = phone.parse_to(to_text)
+    sender = phone.parse_from(from_text) if from_text else None
+    if request.principal.is_test:
+        return _test_answer(request, app, sender.address if sender else None, to, body)
+    new = NewMessage(account_sid=request.account_sid, from_=sender.address if sender else "", to=to, body=body)
+    _options(request, app, new, service, media_urls)
+    if sender is not None:
+        _check_sender(app, request.account, sender.kind, sender.address, to, service)
+    send_at = _schedule(request, app, service)
+    if send_at:
+        return await _scheduled(request, app, new, send_at)
+    if sender is None and service is not None:
+        chosen = await choose_sender(app.directory, app.database, service, to)
+        if chosen is None:
+            raise ApiError.of(21703 if app.directory.senders(service.sid) else 21704)
+        new.from_ = chosen.address
+        second = fallback_sender(service, app.directory.senders(service.sid), chosen.address, to)
+        new.fallback_from = second.address if second else new.fallback_from
+    return await _accept(request, app, new)
+
+
+def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Response]:
+    """Hand the message to the pipeline; the idempotency row is completed in the same commit."""
+    claim = request.idempotency
+    prepared: list[Response] = []
+
+    def complete(message: Message) -> Replay | None:
+        status = Status.ACCEPTED if message.messaging_service_sid else Status.QUEUED
+        response = respond.resource(request.format, render(message, status), "Message", 201)
+        prepared.append(response)
+        return claim.completed(response, message.sid, app.clock.now_ms()) if claim else None
+
+    _, written = app.outbound.accept(new, complete)
+
+    async def wait() -> Response:
+        await written
+        return prepared[0]
+
+    return wait()
+
+
+def _service(request: Request, app: Services) -> MessagingService | None:
+    sid = request.str("MessagingServiceSid", 64)
+    if not sid:
+        return None
+    service = app.directory.service(sid) if is_sid(sid, "MG") else None
+    if service is None or service.account_sid != request.account_sid:
+        if request.principal.is_test:
+            return None
+        raise ApiError.of(21701)
+    return service
+
+
+def _content(request: Request) -> tuple[str, list[str]]:
+    """Body and media URLs; one of them must be there."""
+    for name in _NOT_HERE:
+        if request.str(name):
+            raise ApiError(501, None, f"{name} exists at Twilio, but this server does not offer it")
+    body = request.str("Body", 64_000, default="")
+    if len(body) > MAX_BODY:
+        raise ApiError.of(21617)
+    urls = request.list("MediaUrl", code=21623)
+    if len(urls) > MAX_MEDIA:
+        raise ApiError.of(21623)
+    if urls and not all(url.lower().startswith(("http://", "https://")) and len(url) <= 4000 for url in urls):
+        raise ApiError.of(21620)
+    if not body and not urls:
+        raise ApiError.of(21602)
+    return body, urls
+
+
+def _options(
+    request: Request, app: Services, new: NewMessage, service: MessagingService | None, media_urls: list[str]
+) -> None:
+    new.token = request.token
+    callback = request.url("StatusCallback", code=21609) or ""
+    application_sid = request.str("ApplicationSid", 64)
+    if application_sid:
+        application = app.directory.application(application_sid)
+        if application is None or application.account_sid != request.account_sid:
+            raise ApiError.of(21218)
+        new.application_sid = application_sid
+        callback = application.message_status_callback or application.sms_status_callback or callback
+    new.smart_encoded = bool(request.bool("SmartEncoded", False))
+    if service is not None:
+        new.messaging_service_sid = service.sid
+        callback = callback or service.status_callback
+        new.validity_s = service.validity_period
+        new.smart_encoded = new.smart_encoded or service.smart_encoding
+    new.status_callback = callback
+    new.validity_s = request.int("ValidityPeriod", 1, MAX_VALIDITY_S, code=21624) or new.validity_s
+    fallback = request.str("FallbackFrom", 100)
+    if fallback:
+        new.fallback_from = phone.parse_from(fallback).address
+    new.media = [MediaItem(sid=new_sid(MEDIA), content_type="", url=split_overrides(url)[0]) for url in media_urls]
+
+
+def _check_sender(
+    app: Services, account: Account, kind: SenderKind, address: str, to: str, service: MessagingService | None
+) -> None:
+    """The sender must be the account's own (21606); alphanumeric ones belong to nobody."""
+    if kind is SenderKind.ALPHANUMERIC:
+        return
+    number = app.directory.owned_sender(account.sid, address)
+    if number is None or not getattr(number, "sms_enabled", True):
+        raise ApiError.of(21606, from_=address)
+    if address == to:
+        raise ApiError.of(21266, message="'To' and 'From' number cannot be the same")
+    if service is not None and all(sender.address != address for sender in app.directory.senders(service.sid)):
+        raise ApiError.of(21711)
+
+
+def _test_answer(request: Request, app: Services, from_: str | None, to: str, body: str) -> Response:
+    """Test credentials: the magic numbers' errors, else a message that goes nowhere."""
+    phone.check_magic_message(from_, to)
+    now = app.clock.now_ms()
+    message = Message(
+        sid=new_sid("SM"), account_sid=request.account_sid, direction=message_codec.Direction.OUTBOUND_API,
+        from_=from_ or "", to=to, body=body, created_ms=now, updated_ms=now,
+    )  # fmt: skip
+    return respond.resource(request.format, render(message, Status.QUEUED), "Message", 201)
+
+
+# -- scheduling --------------------------------------------------------------------------------------------------
+
+
+def _schedule(request: Request, app: Services, service: MessagingService | None) -> int:
+    """Unix ms of SendAt, 0 when the message goes out now. Raises 35111, 35114, 35118, 35126."""
+    kind = request.str("ScheduleType", 20)
+    send_at = request.instant_ms("SendAt", code=35114)
+    if not kind and send_at is None:
+        return 0
+    if kind and kind.lower() != "fixed":
+        raise ApiError.of(35126)
+    if send_at is None or not kind:
+        raise ApiError.of(35111)
+    if service is None:
+        raise ApiError.of(35118)
+    ahead_s = (send_at - app.clock.now_ms()) / 1000
+    settings = app.settings.messaging
+    if not settings.schedule_min_s - 1 <= ahead_s <= settings.schedule_max_s:
+        raise ApiError.of(35114)
+    return send_at
+
+
+async def _scheduled(request: Request, app: Services, new: NewMessage, send_at_ms: int) -> Response:
+    """Keep the message in the Database until its time comes (DESIGN: scheduled work is not in flight)."""
+    message = app.outbound.draft(new)
+    message.send_at_ms = send_at_ms
+    record = ScheduledMessage(
+        sid=message.sid,
+        account_sid=message.account_sid,
+        created_ms=message.created_ms,
+        updated_ms=message.created_ms,
+        send_at_ms=send_at_ms,
+        record=message_codec.encode(message).decode(),
+    )
+    await app.database.insert(record)
+    return respond.resource(request.format, render(message, Status.SCHEDULED), "Message", 201)
+
+
+def _from_scheduled(record: ScheduledMessage) -> StoredMessage:
+    raw = record.record.encode()
+    return _decode_stored(raw[:-1] + b',"status":"' + record.status.encode() + b'"}')
+
+
+_decode_stored = message_codec.decoder(StoredMessage)
+
+
+# -- read --------------------------------------------------------------------------------------------------------
+
+
+async def find(request: Request, app: Services) -> StoredMessage:
+    """The message that the path names; raises 20404."""
+    sid = request.params.get("MessageSid") or request.params["Sid"]
+    if is_sid(sid, "SM", "MM"):
+        found = await app.reader.get(request.account_sid, sid)
+        if found is not None:
+            return found
+        scheduled = await app.database.get(ScheduledMessage, sid)
+        if scheduled is not None and scheduled.account_sid == request.account_sid:
+            return _from_scheduled(scheduled)
+    raise ApiError.not_found(request.path)
+
+
+async def fetch(request: Request, app: Services) -> Response:
+    """GET Messages/{Sid}."""
+    message = await find(request, app)
+    return respond.resource(request.format, render(message, message.status), "Message")
+
+
+async def list_(request: Request, app: Services) -> Response:
+    """GET Messages, newest first, with To, From and DateSent filters."""
+    asked = paging.read(request)
+    filters: dict[str, Any] = {}
+    for name, key in (("To", "to"), ("From", "from")):
+        value = request.str(name, 100)
+        if value:
+            filters[key] = phone.to_e164(value) or value
+    since, until = request.range_ms("DateSent")
+    if since is not None:
+        filters["sent_ge_ms"] = since
+    if until is not None:
+        filters["sent_lt_ms"] = until
+    found = await app.reader.page(
+        request.account_sid, older_than=asked.after, newer_than=asked.before, limit=asked.size + 1, filters=filters
+    )
+    shown, next_token, previous = paging.cut(found, asked, lambda message: message.sid[2:])
+    items = [render(message, message.status) for message in shown]
+    return paging.render(request, asked, paging.Page("messages", "Message", items, next_token, previous))
+
+
+# -- change ------------------------------------------------------------------------------------------------------
+
+
+async def update(request: Request, app: Services) -> Response:
+    """POST Messages/{Sid}: `Status=canceled` stops a message that has not gone out, `Body=` redacts one that has."""
+    message = await find(request, app)
+    status = request.enum("Status", ("canceled",))
+    if status:
+        await _cancel(request, app, message)
+    elif request.has("Body"):
+        if request.str("Body"):
+            raise ApiError.invalid("Body", "must be empty: a message can only be redacted")
+        if Status(message.status) not in TERMINAL and message.status != Status.SENT:
+            raise ApiError.of(20009)
+        await app.privacy.redact(message)
+    else:
+        raise ApiError.missing("Status")
+    return await fetch(request, app)
+
+
+async def _cancel(request: Request, app: Services, message: StoredMessage) -> None:
+    scheduled = await app.database.get(ScheduledMessage, message.sid)
+    if scheduled is not None and message.status == Status.SCHEDULED:
+        await app.scheduler.cancel(scheduled)
+        return
+    live: Live | None = None if message.landed else await app.inflight.find(message.account_sid, message.sid)
+    if live is None or not await app.outbound.cancel(live):
+        raise ApiError.of(30409)
+
+
+async def delete(request: Request, app: Services) -> Response:
+    """DELETE Messages/{Sid}: gone for every reader at once; the bytes follow within a day."""
+    message = await find(request, app)
+    if Status(message.status) not in TERMINAL and message.status != Status.SENT:
+        raise ApiError.of(20009)
+    await app.privacy.delete(message)
+    return respond.no_content()
+
+
+_LIST = "/2010-04-01/Accounts/{AccountSid}/Messages"
+ROUTES = (
+    Route("api", "POST", _LIST, create, test_credentials=True),
+    Route("api", "GET", _LIST, list_),
+    Route("api", "GET", _LIST + "/{Sid}", fetch),
+    Route("api", "POST", _LIST + "/{Sid}", update),
+    Route("api", "DELETE", _LIST + "/{Sid}", delete),
+)
