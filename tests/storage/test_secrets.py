@@ -1,6 +1,7 @@
 """Sealing, hashing and where the master key comes from."""
 
 import base64
+import hmac
 import stat
 
 import pytest
@@ -59,7 +60,8 @@ def test_hashes_are_keyed_and_verify_over_a_rotation():
     old, both, new = Secrets([OLD]), Secrets([NEW, OLD]), Secrets([NEW])
     hashed = old.hash_secret("s3cret")
     assert len(bytes.fromhex(hashed)) == 32
-    assert hashed == old.hash_secret("s3cret")
+    assert hashed == old.hash_secret("s3cret") == both.hash_secret("s3cret")
+    assert hashed == hmac.new(both.pepper, b"s3cret", "sha256").hexdigest()
     assert old.verify_secret("s3cret", hashed)
     assert both.verify_secret("s3cret", hashed)
     assert not new.verify_secret("s3cret", hashed)
