@@ -44,7 +44,7 @@ DEFAULT_SCHEME: Final = Scheme()
 def address(value: str, scheme: Scheme = DEFAULT_SCHEME) -> tuple[int, int, str]:
     """TON, NPI and the address as sent. Up to 8 digits without "+" are a short code, more are international.
 
-    Raises `AddressError` for an empty one and for an alphanumeric one above 11 characters or outside ASCII.
+    Raises `AddressError` for an alphanumeric one above 11 characters, outside ASCII or without a letter.
     """
     match = _NUMBER.fullmatch(value)
     if match is not None:
@@ -52,7 +52,8 @@ def address(value: str, scheme: Scheme = DEFAULT_SCHEME) -> tuple[int, int, str]
         if not plus and len(digits) <= MAX_SHORT_CODE_DIGITS:
             return (*scheme.short_code, digits)
         return (*scheme.international, "+" + digits if scheme.plus else digits)
-    if not value or len(value) > MAX_ALPHANUMERIC or not value.isascii() or not value.isprintable():
+    letters = value.isascii() and value.isprintable() and any(map(str.isalpha, value))
+    if not letters or len(value) > MAX_ALPHANUMERIC:
         raise AddressError(f"{value!r} is neither a number nor a sender of 1 to {MAX_ALPHANUMERIC} characters")
     return (*scheme.alphanumeric, value)
 

@@ -80,7 +80,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """One receipt. `message_id` is as received: pass it through `normaliser`.
 
     `error` is the network error as text, "" when none was given, `error_code` its number when it is one.
-    `intermediate`: an intermediate notification (0x20), never final. Dates are Unix ms, taken for UTC.
+    `intermediate`: an intermediate notification (0x20), never final. Dates are as received.
     """
 
     message_id: str
@@ -88,10 +88,20 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     intermediate: bool
     error: str
     error_code: int | None
-    submit_ms: int | None
-    done_ms: int | None
+    submit_date: str
+    done_date: str
     text: str
     raw_state: str
+
+    @property
+    def submit_ms(self) -> int | None:
+        """The submit date in Unix ms, taken for UTC."""
+        return parse_date(self.submit_date)
+
+    @property
+    def done_ms(self) -> int | None:
+        """The done date in Unix ms, taken for UTC."""
+        return parse_date(self.done_date)
 
     @property
     def final(self) -> bool:
@@ -154,8 +164,8 @@ def parse(pdu: p.DeliverSm | p.DataSm) -> Receipt | None:
         kind == c.ESM_INTERMEDIATE,
         err,
         error_code,
-        parse_date(submit),
-        parse_date(done),
+        submit,
+        done,
         text,
         stat,
     )

@@ -3,7 +3,8 @@
 Theory: as long as nothing is throttled there is no pace. The first refusal sets one, a little below the rate at which
 answers had come back, which is what the SMSC has shown it takes; each later refusal lowers it by a factor. In between
 it grows by a fixed share of that rate per second. Refusals shortly after a decrease belong to requests sent before
-it, so they change nothing. Without a usable measurement the pace starts low and doubles every second until refused.
+it, so they change nothing. Without a usable measurement, and once the SMSC has refused nothing for a while, the pace
+doubles every second until it is refused.
 """
 
 from typing import Final
@@ -13,6 +14,7 @@ MIN_RATE: Final = 0.5  # messages/s
 DECREASE: Final = 0.9
 INCREASE_PER_S: Final = 0.05  # of the rate at the last refusal
 COOL_DOWN_S: Final = 0.5
+QUIET_S: Final = 5.0  # without a refusal: the limit has gone up, so search for it
 RELEASE_AFTER_S: Final = 60.0  # without a refusal: no pace any more
 BURST_S: Final = 0.05  # what may be caught up after a pause
 _MEASURE_S: Final = 1.0
@@ -100,6 +102,8 @@ class Pacer:
             self._rate = None
             self._measured = None
             return
+        if now - self._last_refusal >= QUIET_S:
+            self._searching = True
         elapsed = now - self._updated
         self._updated = now
         self._rate = self._rate * 2.0**elapsed if self._searching else self._rate + self._step * elapsed

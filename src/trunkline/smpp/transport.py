@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -158,7 +159,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_OCTETS)
         sock = transport.get_extra_info("socket")
         # uvloop shows a stand-in without setsockopt, and has set TCP_NODELAY itself
-        if isinstance(sock, asyncio.trsock.TransportSocket):
+        if isinstance(sock, TransportSocket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handler.on_connected(self)
         self._flush()
