@@ -136,6 +136,25 @@ async def test_parts_are_kept_once_and_consumed_with_the_message(queue):
     assert await queue.parts("c", "k") == []
 
 
+async def test_received_message_is_inserted_once(queue):
+    f, other = flight(), flight()
+    assert await queue.accept_inbound(f, [owed(f)], "c", [], "in:7")
+    assert not await queue.accept_inbound(other, [owed(other)], "c", [], "in:7")
+    assert not await queue.accept_inbound(flight(sid=f.sid), [], "c", [])
+    assert await queue.accept_inbound(flight(), [], "d", [], "in:7")
+    assert await queue.get(AC, other.sid) is None
+    assert [host for host, _, _ in await queue.owed_hosts()] == ["http://h"]
+    assert len(await queue.owed("http://h", 0, 10, 10)) == 1
+    assert queue.find_carrier_id("c", "in:7") == (f.id, AC, f.sid)
+
+
+async def test_parts_are_dropped_by_key(queue):
+    for key in ("k", "l"):
+        await queue.keep_part(Part(connector="c", key=key, number=1, at_ms=1, body=b"x"))
+    await queue.drop_parts([("c", "k")])
+    assert await queue.stale_parts(2, 10) == [("c", "l")]
+
+
 def replay(**changes):
     values = {"account": AC, "method": "POST", "path": "/p", "key": "k", "fingerprint": b"f", "expires_ms": 100}
     return Replay(**(values | changes))

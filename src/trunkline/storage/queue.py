@@ -125,9 +125,13 @@ class Queue(Protocol):
         """Insert a flight with what it owes; complete the idempotency row of its request in the same commit."""
 
     def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str]
+        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
     ) -> Awaitable[bool]:
-        """Insert a received message, drop the parts (`Part.key`) it was made of; False if the SID is there."""
+        """Insert a received message, drop the parts (`Part.key`) it was made of.
+
+        False, and nothing inserted, if the SID is there or the connector's `carrier_id` is known already (it is from
+        then on, see `find_carrier_id`).
+        """
 
     def claim(self, flights: Sequence[tuple[int, int]]) -> Awaitable[list[int]]:
         """Record the intent to submit (id, rev): status `sending`, out of its lane, rev + 1. Returns the ids that
@@ -203,6 +207,9 @@ class Queue(Protocol):
 
     def parts(self, connector: str, key: str) -> Awaitable[list[Part]]:
         """The parts of one long inbound message."""
+
+    def drop_parts(self, keys: Sequence[tuple[str, str]]) -> Awaitable[None]:
+        """Forget parts by (connector, key)."""
 
     def stale_parts(self, before_ms: int, limit: int) -> Awaitable[list[tuple[str, str]]]:
         """(connector, key) of long messages whose last part came before `before_ms`."""

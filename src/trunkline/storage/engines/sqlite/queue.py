@@ -142,13 +142,19 @@ class SqliteQueue:
         return self._writer.submit(write)
 
     def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str]
+        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
     ) -> Awaitable[bool]:
         row, owed_rows = self._flight_rows(flight, owed)
+        carrier = (connector, carrier_id, flight.id, flight.account, flight.sid)
 
         def write(cursor: apsw.Cursor) -> bool:
-            for key in consumed:
-                cursor.execute(sql.DELETE_PARTS, (connector, key))
+            cursor.executemany(sql.DELETE_PARTS, [(connector, key) for key in consumed])
+            if cursor.execute(sql.FLIGHT_BY_KEY, (row[1], row[2])).fetchall():
+                return False
+            if carrier_id:
+                if cursor.execute(sql.FIND_CARRIER, (connector, carrier_id)).fetchall():
+                    return False
+                cursor.execute(sql.INSERT_CARRIER, carrier)
             cursor.execute(sql.INSERT_FLIGHT, row)
             if owed_rows:
                 cursor.executemany(sql.INSERT_OWED, owed_rows)
@@ -361,6 +367,12 @@ class SqliteQueue:
     async def parts(self, connector: str, key: str) -> list[Part]:
         rows: list[Any] = self._near.execute(sql.PARTS, (connector, key)).fetchall()
         return [Part(connector=r[0], key=r[1], number=r[2], at_ms=r[3], body=r[4]) for r in rows]
+
+    def drop_parts(self, keys: Sequence[tuple[str, str]]) -> Awaitable[None]:
+        def write(cursor: apsw.Cursor) -> None:
+            cursor.executemany(sql.DELETE_PARTS, keys)
+
+        return self._writer.submit(write)
 
     async def stale_parts(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
         return [tuple(row) for row in await self._read(sql.STALE_PARTS, (before_ms, limit))]
