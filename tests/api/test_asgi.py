@@ -237,6 +237,48 @@ async def test_a_body_that_never_comes_times_out() -> None:
     assert out[0]["status"] == 408
 
 
+async def test_bodies_in_memory_are_bounded() -> None:
+    api = harness(limits=ApiLimits(body_bytes=100, held_body_bytes=150))
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Any:
+        entered.set()
+        await release.wait()
+        return {"type": "http.request", "body": b"a=1", "more_body": False}
+
+    out: list[Any] = []
+
+    async def send(message: Any) -> None:
+        out.append(message)
+
+    headers = [(b"host", b"x"), (b"transfer-encoding", b"chunked"), (b"authorization", _basic())]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": MESSAGES + ".json",
+        "query_string": b"",
+        "headers": headers,
+    }
+    slow = asyncio.create_task(api.api(scope, receive, send))
+    await entered.wait()
+    refused = await api.call("POST", MESSAGES + ".json", body=b"b" * 51)
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, 20503, "1")
+    assert (await api.call("POST", MESSAGES + ".json", body=b"b" * 50)).status == 201
+    release.set()
+    await slow
+    assert out[0]["status"] == 201
+    assert (await api.call("POST", MESSAGES + ".json", body=b"b" * 100)).status == 201
+
+
+async def test_requests_of_an_account_are_limited() -> None:
+    api = harness(limits=ApiLimits(requests_per_second=0.001))
+    assert (await api.get(MESSAGES + ".json")).status == 200
+    refused = await api.get(MESSAGES + ".json")
+    assert (refused.status, refused.code) == (429, 20429)
+    assert 990 <= int(refused.headers["retry-after"]) <= 1001
+
+
 async def test_json_bodies_are_refused_clearly() -> None:
     reply = await harness().call(
         "POST", MESSAGES + ".json", body=b'{"To":"+1"}', headers={"Content-Type": "application/json"}

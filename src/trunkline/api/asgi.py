@@ -13,10 +13,12 @@ from typing import Any
 
 from trunkline.api import address, known_paths, respond, router
 from trunkline.api.auth import Authenticator, refuse_standard_key
+from trunkline.api.deadlines import Deadlines
 from trunkline.api.form import parse_body, unquote
 from trunkline.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
+from trunkline.api.rate import RequestRate
 from trunkline.api.request import Request
 from trunkline.api.respond import Format, Response
 from trunkline.api.route import Route
@@ -68,6 +70,10 @@ class Api:
         self._mounts = dict(mounts or {})
         self._proxies = address.Proxies(trusted_proxies)
         self._observe = observe
+        self._deadlines = Deadlines(self._limits.body_seconds)
+        per_second = self._limits.requests_per_second
+        self._rate = RequestRate(per_second, time.monotonic) if per_second else None
+        self._held_bytes = 0
         self._hosts: dict[bytes, address.Host] = {}
         self._random = b""
 
@@ -89,6 +95,8 @@ class Api:
         except Exception:
             log.exception("%s %s failed (%s)", scope["method"], request.path, request.request_id)
             response = respond.error(ApiError.of(20500), request.format)
+        finally:
+            self._held_bytes -= request.reserved_bytes
         await _send(send, scope["method"], response, request.request_id)
         if self._observe is not None:
             template = endpoint[0].route.template if endpoint else ""
@@ -214,26 +222,43 @@ class Api:
                 request.account = authenticator.authorise(principal, sid, request.method)
         if principal.is_test and not endpoint.route.test_credentials:
             raise ApiError.of(20008)
+        if self._rate is not None:
+            self._rate.take(principal.account.sid)
 
     async def _body(self, receive: Receive, request: Request) -> bytes:
-        """The whole body; raises 20413, or 408 when it does not come in time."""
-        limit = self._limits.body_bytes
+        """The whole body; raises 20413, 20503 when too many are under way, or 408 when it does not come in time."""
         declared = request.headers.get(b"content-length")
         if declared is None and b"transfer-encoding" not in request.headers:
             return b""
-        if declared is not None and declared.isdigit() and (len(declared) > 12 or int(declared) > limit):
-            raise _too_large(limit)
+        self._reserve(request, declared)
+        task = self._deadlines.enter()
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                message = await receive()
-                if not message.get("more_body") and message["type"] == "http.request":
-                    body: bytes = message.get("body", b"")
-                    if len(body) > limit:
-                        raise _too_large(limit)
-                    return body
-                return await _rest(message, receive, limit)
-        except TimeoutError:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: bytes = message.get("body", b"")
+            else:
+                body = await _rest(message, receive, self._limits.body_bytes)
+        except asyncio.CancelledError:
+            if not self._deadlines.ended(task):
+                raise
             raise ApiError(408, None, "The request's body did not arrive in time", headers=_CLOSE) from None
+        finally:
+            self._deadlines.leave(task)
+        if len(body) > self._limits.body_bytes:
+            raise _too_large(self._limits.body_bytes)
+        return body
+
+    def _reserve(self, request: Request, declared: bytes | None) -> None:
+        """Set memory aside for a body of the declared size (of the largest, where none is declared)."""
+        limit = size = self._limits.body_bytes
+        if declared is not None and declared.isdigit():
+            if len(declared) > 12 or int(declared) > limit:
+                raise _too_large(limit)
+            size = int(declared)
+        if self._held_bytes + size > self._limits.held_body_bytes:
+            raise ApiError.of(20503, headers=(("Retry-After", "1"), *_CLOSE))
+        self._held_bytes += size
+        request.reserved_bytes = size
 
 
 _CLOSE = (("Connection", "close"),)

@@ -11,6 +11,10 @@ class ApiLimits:
     """Largest request body (20413). A message with ten media URLs takes about 20 KiB."""
     body_seconds: float = 30.0
     """Longest wait for a whole request body (408)."""
+    held_body_bytes: int = 512 * 1024 * 1024
+    """Request bodies in memory at once, all connections together; above it 503 with Retry-After."""
+    requests_per_second: float = 0.0
+    """Requests a second of one account before 20429; 0: no limit."""
     fields: int = 256
     """Most fields of a form or a query (20422)."""
     path_bytes: int = 4096

@@ -55,6 +55,7 @@ class Request:
         "product",
         "query_string",
         "request_id",
+        "reserved_bytes",
         "resource_path",
         "token",
     )
@@ -86,6 +87,8 @@ class Request:
     query_string: bytes
     request_id: _str
     """RQ and 32 hex digits."""
+    reserved_bytes: _int
+    """What the body may take of the memory set aside for bodies."""
     resource_path: _str
     """The product's own path without prefix or format suffix, e.g. `/2010-04-01/Accounts/AC.../Messages`."""
     token: _str
@@ -102,7 +105,7 @@ class Request:
         self.form = {}
         self.query_string = self.body = b""
         self.idempotency = None
-        self.max_fields = 0
+        self.max_fields = self.reserved_bytes = 0
         self._query: Form | None = None
 
     @property
