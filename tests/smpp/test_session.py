@@ -524,3 +524,22 @@ def test_any_pdus_keep_the_books_straight(role: Role, stream: list[bytes], bound
     assert sorted(ends) == tokens, "every request ends exactly once"
     assert sum(isinstance(e, events.Closed) for e in happened) == 1
     assert isinstance(happened[-1], events.Closed)
+
+
+def test_a_stranger_cannot_make_us_hold_a_large_pdu() -> None:
+    large = p.SubmitSm(destination="1", tlvs=((c.TAG_MESSAGE_PAYLOAD, b"x" * 5000),))
+    (closed,) = Session(Role.SMSC, 0).receive(codec.encode(large, 1)[:20], 0)
+    assert isinstance(closed, events.Closed)
+    pair = trx()
+    pair.esme.send(large, 1, pair.now)
+    (request,) = pair.to_smsc()
+    assert request.pdu == large
+
+
+def test_an_old_esme_gets_no_tlv() -> None:
+    pair = Pair()
+    pair.esme.bind(p.BindTransceiver(interface_version=0x33), pair.now)
+    (request,) = pair.to_smsc()
+    pair.smsc.accept_bind(request.sequence, "smsc")
+    (answer,) = pair.to_esme()
+    assert answer.pdu == p.BindTransceiverResp(system_id="smsc")

@@ -13,7 +13,7 @@ import uvloop
 from trunkline.smpp import codec, events, transport
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
-from trunkline.smpp.errors import ConnectError
+from trunkline.smpp.errors import ConnectError, WindowFullError
 from trunkline.smpp.session import Limits, State
 from trunkline.smpp.transport import Connection, Handler, Listener
 
@@ -378,3 +378,42 @@ async def test_smpp34_as_smsc() -> None:
     connection.close()
     await soon(connection.closed)
     await server.stop()
+
+
+async def test_a_closed_session_does_not_wait_for_a_peer_that_never_reads(
+    smsc: Smsc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "CLOSE_TIMEOUT_S", 0.05)
+    listener = await transport.listen(LOCALHOST, 0, lambda: smsc)
+    _, writer = await asyncio.open_connection(LOCALHOST, listener.port, limit=1024)
+    writer.write(codec.encode(BIND, 1))
+    await soon(smsc.bound.wait())
+    assert smsc.connection is not None
+    inner = smsc.connection._transport
+    assert inner is not None
+    lost = asyncio.Event()
+    original = smsc.connection.connection_lost
+
+    def connection_lost(exc: Exception | None) -> None:
+        original(exc)
+        lost.set()
+
+    smsc.connection.connection_lost = connection_lost  # type: ignore[method-assign]
+    inner.write(b"\0" * 20_000_000)  # more than the kernel takes
+    smsc.connection._dispatch(smsc.connection.session.connection_lost("over"))
+    smsc.connection._flush()
+    await soon(lost.wait())
+    writer.transport.abort()
+    await listener.close()
+
+
+async def test_room_is_signalled_after_a_full_window(listener: Listener) -> None:
+    esme = Esme()
+    connection = await transport.connect(LOCALHOST, listener.port, BIND, esme, limits=Limits(window=1))
+    connection.request(SUBMIT)
+    with pytest.raises(WindowFullError):
+        connection.request(SUBMIT)
+    await soon(esme.room.wait())
+    assert connection.room == 1
+    connection.close()
+    await soon(connection.closed)

@@ -15,10 +15,10 @@ _unpack: Final = HEADER.unpack_from
 class Framer:
     """Feed it bytes in any pieces; it returns the whole PDUs and holds back at most one incomplete one."""
 
-    __slots__ = ("_held", "_limit", "_pieces", "_wanted")
+    __slots__ = ("_held", "_pieces", "_wanted", "limit")
 
     def __init__(self, limit: int = MAX_PDU_OCTETS) -> None:
-        self._limit = limit
+        self.limit = limit  # octets of one PDU; may be changed between feeds
         self._pieces: list[bytes] = []
         self._held = 0  # octets in _pieces
         self._wanted = HEADER_OCTETS  # octets before anything more can be said
@@ -39,7 +39,7 @@ class Framer:
         self._wanted = HEADER_OCTETS
         while size - at >= HEADER_OCTETS:
             length, command_id, status, sequence = _unpack(data, at)
-            if not HEADER_OCTETS <= length <= self._limit:
+            if not HEADER_OCTETS <= length <= self.limit:
                 return frames, FrameError(f"command_length {length}", sequence)
             end = at + length
             if end > size:

@@ -10,7 +10,7 @@ append to a buffer that `data_to_send` empties, so that one loop pass costs one 
 """
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -54,6 +54,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_pdu_octets: int = c.MAX_PDU_OCTETS
 
 
+MAX_UNBOUND_PDU_OCTETS: Final = 1024  # a stranger may not make us hold more; a bind has at most 258
 MAX_EXPIRED: Final = 1000  # timed-out requests whose late answer is still recognised
 
 BOUND: Final = frozenset((State.BOUND_TX, State.BOUND_RX, State.BOUND_TRX))
@@ -99,14 +100,16 @@ class Session:
         self.role = role
         self.state = State.OPEN
         self.limits = limits or Limits()
-        self._framer = Framer(self.limits.max_pdu_octets)
+        self._framer = Framer(min(MAX_UNBOUND_PDU_OCTETS, self.limits.max_pdu_octets))
+        if role is Role.ESME:  # we chose that peer, and its first deliver_sm may come with the bind_resp
+            self._framer.limit = self.limits.max_pdu_octets
         self._out: list[bytes] = []
         self._sequence = 0
         # sequence -> (deadline, command_id, token), deadlines ascending because the timeout is one for all
         self._outstanding: dict[int, tuple[float, int, Any]] = {}
         self._expired: dict[int, tuple[int, Any]] = {}
         self._inbound: dict[int, int] = {}  # sequence -> command_id
-        self._binding: tuple[int, int] | None = None  # sequence and command_id of the bind under way
+        self._binding: tuple[int, p.Bind] | None = None  # sequence and PDU of the bind under way
         self._strikes = 0
         self._last_heard = now
         self._misses = 0
@@ -142,25 +145,27 @@ class Session:
             raise SessionStateError(f"cannot bind as {self.role} in state {self.state}")
         sequence = self._next_sequence()
         self._out.append(codec.encode(pdu, sequence))
-        self._binding = (sequence, pdu.command_id)
+        self._binding = (sequence, pdu)
         self._state_deadline = now + self.limits.bind_timeout_s
 
     def accept_bind(self, sequence: int, system_id: str = "", version: int = c.INTERFACE_VERSION_34) -> bool:
         """SMSC: let the ESME in. `False` when it is not waiting any more."""
         if self._binding is None or self._binding[0] != sequence or self.state is not State.OPEN:
             return False
-        command_id = self._binding[1]
-        tlvs = ((c.TAG_SC_INTERFACE_VERSION, bytes((version,))),)
-        kind = _RESPONSE_KINDS[command_id]
+        bind = self._binding[1]
+        # §3.4.1: an ESME below version 3.4 may not get TLVs
+        speaks_tlv = bind.interface_version >= c.INTERFACE_VERSION_34
+        tlvs = ((c.TAG_SC_INTERFACE_VERSION, bytes((version,))),) if speaks_tlv else p.NO_TLVS
+        kind = _RESPONSE_KINDS[bind.command_id]
         self._out.append(codec.encode(kind(system_id=system_id, tlvs=tlvs), sequence))  # type: ignore[call-arg]
-        self._bound(command_id)
+        self._bound(bind.command_id)
         return True
 
     def refuse_bind(self, sequence: int, status: int = c.ESME_RBINDFAIL) -> bool:
         """SMSC: do not let it in; it may try again until the bind timeout. `False` when it is gone."""
         if self._binding is None or self._binding[0] != sequence or self.state is not State.OPEN:
             return False
-        self._out.append(codec.header_only(self._binding[1] | c.RESPONSE, status, sequence))
+        self._out.append(codec.header_only(self._binding[1].command_id | c.RESPONSE, status, sequence))
         self._binding = None
         self._strikes += 1
         return True
@@ -168,7 +173,8 @@ class Session:
     def send(self, pdu: p.Request, token: Any, now: float) -> int:
         """Queue a request and return its sequence number.
 
-        One `ResponseReceived` or `RequestFailed` with `token` follows (a late response may follow a timeout).
+        One `ResponseReceived` or `RequestFailed` with `token` follows (a late response may follow a timeout), but
+        none for an alert_notification, which has no response.
         Raises `SessionStateError`, `WindowFullError` or `EncodeError`, and then nothing is sent.
         """
         command_id = pdu.command_id
@@ -347,7 +353,7 @@ class Session:
         except DecodeError:
             return  # unreadable: the outcome stays unknown, and the timeout says so
         del (self._expired if late else self._outstanding)[sequence]
-        happened.append(events.ResponseReceived(token, pdu, late))  # type: ignore[arg-type]
+        happened.append(events.ResponseReceived(token, cast(p.Response, pdu), late))
         if self._goodbye is not None:
             self._settle()
 
@@ -357,7 +363,7 @@ class Session:
         if command_id == c.UNBIND_RESP and self.state is State.UNBOUND:
             self._close("unbound", happened)
         elif self._binding is not None and self.role is Role.ESME and self._binding[0] == sequence:
-            if command_id not in (self._binding[1] | c.RESPONSE, c.GENERIC_NACK):
+            if command_id not in (self._binding[1].command_id | c.RESPONSE, c.GENERIC_NACK):
                 return
             try:
                 pdu = codec.decode(command_id, status, buffer, start, end)
@@ -366,8 +372,8 @@ class Session:
                 return
             bound = status == c.ESME_ROK and command_id != c.GENERIC_NACK
             if bound:
-                self._bound(self._binding[1])
-            happened.append(events.BindAnswered(pdu))  # type: ignore[arg-type]
+                self._bound(self._binding[1].command_id)
+            happened.append(events.BindAnswered(cast(p.BindResp | p.GenericNack, pdu)))
             if not bound:
                 self._close(f"bind refused: {c.status_name(status)}", happened)
 
@@ -390,14 +396,15 @@ class Session:
         else:
             self._strikes = 0
             self._inbound[sequence] = command_id
-            happened.append(events.RequestReceived(sequence, pdu))  # type: ignore[arg-type]
+            happened.append(events.RequestReceived(sequence, cast(p.Request, pdu)))
 
     def _on_bind(self, pdu: p.Pdu, sequence: int, happened: list[events.Event]) -> None:
         if self._binding is not None:
             self._strike(pdu.command_id, c.ESME_RALYBND, sequence, happened)
             return
-        self._binding = (sequence, pdu.command_id)
-        happened.append(events.BindRequested(sequence, pdu))  # type: ignore[arg-type]
+        bind = cast(p.Bind, pdu)
+        self._binding = (sequence, bind)
+        happened.append(events.BindRequested(sequence, bind))
 
     def _on_notification(self, pdu: p.Pdu, happened: list[events.Event]) -> None:
         if isinstance(pdu, p.AlertNotification):
@@ -446,6 +453,7 @@ class Session:
 
     def _bound(self, command_id: int) -> None:
         self.state = _BOUND_BY[command_id]
+        self._framer.limit = self.limits.max_pdu_octets
         self._binding = None
         self._state_deadline = None
         self._strikes = 0

@@ -16,12 +16,13 @@ from typing import Any, Final, cast
 from trunkline.smpp import constants as c
 from trunkline.smpp import events
 from trunkline.smpp import pdu as p
-from trunkline.smpp.errors import ConnectError, SessionStateError
+from trunkline.smpp.errors import ConnectError, SessionStateError, WindowFullError
 from trunkline.smpp.session import BOUND, Limits, Role, Session, State
 
 logger = logging.getLogger(__name__)
 
 WRITE_BUFFER_OCTETS: Final = 256 * 1024  # unsent output above which the peer is not read any more
+CLOSE_TIMEOUT_S: Final = 5.0  # for the last octets to a peer that does not read
 MAX_CONNECTIONS: Final = 1000  # per listener
 
 Outcome = events.ResponseReceived | events.RequestFailed
@@ -100,7 +101,11 @@ class Connection(asyncio.Protocol):
         """Send a request; `callback(context, outcome)` is called once, or twice when a response comes after its
         timeout was reported (`outcome.late`). Returns the sequence number. Raises `SessionStateError`,
         `WindowFullError` or `EncodeError`, and then nothing is sent and no callback comes."""
-        sequence = self.session.send(pdu, (callback, context), self._loop.time())
+        try:
+            sequence = self.session.send(pdu, (callback, context), self._loop.time())
+        except WindowFullError:
+            self._starved = True
+            raise
         if not self._flush_due:
             self._flush_later()
         return sequence
@@ -240,6 +245,8 @@ class Connection(asyncio.Protocol):
             transport.write(data)
         if self.session.state is State.CLOSED:
             transport.close()
+            if transport.get_write_buffer_size():
+                self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
         else:
             self._arm()
 
