@@ -1,6 +1,8 @@
 """The API called in process: accounts, an idempotency store in memory, and one exchange per call."""
 
 import base64
+import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -9,7 +11,7 @@ import msgspec
 import orjson
 
 from trunkline.api.asgi import Api
-from trunkline.api.auth import Authenticator, hash_secret
+from trunkline.api.auth import Authenticator
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
 from trunkline.api.route import Route
@@ -26,6 +28,10 @@ SECRET = "s3cret:with:colons"
 PEPPER = b"pepper"
 CREDENTIALS = (PARENT, TOKEN)
 MESSAGES = f"/2010-04-01/Accounts/{PARENT}/Messages"
+
+
+def hash_secret(pepper: bytes, secret: str) -> str:
+    return hmac.new(pepper, secret.encode(), hashlib.sha256).hexdigest()
 
 
 class FakeDirectory:

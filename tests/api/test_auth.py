@@ -25,12 +25,14 @@ from tests.api.harness import (
     Harness,
 )
 from trunkline.api import respond
-from trunkline.api.auth import Authenticator, FailureLimit, hash_secret
+from trunkline.api.auth import Authenticator, FailureLimit
 from trunkline.api.limits import ApiLimits
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
+from trunkline.model.account import ApiKey
 from trunkline.model.errors import ApiError
+from trunkline.storage.secrets import Secrets
 
 
 async def whoami(request: Request, app: Any) -> Response:
@@ -235,6 +237,11 @@ def test_remembered_logins_are_bounded() -> None:
     assert len(authenticator._verified) == 2
 
 
-def test_hash_secret_depends_on_pepper() -> None:
-    assert hash_secret(b"a", "s") != hash_secret(b"b", "s")
-    assert len(hash_secret(b"a", "s")) == 64
+def test_key_secrets_are_hashed_as_the_store_does() -> None:
+    secrets = Secrets((b"k" * 32,))
+    key = ApiKey(sid=MAIN_KEY, account_sid=PARENT, secret_hash=secrets.hash_secret(SECRET))
+    directory = FakeDirectory()
+    directory.keys[MAIN_KEY] = key
+    authenticator = Authenticator(directory, secrets.pepper, lambda: 0.0)
+    header = b"Basic " + base64.b64encode(f"{MAIN_KEY}:{SECRET}".encode())
+    assert authenticator.authenticate(header, "x").key is key

@@ -36,7 +36,7 @@ class Directory(Protocol):
     def account(self, sid: str) -> Account | None:
         """The account with this SID."""
 
-    def test_account(self, test_sid: str) -> Account | None:
+    def test_account(self, sid: str) -> Account | None:
         """The account whose test credentials have this SID."""
 
     def api_key(self, sid: str) -> ApiKey | None:
@@ -60,13 +60,9 @@ class Principal:
         return self.key is None or self.key.main
 
 
-def hash_secret(pepper: bytes, secret: str) -> str:
-    """What is stored of an API key's secret: hex HMAC-SHA256 (secrets are random, so a fast hash will do)."""
-    return hmac.new(pepper, secret.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-
 class Authenticator:
-    """Checks logins. `pepper` is the server-side key of `hash_secret`; `monotonic` counts seconds."""
+    """Checks logins. `pepper` is what `trunkline.storage.secrets` hashes API key secrets with (HMAC-SHA256: they
+    are random, so a fast hash will do); `monotonic` counts seconds."""
 
     def __init__(
         self, directory: Directory, pepper: bytes, monotonic: Callable[[], float], limits: ApiLimits | None = None
@@ -166,7 +162,7 @@ class Authenticator:
     def _verify_key(self, sid: str, secret: bytes) -> Principal:
         key = self._directory.api_key(sid)
         account = None if key is None else self._directory.account(key.account_sid)
-        hashed = hmac.new(self._pepper, secret, hashlib.sha256).hexdigest()
+        hashed = hmac.digest(self._pepper, secret, "sha256").hex()
         stored = "" if key is None else key.secret_hash
         if not _equal(hashed.encode("ascii"), stored) or account is None:
             raise ApiError.unauthorized()
