@@ -6,7 +6,7 @@ import pytest
 
 from trunkline.model.sid import new_sid
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
-from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 
 AC = "AC" + "a" * 32
@@ -51,6 +51,16 @@ async def test_accepted_flight_is_found_by_every_key(queue):
     assert queue.by_id(f.id) == f
     assert await queue.get("AC" + "b" * 32, f.sid) is None
     assert await queue.get(AC, "MM" + f.sid[2:]) is None
+
+
+async def test_sid_is_accepted_once(queue):
+    f = flight()
+    await queue.accept(f)
+    again = flight(sid=f.sid, record=b"{}")
+    with pytest.raises(Exists):
+        await queue.accept(again, [owed(again)])
+    assert (await queue.get(AC, f.sid)) == (f, [])
+    assert await queue.owed_hosts() == []
 
 
 async def test_claim_takes_a_flight_once(queue):
@@ -195,4 +205,4 @@ async def test_one_failing_write_does_not_fail_its_batch(queue):
         queue.accept(flight()),
         return_exceptions=True,
     )
-    assert [type(r).__name__ for r in results] == ["NoneType", "ConstraintError", "NoneType"]
+    assert [type(r).__name__ for r in results] == ["NoneType", "Exists", "NoneType"]

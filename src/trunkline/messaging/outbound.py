@@ -22,6 +22,7 @@ from trunkline.model.errors import ApiError, describe
 from trunkline.model.message import Attempt, Direction, MediaItem, Message, SegmentState, Status
 from trunkline.model.sid import new_sid
 from trunkline.settings import Settings
+from trunkline.settings.connectors import Twilio
 from trunkline.sms import segment
 from trunkline.storage.queue import Owed, Replay
 from trunkline.webhooks import params as webhook_params
@@ -32,6 +33,10 @@ UNKNOWN_ERROR = 30008
 VALIDITY_EXPIRED = 30036
 OPTED_OUT = 21610
 NO_ROUTE = 21408
+MEDIA_LANE = "~media"
+"""Stands for the connector in the lanes of messages whose files are not fetched yet; no connector is named so."""
+OPT_OUT_REPLY = "opt_out_reply"
+"""Key of `extra` that marks the confirmation of an opt-out."""
 MAX_TRIED = 20
 """Attempts kept in a message's record; older ones are dropped."""
 
@@ -54,6 +59,10 @@ class NewMessage(msgspec.Struct, kw_only=True):
     token: str = ""
     sid: str = ""
     """Given when the message already has one (it was scheduled)."""
+    created_ms: int = 0
+    """When it was made (it was scheduled); 0: now."""
+    announce: bool = False
+    """Whether a `queued` callback is owed too (Messaging Services, scheduled messages)."""
     max_price: str = ""
     extra: Mapping[str, Any] = {}
 
@@ -77,6 +86,8 @@ class Outbound:
         self._opted_out = opted_out
         self.push: Callable[[Live], None] = lambda live: None
         """The dispatcher's entry for committed messages."""
+        self.fetch_media: Callable[[Live], None] = lambda live: None
+        """Fetches the files of a committed message, then calls `media_ready` or `media_failed`."""
         self.push_stored: Callable[[str, float], None] = lambda lane, due_in_s: None
         self.submitted: Callable[[Live], None] = lambda live: None
         """Told once a message has carrier ids (receipts may have come before)."""
@@ -97,15 +108,18 @@ class Outbound:
         """
         now = self._clock.now_ms()
         message = self._message(new, now)
-        if self._opted_out(message):
+        if self._refuses(message):
             raise ApiError.of(OPTED_OUT)
         route = self._choose(message)
         message.route, message.connector = route.name, route.connector
+        if message.media:
+            self._link_media(message)
         self._check_queue(message)
-        lane = lane_name(route.connector, message.account_sid, message.from_)
+        lane = lane_name(MEDIA_LANE if message.media else route.connector, message.account_sid, message.from_)
         status = Status.ACCEPTED if message.messaging_service_sid else Status.QUEUED
+        owed = [status_callback(message, "queued", 0)] if new.announce and message.status_callback else ()
         live, written = self._inflight.accept(
-            message, status, lane=lane, due_ms=now, replay=complete(message) if complete else None
+            message, status, lane=lane, due_ms=now, owed=owed, replay=complete(message) if complete else None
         )
         self._count(message, message.num_segments)
         asyncio.ensure_future(written).add_done_callback(lambda future: self._accepted(live, future))
@@ -114,8 +128,41 @@ class Outbound:
     def _accepted(self, live: Live, future: "asyncio.Future[Any]") -> None:
         if future.cancelled() or future.exception() is not None:
             self._count(live.message, -live.message.num_segments)
+        elif live.message.media:
+            self.fetch_media(live)
         else:
             self.push(live)
+
+    def _refuses(self, message: Message) -> bool:
+        """Whether the recipient wants nothing from this sender; the confirmation of an opt-out still goes."""
+        return self._opted_out(message) and OPT_OUT_REPLY not in message.extra
+
+    def _link_media(self, message: Message) -> None:
+        """A carrier that takes text only gets the addresses of the files in it. Raises 21617."""
+        if isinstance(self._kinds.get(message.connector), Twilio):
+            return
+        text = "\n".join(filter(None, [message.body, *(item.url for item in message.media)]))
+        plan = segment.plan(text, smart_encoding=message.smart_encoded)
+        if plan.count > self._settings.max_segments:
+            raise ApiError.of(21617)
+        message.body = plan.text if message.smart_encoded else text
+        message.num_segments, message.encoding = plan.count, plan.encoding
+
+    def media_ready(self, live: Live) -> None:
+        """Its files are stored: on to the carrier. Next: trunkline.messaging.dispatch.Dispatcher.push"""
+        message = live.message
+        lane = lane_name(message.connector, message.account_sid, message.from_)
+        written = self._inflight.advance(live, live.status, lane=lane, due_ms=message.created_ms)
+        asyncio.ensure_future(written).add_done_callback(lambda future: self._media_kept(live, future))
+
+    def _media_kept(self, live: Live, future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled() and future.exception() is None and future.result():
+            self.push(live)
+
+    def media_failed(self, live: Live, error_code: int) -> None:
+        """A file could not be fetched: the message fails, unsent."""
+        self._count(live.message, -live.message.num_segments)
+        self._fail(live, error_code)
 
     def draft(self, new: NewMessage) -> Message:
         """The record of a message that is not accepted yet (it waits for its SendAt)."""
@@ -135,7 +182,7 @@ class Outbound:
             body=plan.text if new.smart_encoded else new.body,
             num_segments=plan.count,
             encoding=plan.encoding,
-            created_ms=now,
+            created_ms=new.created_ms or now,
             updated_ms=now,
             messaging_service_sid=new.messaging_service_sid,
             status_callback=new.status_callback,
@@ -204,7 +251,7 @@ class Outbound:
             self._fail(live, ACCOUNT_SUSPENDED)
         elif message.valid_until_ms and message.valid_until_ms <= self._clock.now_ms():
             self._fail(live, VALIDITY_EXPIRED)
-        elif self._opted_out(message):
+        elif self._refuses(message):
             self._fail(live, OPTED_OUT)
         else:
             return True

@@ -8,6 +8,7 @@ time. Foreign SIDs of the same shape (imported from Twilio) are accepted whereve
 import os
 import re
 import time
+from hashlib import sha256
 
 SHARDS = 256
 """Virtual shards, fixed for ever (DESIGN: "256 virtual shards")."""
@@ -62,6 +63,11 @@ def new_key(now_ms: int | None = None, shard: int = 0) -> str:
 def new_sid(prefix: str, now_ms: int | None = None, shard: int = 0) -> str:
     """A fresh SID with the two-letter `prefix`."""
     return prefix + new_key(now_ms, shard)
+
+
+def derived_sid(prefix: str, parent: str, name: str) -> str:
+    """The SID of what `parent` brings about as its `name`: always the same, in the parent's time and shard."""
+    return prefix + parent[2:16] + sha256(f"{parent}/{name}".encode()).hexdigest()[:18]
 
 
 def is_sid(value: str, *prefixes: str) -> bool:

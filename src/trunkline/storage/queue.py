@@ -13,6 +13,10 @@ import msgspec
 from trunkline.storage.survives import Survives
 
 
+class Exists(Exception):
+    """A flight with that SID was accepted before; nothing was changed."""
+
+
 class Flight(msgspec.Struct, kw_only=True):
     """One in-flight record as the queue keeps it."""
 
@@ -122,7 +126,10 @@ class Queue(Protocol):
     survives: Survives
 
     def accept(self, flight: Flight, owed: Sequence[Owed] = (), replay: Replay | None = None) -> Awaitable[None]:
-        """Insert a flight with what it owes; complete the idempotency row of its request in the same commit."""
+        """Insert a flight with what it owes; complete the idempotency row of its request in the same commit.
+
+        Raises Exists.
+        """
 
     def accept_inbound(
         self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""

@@ -14,7 +14,7 @@ import apsw
 
 from trunkline.storage.engines.sqlite import queue_sql as sql
 from trunkline.storage.engines.sqlite.writer import Writer, check_settings, connect
-from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 
 MAX_ORPHANS = 100_000
@@ -133,7 +133,10 @@ class SqliteQueue:
         row, owed_rows = self._flight_rows(flight, owed)
 
         def write(cursor: apsw.Cursor) -> None:
-            cursor.execute(sql.INSERT_FLIGHT, row)
+            try:
+                cursor.execute(sql.INSERT_FLIGHT, row)
+            except apsw.ConstraintError:
+                raise Exists(flight.sid) from None
             if owed_rows:
                 cursor.executemany(sql.INSERT_OWED, owed_rows)
             if replay is not None:

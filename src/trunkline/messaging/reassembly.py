@@ -1,0 +1,224 @@
+"""Long inbound messages: every part is durable before it is acknowledged, the whole is one commit.
+
+The parts wait in the queue under a key that names the concatenation and when it began (references are used again), and
+in memory (`sms.concat.Assembly`). When the last one comes, the message is inserted and its parts are dropped in one
+commit. A marker (part number 0) then stays for the time limit, so that a part that the carrier repeats after a crash
+is known to belong to a finished message.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from trunkline.messaging.connectors.base import InboundPart
+from trunkline.sms import concat
+from trunkline.storage.queue import Part, Queue
+
+MAX_PARTS = 255
+"""Of one long message: TS 23.040 gives the count one octet."""
+MAX_MARKERS = 10_000
+"""Finished messages remembered at once."""
+UCS2 = 0x08
+_MARKER = 0
+
+_encode = msgspec.json.Encoder().encode
+
+
+class StoredPart(msgspec.Struct):
+    """A part as the queue keeps it; the text is in UTF-16, so that a surrogate pair may be split between parts."""
+
+    connector: str
+    from_: str
+    to: str
+    reference: int
+    total: int
+    width: int
+    number: int
+    encoding: str
+    text: bytes
+    at_ms: int
+    began_ms: int
+
+
+class Marker(msgspec.Struct):
+    """What is remembered of a finished message: its concatenation, and a digest of each part."""
+
+    key: tuple[str, str, int, int, int]
+    began_ms: int
+    digests: dict[int, str]
+
+
+class Whole(msgspec.Struct):
+    """A message put together; `missing` parts never came."""
+
+    connector: str
+    from_: str
+    to: str
+    text: str
+    encoding: str
+    parts: int
+    missing: int
+    group: concat.Group
+    key: str
+    """Of its parts in the queue."""
+
+
+_decode_part = msgspec.json.Decoder(StoredPart).decode
+_decode_marker = msgspec.json.Decoder(Marker).decode
+
+
+class Reassembly:
+    """See the module. Pure bookkeeping: the caller writes to the queue."""
+
+    def __init__(self, window_ms: int, max_parts: int) -> None:
+        self._window_ms = window_ms
+        self._assembly = concat.Assembly(time_limit_ms=window_ms, max_groups=max(1, max_parts // 2))
+        self._began: dict[concat.Key, int] = {}
+        self._encodings: dict[concat.Key, str] = {}
+        self._markers: dict[concat.Key, Marker] = {}
+
+    def __len__(self) -> int:
+        return len(self._assembly)
+
+    def receive(self, part: InboundPart, now_ms: int) -> tuple[concat.Verdict, Part | None, list[Whole]]:
+        """Take a part: what it is, how to store it (None: nothing to store), and messages that are finished now."""
+        mine = _concat_part(part, now_ms)
+        marker = self._markers.get(mine.key)
+        if marker and now_ms - marker.began_ms <= self._window_ms and _digest(mine) == marker.digests.get(mine.sequence):
+            return "duplicate", None, []
+        outcome = self._assembly.receive(mine)
+        finished = [self._whole(group) for group in outcome.finished]
+        if outcome.verdict == "complete":
+            return "complete", None, finished
+        if outcome.verdict == "duplicate" and mine.key not in self._began:
+            return "duplicate", None, finished
+        began = self._began.setdefault(mine.key, now_ms)
+        if part.encoding == "ucs2" or mine.key not in self._encodings:
+            self._encodings[mine.key] = part.encoding
+        return outcome.verdict, _stored(part, mine, began), finished
+
+    def due(self, now_ms: int) -> list[Whole]:
+        """The messages whose time is over, as far as they came."""
+        for key in [key for key, marker in self._markers.items() if now_ms - marker.began_ms > self._window_ms]:
+            del self._markers[key]
+        return [self._whole(group) for group in self._assembly.due(now_ms)]
+
+    def give_back(self, whole: Whole, last: int) -> None:
+        """A finished message could not be stored: without its unacknowledged `last` part (0: all were acknowledged) it
+        waits again."""
+        group = whole.group
+        parts = {number: part for number, part in group.parts.items() if number != last}
+        if parts:
+            self._began[group.key] = int(whole.key.rpartition("|")[2])
+            self._encodings[group.key] = whole.encoding
+            self._assembly.restore([concat.Group(group.key, group.first_ms, parts)])
+
+    def marker(self, whole: Whole, now_ms: int) -> Part:
+        """What to store once the message is."""
+        digests = {number: _digest(part) for number, part in whole.group.parts.items()}
+        marker = Marker(whole.group.key, now_ms, digests)
+        if len(self._markers) >= MAX_MARKERS:
+            del self._markers[next(iter(self._markers))]
+        self._markers[whole.group.key] = marker
+        return Part(
+            connector=whole.connector, key=whole.key, number=_MARKER, at_ms=now_ms, body=_encode(marker)
+        )  # fmt: skip
+
+    async def restore(self, queue: Queue, keys: Sequence[tuple[str, str]]) -> None:
+        """Take up what an earlier run stored."""
+        groups: list[concat.Group] = []
+        for connector, key in keys:
+            parts: dict[int, concat.Part] = {}
+            began = 0
+            for stored in await queue.parts(connector, key):
+                if stored.number == _MARKER:
+                    marker = _decode_marker(stored.body)
+                    self._markers[marker.key] = marker
+                    continue
+                one = _decode_part(stored.body)
+                mine = _concat_part(_inbound(one), one.at_ms)
+                parts[mine.sequence] = mine
+                began = one.began_ms
+                self._encodings[mine.key] = "ucs2" if one.encoding == "ucs2" else self._encodings.get(mine.key, "gsm7")
+            if parts:
+                first = next(iter(parts.values()))
+                self._began[first.key] = began
+                groups.append(concat.Group(first.key, min(p.received_ms for p in parts.values()), parts))
+        self._assembly.restore(groups)
+
+    def _whole(self, group: concat.Group) -> Whole:
+        source, to, reference, total, width = group.key
+        connector, _, from_ = source.partition("|")
+        began = self._began.pop(group.key, group.first_ms)
+        return Whole(
+            connector=connector,
+            from_=from_,
+            to=to,
+            text=concat.text_of(group, _text),
+            encoding=self._encodings.pop(group.key, "gsm7"),
+            parts=len(group.parts),
+            missing=total - len(group.parts),
+            group=group,
+            key=_key(from_, to, reference, total, width, began),
+        )
+
+
+def _key(from_: str, to: str, reference: int, total: int, width: int, began_ms: int) -> str:
+    return f"{from_}|{to}|{reference}|{total}|{width}|{began_ms}"
+
+
+def _concat_part(part: InboundPart, now_ms: int) -> concat.Part:
+    width: Literal[8, 16] = 16 if part.reference_width == 16 else 8
+    return concat.Part(
+        source=f"{part.connector}|{part.from_}",
+        destination=part.to,
+        reference=part.reference,
+        total=part.total,
+        sequence=part.part,
+        width=width,
+        data_coding=UCS2,
+        payload=part.text.encode("utf-16-be", "surrogatepass"),
+        received_ms=now_ms,
+    )
+
+
+def _stored(part: InboundPart, mine: concat.Part, began_ms: int) -> Part:
+    body = StoredPart(
+        connector=part.connector,
+        from_=part.from_,
+        to=part.to,
+        reference=part.reference,
+        total=part.total,
+        width=mine.width,
+        number=part.part,
+        encoding=part.encoding,
+        text=mine.payload,
+        at_ms=mine.received_ms,
+        began_ms=began_ms,
+    )
+    key = _key(part.from_, part.to, part.reference, part.total, mine.width, began_ms)
+    return Part(connector=part.connector, key=key, number=part.part, at_ms=mine.received_ms, body=_encode(body))
+
+
+def _inbound(stored: StoredPart) -> InboundPart:
+    return InboundPart(
+        connector=stored.connector,
+        from_=stored.from_,
+        to=stored.to,
+        text=stored.text.decode("utf-16-be", "surrogatepass"),
+        encoding=stored.encoding,
+        part=stored.number,
+        total=stored.total,
+        reference=stored.reference,
+        reference_width=stored.width,
+    )
+
+
+def _text(_: concat.Part, octets: bytes) -> str:
+    return octets.decode("utf-16-be", "replace")
+
+
+def _digest(part: concat.Part) -> str:
+    return hashlib.sha256(part.payload).hexdigest()[:16]
