@@ -13,7 +13,6 @@ from trunkline.webhooks import guard as module
 from trunkline.webhooks.failures import HostRefused, HostUnknown
 from trunkline.webhooks.guard import Guard, refusal
 
-
 SPECIAL = """0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.1.1 169.254.169.254
     168.63.129.16 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1
     198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
@@ -83,6 +82,20 @@ async def test_allowed_networks() -> None:
     assert await guard.resolve("fd00::5") == "fd00::5"
     with pytest.raises(HostRefused):
         await guard.resolve("10.2.0.1")
+
+
+async def test_allowed_host_names_and_private_networks() -> None:
+    guard = Guard(["App.internal", "10.0.0.7"], resolver=Names(**{"app.internal": ["10.1.2.3"], "b": ["10.1.2.3"]}))
+    assert await guard.resolve("app.internal") == "10.1.2.3"
+    assert await guard.resolve("10.0.0.7") == "10.0.0.7"
+    with pytest.raises(HostRefused):
+        await guard.resolve("b")
+    guard = Guard(module.PRIVATE)
+    for address in ("127.0.0.1", "192.168.1.1", "fd00::1"):
+        assert await guard.resolve(address) == address
+    for address in ("0.0.0.0", "224.0.0.1", "::ffff:127.0.0.1"):
+        with pytest.raises(HostRefused):
+            await guard.resolve(address)
 
 
 def test_a_bad_network_in_the_configuration_is_refused_at_the_start() -> None:

@@ -26,6 +26,17 @@ Resolver = Callable[[str], Awaitable[Sequence[str]]]
 """A host name to addresses; raises OSError when there are none."""
 
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+PRIVATE: Final = (
+    *LOOPBACK,
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""What an operator lets through who trusts every customer with his own network."""
 
 _REFUSED: Final[tuple[tuple[Network, str], ...]] = tuple(
     (ip_network(network), reason)
@@ -81,17 +92,23 @@ def refusal(address: Address, allowed: Iterable[Network] = ()) -> str | None:
 
 
 class Guard:
-    """Resolves and checks hosts. `allow` holds networks (CIDR) that are let through though special."""
+    """Resolves and checks hosts.
+
+    `allow` holds what is let through though special: networks (CIDR), addresses, and host names (whatever they
+    resolve to).
+    """
 
     def __init__(
         self,
-        allow: Iterable[str] = (),
+        allow: Sequence[str] = (),
         *,
         resolver: Resolver | None = None,
         ttl_s: float = TTL_S,
         timeout_s: float = LOOKUP_TIMEOUT_S,
     ) -> None:
-        self._allowed: tuple[Network, ...] = tuple(ip_network(text) for text in allow)
+        networks = [text for text in allow if _is_network(text)]
+        self._allowed: tuple[Network, ...] = tuple(ip_network(text) for text in networks)
+        self._allowed_hosts = frozenset(text.lower() for text in allow if text not in networks)
         self._executor: ThreadPoolExecutor | None = None
         self._resolver = resolver or self._getaddrinfo
         self._ttl_s = ttl_s
@@ -174,7 +191,7 @@ class Guard:
                 address = ip_address(text)
             except ValueError:
                 continue
-            why = refusal(address, self._allowed)
+            why = None if host in self._allowed_hosts else refusal(address, self._allowed)
             if why is None:
                 permitted.append(text)
             reason = reason or why
@@ -204,6 +221,11 @@ class Guard:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="dns")
         return await asyncio.get_running_loop().run_in_executor(self._executor, _getaddrinfo, host)
+
+
+def _is_network(text: str) -> bool:
+    """Whether a configured entry is meant as addresses, right or wrong, and not as a host name."""
+    return "/" in text or ":" in text or text.replace(".", "").isdigit()
 
 
 def _getaddrinfo(host: str) -> list[str]:
