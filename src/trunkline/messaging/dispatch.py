@@ -18,6 +18,8 @@ MAX_LANES = 100_000
 """Lanes kept in memory; idle ones leave first."""
 MAX_CLAIM = 256
 """Messages claimed in one commit."""
+MIN_TIMER_S = 0.001
+"""Shortest wait for a resting lane, so that fast lanes share a pump."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read of the queue."""
 
@@ -25,7 +27,7 @@ LOAD_RETRY_S = 1.0
 class _Out:
     """One connector and what waits for it."""
 
-    __slots__ = ("connector", "pumping", "reserved", "rotation", "timer")
+    __slots__ = ("connector", "pumping", "reserved", "rotation", "timer", "timer_at")
 
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
@@ -34,6 +36,7 @@ class _Out:
         """Messages claimed but not yet handed to the connector."""
         self.pumping = False
         self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0.0
 
 
 class Dispatcher:
@@ -223,10 +226,11 @@ class Dispatcher:
         if at is None:
             return
         if out.timer is not None:
-            if not out.timer.cancelled() and now < out.timer.when() <= at + 0.001:
+            if now < out.timer_at <= at:
                 return
             out.timer.cancel()
-        out.timer = self._loop.call_later(max(0.0005, at - now), self._pump, out)
+        out.timer_at = max(at, now + MIN_TIMER_S)
+        out.timer = self._loop.call_at(out.timer_at, self._pump, out)
 
 
 _WAITING = frozenset({Status.QUEUED, Status.ACCEPTED})

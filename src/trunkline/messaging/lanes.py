@@ -15,6 +15,8 @@ from trunkline.inflight.store import Live
 
 HEAD = 64
 """Messages of one lane kept in memory."""
+BURST_S = 0.02
+"""Seconds of its rate that a sender may catch up at once, so that a fast one need not be woken for each message."""
 
 
 def lane_name(connector: str, account: str, sender: str) -> str:
@@ -89,7 +91,7 @@ class Lane:
     def spend(self, segments: int, now: float) -> None:
         """Use up the sender's rate for one message."""
         if self.rate > 0:
-            self.next_at = max(self.next_at, now) + segments / self.rate
+            self.next_at = max(self.next_at, now - BURST_S) + segments / self.rate
 
 
 class Rotation:
