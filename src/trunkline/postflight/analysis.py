@@ -1,0 +1,258 @@
+"""Sums and SQL over the whole archive with DuckDB (runs in the worker process, or in a command on the data folder).
+
+Theory: one SQLite snapshot gives the manifest, the floors and the recent rows. What may not be read of the segments is
+one small table, `hide` (account, key, rev: rows below that revision), made of the floors and of the recent rows that
+a segment may hold too; an anti-join against it leaves each document once, in its newest readable revision.
+
+An operator's SQL sees the segments as Arrow data sets under a name drawn per query, on a connection that may open no
+file and take no setting: it can neither read nor write files, nor look behind the floors.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from trunkline.postflight.segments import COLUMNS, SCHEMA, entry_of, table_of
+from trunkline.storage.manifest import RecentReader, Segment, holds_account
+
+THREADS = 2
+SPILL = "spill-"
+"""Folder of a process's spilled data: this and its process id. Those of dead processes are removed by roll-ups."""
+RECENT_BATCH = 10_000
+"""Recent rows handed over at once."""
+MAX_ACCOUNTS_PRUNED = 100
+"""Up to so many accounts, segments without any of them are passed over."""
+RETRIES = 3
+"""Fresh snapshots tried when files vanish under a compaction."""
+UNBILLED = ("failed", "canceled")
+"""Statuses of messages that do not count as usage."""
+_FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+PERIODS = {name: f"strftime(make_timestamp(at_ms * 1000), '{text}')" for name, text in _FORMATS.items()} | {"all": "''"}
+
+HIDE = pa.schema([("account", pa.string()), ("key", pa.string()), ("rev", pa.int64())])
+
+MESSAGES = """
+create view messages as select sid, account as account_sid, rev, status, direction, "from", "to",
+  make_timestamp(created_ms * 1000) as created_at,
+  case when sent_ms > 0 then make_timestamp(sent_ms * 1000) end as sent_at,
+  error_code, num_segments, num_media, price, price_unit, country, connector, messaging_service_sid,
+  coalesce(doc::json ->> '$.body', '') as body, doc
+from archive_rows where kind = 'message'
+"""
+DOCUMENTS = """
+create view documents as select sid, account as account_sid, kind, rev,
+  make_timestamp(created_ms * 1000) as created_at, doc::json as doc from archive_rows
+"""
+USAGE = """
+select account, {period} as period, direction, country, price_unit,
+  case when num_media > 0 or sid like 'MM%' then 'mms' else 'sms' end as channel,
+  count(*) as count, sum(num_segments) as segments, sum(num_media) as media, coalesce(sum(price), 0) as price
+from (select *, case when sent_ms > 0 then sent_ms else created_ms end as at_ms from archive_rows)
+where kind = 'message' and at_ms >= $start and at_ms < $end and status not in $unbilled{accounts}
+group by all order by all
+"""
+
+
+class QueryError(Exception):
+    """The operator's SQL cannot be run; the text says why."""
+
+
+class QueryResult(msgspec.Struct):
+    """The answer to an operator's SQL."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    truncated: bool
+    """There were more rows than allowed."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What an analysis may use."""
+
+    memory_bytes: int = 1 << 30
+    """DuckDB's memory; more spills to disk."""
+    query_rows: int = 100_000
+    """Rows that a query may return; `export` is for more."""
+
+
+DEFAULT_BOUNDS = Bounds()
+
+
+def _scratch(folder: Path, bounds: Bounds) -> "duckdb.DuckDBPyConnection":
+    """An in-memory database that spills beside the segments."""
+    return duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": f"{bounds.memory_bytes // 1024}KiB",
+            "threads": THREADS,
+            "temp_directory": str(folder / f"{SPILL}{os.getpid()}"),
+            "python_enable_replacements": False,
+        },
+    )
+
+
+def _add_recent(
+    con: "duckdb.DuckDBPyConnection", reader: RecentReader, accounts: Sequence[str]
+) -> Iterator[tuple[str, str, int]]:
+    """Copy the recent rows into the table `recent`; yields (account, key, rev + 1) of those a segment may hold too."""
+    con.register("batch", SCHEMA.empty_table())
+    con.execute("create table recent as from batch")
+    watermark = reader.watermark()
+    rows = reader.rows("", "g", accounts)
+    while batch := [entry_of(row) for row in islice(rows, RECENT_BATCH)]:
+        con.unregister("batch")
+        con.register("batch", table_of(batch))
+        con.execute("insert into recent from batch")
+        yield from ((account, key, rev + 1) for account, key, _, _, rev, *_ in batch if key <= watermark)
+    con.unregister("batch")
+
+
+def _hide(con: "duckdb.DuckDBPyConnection", pairs: Iterable[tuple[str, str, int]]) -> int:
+    rows = list(pairs)
+    columns: list[Any] = list(zip(*rows, strict=True)) or [(), (), ()]
+    con.register("hide_rows", pa.table([pa.array(c, f.type) for c, f in zip(columns, HIDE, strict=True)], HIDE))
+    con.execute("create table hide as select account, key, max(rev) as rev from hide_rows group by all")
+    con.unregister("hide_rows")
+    return len(rows)
+
+
+def _open_segments(con: "duckdb.DuckDBPyConnection", folder: Path, segments: Sequence[Segment], sealed: bool) -> str:
+    """SQL that names the segments' rows."""
+    paths = [str(folder / segment.path) for segment in segments]
+    for path in paths:
+        if not Path(path).exists():
+            raise FileNotFoundError(path)
+    if paths and not sealed:
+        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        return f"read_parquet([{quoted}])"
+    name = f"segments_{secrets.token_hex(8)}"
+    con.register(name, ds.dataset(paths, schema=SCHEMA, format="parquet") if paths else SCHEMA.empty_table())
+    return name
+
+
+@contextmanager
+def opened(
+    folder: Path,
+    reader: RecentReader,
+    *,
+    accounts: Sequence[str] = (),
+    span: tuple[int, int] | None = None,
+    sealed: bool,
+    bounds: Bounds = DEFAULT_BOUNDS,
+) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """A database with the view `archive_rows` (COLUMNS of every readable document).
+
+    `accounts` and `span` (Unix ms, start and end) only save work: rows outside may still be there. `sealed`: from
+    then on no file can be opened and no setting changed.
+    """
+    con = _scratch(folder, bounds)
+    try:
+        reader.begin()
+        try:
+            segments = [s for s in reader.segments() if _relevant(s, accounts, span)]
+            hidden = [(floor.account, floor.key, floor.rev) for floor in reader.all_floors()]
+            hidden.extend(_add_recent(con, reader, accounts))
+        finally:
+            reader.end()
+        source = _open_segments(con, folder, segments, sealed)
+        names = ", ".join(f'"{name}"' for name in COLUMNS)
+        unseen = ""
+        if _hide(con, hidden):
+            unseen = " s anti join hide h on s.account = h.account and s.key = h.key and s.rev < h.rev"
+        segments_sql = f"select {names} from {source}{unseen}"  # noqa: S608 (names and paths of our own)
+        con.execute(f"create view archive_rows as {segments_sql} union all select {names} from recent")  # noqa: S608
+        if sealed:
+            con.execute(MESSAGES)
+            con.execute(DOCUMENTS)
+            con.execute("set enable_external_access = false")
+            con.execute("set lock_configuration = true")
+        yield con
+    finally:
+        con.close()
+
+
+def _relevant(segment: Segment, accounts: Sequence[str], span: tuple[int, int] | None) -> bool:
+    if span is not None and segment.min_created_ms:
+        latest = max(segment.max_created_ms, segment.max_sent_ms)
+        if segment.min_created_ms >= span[1] or latest < span[0]:
+            return False
+    if not accounts or len(accounts) > MAX_ACCOUNTS_PRUNED:
+        return True
+    return any(holds_account(segment.accounts, account) for account in accounts)
+
+
+def _retry(call: Any) -> Any:
+    """Files may be replaced by a compaction between the snapshot and their opening."""
+    for _ in range(RETRIES - 1):
+        try:
+            return call()
+        except (FileNotFoundError, duckdb.IOException):
+            continue
+    return call()
+
+
+def usage(
+    folder: Path,
+    reader: RecentReader,
+    accounts: Sequence[str],
+    start_ms: int,
+    end_ms: int,
+    granularity: str,
+    bounds: Bounds = DEFAULT_BOUNDS,
+) -> list[dict[str, Any]]:
+    """See `Archive.usage`; times are when a message was sent (else created), periods in UTC.
+
+    Raises ValueError for an unknown granularity.
+    """
+    if granularity not in PERIODS:
+        raise ValueError(f"granularity is one of {', '.join(PERIODS)}")
+    values: dict[str, Any] = {"start": start_ms, "end": end_ms, "unbilled": list(UNBILLED)}
+    condition = ""
+    if accounts:
+        values["accounts"] = list(accounts)
+        condition = " and account in $accounts"
+
+    def run() -> list[dict[str, Any]]:
+        with opened(folder, reader, accounts=accounts, span=(start_ms, end_ms), sealed=False, bounds=bounds) as con:
+            cursor = con.execute(USAGE.format(accounts=condition, period=PERIODS[granularity]), values)
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        for row in rows:
+            row["price"] = format(row["price"].normalize(), "f")
+            row["segments"], row["media"] = int(row["segments"] or 0), int(row["media"] or 0)
+        return rows
+
+    result: list[dict[str, Any]] = _retry(run)
+    return result
+
+
+def query(folder: Path, reader: RecentReader, sql: str, bounds: Bounds = DEFAULT_BOUNDS) -> QueryResult:
+    """Run one SELECT (or EXPLAIN) over the views `messages` and `documents`. Raises QueryError."""
+
+    def run() -> QueryResult:
+        with opened(folder, reader, sealed=True, bounds=bounds) as con:
+            statements = con.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type not in (
+                duckdb.StatementType.SELECT,
+                duckdb.StatementType.EXPLAIN,
+            ):
+                raise QueryError("give one SELECT statement")
+            cursor = con.execute(statements[0])
+            columns = [column[0] for column in cursor.description]
+            rows = cursor.fetchmany(bounds.query_rows + 1)
+        return QueryResult(columns, rows[: bounds.query_rows], len(rows) > bounds.query_rows)
+
+    try:
+        result: QueryResult = _retry(run)
+        return result
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error

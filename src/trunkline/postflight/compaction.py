@@ -1,0 +1,125 @@
+"""Roll-up, rewriting and merging of segments, and the removal of leftovers (runs in the worker process, niced).
+
+Each function does one bounded job and changes no manifest: it writes new files beside the old ones and says what it
+wrote. The archive records that, and only then removes rows or files, so that a crash at any point costs nothing but a
+file that no manifest names, which `sweep` removes.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import msgspec
+
+from trunkline.postflight.analysis import SPILL
+from trunkline.postflight.segments import (
+    SUFFIX,
+    UNFINISHED,
+    Keep,
+    entry_of,
+    merged,
+    needs_rewrite,
+    sync_folder,
+    write_segment,
+)
+from trunkline.storage.manifest import RecentReader, Segment, holds_account
+
+FIRST_KEY = f"{1_577_836_800_000:012x}"
+"""The key of 2020-01-01: no SID of ours is older."""
+
+
+class Rewritten(msgspec.Struct):
+    """The outcome of a rewrite: whether anything was to be done, and what remains (None: nothing)."""
+
+    changed: bool
+    segment: Segment | None = None
+
+
+def _name() -> str:
+    return secrets.token_hex(12) + SUFFIX
+
+
+def roll(folder: Path, reader: RecentReader, above: str, upto: str, *, late: bool, now_ms: int) -> Segment | None:
+    """Write the recent rows with `above` < key <= `upto` into a segment; None if there are none."""
+    reader.begin()
+    try:
+        entries = (entry_of(row) for row in reader.rows(above, upto))
+        return write_segment(folder, _name(), entries, late=late, now_ms=now_ms)
+    finally:
+        reader.end()
+
+
+def _keep(reader: RecentReader, segments: Collection[Segment], expired: Mapping[str, str]) -> Keep | None:
+    """What is to stay of the segments; None when the manifest alone shows that all is.
+
+    `expired` maps an account to the key below which its documents are to go. Keys before FIRST_KEY are not of our
+    making (imported SIDs): their age is unknown, and they stay.
+    """
+    least = min(segment.min_key for segment in segments)
+    most = max(segment.max_key for segment in segments)
+
+    def held(account: str) -> bool:
+        return any(holds_account(segment.accounts, account) for segment in segments)
+
+    floors = {
+        (floor.account, floor.key): floor.rev
+        for floor in reader.all_floors()
+        if least <= floor.key <= most and held(floor.account)
+    }
+    cuts = {account: key for account, key in expired.items() if key > least and held(account)}
+    if not floors and not cuts:
+        return None
+
+    def keep(account: str, key: str, rev: int) -> bool:
+        return rev >= floors.get((account, key), 0) and not FIRST_KEY <= key < cuts.get(account, "")
+
+    return keep
+
+
+def rewrite(
+    folder: Path, reader: RecentReader, segment: Segment, expired: Mapping[str, str], *, now_ms: int
+) -> Rewritten:
+    """Write a segment anew without what is hidden or expired, if it holds any of it."""
+    keep = _keep(reader, [segment], expired)
+    path = folder / segment.path
+    if keep is None or not needs_rewrite(path, keep):
+        return Rewritten(changed=False)
+    written = write_segment(folder, _name(), merged([path], keep), late=segment.late, now_ms=now_ms)
+    return Rewritten(changed=True, segment=written)
+
+
+def merge(folder: Path, reader: RecentReader, segments: Collection[Segment], *, now_ms: int) -> Segment | None:
+    """One segment of several, without what is hidden; of each key the highest revision."""
+    keep = _keep(reader, segments, {}) or (lambda account, key, rev: True)
+    paths = [folder / segment.path for segment in segments]
+    late = any(segment.late for segment in segments)
+    return write_segment(folder, _name(), merged(paths, keep), late=late, now_ms=now_ms)
+
+
+def sweep(folder: Path, reader: RecentReader) -> int:
+    """Remove files that no manifest names and what dead processes spilled. Only while no roll-up or compaction runs."""
+    named = {segment.path for segment in reader.segments()}
+    removed = 0
+    for path in folder.iterdir():
+        if path.name.startswith(SPILL):
+            process = path.name.removeprefix(SPILL)
+            if not process.isdigit() or not _alive(int(process)):
+                shutil.rmtree(path, ignore_errors=True)
+        elif path.name.endswith(UNFINISHED) or (path.name.endswith(SUFFIX) and path.name not in named):
+            path.unlink(missing_ok=True)
+            removed += 1
+    if removed:
+        sync_folder(folder)
+    return removed
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

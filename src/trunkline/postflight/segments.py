@@ -1,0 +1,326 @@
+"""Segment files: immutable Parquet, one row per document, sorted by (account, key).
+
+Theory: the sort makes an account's documents of a segment contiguous, newest last, so that a page reads a few
+neighbouring row groups; the first (account, key) of every row group is kept in the footer (`BOUNDS`), so that a
+fetch by SID decodes exactly one small row group. Whole-archive scans read only the narrow typed columns beside `doc`.
+
+Measured with 2.2 kB documents (200,000 rows): fetch from a row group of 2,048 takes 2.5 ms, of 5,000 7 ms, of 10,000
+16 ms; the file size is the same for all, and zstd level 1 is smaller than level 3.
+
+A file is written under a temporary name, synced, renamed and its folder synced: a name that ends in `.parquet` is
+always whole. Only the worker process imports this module (pyarrow costs some 60 MB).
+"""
+
+import heapq
+import os
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import phonenumbers
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trunkline.storage.manifest import Row, Segment, account_digest
+
+ROW_GROUP = 2048
+"""Rows of a row group."""
+ZSTD_LEVEL = 1
+SUFFIX = ".parquet"
+UNFINISHED = ".part"
+BOUNDS = b"trunkline.bounds"
+"""Footer entry: JSON array of the first [account, key] of each row group."""
+PRICE_SCALE = Decimal("0.00000001")
+PRICE_LIMIT = Decimal(10) ** 11
+
+SCHEMA = pa.schema(
+    [
+        ("account", pa.string()),
+        ("key", pa.string()),
+        ("sid", pa.string()),
+        ("kind", pa.string()),
+        ("rev", pa.int64()),
+        ("created_ms", pa.int64()),
+        ("sent_ms", pa.int64()),
+        ("direction", pa.string()),
+        ("from", pa.string()),
+        ("to", pa.string()),
+        ("status", pa.string()),
+        ("error_code", pa.int32()),
+        ("num_segments", pa.int32()),
+        ("num_media", pa.int32()),
+        ("price", pa.decimal128(20, 8)),
+        ("price_unit", pa.string()),
+        ("country", pa.string()),
+        ("connector", pa.string()),
+        ("messaging_service_sid", pa.string()),
+        ("doc", pa.string()),
+    ]
+)
+COLUMNS: list[str] = SCHEMA.names
+DICTIONARY = [
+    "account", "kind", "direction", "from", "status", "price_unit", "country", "connector", "messaging_service_sid",
+]  # fmt: skip
+STATISTICS = [name for name in COLUMNS if name != "doc"]
+ACCOUNT, KEY, SID, KIND, REV, CREATED, SENT = range(7)
+
+Entry = tuple[Any, ...]
+"""One row: a value for each of COLUMNS."""
+Keep = Callable[[str, str, int], bool]
+"""(account, key, rev) -> whether the row is still to be read."""
+
+
+class Facts(msgspec.Struct):
+    """The fields of a document that become columns; all others are passed over."""
+
+    direction: Any = ""
+    from_: Any = msgspec.field(name="from", default="")
+    to: Any = ""
+    status: Any = ""
+    created_ms: Any = 0
+    sent_ms: Any = 0
+    error_code: Any = 0
+    num_segments: Any = None
+    num_media: Any = None
+    media: Any = ()
+    price: Any = ""
+    price_unit: Any = ""
+    country: Any = ""
+    connector: Any = ""
+    messaging_service_sid: Any = ""
+
+
+_decode_facts = msgspec.json.Decoder(Facts).decode
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any, limit: int = 1 << 31) -> int:
+    """The integer, or 0 for what is none or too big for the column."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        value = int(value)
+    return value if isinstance(value, int) and -limit <= value < limit else 0
+
+
+def _price(value: Any) -> Decimal | None:
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        price = Decimal(value)
+        return abs(price.quantize(PRICE_SCALE)) if abs(price) < PRICE_LIMIT else None
+    except InvalidOperation:
+        return None
+
+
+@lru_cache(maxsize=50_000)
+def _region(prefix: str) -> str:
+    """The region of the numbers that begin so (`prefix`: + and up to 7 digits, filled up for the parser)."""
+    try:
+        parsed = phonenumbers.parse(prefix + "5550123"[: 12 - len(prefix)])
+    except phonenumbers.NumberParseException:
+        return ""
+    regions = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
+    if len(regions) == 1:
+        return str(regions[0])
+    return str(phonenumbers.region_code_for_number(parsed) or (regions[0] if regions else ""))
+
+
+def country_of(number: str) -> str:
+    """ISO 3166-1 alpha-2 of an E.164 number by its first digits; empty for other addresses."""
+    region = _region(number[:8]) if number[:1] == "+" and number[1:8].isdigit() else ""
+    return region if len(region) == 2 else ""
+
+
+def entry_of(row: Row) -> Entry:
+    """The columns of a document. A body that is no JSON object is kept, with empty columns."""
+    try:
+        facts = _decode_facts(row.body)
+    except msgspec.DecodeError:
+        facts = Facts()
+    direction, sender, to = _text(facts.direction), _text(facts.from_), _text(facts.to)
+    media = facts.num_media
+    if media is None:
+        media = len(facts.media) if isinstance(facts.media, (list, tuple)) else 0
+    parts = facts.num_segments
+    if parts is None:  # a record leaves out what has its default
+        parts = 1 if row.kind == "message" else 0
+    return (
+        row.account,
+        row.key,
+        row.prefix + row.key,
+        row.kind,
+        row.rev,
+        _number(facts.created_ms, 1 << 62),
+        _number(facts.sent_ms, 1 << 62),
+        direction,
+        sender,
+        to,
+        _text(facts.status),
+        _number(facts.error_code),
+        _number(parts),
+        _number(media),
+        _price(facts.price),
+        _text(facts.price_unit),
+        _text(facts.country) or country_of(sender if direction == "inbound" else to),
+        _text(facts.connector),
+        _text(facts.messaging_service_sid),
+        row.body.decode("utf-8", "replace"),
+    )
+
+
+def table_of(entries: Iterable[Entry]) -> Any:
+    """An Arrow table of the rows."""
+    columns: list[Any] = list(zip(*entries, strict=True)) or [()] * len(COLUMNS)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+
+
+class _Span:
+    """The least and greatest non-zero value seen."""
+
+    def __init__(self) -> None:
+        self.least = 0
+        self.most = 0
+
+    def add(self, values: Iterable[int]) -> None:
+        known = [value for value in values if value]
+        if known:
+            self.least = min(known) if not self.least else min(self.least, *known)
+            self.most = max(self.most, *known)
+
+
+class SegmentWriter:
+    """Writes one segment; entries come in (account, key) order. Nothing is visible before `finish`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._part = folder / (name + UNFINISHED)
+        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by finish or abandon)
+        self._parquet = pq.ParquetWriter(
+            self._file,
+            SCHEMA,
+            compression="zstd",
+            compression_level=ZSTD_LEVEL,
+            use_dictionary=DICTIONARY,
+            write_statistics=STATISTICS,
+            store_schema=False,
+        )
+        self._waiting: list[Entry] = []
+        self._bounds: list[tuple[str, str]] = []
+        self._accounts: set[bytes] = set()
+        self._rows = 0
+        self._min_key = ""
+        self._max_key = ""
+        self._created = _Span()
+        self._sent = _Span()
+
+    @property
+    def rows(self) -> int:
+        return self._rows + len(self._waiting)
+
+    def add(self, entry: Entry) -> None:
+        """Append a row."""
+        self._waiting.append(entry)
+        if len(self._waiting) >= ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        entries = self._waiting
+        if not entries:
+            return
+        self._waiting = []
+        self._parquet.write_table(table_of(entries), row_group_size=ROW_GROUP)
+        self._bounds.append((entries[0][ACCOUNT], entries[0][KEY]))
+        self._accounts.update(account_digest(account) for account in {entry[ACCOUNT] for entry in entries})
+        keys = [entry[KEY] for entry in entries]
+        self._min_key = min(keys) if not self._rows else min(self._min_key, *keys)
+        self._max_key = max(self._max_key, *keys)
+        self._created.add(entry[CREATED] for entry in entries)
+        self._sent.add(entry[SENT] for entry in entries)
+        self._rows += len(entries)
+
+    def finish(self, *, late: bool, now_ms: int) -> Segment | None:
+        """Make the file durable and visible; None (and no file) when it holds no row."""
+        self._flush()
+        if not self._rows:
+            self.abandon()
+            return None
+        self._parquet.add_key_value_metadata({BOUNDS: msgspec.json.encode(self._bounds)})
+        self._parquet.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        size = self._file.tell()
+        self._file.close()
+        os.rename(self._part, self._folder / self._name)
+        sync_folder(self._folder)
+        return Segment(
+            path=self._name, late=late, rows=self._rows, size=size, min_key=self._min_key, max_key=self._max_key,
+            min_created_ms=self._created.least, max_created_ms=self._created.most,
+            min_sent_ms=self._sent.least, max_sent_ms=self._sent.most,
+            accounts=b"".join(sorted(self._accounts)), created_ms=now_ms,
+        )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Drop what was written."""
+        self._parquet.close()
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+def write_segment(folder: Path, name: str, entries: Iterable[Entry], *, late: bool, now_ms: int) -> Segment | None:
+    """A segment of the entries, which are in (account, key) order; None if there are none."""
+    writer = SegmentWriter(folder, name)
+    try:
+        for entry in entries:
+            writer.add(entry)
+        return writer.finish(late=late, now_ms=now_ms)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Every row of a segment, in order, one row group in memory."""
+    with pq.ParquetFile(path) as parquet:
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group, use_threads=False)
+            yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def read_identities(path: Path) -> Iterator[list[tuple[str, str, int]]]:
+    """(account, key, rev) of every row, a list per row group."""
+    with pq.ParquetFile(path) as parquet:
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group, columns=["account", "key", "rev"], use_threads=False)
+            yield list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def merged(paths: Iterable[Path], keep: Keep) -> Iterator[Entry]:
+    """The rows of several segments in order, of each key only the highest revision, if it is to be kept."""
+    sources = [read_entries(path) for path in paths]
+    last: Entry | None = None
+    for entry in heapq.merge(*sources, key=lambda entry: (entry[ACCOUNT], entry[KEY], -entry[REV])):
+        if last is not None and entry[ACCOUNT] == last[ACCOUNT] and entry[KEY] == last[KEY]:
+            continue
+        last = entry
+        if keep(entry[ACCOUNT], entry[KEY], entry[REV]):
+            yield entry
+
+
+def needs_rewrite(path: Path, keep: Keep) -> bool:
+    """Whether a segment holds a row that is not to be kept."""
+    return any(not keep(*identity) for group in read_identities(path) for identity in group)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in the folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
