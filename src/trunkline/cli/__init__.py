@@ -1,0 +1,103 @@
+"""The `trunkline` command: one file per group of commands. Every error is one line on standard error.
+
+Exit codes: 0 done, 1 not possible, 2 wrong use of the command.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import apsw
+import typer
+
+from trunkline import __version__
+from trunkline.cli import accounts, archive, backup, doctor, keys, numbers, routes, serve
+from trunkline.cli.common import CommandError, State
+from trunkline.model.errors import ApiError
+from trunkline.settings import SettingsError
+from trunkline.storage.database import Conflict, Duplicate
+from trunkline.storage.secrets import BadMasterKey, CannotOpen
+from trunkline.storage.survives import CannotSurvive
+
+EXPECTED = (
+    CommandError,
+    SettingsError,
+    ApiError,
+    BadMasterKey,
+    CannotOpen,
+    CannotSurvive,
+    Conflict,
+    Duplicate,
+    apsw.Error,
+    OSError,
+)
+"""Errors whose text is for the operator; anything else is a defect and shows its traceback."""
+
+app = typer.Typer(
+    name="trunkline",
+    help="A self-hosted voice and SMS platform that speaks Twilio's public API.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+GROUPS = {
+    "accounts": accounts.app,
+    "keys": keys.app,
+    "numbers": numbers.app,
+    "routes": routes.app,
+    "archive": archive.app,
+}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
+app.command()(serve.serve)
+app.command()(serve.dev)
+app.command()(doctor.doctor)
+app.command()(backup.backup)
+app.command()(backup.restore)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", envvar="TRUNKLINE_CONFIG")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder, over the settings'.")] = None,
+) -> None:
+    """A self-hosted voice and SMS platform that speaks Twilio's public API."""
+    context.obj = State(config, data)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except EXPECTED as error:
+        return _say(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        message, wrong = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+        if message is None or wrong is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(message())
+            return int(wrong)
+        return _say(f"{message()} (see trunkline --help)", int(wrong))
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str, code: int) -> int:
+    """One line, whatever the text."""
+    try:
+        print(f"trunkline: {' '.join(text.split())}", file=sys.stderr)
+    except BrokenPipeError:
+        os.close(2)
+    return code

@@ -1,0 +1,45 @@
+"""`trunkline serve` and `trunkline dev`: run the server."""
+
+import typer
+
+from trunkline.cli.accounts import all_accounts, new_account
+from trunkline.cli.common import bootstrap, database_of, run, settings_of
+from trunkline.cli.numbers import add_new, new_number
+from trunkline.model.account import Account
+from trunkline.settings import Settings
+
+DEV_NUMBERS = ("+12025550142", "+12025550143")
+"""Numbers of the range that North America keeps for fiction."""
+
+
+def serve(context: typer.Context) -> None:
+    """Run the server until a signal ends it."""
+    bootstrap().serve(settings_of(context))
+
+
+def dev(context: typer.Context) -> None:
+    """Run the server with the development profile; the first start makes an account and two numbers."""
+    settings = settings_of(context, "development")
+    account = run(first_account(settings))
+    typer.echo(f"Trunkline (development) on {settings.base_url}, data in {settings.data_path}")
+    typer.echo(f"  account  {account.sid}")
+    typer.echo(f"  token    {account.auth_token}")
+    typer.echo(f"  numbers  {' '.join(DEV_NUMBERS)}")
+    typer.echo(
+        f"  try      curl -u {account.sid}:{account.auth_token} "
+        f"{settings.base_url}/2010-04-01/Accounts/{account.sid}/Messages.json "
+        f"-d From={DEV_NUMBERS[0].replace('+', '%2B')} -d To={DEV_NUMBERS[1].replace('+', '%2B')} -d Body=Hello"
+    )
+    bootstrap().serve(settings)
+
+
+async def first_account(settings: Settings) -> Account:
+    """The oldest active account; made, with numbers, where there is none."""
+    async with database_of(settings, create=True) as database:
+        for account in await all_accounts(database):
+            if account.status == "active":
+                return account
+        account = new_account("Development")
+        await database.insert(account)
+        await add_new(database, [new_number(number, {"account_sid": account.sid}) for number in DEV_NUMBERS])
+        return account

@@ -1,0 +1,90 @@
+"""Accounts and keys by the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import Command
+
+
+def test_create_prints_working_credentials(trunkline: Command, data: Path) -> None:
+    ran = trunkline("accounts", "create", "--name", "Acme")
+    assert ran.code == 0, ran.err
+    fields = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in ran.out.splitlines())
+    assert re.fullmatch(r"AC[0-9a-f]{32}", fields["sid"])
+    assert re.fullmatch(r"[0-9a-f]{32}", fields["auth_token"])
+    assert fields["owner"] == fields["sid"]
+    assert data.stat().st_mode & 0o077 == 0
+    assert trunkline("accounts", "token", fields["sid"]).out.strip() == fields["auth_token"]
+
+
+def test_list_and_show(trunkline: Command, account: str) -> None:
+    sub = trunkline("accounts", "create", "--name", "Sub", "--parent", account).out.split()[1]
+    rows = trunkline("accounts", "list").rows
+    assert [row[:4] for row in rows] == [[account, "Acme", "active", account], [sub, "Sub", "active", account]]
+    shown = trunkline("accounts", "show", account).out
+    token = trunkline("accounts", "token", account).out.strip()
+    assert token not in shown
+    assert token in trunkline("accounts", "show", account, "--reveal").out
+
+
+def test_states(trunkline: Command, account: str) -> None:
+    assert trunkline("accounts", "suspend", account).out == f"{account} is suspended\n"
+    assert trunkline("accounts", "activate", account).out == f"{account} is active\n"
+    assert trunkline("accounts", "close", account).out == f"{account} is closed\n"
+    ran = trunkline("accounts", "activate", account)
+    assert (ran.code, ran.err) == (1, f"trunkline: {account} is closed: a closed account stays closed\n")
+
+
+def test_credit_is_exact(trunkline: Command, account: str) -> None:
+    trunkline("accounts", "credit", account, "20.10")
+    assert trunkline("accounts", "credit", account, "0.2").out == f"{account} has paid in 20.30 USD\n"
+    assert trunkline("accounts", "credit", account, "--", "-0.3").out == f"{account} has paid in 20.00 USD\n"
+
+
+@pytest.mark.parametrize("amount", ["ten", "NaN", "Infinity"])
+def test_credit_refuses_what_is_no_amount(trunkline: Command, account: str, amount: str) -> None:
+    ran = trunkline("accounts", "credit", account, amount)
+    assert (ran.code, ran.err) == (1, f"trunkline: {amount} is no decimal amount, like 20 or -1.50\n")
+
+
+def test_tokens_rotate_in_two_steps(trunkline: Command, account: str) -> None:
+    first = trunkline("accounts", "token", account).out
+    assert trunkline("accounts", "token", account, "--promote").code == 1
+    second = trunkline("accounts", "token", account, "--secondary").out
+    assert trunkline("accounts", "token", account).out == first != second
+    assert trunkline("accounts", "token", account, "--promote").out == second
+    assert trunkline("accounts", "token", account).out == second
+
+
+@pytest.mark.parametrize("sid", ["AC" + "0" * 32, "nonsense", ""])
+def test_unknown_accounts_are_refused(trunkline: Command, account: str, sid: str) -> None:
+    ran = trunkline("accounts", "suspend", sid)
+    assert ran.code == 1
+    assert "there is no account" in ran.err
+
+
+def test_the_limit_on_accounts_holds(trunkline: Command, account: str, tmp_path: Path) -> None:
+    (tmp_path / "trunkline.toml").write_text("[limits]\naccounts = 1\n")
+    ran = trunkline("accounts", "create")
+    assert (ran.code, ran.err) == (1, "trunkline: limits.accounts (1) is reached: raise it first\n")
+
+
+def test_keys(trunkline: Command, account: str) -> None:
+    sid, secret = trunkline("keys", "create", account, "--name", "ci").out.split()
+    main = trunkline("keys", "create", account, "--main").out.split()[0]
+    assert re.fullmatch(r"SK[0-9a-f]{32} [0-9a-f]{32}", f"{sid} {secret}")
+    assert trunkline("keys", "list", account).rows == [[sid, "ci", "standard"], [main, "", "main"]]
+    assert trunkline("keys", "delete", sid).code == 0
+    assert trunkline("keys", "delete", sid).err == f"trunkline: there is no key {sid}: see `trunkline keys list`\n"
+    assert [row[0] for row in trunkline("keys", "list", account).rows] == [main]
+
+
+def test_secrets_do_not_lie_in_clear_on_disk(trunkline: Command, account: str, data: Path) -> None:
+    token = trunkline("accounts", "token", account).out.strip()
+    _, secret = trunkline("keys", "create", account).out.split()
+    for file in data.iterdir():
+        content = file.read_bytes()
+        assert token.encode() not in content
+        assert secret.encode() not in content
