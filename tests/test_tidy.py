@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_pointers_lead_somewhere() -> None:
         if not resolves(dotted)
     ]
     assert not lost
+
+
+def test_every_dependency_is_justified() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    page = (ROOT / "docs/design/dependencies.md").read_text()
+    rows = {name.strip() for row in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) for name in row.split(",")}
+    wanted = {re.match(r"[\w.-]+", name)[0] for name in named}
+    assert wanted - rows == set(), "name what it is for in docs/design/dependencies.md"
+    assert rows - wanted <= {"package", "---"}, "no longer a dependency"
 
 
 def test_every_package_has_its_own_test_folder() -> None:
