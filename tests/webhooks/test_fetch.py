@@ -95,7 +95,7 @@ async def test_an_attempt_shows_everything_but_secrets(fetcher: Fetcher) -> None
 
     async with running(handler) as server:
         url = f"http://user:secretpass@127.0.0.1:{server.port}/sms"
-        attempt = await fetcher.attempt_once(request(server, url=url, session=session))
+        attempt = await fetcher.attempt_once(request(server, url=url, session=session, secret="auth-token"))
     assert "cookie" in server.requests[1].headers
     assert (attempt.status, attempt.error_code, attempt.failure) == (500, 11200, "")
     assert attempt.error == "the server answered with HTTP status 500"
@@ -111,7 +111,7 @@ async def test_an_attempt_shows_everything_but_secrets(fetcher: Fetcher) -> None
     text = msgspec.json.encode(attempt).decode()
     assert "secretpass" not in text
     assert "secretcookie" not in text
-    assert "12345" not in text.replace(str(server.port), "")
+    assert "auth-token" not in text
 
 
 @pytest.mark.parametrize(

@@ -165,13 +165,13 @@ class Fetcher:
     async def once(self, request: FetchRequest, *, deadline: float | None = None) -> Outcome:
         """One try, redirects and log-in included, until `deadline` (the loop's time) or the total time is over."""
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = self._clock.monotonic()  # finer than the loop's time, which uvloop keeps in milliseconds
         overrides = split(request.url)[1]
         timeouts = timeouts_of(overrides, self._settings)
         attempt = Attempt(_shown(request.url), request.method, self._clock.now_ms(), params=request.params)
         outcome = Outcome([attempt])
         try:
-            run = _Try(request, target(request.url), timeouts, deadline or started + timeouts.total_s, attempt)
+            run = _Try(request, target(request.url), timeouts, deadline or loop.time() + timeouts.total_s, attempt)
             outcome.answer = await self._follow(run)
         except Failure as failure:
             attempt.failure = failure.kind
@@ -184,7 +184,7 @@ class Fetcher:
                 outcome.error = f"the server answered with HTTP status {status}"
                 outcome.retry = status_policy(status) in overrides.retry_on
         attempt.error_code, attempt.error = outcome.error_code, outcome.error
-        attempt.total_ms = (loop.time() - started) * 1000
+        attempt.total_ms = (self._clock.monotonic() - started) * 1000
         return outcome
 
     async def _follow(self, run: _Try) -> Answer:
