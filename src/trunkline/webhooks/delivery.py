@@ -58,7 +58,7 @@ class Handler(Protocol):
 class _Host:
     """One delivery lane."""
 
-    __slots__ = ("active", "loading", "missed", "name", "ready", "stored")
+    __slots__ = ("active", "ended", "loading", "missed", "name", "ready", "stored")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -68,6 +68,8 @@ class _Host:
         """Whether the queue may hold callbacks of this host beyond those in memory."""
         self.loading = False
         self.missed = False
+        self.ended: set[int] = set()
+        """Callbacks that ended while a read of the queue was under way: it may still show them."""
 
 
 class Delivery:
@@ -174,10 +176,12 @@ class Delivery:
         except Exception:
             log.exception("owed callbacks could not be read; they are read again")
             host.loading = False
+            host.ended.clear()
             self._later(host.name, LOAD_RETRY_S)
             return
         host.loading = False
-        new = [item for item in found if item.id not in self._held]
+        new = [item for item in found if item.id not in self._held and item.id not in host.ended]
+        host.ended.clear()
         host.stored = len(new) > HEAD or len(found) >= limit or host.missed
         host.missed = False
         for item in new[:HEAD]:
@@ -245,6 +249,8 @@ class Delivery:
         host.active -= 1
         self._active -= 1
         self._held.discard(item.id)
+        if host.loading:
+            host.ended.add(item.id)
         if not self._active:
             self._idle.set()
         if future.cancelled() or future.exception() is not None:

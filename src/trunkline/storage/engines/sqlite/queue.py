@@ -239,10 +239,7 @@ class SqliteQueue:
         return _flight(rows[0]) if rows else None
 
     async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
-        if status == "sending":
-            rows = await self._read(sql.SENDING, (after, kind, limit))
-        else:
-            rows = await self._read(sql.IN_STATE, (status, after, kind, limit))
+        rows = await self._read(sql.IN_STATE, (status, after, kind, limit))
         return [_flight(row) for row in rows]
 
     async def page(

@@ -11,7 +11,6 @@ create table if not exists flight(
     land_ms integer not null, record blob not null);
 create unique index if not exists flight_account_key on flight(account, key);
 create index if not exists flight_lane on flight(lane, due_ms, id) where lane <> '';
-create index if not exists flight_sending on flight(id) where status = 'sending';
 create index if not exists flight_land on flight(land_ms) where land_ms > 0;
 
 create table if not exists owed(
@@ -63,7 +62,6 @@ FLIGHT_BY_KEY = f"select {FLIGHT_COLUMNS} from flight where account = ? and key 
 OWED_OF_FLIGHT = f"select {OWED_COLUMNS} from owed where flight = ? order by id"
 WAITING = f"select {FLIGHT_COLUMNS} from flight where lane = ? and (due_ms, id) > (?, ?) order by due_ms, id limit ?"
 LANES = "select lane, count(*), min(due_ms) from flight where lane <> '' group by lane"
-SENDING = f"select {FLIGHT_COLUMNS} from flight where status = 'sending' and id > ? and kind = ? order by id limit ?"
 IN_STATE = f"select {FLIGHT_COLUMNS} from flight where status = ? and id > ? and kind = ? order by id limit ?"
 FIND_CARRIER = "select flight, account, sid from carrier where connector = ? and carrier_id = ?"
 OWED_OF_HOST = (
