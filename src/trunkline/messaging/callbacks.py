@@ -23,12 +23,22 @@ from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
 from trunkline.storage.queue import Owed
-from trunkline.webhooks.connection import Response, Timeouts
+from trunkline.webhooks.attempt import Attempt, sample
+from trunkline.webhooks.connection import Response
 from trunkline.webhooks.delivery import Result
-from trunkline.webhooks.failures import Failure, HostRefused, InvalidUrl
+from trunkline.webhooks.failures import (
+    ConnectionFailed,
+    ConnectTimeout,
+    Failure,
+    HostUnknown,
+    InvalidUrl,
+    ReadTimeout,
+    TlsFailed,
+)
+from trunkline.webhooks.fetch import FORM_TYPE, USER_AGENT, Fetcher, FetchRequest, status_policy, timeouts_of
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client, Origin
-from trunkline.webhooks.overrides import DEFAULTS, RETRY_4XX, RETRY_5XX, Overrides, split
+from trunkline.webhooks.overrides import Overrides, split
 from trunkline.webhooks.params import encode_form
 from trunkline.webhooks.sign import signer
 from trunkline.webhooks.target import Target, target
@@ -43,10 +53,10 @@ MAX_ANSWER_BYTES = 64 * 1024
 """Read of an answer to a status callback; the rest is cut off."""
 PASSING = frozenset({408, 425, 429})
 """Client errors that may pass by themselves."""
-ELSEWHERE = frozenset({301, 302, 303, 307, 308, 401})
-"""Answers that ask for another request: these go through the full client."""
-
-USER_AGENT = "TwilioProxy/1.1"
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""Answers that ask for another request: the full client makes it, and all later ones to that URL."""
+LASTING = frozenset({"invalid-url", "host-refused"})
+"""Kinds of failure that do not pass by themselves."""
 
 
 class StatusRequest(msgspec.Struct):
@@ -78,22 +88,28 @@ class AlertSink(Protocol):
 
 
 _decode = msgspec.json.Decoder(StatusRequest).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class _Plan:
     """A URL, prepared."""
 
-    __slots__ = ("head", "origin", "overrides", "own_policy", "target", "timeouts")
+    __slots__ = ("head", "origin", "overrides", "own_policy", "roundabout", "shown", "target", "timeouts", "url")
 
     def __init__(self, url: str, settings: Webhooks) -> None:
+        self.url = url
         bare, self.overrides = split(url)
         self.target: Target = target(bare)
+        self.roundabout = bool(self.target.user)
+        """Whether its requests need the full client: it redirects, or asks for a log-in."""
+        self.shown: bytes = orjson.dumps(self.target.shown)
+        """The URL in JSON, for the record."""
         fragment = url.partition("#")[2]
         self.own_policy = "rc=" in fragment or "rp=" in fragment
         self.timeouts = timeouts_of(self.overrides, settings)
         self.head = (
             f"POST {self.target.path} HTTP/1.1\r\nHost: {self.target.host_header}\r\nUser-Agent: {USER_AGENT}\r\n"
-            "Accept: */*\r\nContent-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n"
+            f"Accept: */*\r\nContent-Type: {FORM_TYPE}\r\n"
         )
         self.origin: Origin | None = None
 
@@ -106,15 +122,6 @@ class _Plan:
         return origin
 
 
-def timeouts_of(overrides: Overrides, settings: Webhooks) -> Timeouts:
-    """The settings' timeouts, with what the URL asks for instead."""
-    return Timeouts(
-        settings.connect_timeout_s if overrides.connect_ms == DEFAULTS.connect_ms else overrides.connect_ms / 1000,
-        settings.read_timeout_s if overrides.read_ms == DEFAULTS.read_ms else overrides.read_ms / 1000,
-        settings.total_timeout_s if overrides.total_ms == DEFAULTS.total_ms else overrides.total_ms / 1000,
-    )
-
-
 class StatusHandler:
     """See the module. `account_of` is the directory's look-up; `allow_http`: whether plain `http://` is taken."""
 
@@ -122,6 +129,7 @@ class StatusHandler:
         self,
         client: Client,
         guard: Guard,
+        fetcher: Fetcher,
         account_of: Callable[[str], Account | None],
         alerts: AlertSink,
         clock: Clock,
@@ -131,6 +139,7 @@ class StatusHandler:
     ) -> None:
         self._client = client
         self._guard = guard
+        self._fetcher = fetcher
         self._account_of = account_of
         self._alerts = alerts
         self._clock = clock
@@ -157,6 +166,9 @@ class StatusHandler:
         account = self._account_of(owed.account)
         if account is None:
             self._loop.call_soon(done, Result([], False, error="the account is gone"))
+            return
+        if plan.roundabout:
+            self._start(self._go_round(owed, request, plan, account, done))
             return
         address = self._guard.cached(plan.target.host, self._loop.time())
         if address is None:
@@ -202,13 +214,16 @@ class StatusHandler:
 
         def on_done(answer: Response | Failure) -> None:
             if type(answer) is Response and 200 <= answer.status < 300:
-                attempt = b'{"at_ms":%d,"url":%s,"status":%d,"ms":%d}' % (
+                attempt = b'{"url":%s,"method":"POST","started_ms":%d,"status":%d,"total_ms":%.1f}' % (
+                    plan.shown,
                     started_ms,
-                    orjson.dumps(plan.target.shown),
                     answer.status,
                     answer.timing.total_ms,
                 )
                 done(Result((attempt,), True))
+            elif type(answer) is Response and answer.status in REDIRECTS:
+                plan.roundabout = True
+                self._start(self._go_round(owed, request, plan, account, done))
             else:
                 self._trouble(owed, plan, address, started_ms, answer, done)
 
@@ -239,6 +254,28 @@ class StatusHandler:
             return
         self._send(owed, request, plan, account, address, done)
 
+    async def _go_round(
+        self, owed: Owed, request: StatusRequest, plan: _Plan, account: Account, done: Callable[[Result], None]
+    ) -> None:
+        """The attempt with redirects and log-in."""
+        outcome = await self._fetcher.once(
+            FetchRequest(
+                url=plan.url,
+                secret=account.auth_token,
+                params=request.params,
+                idempotency_token=idempotency_token(owed.sid, request.token),
+                verify_tls=account.verify_tls,
+                document=False,
+            )
+        )
+        attempt = outcome.attempts[-1]
+        attempt.params, attempt.request_headers = (), {}
+        if outcome.error_code:
+            self._failed(owed, plan, attempt, done)
+        else:
+            attempt.response_body, attempt.response_headers = "", {}
+            done(Result((_encode(attempt),), True))
+
     def _trouble(
         self,
         owed: Owed,
@@ -248,32 +285,42 @@ class StatusHandler:
         answer: Response | Failure,
         done: Callable[[Result], None],
     ) -> None:
-        """An attempt that failed: record it, tell the customer the first time, and say whether to repeat it."""
-        shown = plan.target.shown
+        """An attempt of the usual kind failed."""
+        attempt = Attempt(plan.target.shown, "POST", started_ms)
         if isinstance(answer, Failure):
-            if answer.retry == "ct" and address:
+            if answer.kind in ("connect-timeout", "connection-failed") and address:
                 self._guard.demote(plan.target.host, address)
-            code, text, body = answer.code, str(answer), ""
+            attempt.error_code, attempt.error, attempt.failure = answer.code, str(answer), answer.kind
         else:
-            code, text = CALLBACK_WARNING, f"HTTP {answer.status} from {shown}"
-            body = answer.body[: 4 * MAX_RECORDED_BODY].decode("utf-8", "replace")[:MAX_RECORDED_BODY]
-        result = Result(
-            [attempt_record(started_ms, shown, answer, body)],
-            False,
-            retry=may_retry(answer, plan.overrides if plan.own_policy else None),
-            error_code=code,
-            error=text,
-            max_tries=plan.overrides.retries + 1 if plan.own_policy else 0,
-        )
+            attempt.status, attempt.total_ms = answer.status, answer.timing.total_ms
+            attempt.response_body = sample(answer.body)
+        self._failed(owed, plan, attempt, done)
+
+    def _failed(self, owed: Owed, plan: _Plan, attempt: Attempt, done: Callable[[Result], None]) -> None:
+        """Record a failed attempt, tell the customer the first time, and say whether to repeat it."""
+        if attempt.status:
+            attempt.error_code = CALLBACK_WARNING
+            attempt.error = f"the server answered with HTTP status {attempt.status}"
+        attempt.response_body = attempt.response_body[:MAX_RECORDED_BODY]
         if not owed.tries:
-            self._alert(owed, code, text, url=shown, body=body)
-        done(result)
+            self._alert(owed, attempt.error_code, attempt.error, url=attempt.url, body=attempt.response_body)
+        done(
+            Result(
+                (_encode(attempt),),
+                False,
+                retry=may_retry(attempt, plan.overrides if plan.own_policy else None),
+                error_code=attempt.error_code,
+                error=attempt.error,
+                max_tries=plan.overrides.retries + 1 if plan.own_policy else 0,
+            )
+        )
 
     def _refused(self, owed: Owed, failure: Failure, done: Callable[[Result], None]) -> None:
         """A URL that cannot be requested at all."""
         self._alert(owed, failure.code, str(failure))
-        record = orjson.dumps({"at_ms": self._clock.now_ms(), "error": str(failure), "error_code": failure.code})
-        done(Result([record], False, error_code=failure.code, error=str(failure)))
+        attempt = Attempt("", "POST", self._clock.now_ms(), error_code=failure.code, error=str(failure))
+        attempt.failure = failure.kind
+        done(Result((_encode(attempt),), False, error_code=failure.code, error=str(failure)))
 
     def _alert(self, owed: Owed, code: int, text: str, *, url: str = "", body: str = "") -> None:
         self._alerts.raise_(
@@ -293,21 +340,12 @@ def idempotency_token(sid: str, token: str) -> str:
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
 
 
-def may_retry(answer: Response | Failure, own: Overrides | None) -> bool:
+def may_retry(attempt: Attempt, own: Overrides | None) -> bool:
     """Whether the policy allows another attempt: the URL's own (`own`), else the default of the module."""
-    if isinstance(answer, Failure):
-        return answer.retry in own.retry_on if own else not isinstance(answer, (InvalidUrl, HostRefused))
-    client_error = 400 <= answer.status < 500
-    if own:
-        return (RETRY_4XX if client_error else RETRY_5XX) in own.retry_on
-    return not client_error or answer.status in PASSING
+    if own is None:
+        client_error = 400 <= attempt.status < 500
+        return attempt.failure not in LASTING and (not client_error or attempt.status in PASSING)
+    return (status_policy(attempt.status) or _POLICIES.get(attempt.failure, "")) in own.retry_on
 
 
-def attempt_record(started_ms: int, url: str, answer: Response | Failure, body: str, method: str = "POST") -> bytes:
-    """A failed attempt as it is kept with the message: request, answer, timing."""
-    record: dict[str, Any] = {"at_ms": started_ms, "method": method, "url": url}
-    if isinstance(answer, Failure):
-        record |= {"error": str(answer), "error_code": answer.code, "kind": answer.kind}
-    else:
-        record |= {"status": answer.status, "ms": int(answer.timing.total_ms), "body": body}
-    return orjson.dumps(record)
+_POLICIES = {kind.kind: kind.retry for kind in (HostUnknown, ConnectTimeout, ConnectionFailed, TlsFailed, ReadTimeout)}

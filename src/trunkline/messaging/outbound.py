@@ -151,6 +151,8 @@ class Outbound:
     def media_ready(self, live: Live) -> None:
         """Its files are stored: on to the carrier. Next: trunkline.messaging.dispatch.Dispatcher.push"""
         message = live.message
+        if live.status not in (Status.QUEUED, Status.ACCEPTED):
+            return  # canceled meanwhile
         lane = lane_name(message.connector, message.account_sid, message.from_)
         written = self._inflight.advance(live, live.status, lane=lane, due_ms=message.created_ms)
         asyncio.ensure_future(written).add_done_callback(lambda future: self._media_kept(live, future))
@@ -161,8 +163,9 @@ class Outbound:
 
     def media_failed(self, live: Live, error_code: int) -> None:
         """A file could not be fetched: the message fails, unsent."""
-        self._count(live.message, -live.message.num_segments)
-        self._fail(live, error_code)
+        if live.status in (Status.QUEUED, Status.ACCEPTED):
+            self._count(live.message, -live.message.num_segments)
+            self._fail(live, error_code)
 
     def draft(self, new: NewMessage) -> Message:
         """The record of a message that is not accepted yet (it waits for its SendAt)."""

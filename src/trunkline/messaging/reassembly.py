@@ -86,7 +86,8 @@ class Reassembly:
         """Take a part: what it is, how to store it (None: nothing to store), and messages that are finished now."""
         mine = _concat_part(part, now_ms)
         marker = self._markers.get(mine.key)
-        if marker and now_ms - marker.began_ms <= self._window_ms and _digest(mine) == marker.digests.get(mine.sequence):
+        fresh = marker is not None and now_ms - marker.began_ms <= self._window_ms
+        if fresh and marker and _digest(mine) == marker.digests.get(mine.sequence):
             return "duplicate", None, []
         outcome = self._assembly.receive(mine)
         finished = [self._whole(group) for group in outcome.finished]
@@ -125,6 +126,10 @@ class Reassembly:
         return Part(
             connector=whole.connector, key=whole.key, number=_MARKER, at_ms=now_ms, body=_encode(marker)
         )  # fmt: skip
+
+    def held(self) -> set[str]:
+        """The keys in the queue of the messages whose parts are in memory."""
+        return {_key(key[0].partition("|")[2], *key[1:], began) for key, began in self._began.items()}
 
     async def restore(self, queue: Queue, keys: Sequence[tuple[str, str]]) -> None:
         """Take up what an earlier run stored."""
