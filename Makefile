@@ -2,7 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -q -n 2
+# A test that hangs shows where after two minutes, and cannot hold the run for ever.
+PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 2 -o faulthandler_timeout=120
 CONFIG ?=
 
 .PHONY: help install demo run test test-all check format bench docs lock clean

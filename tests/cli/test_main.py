@@ -2,9 +2,16 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import apsw
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from trunkline import __version__
 from trunkline.cli import app, main
@@ -67,7 +74,7 @@ def test_doctor_runs_every_check(trunkline: Command, account: str) -> None:
     table, findings = ran.out.split("\n\n")
     assert "accepted messages, callbacks owed\tQueue\tSQLite (WAL, synchronous=FULL)\tprocess, power\t" in table
     checks = {line.split("\t")[1] for line in findings.splitlines()[1:]}
-    assert {"settings", "master key", "disk", "sync", "limits", "clock", "loopback"} <= checks
+    assert {"settings", "master key", "disk", "sync", "database.db", "limits", "clock", "loopback"} <= checks
     assert len(LOOKS) == 6
 
 
@@ -88,3 +95,44 @@ def test_doctor_sees_a_bad_master_key(trunkline: Command, account: str, data: Pa
     ran = trunkline("doctor")
     assert ran.code == 1
     assert "bad\tmaster key\t" in ran.out
+
+
+def test_doctor_sees_a_database_that_would_lose_writes(trunkline: Command, account: str, data: Path) -> None:
+    database = apsw.Connection(str(data / "database.db"))
+    database.execute("pragma journal_mode=delete")
+    database.close()
+    (data / "queue.db").write_bytes(b"no database at all" * 100)
+    ran = trunkline("doctor")
+    assert ran.code == 1
+    assert "bad\tdatabase.db\tjournal_mode is delete, not wal" in ran.out
+    assert "bad\tqueue.db\tcannot be read" in ran.out
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(100, "ok"), (3, "warn"), (-3, "bad")])
+def test_doctor_reads_certificates(trunkline: Command, tmp_path: Path, days: int, verdict: str) -> None:
+    ends = datetime.now(UTC) + timedelta(days=days, hours=1)
+    cert, key = certificate(ends)
+    (tmp_path / "cert.pem").write_bytes(cert)
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "trunkline.toml").write_text('[server]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n')
+    ran = trunkline("doctor")
+    assert f"{verdict}\tserver\tthe certificate ends on {ends:%Y-%m-%d}" in ran.out
+    assert ran.code == (1 if verdict == "bad" else 0)
+
+
+def certificate(ends: datetime) -> tuple[bytes, bytes]:
+    """A self-signed certificate and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(ends - timedelta(days=365))
+        .not_valid_after(ends)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return built.public_bytes(Encoding.PEM), pem

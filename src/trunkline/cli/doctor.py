@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import apsw
 import typer
 
-from trunkline.cli.common import bootstrap, settings_of, show_table
+from trunkline.cli.common import settings_of, show_table
 from trunkline.settings import Http, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE, BadMasterKey, parse_keys
 
@@ -26,6 +27,8 @@ SLOW_SYNC_MS = 20.0
 CONNECT_TIMEOUT_S = 3.0
 SPARE_FILES = 256
 """Descriptors for databases, logs and segments beside the connections."""
+BUSY_MS = 5000
+"""How long a database's lock is waited for."""
 CERTIFICATE_DAYS = 14
 """Certificates that end sooner are reported."""
 CLOCK_UNSYNCHRONISED = 5
@@ -162,13 +165,27 @@ def sync_ms(folder: Path) -> tuple[float, float]:
 
 
 def look_at_stores(settings: Settings) -> Iterator[Finding]:
-    """Whether the engines, as configured, can give what they promise."""
-    if not (settings.data_path / "database.db").is_file():
-        return
-    try:
-        bootstrap().open_secrets(settings)
-    except BadMasterKey as error:
-        yield Finding("bad", "stores", str(error))
+    """Whether the databases are readable and in the mode that keeps what was acknowledged."""
+    for file in sorted(settings.data_path.glob("*.db")):
+        try:
+            connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
+            try:
+                connection.set_busy_timeout(BUSY_MS)
+                mode = str(connection.execute("pragma journal_mode").get)
+                free = int(connection.execute("pragma freelist_count").get)
+                pages = int(connection.execute("pragma page_count").get)
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            yield Finding("bad", file.name, f"cannot be read: {error}")
+            continue
+        text = f"{file.stat().st_size / 1e6:.1f} MB, {100 * free // max(pages, 1)} % of it free"
+        if mode != "wal":
+            yield Finding(
+                "bad", file.name, f"journal_mode is {mode}, not wal: is {settings.data_path} a network share?"
+            )
+        else:
+            yield Finding("ok", file.name, text)
 
 
 def look_at_limits(settings: Settings) -> Iterator[Finding]:
