@@ -38,8 +38,8 @@ format: install ## write the code as `check` wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## measure; ARGS="..." goes to the benchmark
-	@$(BIN)/python -m bench $(ARGS)
+bench: install ## measure all, or NAME=callbacks alone; ARGS="..." goes to the benchmark
+	@for file in bench/$(or $(NAME),*).py; do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
 
 docs: install ## the reference pages that are made from the code
 	@$(BIN)/python -m trunkline.settings.reference docs/reference/settings.md
