@@ -21,7 +21,7 @@ from trunkline.inflight.store import Inflight
 from trunkline.messaging.callbacks import AlertSink
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.directory import Directory
-from trunkline.messaging.optout import OptOutResult, OptOuts
+from trunkline.messaging.optout import OptOutResult, OptOuts, can_be_answered
 from trunkline.messaging.outbound import OPT_OUT_REPLY, NewMessage, Outbound, host_of
 from trunkline.messaging.reassembly import MAX_PARTS, Reassembly, Whole
 from trunkline.messaging.routing import amount
@@ -294,7 +294,7 @@ class Inbound:
         if owed:
             self._inflight.owed(owed)
         self._inflight.landed()
-        if opt_out is not None and opt_out.reply:
+        if opt_out is not None and opt_out.reply and can_be_answered(message.from_):
             self._confirm(message, opt_out)
         if received.missing:
             self._alerts.raise_(message.account_sid, MISSING_SEGMENT, resource_sid=message.sid)
