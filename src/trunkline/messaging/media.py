@@ -165,7 +165,7 @@ class MediaFiles:
             await self._blobs.delete(item.sid)
 
 
-class MediaFetch:
+class OutboundMedia:
     """Fetches the files of accepted messages (see the module)."""
 
     def __init__(self, files: MediaFiles, inflight: Inflight, outbound: Outbound, alerts: AlertSink) -> None:
