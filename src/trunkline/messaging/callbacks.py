@@ -129,6 +129,7 @@ class StatusHandler:
         self,
         client: Client,
         guard: Guard,
+        fetcher: Fetcher,
         account_of: Callable[[str], Account | None],
         alerts: AlertSink,
         clock: Clock,
@@ -138,7 +139,7 @@ class StatusHandler:
     ) -> None:
         self._client = client
         self._guard = guard
-        self._fetcher = Fetcher(client, guard, clock, settings, allow_http=allow_http)
+        self._fetcher = fetcher
         self._account_of = account_of
         self._alerts = alerts
         self._clock = clock
