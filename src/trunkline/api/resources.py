@@ -1,8 +1,9 @@
 """Every resource of the API: one file each, named here (a test fails for a file that is missing)."""
 
+from trunkline.api import messages
 from trunkline.api.route import Route
 
-RESOURCES: dict[str, tuple[Route, ...]] = {}
+RESOURCES: dict[str, tuple[Route, ...]] = {"messages": messages.ROUTES}
 """Module name -> its `ROUTES`. To add a resource: one file, one line here, one test."""
 
 

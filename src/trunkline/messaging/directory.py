@@ -63,6 +63,10 @@ class Directory:
         """The account with this SID, whatever its status."""
         return self._accounts.get(sid)
 
+    def accounts(self) -> list[Account]:
+        """Every account, whatever its status."""
+        return list(self._accounts.values())
+
     def test_account(self, sid: str) -> Account | None:
         """The account whose test credentials have this SID."""
         return self._test_accounts.get(sid)

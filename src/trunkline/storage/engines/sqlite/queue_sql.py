@@ -102,7 +102,9 @@ COMPLETE_REPLAY = """
 update replay set state = 'done', status = ?, headers = ?, body = ?, sid = ?, expires_ms = ?
 where account = ? and method = ? and path = ? and key = ? and epoch = ?
 """
-RELEASE_REPLAY = "delete from replay where account = ? and method = ? and path = ? and key = ? and epoch = ?"
+RELEASE_REPLAY = """
+delete from replay where account = ? and method = ? and path = ? and key = ? and epoch = ? and state = 'running'
+"""
 
 SWEEP_REPLAYS = """
 delete from replay where (account, method, path, key) in

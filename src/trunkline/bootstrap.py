@@ -1,0 +1,394 @@
+"""Wiring: the only file that names concrete classes.
+
+`Node` builds every part from the settings, starts them from the bottom up and stops them from the top down. `serve`
+runs a node behind uvicorn until a signal ends it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from trunkline import metrics
+from trunkline.api.asgi import Api
+from trunkline.api.auth import Authenticator
+from trunkline.api.idempotency import Idempotency
+from trunkline.api.limits import ApiLimits
+from trunkline.api.resources import all_routes
+from trunkline.api.services import Services
+from trunkline.inflight.store import Inflight
+from trunkline.listeners.carriers import CarrierFront
+from trunkline.messaging.alerts import Alerts
+from trunkline.messaging.callbacks import StatusHandler
+from trunkline.messaging.connectors.base import Connector
+from trunkline.messaging.connectors.incoming import Mounted
+from trunkline.messaging.connectors.loopback import LoopbackConnector
+from trunkline.messaging.connectors.table import Context, make
+from trunkline.messaging.directory import Directory
+from trunkline.messaging.dispatch import Dispatcher
+from trunkline.messaging.inbound import Inbound
+from trunkline.messaging.media import MediaFiles, OutboundMedia
+from trunkline.messaging.optout import OptOuts
+from trunkline.messaging.outbound import Outbound
+from trunkline.messaging.privacy import Privacy
+from trunkline.messaging.reader import Reader
+from trunkline.messaging.receipts import Receipts
+from trunkline.messaging.replies import InboundHandler
+from trunkline.messaging.routing import Router
+from trunkline.messaging.scheduler import Scheduler
+from trunkline.model.clock import Clock, SystemClock
+from trunkline.model.numbers import PhoneNumber, ShortCode
+from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
+from trunkline.postflight.landing import Landing
+from trunkline.postflight.retention import Maintenance
+from trunkline.settings import Settings
+from trunkline.storage.blobs import FolderBlobs
+from trunkline.storage.engines.sqlite.archive import SqliteRecent
+from trunkline.storage.engines.sqlite.database import SqliteDatabase
+from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.secrets import Secrets, load_secrets
+from trunkline.testing.handsets import Handsets
+from trunkline.testing.simulator import Simulator
+from trunkline.webhooks.delivery import Delivery, Handler
+from trunkline.webhooks.fetch import Fetcher
+from trunkline.webhooks.guard import PRIVATE, Guard
+from trunkline.webhooks.http import Client
+
+QUEUE_FILE = "queue.db"
+DATABASE_FILE = "database.db"
+ARCHIVE_FILE = "archive.db"
+SEGMENT_FOLDER = "segments"
+MEDIA_FOLDER = "media"
+UPKEEP_S = 600.0
+"""How often alerts, drafts of media and privacy deletions are cleaned up."""
+SWITCH_INTERVAL_S = 0.0005
+"""Longest that a thread keeps the interpreter while another wants it: the writers' threads must not wait 5 ms."""
+
+log = logging.getLogger("trunkline")
+
+
+def data_folder(settings: Settings) -> Path:
+    """The data folder, made if need be, readable by its owner alone."""
+    folder = settings.data_path
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def open_secrets(settings: Settings) -> Secrets:
+    """The master key, from the settings or the data folder."""
+    return load_secrets(data_folder(settings), settings.security.master_key)
+
+
+def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatabase:
+    """The control plane's records (also for the command line, beside a running server)."""
+    return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock or SystemClock(), open_secrets(settings))
+
+
+def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:
+    """The landed documents (also for the command line, beside a running server)."""
+    folder = data_folder(settings)
+    own = settings.archive
+    limits = ArchiveLimits(
+        recent_rows=own.rollup_rows,
+        recent_age_ms=int(own.rollup_age_s * 1000),
+        segment_rows=own.segment_rows,
+        analysis_timeout_s=own.query_timeout_s,
+        query_rows=own.query_rows,
+        memory_bytes=own.worker_memory_bytes,
+    )
+    return SegmentedArchive(
+        SqliteRecent(folder / ARCHIVE_FILE), folder / SEGMENT_FOLDER, clock or SystemClock(), limits
+    )
+
+
+class Node:
+    """Every part of one server. Built on the running event loop; `start`, then serve `app`, then `stop`."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.base_url = settings.base_url
+        folder = data_folder(settings)
+        self.secrets = open_secrets(settings)
+        self.database = SqliteDatabase(folder / DATABASE_FILE, self.clock, self.secrets)
+        self.queue = SqliteQueue(folder / QUEUE_FILE)
+        self.archive = open_archive(settings, self.clock)
+        self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes)
+        self.directory = Directory(self.database)
+        self.optouts = OptOuts(self.database, self.directory)
+        self.alerts = Alerts(self.database, self.clock)
+        self.inflight = Inflight(self.queue, self.clock)
+        self._wire_webhooks()
+        self._wire_messages()
+        self.connectors = self._make_connectors()
+        self._wire_dispatch()
+        self.app = self._make_app()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ready = False
+
+    # -- wiring ----------------------------------------------------------------------------------------------
+
+    def _wire_webhooks(self) -> None:
+        own = self.settings.webhooks
+        security = self.settings.security
+        allowed = (*security.webhook_allow, *(PRIVATE if security.webhook_private_networks else ()))
+        self.guard = Guard(allowed)
+        self.client = Client(max_per_host=own.per_host, max_total=own.in_flight)
+        self.fetcher = Fetcher(self.client, self.guard, self.clock, own, allow_http=security.webhook_http)
+        self.status_handler = StatusHandler(
+            self.client,
+            self.guard,
+            self.fetcher,
+            self.directory.account,
+            self.alerts,
+            self.clock,
+            own,
+            allow_http=security.webhook_http,
+        )
+
+    def _wire_messages(self) -> None:
+        settings = self.settings
+        names = [connector.name for connector in settings.connectors]
+        router = Router(settings.routes, settings.rates, names)
+        self.outbound = Outbound(settings, self.inflight, self.directory, router, self.optouts.message_opted_out)
+        self.reader = Reader(self.inflight, self.archive)
+        self.privacy = Privacy(self.inflight, self.archive, self.database, self.blobs)
+        self.scheduler = Scheduler(self.database, self.inflight, self.outbound, self.directory, self.reader)
+        self.receipts = Receipts(self.inflight, self.outbound, self.archive)
+        self.media = MediaFiles(
+            self.blobs, self.database, self.directory, self.alerts, self.clock, settings, self.client, self.guard,
+            self._media_url,
+        )  # fmt: skip
+        self.media_fetch = OutboundMedia(self.media, self.inflight, self.outbound, self.alerts)
+        self.inbound = Inbound(
+            settings, self.inflight, self.directory, self.outbound, self.optouts, self.media, self.alerts
+        )
+
+        self.inbound_handler = InboundHandler(
+            self.fetcher, self.outbound, self.reader, self.directory, self.database, self.alerts, self.clock,
+            settings.webhooks,
+        )  # fmt: skip
+
+    def _media_url(self, account: str, message: str, media: str) -> str:
+        return f"{self.base_url}/2010-04-01/Accounts/{account}/Messages/{message}/Media/{media}"
+
+    def _make_connectors(self) -> dict[str, Connector]:
+        context = Context(
+            clock=self.clock,
+            public_url=lambda: self.base_url,
+            owns=lambda address: (
+                self.directory.number(address) is not None or self.directory.short_code(address) is not None
+            ),
+        )
+        return {own.name: make(own, context) for own in self.settings.connectors}
+
+    def _wire_dispatch(self) -> None:
+        handlers: dict[str, Handler] = {"status": self.status_handler, "inbound": self.inbound_handler}
+        self.delivery = Delivery(self.queue, self.clock, self.settings.webhooks, handlers)
+        self.dispatcher = Dispatcher(
+            self.inflight,
+            self.connectors,
+            rate_of=self.outbound.rate_of,
+            allow=self.outbound.allow,
+            outcome=self.outbound.settled,
+        )
+        carrier_id_ms = int(self.settings.messaging.carrier_id_s * 1000)
+        self.landing = Landing(self.inflight, self.archive, carrier_id_ms)
+        self.inflight.owed = self.delivery.push
+        self.outbound.push = self.dispatcher.push
+        self.outbound.push_stored = self.dispatcher.push_stored
+        self.outbound.submitted = self.receipts.known
+        self.outbound.fetch_media = self.media_fetch.start
+        self.delivery.finished = lambda owed: self.landing.wake()
+
+    def _make_app(self) -> CarrierFront:
+        settings = self.settings
+        limits = ApiLimits(
+            body_bytes=settings.server.max_body_bytes,
+            body_seconds=settings.server.request_timeout_s,
+            held_body_bytes=settings.limits.in_flight_bytes,
+            requests_per_second=settings.limits.requests_per_second,
+            failed_logins=settings.security.failed_logins_per_minute,
+            idempotency_retention_ms=int(settings.messaging.idempotency_s * 1000),
+            idempotency_wait_ms=int(settings.messaging.idempotency_wait_s * 1000),
+        )
+        self.services = Services(
+            settings=settings,
+            clock=self.clock,
+            database=self.database,
+            queue=self.queue,
+            archive=self.archive,
+            blobs=self.blobs,
+            secrets=self.secrets,
+            directory=self.directory,
+            inflight=self.inflight,
+            reader=self.reader,
+            outbound=self.outbound,
+            optouts=self.optouts,
+            alerts=self.alerts,
+            privacy=self.privacy,
+            scheduler=self.scheduler,
+        )
+        self.metrics = metrics.Metrics(self)
+        api = Api(
+            all_routes(),
+            self.services,
+            Authenticator(self.directory, self.secrets.pepper, self.clock.monotonic, limits),
+            Idempotency(self.queue, self.clock.now_ms, limits),
+            limits=limits,
+            mounts=self.metrics.mounts(),
+            trusted_proxies=settings.server.trusted_proxies,
+            observe=self.metrics.observe,
+        )
+        mounted: dict[str, Any] = {n: c for n, c in self.connectors.items() if hasattr(c, "handle")}
+        return CarrierFront(api, mounted, self._simulator())
+
+    def _simulator(self) -> Mounted | None:
+        """The handsets' control surface, where the profile allows the loopback connector and there is one."""
+        loopback = next((c for c in self.connectors.values() if isinstance(c, LoopbackConnector)), None)
+        if loopback is None or not self.settings.rules.loopback:
+            return None
+        return Simulator(Handsets(loopback, self.clock))
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load, recover what the last process left, connect. Receipts can come as soon as connectors start."""
+        await self.directory.start()
+        await self.optouts.start()
+        self.receipts.recover()
+        doubtful = await self.outbound.recover()
+        if doubtful:
+            log.warning("%d messages were being submitted when the last process ended: in doubt", doubtful)
+        await self.media_fetch.recover()
+        await self.inbound.recover()
+        await self.dispatcher.recover()
+        await self.delivery.recover()
+        self._watch_rates()
+        sink = _Sink(self)
+        for name, connector in self.connectors.items():
+            connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
+            self.dispatcher.wake(name)
+        self.landing.start()
+        self.landing.wake()
+        self.scheduler.start()
+        self.inbound.start()
+        maintenance = Maintenance(
+            self.archive,
+            self.clock,
+            self._retention_days,
+            compact_after_ms=int(self.settings.archive.erase_within_s * 500),
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(maintenance.run()), loop.create_task(self._upkeep())]
+        self.ready = True
+
+    def _watch_rates(self) -> None:
+        """Rates of senders follow changes of numbers."""
+        for kind in (PhoneNumber, ShortCode):
+            self.database.watch(kind, lambda sids: self.dispatcher.refresh_rates())
+
+    async def _retention_days(self) -> dict[str, int]:
+        """Account -> days that its messages are kept, where they are not kept for ever."""
+        common = self.settings.archive.retention_days
+        days = {account.sid: account.retention_days or common for account in self.directory.accounts()}
+        return {sid: kept for sid, kept in days.items() if kept}
+
+    async def _upkeep(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                await self.alerts.sweep()
+                await self.blobs.sweep(self.clock.now_ms() / 1000)
+                if self.privacy.pending:
+                    self.privacy.pending = False
+                    await self.queue.compact()
+            except Exception:
+                log.exception("upkeep failed; it is tried again")
+
+    async def stop(self) -> None:
+        """Finish what is under way within `server.shutdown_s`; the rest is taken up at the next start."""
+        self.ready = False
+        grace_s = self.settings.server.shutdown_s
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.dispatcher.stop()
+        await asyncio.gather(
+            self.scheduler.stop(),
+            self.media_fetch.stop(),
+            self.inbound.stop(),
+            *(connector.stop(grace_s) for connector in self.connectors.values()),
+        )
+        await self.delivery.stop(grace_s)
+        await self.landing.stop()
+        await self.client.close()
+        await self.alerts.close()
+        await self.archive.close()
+        await self.queue.close()
+        await self.database.close()
+
+
+class _Sink:
+    """A node as connectors see it: where they put receipts and inbound messages."""
+
+    def __init__(self, node: Node) -> None:
+        self.receipt = node.receipts.apply
+        self.inbound = node.inbound.receive
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it listens and stops the node after it."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                log.info("listening on %s port %d", host, port)
+                if not self._node.settings.server.public_url and not self._node.settings.server.port:
+                    self._node.base_url = f"http://{host}:{port}"
+
+
+def serve(settings: Settings) -> None:
+    """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    node = Node(settings)
+    await node.start()
+    own = settings.server
+    config = uvicorn.Config(
+        node.app,
+        host=own.host,
+        port=own.port,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=own.backlog,
+        timeout_keep_alive=int(own.keep_alive_s),
+        timeout_graceful_shutdown=int(own.shutdown_s),
+        limit_concurrency=own.max_connections,
+        h11_max_incomplete_event_size=own.max_header_bytes,
+        ssl_certfile=own.tls_cert or None,
+        ssl_keyfile=own.tls_key or None,
+    )
+    try:
+        await _Server(config, node).serve()
+    finally:
+        await node.stop()

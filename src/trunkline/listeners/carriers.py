@@ -1,0 +1,73 @@
+"""Where carriers' own HTTP requests come in: `/connectors/NAME/receipt` and `/connectors/NAME/inbound`.
+
+An ASGI application in front of the REST API; everything else is passed on. Beside the connectors it serves the
+simulator's control surface (`/_simulator/...`) where one is given.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from trunkline.messaging.connectors.incoming import MAX_BODY_BYTES, TEXT, Answer, Mounted
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+CONNECTORS = "/connectors/"
+SIMULATOR = "/_simulator/"
+
+
+class CarrierFront:
+    """See the module."""
+
+    def __init__(self, app: App, connectors: Mapping[str, Mounted], simulator: Mounted | None = None) -> None:
+        self._app = app
+        self._connectors = connectors
+        self._simulator = simulator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path.startswith(CONNECTORS):
+                await _send(send, await self._connector(scope, path, receive))
+                return
+            if self._simulator is not None and path.startswith(SIMULATOR):
+                await _send(send, await _ask(self._simulator, path[len(SIMULATOR) :], scope, receive))
+                return
+        await self._app(scope, receive, send)
+
+    async def _connector(self, scope: Scope, path: str, receive: Receive) -> Answer:
+        name, _, kind = path[len(CONNECTORS) :].partition("/")
+        connector = self._connectors.get(name)
+        if connector is None or kind not in ("receipt", "inbound"):
+            return 404, TEXT, b"no such connector"
+        return await _ask(connector, kind, scope, receive)
+
+
+async def _ask(mounted: Mounted, kind: str, scope: Scope, receive: Receive) -> Answer:
+    body = await _body(receive)
+    if body is None:
+        return 413, TEXT, f"at most {MAX_BODY_BYTES} bytes".encode()
+    return await mounted.handle(kind, scope["method"], dict(scope["headers"]), scope["query_string"], body)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, or None when it is too large or the client left."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    status, headers, body = answer
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
