@@ -2,6 +2,7 @@
 
 import typer
 
+from trunkline.cli import log
 from trunkline.cli.accounts import all_accounts, new_account
 from trunkline.cli.common import bootstrap, database_of, run, settings_of
 from trunkline.cli.numbers import add_new, new_number
@@ -14,7 +15,9 @@ DEV_NUMBERS = ("+12025550142", "+12025550143")
 
 def serve(context: typer.Context) -> None:
     """Run the server until a signal ends it."""
-    bootstrap().serve(settings_of(context))
+    settings = settings_of(context)
+    log.configure(settings.log)
+    bootstrap().serve(settings)
 
 
 def dev(context: typer.Context) -> None:
@@ -30,6 +33,7 @@ def dev(context: typer.Context) -> None:
         f"{settings.base_url}/2010-04-01/Accounts/{account.sid}/Messages.json "
         f"-d From={DEV_NUMBERS[0].replace('+', '%2B')} -d To={DEV_NUMBERS[1].replace('+', '%2B')} -d Body=Hello"
     )
+    log.configure(settings.log)
     bootstrap().serve(settings)
 
 

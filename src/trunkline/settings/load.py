@@ -395,12 +395,8 @@ def _amount_problems(settings: Settings) -> typing.Iterator[str]:
 def _strict_problems(settings: Settings) -> typing.Iterator[str]:
     if not settings.security.master_key:
         yield f"security.master_key: {settings.profile} needs one; set {MASTER_KEY_ENV} or file:PATH"
-    if not settings.security.encryption:
-        yield f"security.encryption: {settings.profile} refuses false; remove it"
     if settings.security.webhook_private_networks:
         yield f"security.webhook_private_networks: {settings.profile} refuses true; list them in webhook_allow"
-    if settings.log.bodies:
-        yield f"log.bodies: {settings.profile} refuses true; remove it"
 
 
 def is_optional(kind: Any) -> bool:

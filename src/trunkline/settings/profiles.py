@@ -18,7 +18,7 @@ class Profile(Section, frozen=True, kw_only=True):
     own_master_key: bool
     """Whether a missing master key is made and kept in the data folder."""
     strict: bool
-    """Whether dangerous settings (no encryption, bodies in logs, private webhooks everywhere) are refused."""
+    """Whether dangerous settings (the master key beside the data, webhooks to any private address) are refused."""
 
 
 PROFILES: dict[str, Profile] = {

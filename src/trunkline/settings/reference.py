@@ -59,7 +59,7 @@ def _profiles() -> str:
         rows.append(f"| {name} | {differ} | " + " | ".join("yes" if flag else "no" for flag in flags) + " |")
     rows += [
         "",
-        "*strict* refuses settings that are dangerous: secrets at rest in clear, bodies in logs, webhooks to any",
+        "*strict* refuses settings that are dangerous: a master key beside the data, webhooks to any",
         "private address. Without a `[[connectors]]`, profiles that allow it get one loopback connector; without a",
         "`[[routes]]`, every connector gets a route for all destinations.",
         "",

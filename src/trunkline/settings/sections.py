@@ -10,7 +10,6 @@ from trunkline.settings.kinds import (
     Bytes,
     Count,
     CountOrNone,
-    Country,
     Currency,
     Money,
     Name,
@@ -57,8 +56,6 @@ class Server(Section, frozen=True, kw_only=True):
     """Idle seconds after which a connection is closed."""
     request_timeout_s: Seconds = 30
     """Seconds within which a request must have arrived whole."""
-    drain_s: SecondsOrNone = 0.7
-    """Seconds in which the old process still serves after it has stopped accepting."""
     shutdown_s: Seconds = 30
     """Seconds to finish submits and callbacks under way at a stop; what remains is taken up at the next start."""
     metrics_token: Secret = Secret("")
@@ -85,8 +82,6 @@ class Security(Section, frozen=True, kw_only=True):
     master_key: Secret = Secret("")
     """32 bytes in base64 or hex that encrypt tokens, passwords and keys at rest. Empty: `master.key` in the data
     folder, made at the first start, where the profile allows it."""
-    encryption: bool = True
-    """Whether secrets at rest are encrypted; production refuses `false`."""
     webhook_private_networks: bool = False
     """Whether webhooks may go to loopback, private and link-local addresses (a risk: server-side request forgery)."""
     webhook_allow: tuple[str, ...] = ()
@@ -143,8 +138,6 @@ class Messaging(Section, frozen=True, kw_only=True):
     """What one sender may have waiting, in seconds of its own rate; beyond it a message fails with 21611 or 30001."""
     validity_s: Seconds = 10 * HOUR_S
     """Default and largest ValidityPeriod, seconds (Twilio: 36,000); an expired message fails, unsent."""
-    max_body_chars: Count = 1600
-    """Longest Body, characters (21617 beyond)."""
     max_segments: Count = 10
     """Most segments of one message."""
     receipt_window_s: Seconds = 3 * DAY_S
@@ -161,10 +154,8 @@ class Messaging(Section, frozen=True, kw_only=True):
     """How long the parts of a long inbound message are waited for; then what came is delivered."""
     part_count: Count = 100_000
     """Parts of incomplete inbound messages kept at once."""
-    orphan_receipt_s: Seconds = DAY_S
-    """How long a receipt waits for the message it belongs to."""
     carrier_id_s: Seconds = 14 * DAY_S
-    """How long a carrier's message id still leads to its message."""
+    """How long a carrier's message id still leads to its message, and a receipt waits for the message it belongs to."""
     schedule_min_s: Seconds = 300
     """SendAt must be at least this far ahead (Twilio: 300 seconds)."""
     schedule_max_s: Seconds = 35 * DAY_S
@@ -173,12 +164,8 @@ class Messaging(Section, frozen=True, kw_only=True):
     """How long the response to an `Idempotency-Key` is replayed."""
     idempotency_wait_s: SecondsOrNone = 2
     """How long a request waits for its twin before it gets 409."""
-    lane_window: Count = 64
-    """Submits under way at once from one lane (connector, account, sender)."""
     lanes: Count = 100_000
     """Lanes kept in memory at once; idle ones leave first."""
-    default_country: Country = "US"
-    """Country of numbers written without a country code."""
 
 
 class Archive(Section, frozen=True, kw_only=True):
@@ -232,10 +219,6 @@ class SmppServer(Section, frozen=True, kw_only=True):
 class Limits(Section, frozen=True, kw_only=True):
     """Bounds that guard the process as a whole."""
 
-    page_size: Count = 50
-    """Default PageSize of lists."""
-    max_page_size: Count = 1000
-    """Largest PageSize."""
     accounts: Count = 100_000
     """Accounts and subaccounts."""
     numbers: Count = 1_000_000
@@ -257,8 +240,6 @@ class Log(Section, frozen=True, kw_only=True):
     """One JSON object a line, or lines for people."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important level written."""
-    bodies: bool = False
-    """Whether message bodies may appear in logs; production refuses `true`."""
 
 
 class Route(Section, frozen=True, kw_only=True):
