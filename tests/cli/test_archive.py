@@ -60,7 +60,7 @@ def test_query_is_bounded(trunkline: Command, landed: list[str], tmp_path: Path)
     (tmp_path / "trunkline.toml").write_text("[archive]\nquery_rows = 1\n")
     ran = trunkline("archive", "query", "select sid from messages")
     assert len(ran.rows) == 1
-    assert "only the first 1 rows" in ran.err
+    assert "there may be more: archive.query_rows is 1" in ran.err
 
 
 def test_export(trunkline: Command, landed: list[str], tmp_path: Path) -> None:

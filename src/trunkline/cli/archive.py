@@ -55,9 +55,9 @@ def query(
             return columns, rows
 
     columns, rows = run(work())
-    show_table(columns, rows[: settings.archive.query_rows])
-    if len(rows) > settings.archive.query_rows:
-        typer.echo(f"only the first {settings.archive.query_rows} rows (archive.query_rows)", err=True)
+    show_table(columns, rows)
+    if len(rows) >= settings.archive.query_rows:
+        typer.echo(f"there may be more: archive.query_rows is {settings.archive.query_rows}", err=True)
 
 
 @app.command()
