@@ -298,7 +298,7 @@ class StatusHandler:
 
     def _failed(self, owed: Owed, plan: _Plan, attempt: Attempt, done: Callable[[Result], None]) -> None:
         """Record a failed attempt, tell the customer the first time, and say whether to repeat it."""
-        if attempt.status:
+        if attempt.status and not attempt.failure:
             attempt.error_code = CALLBACK_WARNING
             attempt.error = f"the server answered with HTTP status {attempt.status}"
         attempt.response_body = attempt.response_body[:MAX_RECORDED_BODY]
