@@ -214,7 +214,7 @@ async def test_filters(tmp_path: Path) -> None:
         for i in range(30)
     ]
     cases = [
-        ({"to": documents[7].body and "+491500000007"}, [7]),
+        ({"to": "+491500000007"}, [7]),
         ({"to": "+490000"}, []),
         ({"to": 'a"b'}, []),
         ({"status": "failed", "from": "+15550001111"}, list(range(0, 30, 3))),
@@ -285,10 +285,14 @@ async def test_a_crash_at_any_step_loses_and_doubles_nothing(
         recent = archive._recent
         assert isinstance(recent, StopsAt)
         recent.step, recent.calls = step, calls
-        with pytest.raises(Stopped):
+
+        async def history() -> None:
             await archive.roll(force=True)
             await archive.delete(ALICE, documents[5].sid)
             await archive.compact()
+
+        with pytest.raises(Stopped):
+            await history()
         await check_all(archive, documents, step)
     async with archive_at(tmp_path) as archive:
         await check_all(archive, documents, step)

@@ -170,13 +170,12 @@ class SegmentedArchive:
         total = 0
         async with self._alone():
             await self._finish_draining()
-            while True:
-                now = self._clock.now_ms()
-                below = key_at(now - self.limits.settle_ms)
-                late, rows, oldest = await self._recent.counts(below)
-                if not (rows and (force or self._is_due(rows, oldest, now))):
-                    break
+            now = self._clock.now_ms()
+            below = key_at(now - self.limits.settle_ms)  # fixed, so that the loop ends however much lands meanwhile
+            late, rows, oldest = await self._recent.counts(below)
+            while rows and (force or self._is_due(rows, oldest, now)):
                 total += await self._roll_main(below)
+                late, rows, oldest = await self._recent.counts(below)
             if late >= self.limits.least_rows or (force and late):
                 upto = max((segment.max_key for segment in await self._recent.segments()), default="")
                 total += await self._roll_range("", upto, late=True)
