@@ -1,0 +1,163 @@
+"""A real `trunkline serve` process for tests, in a data folder of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trunkline.bootstrap import open_database
+from trunkline.model.clock import SystemClock
+from trunkline.settings import load
+from trunkline.storage.database import Database
+
+T = TypeVar("T")
+START_S = 30.0
+"""Longest wait for a start on a busy machine."""
+STOP_S = 40.0
+POLL_S = 0.02
+LISTENING = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
+
+Table = dict[str, Any]
+
+
+class Server:
+    """The process, its settings file and its data. `prefix` stands before the command (nsenter, say)."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Table | list[Table]], prefix: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.log = folder / "server.log"
+        self._config = folder / "trunkline.toml"
+        self._prefix = list(prefix)
+        self._tables = dict(settings)
+        own = {"host": "127.0.0.1", "port": 0, **self._tables.get("server", {})}
+        self._tables["server"] = own
+        self._tables["data"] = {"path": str(self.data), "min_free_bytes": 1024, **self._tables.get("data", {})}
+        self.port = int(own["port"])
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write()
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def base_url(self) -> str:
+        """Plain HTTP on the loopback interface."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def seed(self, work: Callable[[Database, SystemClock], Awaitable[T]]) -> T:
+        """Write records into the data folder, beside the server or before its start."""
+
+        async def run() -> T:
+            database = open_database(load(self._config, {}))
+            try:
+                return await work(database, SystemClock())
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+    def start(self) -> "Server":
+        """Start it and wait until it listens."""
+        command = [*self._prefix, sys.executable, "-m", "trunkline", "--config", str(self._config), "serve"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), cwd=self.folder
+            )
+        until = time.monotonic() + START_S
+        while (port := listening_port(self._process.pid)) is None:
+            assert self._process.poll() is None, f"the server ended: {self.tail()}"
+            assert time.monotonic() < until, f"the server does not listen: {self.tail()}"
+            time.sleep(POLL_S)
+        if not self.port:
+            self.port = port
+            self._tables["server"] = {**self._tables["server"], "port": port}
+            self._write()
+        return self
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(STOP_S)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.signal(signal.SIGKILL)
+        self.wait(STOP_S)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code."""
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise AssertionError(f"the server did not end within {timeout_s:g} s: {self.tail()}") from None
+
+    def close(self) -> None:
+        """Make sure that nothing runs on."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _write(self) -> None:
+        self._config.write_text(toml(self._tables))
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+
+
+def toml(tables: Mapping[str, Any]) -> str:
+    """Tables, and lists of tables, of strings, numbers and lists: JSON's way of writing them is TOML's too."""
+    text = [f"{key} = {_value(value)}" for key, value in tables.items() if not _is_table(value)]
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            text += ["", f"[{name}]", *(f"{key} = {_value(item)}" for key, item in value.items())]
+        elif _is_table(value):
+            for table in value:
+                text += ["", f"[[{name}]]", *(f"{key} = {_value(item)}" for key, item in table.items())]
+    return "\n".join(text) + "\n"
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def listening_port(pid: int) -> int | None:
+    """The TCP port on which the process listens (the lowest), whatever network namespace it is in."""
+    try:
+        own = {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+        rows = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    fields = (row.split() for row in rows)
+    ports = [int(f[1].rpartition(":")[2], 16) for f in fields if f[3] == LISTENING and f"socket:[{f[9]}]" in own]
+    return min(ports, default=None)
