@@ -76,6 +76,7 @@ class Reassembly:
         self._window_ms = window_ms
         self._assembly = concat.Assembly(time_limit_ms=window_ms, max_groups=max(1, max_parts // 2))
         self._began: dict[concat.Key, int] = {}
+        self._last_began = 0
         self._encodings: dict[concat.Key, str] = {}
         self._markers: dict[concat.Key, Marker] = {}
 
@@ -95,7 +96,10 @@ class Reassembly:
             return "complete", None, finished
         if outcome.verdict == "duplicate" and mine.key not in self._began:
             return "duplicate", None, finished
-        began = self._began.setdefault(mine.key, now_ms)
+        began = self._began.get(mine.key)
+        if began is None:
+            # Unique, so that the parts of a reference that is used again are stored apart.
+            began = self._began[mine.key] = self._last_began = max(now_ms, self._last_began + 1)
         if part.encoding == "ucs2" or mine.key not in self._encodings:
             self._encodings[mine.key] = part.encoding
         return outcome.verdict, _stored(part, mine, began), finished
