@@ -1,0 +1,202 @@
+"""Messaging Services: create, list, fetch, update, delete, and the list of use cases.
+
+Fields that nothing here acts upon (MMS converter, content scanning, synchronous validation) are kept and shown.
+Source: spec `messaging.v1.service`, `messaging.v1.usecase`.
+"""
+
+from typing import Any
+
+from trunkline.api import dates, paging, respond, stored
+from trunkline.api.request import Request
+from trunkline.api.respond import Response
+from trunkline.api.route import Route
+from trunkline.api.services import Services
+from trunkline.model.errors import ApiError
+from trunkline.model.numbers import MessagingService, ServiceSender, StickySender
+from trunkline.model.sid import MESSAGING_SERVICE, is_sid, new_sid
+
+MAX_NAME_CHARS = 64
+MAX_VALIDITY_S = 36_000
+DELETE_PAGE = 500
+"""Records deleted in one transaction."""
+
+USECASES = {
+    "notifications": (
+        "Transactional notifications and alerts: delivery, account, reminder, order, fraud, security, public "
+        "service or emergency announcements.",
+        "Notify my users.",
+    ),
+    "marketing": (
+        "Marketing messages: product information, offers, calls to action.",
+        "Market my services.",
+    ),
+    "verification": ("Verification codes: two-factor, phone, password reset.", "Verify my users."),
+    "discussion": ("Conversations between people: support, sales, internal talk.", "Have my users talk."),
+    "poll": ("Polls, surveys and votes.", "Poll my users."),
+    "undeclared": ("Use case is not declared.", "Undeclared."),
+}
+"""Use case -> description, purpose."""
+
+_URLS = {
+    "inbound_request_url": "InboundRequestUrl",
+    "fallback_url": "FallbackUrl",
+    "status_callback": "StatusCallback",
+}
+_METHODS = {"inbound_method": "InboundMethod", "fallback_method": "FallbackMethod"}
+_FLAGS = {
+    "sticky_sender": "StickySender",
+    "mms_converter": "MmsConverter",
+    "smart_encoding": "SmartEncoding",
+    "fallback_to_long_code": "FallbackToLongCode",
+    "area_code_geomatch": "AreaCodeGeomatch",
+    "synchronous_validation": "SynchronousValidation",
+    "use_inbound_webhook_on_number": "UseInboundWebhookOnNumber",
+}
+_SCANS = ("inherit", "enable", "disable")
+_LINKS = {
+    "phone_numbers": "PhoneNumbers",
+    "short_codes": "ShortCodes",
+    "alpha_senders": "AlphaSenders",
+    "messages": "Messages",
+    "us_app_to_person": "Compliance/Usa2p",
+    "us_app_to_person_usecases": "Compliance/Usa2p/Usecases",
+    "channel_senders": "ChannelSenders",
+    "destination_alpha_senders": "DestinationAlphaSenders",
+}
+
+
+def url_of(request: Request, service_sid: str) -> str:
+    """A service's absolute address on the host that the client used."""
+    return f"{request.base_url}/v1/Services/{service_sid}"
+
+
+def render(request: Request, service: MessagingService) -> dict[str, Any]:
+    """The resource as the API shows it."""
+    url = url_of(request, service.sid)
+    return {
+        "account_sid": service.account_sid,
+        "sid": service.sid,
+        "date_created": dates.iso8601(service.created_ms),
+        "date_updated": dates.iso8601(service.updated_ms),
+        "friendly_name": service.friendly_name,
+        "inbound_request_url": service.inbound_request_url or None,
+        "inbound_method": service.inbound_method,
+        "fallback_url": service.fallback_url or None,
+        "fallback_method": service.fallback_method,
+        "status_callback": service.status_callback or None,
+        "sticky_sender": service.sticky_sender,
+        "mms_converter": service.mms_converter,
+        "smart_encoding": service.smart_encoding,
+        "fallback_to_long_code": service.fallback_to_long_code,
+        "scan_message_content": service.scan_message_content,
+        "area_code_geomatch": service.area_code_geomatch,
+        "validity_period": service.validity_period,
+        "synchronous_validation": service.synchronous_validation,
+        "usecase": service.usecase,
+        "us_app_to_person_registered": False,
+        "use_inbound_webhook_on_number": service.use_inbound_webhook_on_number,
+        "links": {name: f"{url}/{path}" for name, path in _LINKS.items()},
+        "url": url,
+    }
+
+
+def _changes(request: Request) -> dict[str, Any]:
+    """The fields that the request sets."""
+    found: dict[str, Any] = {}
+    if request.has("FriendlyName"):
+        found["friendly_name"] = request.required("FriendlyName", MAX_NAME_CHARS)
+    for field, name in _URLS.items():
+        found[field] = request.url(name)
+    for field, name in _METHODS.items():
+        found[field] = request.method_of(name)
+    for field, name in _FLAGS.items():
+        found[field] = request.bool(name)
+    found["scan_message_content"] = request.enum("ScanMessageContent", _SCANS)
+    found["usecase"] = request.enum("Usecase", USECASES, code=21713)
+    found["validity_period"] = request.int("ValidityPeriod", 1, MAX_VALIDITY_S)
+    return {field: value for field, value in found.items() if value is not None}
+
+
+async def find(request: Request, app: Services) -> MessagingService:
+    """The service that the path names; raises 20404."""
+    sid = request.params.get("ServiceSid") or request.params["Sid"]
+    service = await app.database.get(MessagingService, sid) if is_sid(sid, MESSAGING_SERVICE) else None
+    if service is None or service.account_sid != request.account_sid:
+        raise ApiError.not_found(request.path)
+    return service
+
+
+async def create(request: Request, app: Services) -> Response:
+    """POST Services."""
+    request.required("FriendlyName", MAX_NAME_CHARS)
+    now = app.clock.now_ms()
+    service = MessagingService(
+        sid=new_sid(MESSAGING_SERVICE, now),
+        account_sid=request.account_sid,
+        created_ms=now,
+        updated_ms=now,
+        **_changes(request),
+    )
+    await app.database.insert(service)
+    return respond.json(render(request, service), 201)
+
+
+async def list_(request: Request, app: Services) -> Response:
+    """GET Services, newest first."""
+    asked = paging.read(request)
+    shown, next_token, previous = await stored.page(
+        app.database, MessagingService, {"account_sid": request.account_sid}, asked
+    )
+    items = [render(request, service) for service in shown]
+    return paging.render(request, asked, paging.Page("services", "Service", items, next_token, previous))
+
+
+async def fetch(request: Request, app: Services) -> Response:
+    """GET Services/{Sid}."""
+    return respond.json(render(request, await find(request, app)))
+
+
+async def update(request: Request, app: Services) -> Response:
+    """POST Services/{Sid}."""
+    found = await find(request, app)
+    changes = _changes(request)
+
+    def apply(service: MessagingService) -> None:
+        for field, value in changes.items():
+            setattr(service, field, value)
+
+    service = await stored.change(app.database, MessagingService, found.sid, apply, request.path)
+    return respond.json(render(request, service))
+
+
+async def delete(request: Request, app: Services) -> Response:
+    """DELETE Services/{Sid}: its senders are free again, who knew which sender is forgotten."""
+    service = await find(request, app)
+    await app.database.delete(service)
+    await _forget(app, ServiceSender, {"service_sid": service.sid})
+    await _forget(app, StickySender, {"sid__prefix": service.sid + ":"})
+    return respond.no_content()
+
+
+async def _forget(app: Services, kind: type[ServiceSender] | type[StickySender], where: dict[str, Any]) -> None:
+    while found := await app.database.find(kind, where, limit=DELETE_PAGE):
+        await app.database.delete(*found)
+
+
+async def usecases(request: Request, app: Services) -> Response:
+    """GET Services/Usecases."""
+    items = [
+        {"usecase": name, "description": description, "purpose": purpose}
+        for name, (description, purpose) in USECASES.items()
+    ]
+    return respond.json({"usecases": items})
+
+
+ROUTES = (
+    Route("messaging", "POST", "/v1/Services", create),
+    Route("messaging", "GET", "/v1/Services", list_),
+    Route("messaging", "GET", "/v1/Services/Usecases", usecases),
+    Route("messaging", "GET", "/v1/Services/{Sid}", fetch),
+    Route("messaging", "POST", "/v1/Services/{Sid}", update),
+    Route("messaging", "DELETE", "/v1/Services/{Sid}", delete),
+)
