@@ -188,6 +188,7 @@ def rss_mb(pid: int | None) -> int:
 
 async def main(options: argparse.Namespace) -> None:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="trunkline-archive-"))
+    folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     generator = Generator(options.documents + 1_000_000, options.accounts, rng)
     recent = SqliteRecent(folder / "archive.db")
