@@ -138,8 +138,8 @@ class Messaging(Section, frozen=True, kw_only=True):
     """What one sender may have waiting, in seconds of its own rate; beyond it a message fails with 21611 or 30001."""
     validity_s: Seconds = 10 * HOUR_S
     """Default and largest ValidityPeriod, seconds (Twilio: 36,000); an expired message fails, unsent."""
-    max_segments: Count = 10
-    """Most segments of one message."""
+    max_segments: Count = 24
+    """Most segments of one message; 24 hold 1600 characters of UCS-2."""
     receipt_window_s: Seconds = 3 * DAY_S
     """After this long without a receipt a message lands as `sent`; a later receipt appends a revision."""
     in_doubt: Literal["prefer-duplicate", "prefer-loss"] = "prefer-duplicate"
