@@ -17,7 +17,7 @@ from trunkline.messaging.connectors.incoming import Answer, Door, Record
 from trunkline.messaging.connectors.table import Context, Timer, Timers
 from trunkline.settings import Http, Twilio
 from trunkline.webhooks.connection import Exchange, Response, Timeouts
-from trunkline.webhooks.failures import ConnectionFailed, Failure, InvalidUrl
+from trunkline.webhooks.failures import ConnectionFailed, Failure, InvalidUrl, ProtocolError, ReadTimeout
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client, Origin, build_request
 from trunkline.webhooks.target import Target, target
@@ -34,6 +34,7 @@ ABOUT_THE_MESSAGE: Final = frozenset(
 )
 """Errors that every carrier would repeat; after any other refusal another route may still take the message."""
 _NEVER: Final = -1.0
+"""`Exchange.connected` of a request that no connection has taken."""
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class _Client(Client):
 
     def restart(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
+        exchange.connected = exchange.started
         exchange.finish(ConnectionFailed("the kept-alive connection was closed before any response"), loop)
 
 
@@ -65,7 +67,9 @@ class HttpExchange(abc.ABC):
         self._timers = context.timers
         self._timeouts = Timeouts(min(CONNECT_TIMEOUT_S, settings.timeout_s), settings.timeout_s, settings.timeout_s)
         self._gate = Gate(settings.window, settings.mps, context.clock.monotonic())
-        self._client = _Client(max_per_host=settings.window + 1, max_total=settings.window + 1)
+        # One for each submit under way, one for each that is still closing: none ever waits for a connection.
+        most = 2 * settings.window + 1
+        self._client = _Client(max_per_host=most, max_total=most)
         self._guard = Guard(EVERYWHERE)
         self._door = Door(self.name, self.read, self.thanks)
         self._wake: Callable[[], None] = lambda: None
@@ -196,7 +200,7 @@ class HttpExchange(abc.ABC):
             if isinstance(result, Response):
                 self._answered(submission, result)
                 return
-            sent = exchange.connected != _NEVER
+            sent = exchange.connected != _NEVER or isinstance(result, ReadTimeout | ProtocolError)
             if not sent:
                 self._guard.demote(where.host, address)
             self._failed(submission, result, sent=sent)
