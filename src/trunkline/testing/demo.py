@@ -23,7 +23,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.testing.demo_server import HANDSET, NUMBER, DemoFailed, DemoPhone, DemoServer
+from trunkline.testing.demo_server import HANDSET, NUMBER, POLL_S, DemoFailed, DemoPhone, DemoServer
 
 if TYPE_CHECKING:
     from trunkline.testing.demo_app import DemoApp
@@ -114,12 +114,22 @@ class Demo:
         if fetched.status != "delivered" or fetched.body != OFFER:
             raise DemoFailed(f"the API says {fetched.status} of {sid}")
         table = Table("direction", "from", "to", "status", "body", title="client.messages.list()", title_justify="left")
-        listed = self._client.messages.list(limit=len(DIRECTIONS))
+        listed = self._landed()
         if sorted(one.direction for one in listed) != sorted(DIRECTIONS):
             raise DemoFailed(f"the list of messages shows {[one.direction for one in listed]}")
         for one in sorted(listed, key=lambda one: DIRECTIONS.index(one.direction)):
             table.add_row(one.direction, one.from_, one.to, one.status, Text(one.body))
         self.console.print(table)
+
+    def _landed(self) -> list[Any]:
+        """The conversation's messages as the API lists them, once all have ended."""
+        end = time.monotonic() + STEP_TIMEOUT_S
+        while time.monotonic() < end:
+            listed: list[Any] = self._client.messages.list(limit=len(DIRECTIONS))
+            if all(one.status in ("delivered", "received") for one in listed):
+                return listed
+            time.sleep(POLL_S)
+        raise DemoFailed(f"the messages are {[one.status for one in listed]} after {STEP_TIMEOUT_S:g} s")
 
     def serve(self) -> None:
         """Show how to go on, then show what happens until Ctrl-C."""
