@@ -81,6 +81,22 @@ async def test_a_late_revision_wins_wherever_the_older_one_lies(tmp_path: Path) 
             await archive.roll(force=True)
 
 
+async def test_a_late_first_landing_asks_for_no_compaction(tmp_path: Path) -> None:
+    documents = messages(30)
+    async with archive_at(tmp_path) as archive:
+        await archive.land(documents[10:])
+        await archive.roll(force=True)
+        await archive.land(documents[:10])
+        await archive.land([message(NOW - 3_600_000 + 2000, 20, rev=2), message(NOW - 3_600_000 + 2100, 21, rev=2)])
+        await archive.revise(message(NOW - 3_600_000, 0, rev=2, body=""))
+        assert (await archive.pending_floors())[0] == 12
+        await archive.roll(force=True)
+        assert (await archive.pending_floors())[0] == 3, "two revised after their roll-up, one redacted"
+        counts = await archive.compact()
+        assert (counts["floors"], counts["rows"]) == (3, 2)
+        assert len(await archive.page(ALICE, "message", limit=99, filters={})) == 30
+
+
 async def test_a_lower_revision_never_comes_back(tmp_path: Path) -> None:
     async with archive_at(tmp_path) as archive:
         await archive.land([message(NOW, 1, rev=5)])

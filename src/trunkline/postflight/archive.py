@@ -179,7 +179,14 @@ class SegmentedArchive:
             if late >= self.limits.least_rows or (force and late):
                 upto = max((segment.max_key for segment in await self._recent.segments()), default="")
                 total += await self._roll_range("", upto, late=True)
+            if total or force:
+                await self._drop_needless_floors()
         return total
+
+    async def _drop_needless_floors(self) -> None:
+        needless = await self.roll_worker.call("needless_floors")
+        for start in range(0, len(needless), DRAIN_BATCH):
+            await self._recent.drop_floors(needless[start : start + DRAIN_BATCH])
 
     def _is_due(self, rows: int, oldest: str, now_ms: int) -> bool:
         if rows >= self.limits.recent_rows:

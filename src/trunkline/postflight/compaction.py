@@ -19,6 +19,7 @@ from trunkline.postflight.segments import (
     UNFINISHED,
     Keep,
     entry_of,
+    find_keys,
     merged,
     needs_rewrite,
     sync_folder,
@@ -96,6 +97,24 @@ def merge(folder: Path, reader: RecentReader, segments: Collection[Segment], *, 
     paths = [folder / segment.path for segment in segments]
     late = any(segment.late for segment in segments)
     return write_segment(folder, _name(), merged(paths, keep), late=late, now_ms=now_ms)
+
+
+def needless_floors(folder: Path, reader: RecentReader) -> list[tuple[str, str, int]]:
+    """The floors (account, key, rev) raised by late landings of which no segment holds an older revision.
+
+    A document that lands after its contemporaries raises a floor because it *may* have landed before; mostly it has
+    not. Without this, every late landing would ask for a compaction.
+    """
+    floors = {(floor.account, floor.key): floor.rev for floor in reader.all_floors() if not floor.private}
+    needless = dict(floors)
+    for segment in reader.segments():
+        keys = {key for _, key in floors if segment.min_key <= key <= segment.max_key}
+        if not keys:
+            continue
+        for account, key, rev in find_keys(folder / segment.path, keys):
+            if rev < floors.get((account, key), 0):
+                needless.pop((account, key), None)
+    return [(account, key, rev) for (account, key), rev in needless.items()]
 
 
 def sweep(folder: Path, reader: RecentReader) -> int:

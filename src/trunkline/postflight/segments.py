@@ -13,7 +13,7 @@ always whole. Only the worker process imports this module (pyarrow costs some 60
 
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import phonenumbers
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trunkline.storage.manifest import Row, Segment, account_digest
@@ -29,6 +30,8 @@ from trunkline.storage.manifest import Row, Segment, account_digest
 ROW_GROUP = 2048
 """Rows of a row group."""
 ZSTD_LEVEL = 1
+SCAN_ROWS = 64 * 1024
+"""Rows whose identities are decoded at once."""
 SUFFIX = ".parquet"
 UNFINISHED = ".part"
 BOUNDS = b"trunkline.bounds"
@@ -298,6 +301,15 @@ def read_identities(path: Path) -> Iterator[list[tuple[str, str, int]]]:
         for group in range(parquet.num_row_groups):
             table = parquet.read_row_group(group, columns=["account", "key", "rev"], use_threads=False)
             yield list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def find_keys(path: Path, keys: Collection[str]) -> Iterator[tuple[str, str, int]]:
+    """(account, key, rev) of the rows with one of these keys."""
+    wanted = pa.array(list(keys), pa.string())
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches(SCAN_ROWS, columns=["account", "key", "rev"], use_threads=False):
+            found = batch.filter(pc.is_in(batch.column("key"), value_set=wanted))
+            yield from zip(*(column.to_pylist() for column in found.columns), strict=True)
 
 
 def merged(paths: Iterable[Path], keep: Keep) -> Iterator[Entry]:

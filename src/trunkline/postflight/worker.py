@@ -148,6 +148,7 @@ def _roll_operations(worker: Worker) -> Operations:
         "identities": lambda path: [row for group in read_identities(folder / path) for row in group],
         "rewrite": rewrite,
         "merge": merge,
+        "needless_floors": lambda: compaction.needless_floors(folder, worker.reader),
         "sweep": lambda: compaction.sweep(folder, worker.reader),
     }
 

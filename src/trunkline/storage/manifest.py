@@ -60,6 +60,8 @@ class Floor(msgspec.Struct, kw_only=True, frozen=True):
     rev: int
     at_ms: int
     """When it was raised, Unix ms."""
+    private: bool = False
+    """Raised by a deletion or a redaction; else by a late landing, which may have no older copy anywhere."""
     done_ms: int = 0
     """When compaction removed the bytes that it hides; 0: not yet."""
 
@@ -189,6 +191,9 @@ class Recent(Protocol):
 
     def all_floors(self) -> Awaitable[list[Floor]]:
         """Every floor that still hides bytes."""
+
+    def drop_floors(self, floors: Sequence[tuple[str, str, int]]) -> Awaitable[None]:
+        """Drop floors (account, key, rev) that hide nothing; those that were raised meanwhile stay."""
 
     def pending_floors(self) -> Awaitable[tuple[int, int]]:
         """(how many floors still hide bytes, the oldest's time in Unix ms or 0)."""

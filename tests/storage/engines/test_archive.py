@@ -93,6 +93,22 @@ async def test_landings_at_or_below_the_watermark_raise_floors(recent: SqliteRec
     assert [(floor.key, floor.rev) for floor in await recent.all_floors()] == [(key(2), 7), (key(61), 8)]
 
 
+async def test_dropping_a_floor_spares_what_was_raised_meanwhile(recent: SqliteRecent) -> None:
+    await recent.raise_watermark(key(50))
+    await recent.land([document(1, 2), document(2, 2)])
+    await recent.land([document(2, 3)])
+    await recent.drop_floors([(ACCOUNT, key(1), 2), (ACCOUNT, key(2), 2)])
+    assert [(floor.key, floor.rev) for floor in await recent.all_floors()] == [(key(2), 3)]
+
+
+async def test_a_late_landing_neither_rejuvenates_nor_declassifies_a_redaction(recent: SqliteRecent) -> None:
+    await recent.raise_watermark(key(50))
+    await recent.revise(document(1, 2), 77)
+    await recent.land([document(1, 3)])
+    (floor,) = await recent.all_floors()
+    assert (floor.rev, floor.at_ms, floor.private) == (3, 77, True)
+
+
 async def test_draining_leaves_what_was_revised_meanwhile(recent: SqliteRecent) -> None:
     await recent.land([document(1), document(2)])
     await recent.land([document(2, 2)])

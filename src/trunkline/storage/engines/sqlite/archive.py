@@ -29,7 +29,7 @@ create table if not exists segments (
   accounts blob not null, created_ms integer not null, draining integer not null);
 create table if not exists floors (
   account text not null, key text not null, rev integer not null, at_ms integer not null,
-  done_ms integer not null default 0, primary key (account, key)) without rowid;
+  private integer not null, done_ms integer not null default 0, primary key (account, key)) without rowid;
 create table if not exists counters (name text primary key, value integer not null) without rowid;
 insert or ignore into counters (name, value) values ('generation', 0);
 """
@@ -41,8 +41,10 @@ on conflict (account, key) do update set rev = excluded.rev, body = excluded.bod
   prefix = excluded.prefix where excluded.rev > documents.rev
 """
 RAISE_FLOOR = """
-insert into floors (account, key, rev, at_ms) values (?, ?, ?, ?)
-on conflict (account, key) do update set rev = excluded.rev, at_ms = excluded.at_ms, done_ms = 0
+insert into floors (account, key, rev, at_ms, private) values (?, ?, ?, ?, ?)
+on conflict (account, key) do update set rev = excluded.rev, done_ms = 0,
+  at_ms = case when floors.done_ms = 0 then min(floors.at_ms, excluded.at_ms) else excluded.at_ms end,
+  private = max(floors.private, excluded.private)
 where excluded.rev > floors.rev
 """
 GET = "select prefix, kind, rev, body from documents where account = ? and key = ?"
@@ -140,8 +142,8 @@ class SqliteReader:
         return found
 
     def all_floors(self) -> list[Floor]:
-        rows = self._connection.execute("select account, key, rev, at_ms, done_ms from floors where done_ms = 0")
-        return [Floor(account=a, key=k, rev=r, at_ms=at, done_ms=d) for a, k, r, at, d in rows]
+        rows = self._connection.execute("select account, key, rev, at_ms, private from floors where done_ms = 0")
+        return [Floor(account=a, key=k, rev=r, at_ms=at, private=bool(p)) for a, k, r, at, p in rows]
 
     def cut(self, rows: int, below: str) -> str:
         sql = """select max(key) from (select key from documents where key > ? and key < ? order by key limit ?)"""
@@ -237,7 +239,7 @@ class SqliteRecent:
             late = [row for row in rows if row[1] <= watermark]
             if late:
                 at_ms = _now_ms(cursor)
-                cursor.executemany(RAISE_FLOOR, [(row[0], row[1], row[4], at_ms) for row in late])
+                cursor.executemany(RAISE_FLOOR, [(row[0], row[1], row[4], at_ms, False) for row in late])
 
         await self._writer.submit(write)
 
@@ -247,14 +249,14 @@ class SqliteRecent:
 
         def write(cursor: apsw.Cursor) -> None:
             cursor.execute(UPSERT, row)
-            cursor.execute(RAISE_FLOOR, (d.account, d.sid[2:], d.rev, now_ms))
+            cursor.execute(RAISE_FLOOR, (d.account, d.sid[2:], d.rev, now_ms, True))
 
         await self._writer.submit(write)
 
     async def delete(self, account: str, sid: str, now_ms: int) -> None:
         def write(cursor: apsw.Cursor) -> None:
             cursor.execute(REMOVE, (account, sid[2:]))
-            cursor.execute(RAISE_FLOOR, (account, sid[2:], TOMBSTONE, now_ms))
+            cursor.execute(RAISE_FLOOR, (account, sid[2:], TOMBSTONE, now_ms, True))
 
         await self._writer.submit(write)
 
@@ -281,6 +283,9 @@ class SqliteRecent:
     async def all_floors(self) -> list[Floor]:
         found: list[Floor] = await self._read(lambda reader: reader.all_floors())
         return found
+
+    async def drop_floors(self, floors: Sequence[tuple[str, str, int]]) -> None:
+        await self._writer.submit(lambda cursor: cursor.executemany(DROP_FLOOR, [(*f, TOMBSTONE) for f in floors]))
 
     async def pending_floors(self) -> tuple[int, int]:
         sql = "select count(*), coalesce(min(at_ms), 0) from floors where done_ms = 0"
