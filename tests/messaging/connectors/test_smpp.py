@@ -251,7 +251,7 @@ async def test_tls_checks_the_certificate(smsc, tmp_path):
     "settings", [{"statuses": {"x": "final"}}, {"errors": {"0": 30003}}, {"tls": True, "tls_ca": "/nonexistent"}]
 )
 def test_settings_that_cannot_work_are_refused(settings):
-    with pytest.raises(ValueError, match="status|tls_ca"):
+    with pytest.raises(ValueError, match=r"status|tls_ca"):
         make(Smpp(name="c", host="h", system_id="s", **settings), Context())
 
 
