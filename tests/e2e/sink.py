@@ -24,11 +24,13 @@ class Hook(NamedTuple):
 
 
 class Sink:
-    """See the module. `answers` maps a path to the TwiML it returns; other paths answer 204."""
+    """See the module. `answers` maps a path to the TwiML it returns, `files` to content type and content; other paths
+    answer 204."""
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
         self.answers: dict[str, str] = {}
+        self.files: dict[str, tuple[str, bytes]] = {}
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -63,6 +65,9 @@ class Sink:
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.hooks.append(Hook(request.path, form, dict(request.headers), f"{self.url}{request.path_qs}"))
         self._changed.set()
+        if request.path in self.files:
+            content_type, content = self.files[request.path]
+            return web.Response(body=content, content_type=content_type)
         document = self.answers.get(request.path)
         if document is None:
             return web.Response(status=204)
