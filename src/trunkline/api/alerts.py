@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from trunkline.api import dates, paging, respond, stored
+from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
-from trunkline.model.errors import ApiError, more_info
+from trunkline.model.errors import more_info
 from trunkline.model.numbers import Alert
-from trunkline.model.sid import NOTIFICATION, is_sid
+from trunkline.model.sid import NOTIFICATION
 
 LEVELS = ("error", "warning", "notice", "debug")
 
@@ -61,17 +61,14 @@ async def list_(request: Request, app: Services) -> Response:
     if end is not None:
         whole_day = dates.parse_date(request.str("EndDate", default="").strip()) is not None
         where["created_ms__lt"] = end + (dates.DAY_MS if whole_day else dates.SECOND_MS)
-    shown, next_token, previous = await stored.page(app.database, Alert, where, asked)
+    shown, next_token, previous = await records.page(app.database, Alert, where, asked, NOTIFICATION)
     items = [render(request, alert) for alert in shown]
     return paging.render(request, asked, paging.Page("alerts", "Alert", items, next_token, previous))
 
 
 async def fetch(request: Request, app: Services) -> Response:
     """GET Alerts/{Sid}."""
-    sid = request.params["Sid"]
-    alert = await app.database.get(Alert, sid) if is_sid(sid, NOTIFICATION) else None
-    if alert is None or alert.account_sid != request.account_sid:
-        raise ApiError.not_found(request.path)
+    alert = await records.find(request, app.database, Alert, NOTIFICATION)
     return respond.json(render_whole(request, alert))
 
 

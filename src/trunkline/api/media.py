@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from trunkline.api import dates, media_content, messages, paging, respond, stored
+from trunkline.api import dates, media_content, messages, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
@@ -16,7 +16,7 @@ from trunkline.messaging.reader import StoredMessage
 from trunkline.model.errors import ApiError
 from trunkline.model.message import TERMINAL, Status
 from trunkline.model.numbers import Media
-from trunkline.model.sid import MEDIA, is_sid
+from trunkline.model.sid import MEDIA
 from trunkline.storage.archive import Document
 
 _METADATA = (".json", ".xml")
@@ -38,9 +38,8 @@ def render(media: Media) -> dict[str, Any]:
 async def _find(request: Request, app: Services) -> tuple[StoredMessage, Media]:
     """The message and the file that the path names; raises 20404."""
     message = await messages.find(request, app)
-    sid = request.params["Sid"]
-    media = await app.database.get(Media, sid) if is_sid(sid, MEDIA) else None
-    if media is None or media.message_sid != message.sid:
+    media = await records.find(request, app.database, Media, MEDIA)
+    if media.message_sid != message.sid:
         raise ApiError.not_found(request.path)
     return message, media
 
@@ -55,7 +54,7 @@ async def list_(request: Request, app: Services) -> Response:
         where["created_ms__ge"] = since
     if until is not None:
         where["created_ms__lt"] = until
-    shown, next_token, previous = await stored.page(app.database, Media, where, asked, newest_first=False)
+    shown, next_token, previous = await records.page(app.database, Media, where, asked, MEDIA)
     items = [render(media) for media in shown]
     return paging.render(request, asked, paging.Page("media_list", "Media", items, next_token, previous))
 

@@ -6,14 +6,14 @@ Source: spec `messaging.v1.service`, `messaging.v1.usecase`.
 
 from typing import Any
 
-from trunkline.api import dates, paging, respond, stored
+from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
 from trunkline.model.errors import ApiError
 from trunkline.model.numbers import MessagingService, ServiceSender, StickySender
-from trunkline.model.sid import MESSAGING_SERVICE, is_sid, new_sid
+from trunkline.model.sid import MESSAGING_SERVICE, new_sid
 
 MAX_NAME_CHARS = 64
 MAX_VALIDITY_S = 36_000
@@ -37,21 +37,17 @@ USECASES = {
 }
 """Use case -> description, purpose."""
 
-_URLS = {
-    "inbound_request_url": "InboundRequestUrl",
-    "fallback_url": "FallbackUrl",
-    "status_callback": "StatusCallback",
-}
-_METHODS = {"inbound_method": "InboundMethod", "fallback_method": "FallbackMethod"}
-_FLAGS = {
-    "sticky_sender": "StickySender",
-    "mms_converter": "MmsConverter",
-    "smart_encoding": "SmartEncoding",
-    "fallback_to_long_code": "FallbackToLongCode",
-    "area_code_geomatch": "AreaCodeGeomatch",
-    "synchronous_validation": "SynchronousValidation",
-    "use_inbound_webhook_on_number": "UseInboundWebhookOnNumber",
-}
+_URLS = ("InboundRequestUrl", "FallbackUrl", "StatusCallback")
+_METHODS = ("InboundMethod", "FallbackMethod")
+_FLAGS = (
+    "StickySender",
+    "MmsConverter",
+    "SmartEncoding",
+    "FallbackToLongCode",
+    "AreaCodeGeomatch",
+    "SynchronousValidation",
+    "UseInboundWebhookOnNumber",
+)
 _SCANS = ("inherit", "enable", "disable")
 _LINKS = {
     "phone_numbers": "PhoneNumbers",
@@ -102,28 +98,20 @@ def render(request: Request, service: MessagingService) -> dict[str, Any]:
 
 def _changes(request: Request) -> dict[str, Any]:
     """The fields that the request sets."""
-    found: dict[str, Any] = {}
-    if request.has("FriendlyName"):
-        found["friendly_name"] = request.required("FriendlyName", MAX_NAME_CHARS)
-    for field, name in _URLS.items():
-        found[field] = request.url(name)
-    for field, name in _METHODS.items():
-        found[field] = request.method_of(name)
-    for field, name in _FLAGS.items():
-        found[field] = request.bool(name)
-    found["scan_message_content"] = request.enum("ScanMessageContent", _SCANS)
-    found["usecase"] = request.enum("Usecase", USECASES, code=21713)
-    found["validity_period"] = request.int("ValidityPeriod", 1, MAX_VALIDITY_S)
-    return {field: value for field, value in found.items() if value is not None}
+    rest: dict[str, Any] = {
+        "friendly_name": request.required("FriendlyName", MAX_NAME_CHARS) if request.has("FriendlyName") else None,
+        "scan_message_content": request.enum("ScanMessageContent", _SCANS),
+        "usecase": request.enum("Usecase", USECASES, code=21713),
+        "validity_period": request.int("ValidityPeriod", 1, MAX_VALIDITY_S),
+    }
+    found = records.webhooks(request, _URLS, _METHODS, _FLAGS)
+    return found | {field: value for field, value in rest.items() if value is not None}
 
 
 async def find(request: Request, app: Services) -> MessagingService:
     """The service that the path names; raises 20404."""
-    sid = request.params.get("ServiceSid") or request.params["Sid"]
-    service = await app.database.get(MessagingService, sid) if is_sid(sid, MESSAGING_SERVICE) else None
-    if service is None or service.account_sid != request.account_sid:
-        raise ApiError.not_found(request.path)
-    return service
+    name = "ServiceSid" if "ServiceSid" in request.params else "Sid"
+    return await records.find(request, app.database, MessagingService, MESSAGING_SERVICE, name)
 
 
 async def create(request: Request, app: Services) -> Response:
@@ -144,9 +132,8 @@ async def create(request: Request, app: Services) -> Response:
 async def list_(request: Request, app: Services) -> Response:
     """GET Services, newest first."""
     asked = paging.read(request)
-    shown, next_token, previous = await stored.page(
-        app.database, MessagingService, {"account_sid": request.account_sid}, asked
-    )
+    where = {"account_sid": request.account_sid}
+    shown, next_token, previous = await records.page(app.database, MessagingService, where, asked, MESSAGING_SERVICE)
     items = [render(request, service) for service in shown]
     return paging.render(request, asked, paging.Page("services", "Service", items, next_token, previous))
 
@@ -160,12 +147,7 @@ async def update(request: Request, app: Services) -> Response:
     """POST Services/{Sid}."""
     found = await find(request, app)
     changes = _changes(request)
-
-    def apply(service: MessagingService) -> None:
-        for field, value in changes.items():
-            setattr(service, field, value)
-
-    service = await stored.change(app.database, MessagingService, found.sid, apply, request.path)
+    service = await records.change(request, app.database, found, lambda service: records.assign(service, changes))
     return respond.json(render(request, service))
 
 
@@ -192,10 +174,16 @@ async def usecases(request: Request, app: Services) -> Response:
     return respond.json({"usecases": items})
 
 
+async def preregistered(request: Request, app: Services) -> Response:
+    """POST Services/PreregisteredUsa2p: Twilio's only; named here lest it be taken for a service's SID."""
+    raise ApiError(501, None, f"{request.path} exists at Twilio, but this server does not offer it")
+
+
 ROUTES = (
     Route("messaging", "POST", "/v1/Services", create),
     Route("messaging", "GET", "/v1/Services", list_),
     Route("messaging", "GET", "/v1/Services/Usecases", usecases),
+    Route("messaging", "POST", "/v1/Services/PreregisteredUsa2p", preregistered),
     Route("messaging", "GET", "/v1/Services/{Sid}", fetch),
     Route("messaging", "POST", "/v1/Services/{Sid}", update),
     Route("messaging", "DELETE", "/v1/Services/{Sid}", delete),

@@ -47,7 +47,8 @@ async def create(request: Request, app: Services) -> Response:
 
 async def list_(request: Request, app: Services) -> Response:
     """GET AlphaSenders."""
-    asked, shown, next_token, previous = await service_senders.page(request, app, {"kind": KIND, "iso_country": ""})
+    where = {"kind": KIND, "iso_country": ""}
+    asked, shown, next_token, previous = await service_senders.page(request, app, where, ALPHA_SENDER)
     items = [render(request, sender) for sender in shown]
     return paging.render(request, asked, paging.Page("alpha_senders", "AlphaSender", items, next_token, previous))
 

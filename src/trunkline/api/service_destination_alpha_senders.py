@@ -15,6 +15,7 @@ from trunkline.messaging.services import ALPHA as KIND
 from trunkline.messaging.services import NO_ALPHA_COUNTRIES
 from trunkline.model.errors import ApiError
 from trunkline.model.numbers import ServiceSender
+from trunkline.model.sid import ALPHA_SENDER
 
 _COUNTRY = re.compile(r"[A-Z]{2}")
 
@@ -45,7 +46,7 @@ async def list_(request: Request, app: Services) -> Response:
     """GET DestinationAlphaSenders, all of the service or those of one IsoCountryCode."""
     country = _country(request)
     where = {"kind": KIND, "iso_country": country} if country else {"kind": KIND}
-    asked, shown, next_token, previous = await service_senders.page(request, app, where)
+    asked, shown, next_token, previous = await service_senders.page(request, app, where, ALPHA_SENDER)
     items = [render(request, sender) for sender in shown]
     return paging.render(request, asked, paging.Page("alpha_senders", "AlphaSender", items, next_token, previous))
 

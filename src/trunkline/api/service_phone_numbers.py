@@ -55,7 +55,7 @@ async def create(request: Request, app: Services) -> Response:
 
 async def list_(request: Request, app: Services) -> Response:
     """GET PhoneNumbers."""
-    asked, shown, next_token, previous = await service_senders.page(request, app, {"kind": KIND})
+    asked, shown, next_token, previous = await service_senders.page(request, app, {"kind": KIND}, PHONE_NUMBER)
     items = [await render(request, app, sender) for sender in shown]
     return paging.render(request, asked, paging.Page("phone_numbers", "PhoneNumber", items, next_token, previous))
 

@@ -7,7 +7,7 @@ deleted service or a former owner left behind does not count.
 from collections.abc import Mapping
 from typing import Any
 
-from trunkline.api import dates, messaging_services, paging, respond, stored
+from trunkline.api import dates, messaging_services, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.services import Services
@@ -52,13 +52,13 @@ async def add(app: Services, sender: ServiceSender) -> ServiceSender:
 
 
 async def page(
-    request: Request, app: Services, where: Mapping[str, Any]
+    request: Request, app: Services, where: Mapping[str, Any], prefix: str
 ) -> tuple[paging.PageRequest, list[ServiceSender], str | None, str | None]:
-    """A page of the path's service's senders."""
+    """A page of the path's service's senders; `prefix` is that of their SIDs."""
     service = await messaging_services.find(request, app)
     asked = paging.read(request)
     conditions = {"service_sid": service.sid, **where}
-    found = await stored.page(app.database, ServiceSender, conditions, asked, newest_first=False)
+    found = await records.page(app.database, ServiceSender, conditions, asked, prefix)
     return asked, *found
 
 

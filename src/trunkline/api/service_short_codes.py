@@ -42,7 +42,7 @@ async def create(request: Request, app: Services) -> Response:
 
 async def list_(request: Request, app: Services) -> Response:
     """GET ShortCodes."""
-    asked, shown, next_token, previous = await service_senders.page(request, app, {"kind": KIND})
+    asked, shown, next_token, previous = await service_senders.page(request, app, {"kind": KIND}, SHORT_CODE)
     items = [render(request, sender) for sender in shown]
     return paging.render(request, asked, paging.Page("short_codes", "ShortCode", items, next_token, previous))
 
