@@ -4,6 +4,8 @@ from trunkline.api import (
     accounts,
     alerts,
     applications,
+    available_phone_numbers,
+    balance,
     incoming_phone_numbers,
     keys,
     lookups_v1,
@@ -19,6 +21,7 @@ from trunkline.api import (
     service_short_codes,
     short_codes,
     signing_keys,
+    usage_records,
 )
 from trunkline.api.route import Route
 
@@ -26,6 +29,8 @@ RESOURCES: dict[str, tuple[Route, ...]] = {
     "accounts": accounts.ROUTES,
     "alerts": alerts.ROUTES,
     "applications": applications.ROUTES,
+    "available_phone_numbers": available_phone_numbers.ROUTES,
+    "balance": balance.ROUTES,
     "incoming_phone_numbers": incoming_phone_numbers.ROUTES,
     "keys": keys.ROUTES,
     "lookups_v1": lookups_v1.ROUTES,
@@ -41,6 +46,7 @@ RESOURCES: dict[str, tuple[Route, ...]] = {
     "service_short_codes": service_short_codes.ROUTES,
     "short_codes": short_codes.ROUTES,
     "signing_keys": signing_keys.ROUTES,
+    "usage_records": usage_records.ROUTES,
 }
 """Module name -> its `ROUTES`. To add a resource: one file, one line here, one test."""
 
