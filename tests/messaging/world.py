@@ -60,6 +60,7 @@ class Carrier:
         )
         """What a submit gets; None: nothing until the test calls `settle`."""
         self.down = False
+        self.wake = lambda: None
 
     def capacity(self):
         return 0 if self.down else self.window - len(self.open)
@@ -71,9 +72,11 @@ class Carrier:
             self.open[submission.message.sid] = submission
         else:
             submission.done(outcome)
+            self.wake()
 
     def settle(self, sid, outcome):
         self.open.pop(sid).done(outcome)
+        self.wake()
 
 
 class MemoryArchive:
@@ -129,6 +132,8 @@ class World:
             allow=self.outbound.allow,
             outcome=self.outbound.settled,
         )
+        for name, carrier in self.carriers.items():
+            carrier.wake = lambda name=name: self.dispatcher.wake(name)
         self.blobs = FolderBlobs(self.folder / "media")
         self.files = MediaFiles(
             self.blobs, self.database, self.directory, self.alerts, clock, settings, self.client, self.guard,

@@ -88,8 +88,18 @@ class Dispatcher:
     def push_stored(self, name: str, due_in_s: float) -> None:
         """A message went (back) into a lane of the queue and comes due in so many seconds."""
         lane = self._lane(name)
+        now = self._loop.time()
+        at = now + max(0.0, due_in_s) + 0.001
+        if not now < lane.wake_at <= at:
+            lane.wake_at = at
+            self._loop.call_at(at, self._wake_lane, name)
+
+    def _wake_lane(self, name: str) -> None:
+        """Look into the queue for a lane's messages, once more if that is being done just now."""
+        lane = self._lane(name)
         lane.stored = True
-        self._loop.call_later(max(0.0, due_in_s) + 0.001, self._offer, lane)
+        lane.missed = lane.missed or lane.loading
+        self._offer(lane)
 
     def wake(self, connector: str) -> None:
         """The connector may take more than before."""
@@ -155,14 +165,16 @@ class Dispatcher:
         due = [flight for flight in flights if flight.due_ms <= now_ms]
         if len(due) < len(flights):
             self.push_stored(lane.name, (flights[len(due)].due_ms - now_ms) / 1000)
-        return [self._inflight.adopt(f) for f in due if f.id not in lane.held], len(flights) >= limit
+        return [self._inflight.adopt(f) for f in due if f.id not in lane.held], len(due) >= limit
 
     def _read_done(self, lane: Lane, task: "asyncio.Task[tuple[list[Live], bool]]") -> None:
-        if task.cancelled() or self._stopped:
+        if task.cancelled():
             return
         if task.exception() is not None:
             lane.loading = False
-            self._loop.call_later(LOAD_RETRY_S, self._offer, lane)
+            self._loop.call_later(LOAD_RETRY_S, self._wake_lane, lane.name)
+            return
+        if self._stopped:
             return
         lives, more = task.result()
         lane.loaded([live for live in lives if live.lane == lane.name], more)
@@ -210,7 +222,7 @@ class Dispatcher:
                 self._submit(out.connector, live)
         if failed:
             for lane, _ in batch:
-                self._loop.call_later(LOAD_RETRY_S, self._offer, lane)
+                self._loop.call_later(LOAD_RETRY_S, self._wake_lane, lane.name)
         if len(batch) == MAX_CLAIM:
             self.wake(out.connector.name)
 

@@ -1,0 +1,285 @@
+"""From a lane to a carrier: order, intent before effect, windows, rates, fairness, recovery."""
+
+import asyncio
+import random
+
+import pytest
+
+from trunkline.messaging.connectors.base import Submitted, Unavailable
+from trunkline.messaging.lanes import HEAD, lane_name
+from trunkline.model.message import Status
+from trunkline.settings import Messaging, Route, Settings
+from trunkline.storage.engines.sqlite.writer import WriterFull
+
+from .world import AC, OURS, THEM, Carrier, eventually
+
+OTHER = "AC" + "b" * 32
+FAST = 100_000.0
+
+
+@pytest.fixture
+async def fast(make_world):
+    """A world whose number may send as fast as it can."""
+    return await make_world(messages_per_second=FAST)
+
+
+async def test_messages_of_a_lane_leave_in_order(fast):
+    carrier = fast.carriers["carrier"]
+    messages = [await fast.send(str(n)) for n in range(30)]
+    await eventually(lambda: len(carrier.taken) == 30)
+    assert [m.sid for m in carrier.taken] == [m.sid for m in messages]
+
+
+async def test_intent_is_stored_before_the_submit(fast):
+    seen = []
+
+    def answer(submission):
+        flight = fast.queue.by_id(fast.inflight.cached(submission.message.sid).id)
+        seen.append((flight.status, flight.lane))
+        return Submitted(["1"])
+
+    fast.carriers["carrier"].answer = answer
+    await fast.until(await fast.send(), "sent")
+    assert seen == [("sending", "")]
+
+
+async def test_window_is_kept(fast):
+    carrier = fast.carriers["carrier"]
+    carrier.window = 3
+    carrier.answer = lambda submission: None
+    for n in range(10):
+        await fast.send(str(n))
+    await eventually(lambda: len(carrier.taken) == 3)
+    flights = await fast.queue.in_state("message", "sending", 0, 100)
+    assert len(flights) == 3
+    for body in range(10):
+        await eventually(lambda: carrier.open)
+        carrier.settle(next(iter(carrier.open)), Submitted([f"x{body}"]))
+        assert len(carrier.open) <= 3
+    await eventually(lambda: len(carrier.taken) == 10)
+    assert [m.body for m in carrier.taken] == [str(n) for n in range(10)]
+
+
+async def test_more_messages_than_memory_holds_leave_in_order(fast):
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    messages = [await fast.send(str(n)) for n in range(5 * HEAD)]
+    lane = fast.dispatcher._lanes[lane_name("carrier", AC, OURS)]
+    assert len(lane.head) <= HEAD
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await eventually(lambda: len(carrier.taken) == len(messages))
+    assert [m.sid for m in carrier.taken] == [m.sid for m in messages]
+
+
+async def test_messages_come_while_a_backlog_is_read(fast):
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    messages = [await fast.send(str(n)) for n in range(HEAD + 10)]
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    for n in range(100):
+        messages.append(await fast.send(f"more {n}"))
+        if n % 7 == 0:
+            await asyncio.sleep(random.random() / 500)
+    await eventually(lambda: len(carrier.taken) == len(messages))
+    assert {m.sid for m in carrier.taken} == {m.sid for m in messages}
+
+
+async def test_rate_of_the_sender_is_kept(make_world):
+    world = await make_world(messages_per_second=50.0)
+    loop = asyncio.get_running_loop()
+    times = []
+    carrier = world.carriers["carrier"]
+
+    def answer(submission):
+        times.append(loop.time())
+        return Submitted([str(len(times))])
+
+    carrier.answer = answer
+    for n in range(20):
+        await world.send(str(n))
+    await eventually(lambda: len(times) == 20)
+    assert times[-1] - times[0] >= 0.30  # 19 at 50/s take 0.38 s, less the burst
+
+
+async def test_segments_count_against_the_rate(make_world):
+    world = await make_world(messages_per_second=20.0)
+    loop = asyncio.get_running_loop()
+    times = []
+    world.carriers["carrier"].answer = lambda s: times.append(loop.time()) or Submitted(["a", "b", "c"])
+    for _ in range(4):
+        await world.send("x" * 400)
+    await eventually(lambda: len(times) == 4)
+    assert times[-1] - times[0] >= 0.35  # three messages of three segments at 20/s take 0.45 s, less the burst
+
+
+async def test_slow_sender_delays_nobody(make_world):
+    world = await make_world(messages_per_second=0.5)
+    await world.give_number("+12025550102", messages_per_second=FAST)
+    carrier = world.carriers["carrier"]
+    for n in range(5):
+        await world.send(f"slow {n}")
+    quick = [await world.send(str(n), from_="+12025550102") for n in range(20)]
+    for message in quick:
+        await world.until(message, "sent")
+    assert len([m for m in carrier.taken if m.from_ == OURS]) < 5
+
+
+async def test_accounts_take_turns(make_world):
+    world = await make_world(messages_per_second=FAST)
+    await world.give_account(sid=OTHER, account_sid=OTHER)
+    await world.give_number("+12025550102", OTHER, messages_per_second=FAST)
+    carrier = world.carriers["carrier"]
+    carrier.window, carrier.answer = 2, lambda submission: None
+    for n in range(60):
+        await world.send(str(n))
+    late = [await world.send("late", from_="+12025550102", account_sid=OTHER) for _ in range(3)]
+    for _ in range(12):
+        await eventually(lambda: carrier.open)
+        carrier.settle(next(iter(carrier.open)), Submitted([str(len(carrier.taken))]))
+        await eventually(lambda: len(carrier.open) == 2)
+    assert {m.sid for m in late} <= {m.sid for m in carrier.taken}
+
+
+async def test_retry_comes_when_it_is_due_though_others_pass(make_world):
+    world = await make_world(Settings(messaging=Messaging(retry_first_s=0.2)), messages_per_second=FAST)
+    carrier = world.carriers["carrier"]
+    failed = []
+
+    def answer(submission):
+        if submission.message.body == "again" and not failed:
+            failed.append(submission)
+            return Unavailable("busy")
+        return Submitted([submission.message.sid])
+
+    carrier.answer = answer
+    message = await world.send("again")
+    await eventually(lambda: failed)
+    for n in range(20):  # each of these makes the lane look into the queue, where the retry is not due yet
+        await world.send(str(n))
+        await asyncio.sleep(0.005)
+    stored = await world.until(message, "sent")
+    assert [attempt.outcome for attempt in stored.tried] == ["unavailable", "submitted"]
+
+
+async def test_many_retries_of_different_times_all_come(make_world):
+    world = await make_world(
+        Settings(messaging=Messaging(retry_first_s=0.02, max_attempts=10)), messages_per_second=FAST
+    )
+    draw = random.Random(3)
+
+    def answer(submission):
+        return Unavailable("busy") if draw.random() < 0.4 else Submitted([submission.message.sid])
+
+    world.carriers["carrier"].answer = answer
+    messages = [await world.send(str(n)) for n in range(100)]
+    for message in messages:
+        await world.until(message, "sent")
+
+
+async def test_claim_that_could_not_be_stored_is_made_again(fast, monkeypatch):
+    monkeypatch.setattr("trunkline.messaging.dispatch.LOAD_RETRY_S", 0.01)
+    real, failures = fast.queue.claim, [WriterFull("full"), WriterFull("full")]
+
+    def claim(flights):
+        if not failures:
+            return real(flights)
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(failures.pop())
+        return failed
+
+    monkeypatch.setattr(fast.queue, "claim", claim)
+    message = await fast.send()
+    await fast.until(message, "sent")
+    assert len(fast.carriers["carrier"].taken) == 1
+
+
+async def test_read_that_failed_is_made_again(fast, monkeypatch):
+    monkeypatch.setattr("trunkline.messaging.dispatch.LOAD_RETRY_S", 0.01)
+    fast.carriers["carrier"].down = True
+    messages = [await fast.send(str(n)) for n in range(HEAD + 20)]
+    real, failures = fast.queue.waiting, [OSError("once"), OSError("twice")]
+
+    async def waiting(*args):
+        if failures:
+            raise failures.pop()
+        return await real(*args)
+
+    monkeypatch.setattr(fast.queue, "waiting", waiting)
+    fast.carriers["carrier"].down = False
+    fast.dispatcher.wake("carrier")
+    for message in messages:
+        await fast.until(message, "sent")
+
+
+async def test_canceled_message_is_not_submitted(fast):
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    message = await fast.send()
+    assert await fast.outbound.cancel(fast.inflight.cached(message.sid))
+    carrier.down = False
+    other = await fast.send("other")
+    await fast.until(other, "sent")
+    assert [m.sid for m in carrier.taken] == [other.sid]
+    assert await fast.status(message) == "canceled"
+
+
+async def test_restart_takes_up_what_waited_in_order(fast):
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    messages = [await fast.send(str(n)) for n in range(HEAD + 30)]
+    await fast.restart()
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await eventually(lambda: len(carrier.taken) == len(messages))
+    assert [m.sid for m in carrier.taken] == [m.sid for m in messages]
+
+
+async def test_restart_waits_for_what_is_not_due(make_world):
+    world = await make_world(Settings(messaging=Messaging(retry_first_s=0.3)), messages_per_second=FAST)
+    world.carriers["carrier"].answer = lambda submission: Unavailable("busy")
+    message = await world.send()
+    await eventually(lambda: world.carriers["carrier"].taken)
+    await world.until(message, "queued")
+    world.carriers["carrier"].answer = lambda submission: Submitted(["1"])
+    await world.restart()
+    await world.until(message, "sent")
+
+
+async def test_idle_lanes_are_forgotten(fast, monkeypatch):
+    monkeypatch.setattr("trunkline.messaging.dispatch.MAX_LANES", 20)
+    for n in range(60):
+        sender = f"SENDER{n}"
+        await fast.until(await fast.send(from_=sender), "sent")
+    assert len(fast.dispatcher._lanes) <= 20
+
+
+async def test_random_load_over_two_carriers_loses_and_doubles_nothing(make_world):
+    world = await make_world(
+        Settings(
+            messaging=Messaging(retry_first_s=0.01, retry_longest_s=0.05, max_attempts=1000),
+            routes=(Route(name="a", connector="one", weight=2), Route(name="b", connector="two")),
+        ),
+        {"one": Carrier("one", 7), "two": Carrier("two", 5)},
+        messages_per_second=FAST,
+    )
+    await world.give_number("+12025550102", messages_per_second=300.0)
+    draw = random.Random(11)
+    accepted = {}
+
+    def answer(submission):
+        if draw.random() < 0.3:
+            return Unavailable("busy", burns_attempt=draw.random() < 0.5, retry_after_s=draw.random() / 50)
+        accepted[submission.message.sid] = accepted.get(submission.message.sid, 0) + 1
+        return Submitted([f"{submission.message.sid}"])
+
+    for carrier in world.carriers.values():
+        carrier.answer = answer
+    messages = []
+    for n in range(300):
+        messages.append(await world.send(str(n), from_=draw.choice([OURS, "+12025550102"]), to=THEM))
+    for message in messages:
+        await world.until(message, Status.SENT)
+    assert accepted == {message.sid: 1 for message in messages}
+    assert world.outbound.waiting == {}
