@@ -19,8 +19,10 @@ from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
 from trunkline.storage.queue import Owed, Queue
 
-HEAD = 512
-"""Owed callbacks of one host kept in memory."""
+HEAD = 4096
+"""Owed callbacks of one host kept in memory (about 1.5 KB each)."""
+PAGE = 1024
+"""Owed callbacks read from the queue at once."""
 MAX_HELD = 20_000
 """Owed callbacks kept in memory, all hosts together."""
 MAX_HOSTS = 50_000
@@ -58,12 +60,18 @@ class Handler(Protocol):
 class _Host:
     """One delivery lane."""
 
-    __slots__ = ("active", "ended", "loading", "missed", "name", "ready", "stored")
+    __slots__ = ("active", "after", "ended", "held", "loading", "missed", "name", "ready", "rescan", "stored")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready: deque[Owed] = deque()
         self.active = 0
+        self.held: set[int] = set()
+        """Callbacks in memory: ready, waiting for a predecessor, or under way."""
+        self.after = 0
+        """Callbacks up to this id have been in memory; they are committed in the order of their ids."""
+        self.rescan = False
+        """Whether older ones may be owed all the same: retries that have come due, a restart."""
         self.stored = False
         """Whether the queue may hold callbacks of this host beyond those in memory."""
         self.loading = False
@@ -81,7 +89,8 @@ class Delivery:
         self._settings = settings
         self._handlers = handlers
         self._hosts: dict[str, _Host] = {}
-        self._held: set[int] = set()
+        self._held = 0
+        """Callbacks in memory, all hosts together."""
         self._chains: dict[str, deque[Owed]] = {}
         """Callbacks that wait for the first attempt of an earlier one, by the message's SID."""
         self._active = 0
@@ -112,10 +121,11 @@ class Delivery:
         """Callbacks were committed. Next: trunkline.webhooks.delivery.Delivery.settled"""
         for item in owed:
             host = self._host(item.host)
-            if host.stored or host.loading or len(host.ready) >= HEAD or len(self._held) >= MAX_HELD:
+            if host.stored or host.loading or len(host.held) >= HEAD or self._held >= MAX_HELD:
                 host.stored = True
                 host.missed = host.loading
             else:
+                host.after = item.id
                 self._hold(host, item)
         # A pump for each host at once would only find what the last one left.
         for name in {item.host for item in owed}:
@@ -135,7 +145,8 @@ class Delivery:
 
     def _hold(self, host: _Host, item: Owed) -> None:
         """Keep a callback in memory, behind its predecessor if that has not been tried yet."""
-        self._held.add(item.id)
+        host.held.add(item.id)
+        self._held += 1
         if not item.tries:
             chain = self._chains.get(item.sid)
             if chain is not None:
@@ -147,12 +158,12 @@ class Delivery:
     def _later(self, name: str, wait_s: float) -> None:
         """Look into the queue for a host's callbacks after so many seconds."""
         host = self._host(name)
-        host.stored = True
+        host.stored = host.rescan = True
         self._loop.call_later(max(0.0, wait_s) + 0.001, self._wake, name)
 
     def _wake(self, name: str) -> None:
         host = self._host(name)
-        host.stored = True
+        host.stored = host.rescan = True
         self._pump(host)
 
     def _pump(self, host: _Host) -> None:
@@ -163,16 +174,18 @@ class Delivery:
             self._begin(host, host.ready.popleft())
         if host.ready and host.active < settings.per_host and host.name not in self._starved:
             self._starved.append(host.name)
-        if host.stored and not host.loading and not self._stopped and len(host.ready) <= HEAD // 4:
+        if host.stored and not host.loading and not self._stopped and len(host.held) <= HEAD // 4:
             host.loading = True
             self._loop.create_task(self._load(host))
 
     async def _load(self, host: _Host) -> None:
         """Read more of a host's callbacks from the queue."""
-        # Those in memory may come first in the queue, so ask for that many more.
-        limit = HEAD + min(len(self._held), MAX_HELD)
+        # On a rescan those in memory come first, so ask for that many more.
+        limit = PAGE + len(host.held) if host.rescan else PAGE
+        after = 0 if host.rescan else host.after
+        host.rescan = False
         try:
-            found = await self._queue.owed(host.name, 0, limit, self._clock.now_ms())
+            found = await self._queue.owed(host.name, after, limit, self._clock.now_ms())
         except Exception:
             log.exception("owed callbacks could not be read; they are read again")
             host.loading = False
@@ -180,16 +193,16 @@ class Delivery:
             self._later(host.name, LOAD_RETRY_S)
             return
         host.loading = False
-        new = [item for item in found if item.id not in self._held and item.id not in host.ended]
-        host.ended.clear()
-        host.stored = len(new) > HEAD or len(found) >= limit or host.missed
+        more = len(found) >= limit
+        if found:
+            host.after = found[-1].id if more else max(host.after, found[-1].id)
+        host.stored = more or host.missed or host.rescan
         host.missed = False
-        for item in new[:HEAD]:
-            self._hold(host, item)
-        if new:
-            self._pump(host)
-        elif host.stored:
-            self._later(host.name, LOAD_RETRY_S)
+        for item in found:
+            if item.id not in host.held and item.id not in host.ended:
+                self._hold(host, item)
+        host.ended.clear()
+        self._pump(host)
 
     # -- attempts --------------------------------------------------------------------------------------------
 
@@ -214,7 +227,7 @@ class Delivery:
             self.failed += 1
             self._fail(item, result)
         settled = asyncio.ensure_future(self._queue.settle(item))
-        settled.add_done_callback(lambda future: self._settled(host, item, future))
+        settled.add_done_callback(lambda future: self.settled(host, item, future))
         if first:
             self._next_in_chain(item.sid)
 
@@ -244,11 +257,12 @@ class Delivery:
         host.ready.append(follower)
         self._pump(host)
 
-    def _settled(self, host: _Host, item: Owed, future: "asyncio.Future[Any]") -> None:
+    def settled(self, host: _Host, item: Owed, future: "asyncio.Future[Any]") -> None:
         """The outcome is recorded (or could not be: then it is read from the queue and made again)."""
         host.active -= 1
         self._active -= 1
-        self._held.discard(item.id)
+        host.held.discard(item.id)
+        self._held -= 1
         if host.loading:
             host.ended.add(item.id)
         if not self._active:
