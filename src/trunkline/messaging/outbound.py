@@ -335,6 +335,9 @@ class Outbound:
             self._price(message)
             window = self._receipt_window_ms(message.connector)
             self._inflight.advance(live, Status.SENT, land_ms=now + window, owed=self.owe_status(live, "sent"))
+        elif live.attempts >= self._settings.max_attempts:
+            message.carrier_error = outcome.reason
+            self._fail(live, UNKNOWN_ERROR)
         else:
             self._requeue(live, message.connector, 0.0)
 
