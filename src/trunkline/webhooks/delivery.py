@@ -60,7 +60,7 @@ class Handler(Protocol):
 class _Host:
     """One delivery lane."""
 
-    __slots__ = ("active", "after", "ended", "held", "loading", "missed", "name", "ready", "rescan", "stored")
+    __slots__ = ("active", "after", "closed", "ended", "held", "loading", "missed", "name", "ready", "rescan", "stored")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -78,6 +78,8 @@ class _Host:
         self.missed = False
         self.ended: set[int] = set()
         """Callbacks that ended while a read of the queue was under way: it may still show them."""
+        self.closed = False
+        """Whether nobody is there to deliver to: what is owed waits in the queue."""
 
 
 class Delivery:
@@ -121,7 +123,7 @@ class Delivery:
         """Callbacks were committed. Next: trunkline.webhooks.delivery.Delivery.settled"""
         for item in owed:
             host = self._host(item.host)
-            if host.stored or host.loading or len(host.held) >= HEAD or self._held >= MAX_HELD:
+            if host.closed or host.stored or host.loading or len(host.held) >= HEAD or self._held >= MAX_HELD:
                 host.stored = True
                 host.missed = host.loading
             else:
@@ -141,7 +143,17 @@ class Delivery:
                 for other in idle[: MAX_HOSTS // 10]:
                     del self._hosts[other]
             host = self._hosts[name] = _Host(name)
+            host.closed = self.starts_closed(name)
         return host
+
+    starts_closed: Callable[[str], bool] = staticmethod(lambda name: False)
+    """Whether a lane that has not been seen yet is closed."""
+
+    def set_lane(self, name: str, *, closed: bool) -> None:
+        """Close a lane to which nothing can be delivered, or open it again; a closed lane burns no attempts."""
+        self._host(name).closed = closed
+        if not closed:
+            self._wake(name)
 
     def _hold(self, host: _Host, item: Owed) -> None:
         """Keep a callback in memory, behind its predecessor if that has not been tried yet."""
@@ -167,6 +179,8 @@ class Delivery:
         self._pump(host)
 
     def _pump(self, host: _Host) -> None:
+        if host.closed:
+            return
         settings = self._settings
         while host.ready and host.active < settings.per_host and self._active < settings.in_flight:
             if self._stopped:
