@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.postflight.harness import ALICE, BOB, LIMITS, NOW, FakeClock, archive_at, message, messages, sid_at, sids
-from trunkline.postflight.archive import key_at, small_run
+from trunkline.postflight.archive import ArchiveLimits, key_at, small_run
 from trunkline.storage.archive import Document
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.manifest import ArchiveBusy, Segment
@@ -342,6 +342,23 @@ async def test_readers_miss_nothing_while_a_roll_up_runs(tmp_path: Path, monkeyp
             looks += 1
         assert await rolling == 300
         assert looks > 3
+
+
+async def test_a_big_segment_is_drained_and_compacted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More row groups than are looked at at once."""
+    monkeypatch.setattr("trunkline.postflight.archive.DRAIN_GROUPS", 1)
+    documents = messages(3 * 2048 + 5, step_ms=10)
+    limits = ArchiveLimits(settle_ms=0, segment_rows=100_000)
+    async with archive_at(tmp_path, limits=limits) as archive:
+        for start in range(0, len(documents), 500):
+            await archive.land(documents[start : start + 500])
+        assert await archive.roll(force=True) == len(documents)
+        assert await archive._recent.counts("g") == (0, 0, "")
+        for document in (documents[0], documents[2048], documents[-1]):
+            assert await archive.delete(ALICE, document.sid)
+        assert (await archive.compact())["rows"] == 3
+        page = await archive.page(ALICE, "message", before=documents[2050].sid[2:], limit=4, filters={})
+        assert sids(page) == [documents[n].sid for n in (2049, 2047, 2046, 2045)]
 
 
 async def test_a_revision_during_the_roll_up_wins(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def test_a_segment_is_sorted_in_small_groups_with_their_bounds(tmp_path: Path) -
     bounds = msgspec.json.decode(metadata.metadata[BOUNDS])
     assert bounds == [[ALICE, sid_at(NOW)[2:]], [BOB, sid_at(NOW)[2:]], ["ACzz", sid_at(NOW - 5, 9)[2:]]]
     assert [row[-1].encode() for row in read_entries(tmp_path / "a.parquet")] == [d.body for d in documents]
-    assert sum(map(len, read_identities(tmp_path / "a.parquet"))) == segment.rows
+    path = tmp_path / "a.parquet"
+    assert read_identities(path, 1, 5) == [(d.account, d.sid[2:], 1) for d in documents[ROW_GROUP:]]
+    assert read_identities(path, 3, 5) == []
 
 
 def test_nothing_shows_before_it_is_whole(tmp_path: Path) -> None:

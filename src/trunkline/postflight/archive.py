@@ -29,6 +29,8 @@ ANALYSIS_CONCURRENCY = 2
 ROLL_TIMEOUT_S = 3600.0
 DRAIN_BATCH = 500
 """Rolled-up rows removed per write, so that landings get their turn."""
+DRAIN_GROUPS = 8
+"""Row groups whose identities are asked for at once (memory)."""
 SCRUB_TRIES = 5
 SCRUB_WAIT_S = 1.0
 """Between tries to truncate a log that a reader holds."""
@@ -211,9 +213,13 @@ class SegmentedArchive:
 
     async def _drain(self, segment: Segment) -> None:
         """Remove a recorded segment's rows from the recent store."""
-        identities = await self.roll_worker.call("identities", path=segment.path)
-        for start in range(0, len(identities), DRAIN_BATCH):
-            await self._recent.drain(identities[start : start + DRAIN_BATCH])
+        first = 0
+        while identities := await self.roll_worker.call(
+            "identities", path=segment.path, first=first, count=DRAIN_GROUPS
+        ):
+            for start in range(0, len(identities), DRAIN_BATCH):
+                await self._recent.drain(identities[start : start + DRAIN_BATCH])
+            first += DRAIN_GROUPS
         await self._recent.drained(segment.path)
 
     async def _finish_draining(self) -> None:

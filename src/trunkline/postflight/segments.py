@@ -30,8 +30,9 @@ from trunkline.storage.manifest import Row, Segment, account_digest
 ROW_GROUP = 2048
 """Rows of a row group."""
 ZSTD_LEVEL = 1
-SCAN_ROWS = 64 * 1024
-"""Rows whose identities are decoded at once."""
+SCAN_GROUPS = 16
+"""Row groups whose identities are decoded at once."""
+SCAN_ROWS = SCAN_GROUPS * ROW_GROUP
 SUFFIX = ".parquet"
 UNFINISHED = ".part"
 BOUNDS = b"trunkline.bounds"
@@ -295,12 +296,14 @@ def read_entries(path: Path) -> Iterator[Entry]:
             yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def read_identities(path: Path) -> Iterator[list[tuple[str, str, int]]]:
-    """(account, key, rev) of every row, a list per row group."""
+def read_identities(path: Path, first: int, count: int) -> list[tuple[str, str, int]]:
+    """(account, key, rev) of the rows of so many row groups, from the group `first`; none beyond the last."""
     with pq.ParquetFile(path) as parquet:
-        for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(group, columns=["account", "key", "rev"], use_threads=False)
-            yield list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        groups = list(range(first, min(first + count, parquet.num_row_groups)))
+        if not groups:
+            return []
+        table = parquet.read_row_groups(groups, columns=["account", "key", "rev"], use_threads=False)
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def find_keys(path: Path, keys: Collection[str]) -> Iterator[tuple[str, str, int]]:
@@ -326,7 +329,12 @@ def merged(paths: Iterable[Path], keep: Keep) -> Iterator[Entry]:
 
 def needs_rewrite(path: Path, keep: Keep) -> bool:
     """Whether a segment holds a row that is not to be kept."""
-    return any(not keep(*identity) for group in read_identities(path) for identity in group)
+    first = 0
+    while identities := read_identities(path, first, SCAN_GROUPS):
+        if not all(keep(*identity) for identity in identities):
+            return True
+        first += SCAN_GROUPS
+    return False
 
 
 def sync_folder(folder: Path) -> None:

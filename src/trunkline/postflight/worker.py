@@ -145,7 +145,7 @@ def _roll_operations(worker: Worker) -> Operations:
     return {
         "cut": lambda rows, below: worker.reader.cut(rows, below),
         "roll": lambda **want: compaction.roll(folder, worker.reader, **want),
-        "identities": lambda path: [row for group in read_identities(folder / path) for row in group],
+        "identities": lambda path, first, count: read_identities(folder / path, first, count),
         "rewrite": rewrite,
         "merge": merge,
         "needless_floors": lambda: compaction.needless_floors(folder, worker.reader),
