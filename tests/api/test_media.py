@@ -1,4 +1,4 @@
-"""Media of messages (metadata, links to the bytes, deletion) and feedback. Messages lie in the real queue and archive."""
+"""Media of messages (metadata, links to the bytes, deletion) and feedback, over the real queue and archive."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
