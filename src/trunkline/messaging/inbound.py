@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from trunkline.inflight.store import Inflight
+from trunkline.messaging import smpp_clients
 from trunkline.messaging.callbacks import AlertSink
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.directory import Directory
@@ -330,7 +331,8 @@ class Inbound:
         """The webhook that the number, its application or its service asks for."""
         request = self.webhook_of(message.account_sid, owner, message.messaging_service_sid)
         if request is None:
-            return []
+            account = self._directory.account(message.account_sid)
+            return [smpp_clients.owed_inbound(message)] if account is not None and account.smpp_system_id else []
         if opt_out is not None:
             request.opt_out_type = opt_out.type
         return [

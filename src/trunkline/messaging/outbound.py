@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from trunkline.inflight.store import IllegalTransition, Inflight, Live
+from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.base import Outcome, Rejected, Submitted, Unavailable
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.lanes import lane_name, lane_parts
@@ -424,7 +425,8 @@ class Outbound:
     def owe_status(self, live: Live, status: str) -> list[Owed]:
         """The status callback that a step owes, or nothing if nobody asked for one."""
         message = live.message
-        if not message.status_callback:
+        callback = message.status_callback
+        if not callback or (callback.startswith(smpp_clients.SCHEME) and not smpp_clients.wants(callback, status)):
             return []
         live.next_seq += 1
         return [status_callback(message, status, live.next_seq)]
@@ -457,7 +459,7 @@ def status_callback(message: Message, status: str, seq: int) -> Owed:
     return Owed(
         sid=message.sid,
         account=message.account_sid,
-        kind="status",
+        kind=smpp_clients.RECEIPT if message.status_callback.startswith(smpp_clients.SCHEME) else "status",
         host=host_of(message.status_callback),
         seq=seq,
         request=orjson.dumps(request),
