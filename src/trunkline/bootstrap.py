@@ -32,6 +32,7 @@ from trunkline.messaging.connectors.loopback import LoopbackConnector
 from trunkline.messaging.connectors.table import Context, make
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.dispatch import Dispatcher
+from trunkline.messaging.failover import Failover
 from trunkline.messaging.inbound import Inbound
 from trunkline.messaging.media import MediaFiles, OutboundMedia
 from trunkline.messaging.optout import OptOuts
@@ -287,7 +288,9 @@ class Node:
             compact_after_ms=int(self.settings.archive.erase_within_s * 500),
         )
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(maintenance.run()), loop.create_task(self._upkeep())]
+        failover = Failover(self.inflight, self.outbound, self.connectors)
+        loops = (maintenance.run(), failover.run(), self._upkeep())
+        self._tasks = [loop.create_task(work) for work in loops]
         self.ready = True
 
     def _watch_rates(self) -> None:

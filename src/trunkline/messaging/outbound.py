@@ -92,6 +92,8 @@ class Outbound:
         self.push_stored: Callable[[str, float], None] = lambda lane, due_in_s: None
         self.submitted: Callable[[Live], None] = lambda live: None
         """Told once a message has carrier ids (receipts may have come before)."""
+        self.avoid: frozenset[str] = frozenset()
+        """Connectors known to be down: taken only where no other goes."""
         self.waiting: dict[str, int] = {}
         """Segments accepted and not yet claimed, by account and sender (queue overflow)."""
         self._kinds = {c.name: c for c in settings.connectors}
@@ -212,7 +214,13 @@ class Outbound:
         if number is not None and number.connector:
             bound = [route for route in candidates if route.connector == number.connector]
             return bound or candidates
+        if self.avoid and len(candidates) > 1:
+            candidates = sorted(candidates, key=lambda route: route.connector in self.avoid)
         return candidates
+
+    def detour(self, message: Message) -> Any:
+        """A route by a connector that is not down, or None."""
+        return next((route for route in self._candidates(message) if route.connector not in self.avoid), None)
 
     # -- queue length ----------------------------------------------------------------------------------------
 
