@@ -66,7 +66,10 @@ class Worker:
     def _exactly(self, length: int) -> bytes | None:
         data = bytearray()
         while len(data) < length:
-            chunk = self._peer.recv(min(length - len(data), 1 << 20))
+            try:
+                chunk = self._peer.recv(min(length - len(data), 1 << 20))
+            except ConnectionResetError:  # the other side was killed with an answer unread
+                return None
             if not chunk:
                 return None
             data += chunk
