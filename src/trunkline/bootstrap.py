@@ -20,6 +20,7 @@ from trunkline.api.asgi import Api
 from trunkline.api.auth import Authenticator
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
+from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
@@ -249,7 +250,7 @@ class Node:
             observe=self.metrics.observe,
         )
         mounted: dict[str, Any] = {n: c for n, c in self.connectors.items() if hasattr(c, "handle")}
-        return CarrierFront(api, mounted, self._simulator())
+        return CarrierFront(MediaFront(api, self.services), mounted, self._simulator())
 
     def _simulator(self) -> Mounted | None:
         """The handsets' control surface, where the profile allows the loopback connector and there is one."""
