@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.postflight.harness import ALICE, archive_at
 
 ROOT = Path(__file__).parents[2]
