@@ -22,6 +22,7 @@ from trunkline.api import (
     short_codes,
     signing_keys,
     usage_records,
+    usage_triggers,
 )
 from trunkline.api.route import Route
 
@@ -47,6 +48,7 @@ RESOURCES: dict[str, tuple[Route, ...]] = {
     "short_codes": short_codes.ROUTES,
     "signing_keys": signing_keys.ROUTES,
     "usage_records": usage_records.ROUTES,
+    "usage_triggers": usage_triggers.ROUTES,
 }
 """Module name -> its `ROUTES`. To add a resource: one file, one line here, one test."""
 
