@@ -129,7 +129,7 @@ class Inbound:
     async def recover(self) -> None:
         """Take up the parts that an earlier run stored."""
         far = self._clock.now_ms() + 2 * self._window_ms
-        keys = await self._inflight.queue.stale_parts(far, self._part_count)
+        keys = _carriers(await self._inflight.queue.stale_parts(far, self._part_count))
         await self._reassembly.restore(self._inflight.queue, keys)
 
     def start(self) -> None:
@@ -162,7 +162,7 @@ class Inbound:
     async def _sweep(self) -> None:
         """Forget markers whose time is over; take up parts that are in the queue but not in memory."""
         queue = self._inflight.queue
-        keys = await queue.stale_parts(self._clock.now_ms() - 2 * self._window_ms, SWEEP_KEYS)
+        keys = _carriers(await queue.stale_parts(self._clock.now_ms() - 2 * self._window_ms, SWEEP_KEYS))
         over = [
             (connector, key) for connector, key in keys if not any(p.number for p in await queue.parts(connector, key))
         ]
@@ -391,6 +391,11 @@ def _clean(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _carriers(keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without the parts that accounts' own SMPP clients submit: those are no received messages."""
+    return [key for key in keys if not key[0].startswith(smpp_clients.SCHEME)]
 
 
 def _log_failure(future: "Future[Any]") -> None:
