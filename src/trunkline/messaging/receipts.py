@@ -7,6 +7,7 @@ connector acknowledge the carrier.
 """
 
 import asyncio
+import logging
 from asyncio import Future
 from collections.abc import Awaitable
 from typing import Any
@@ -18,9 +19,9 @@ from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Receipt
 from trunkline.messaging.outbound import Outbound, status_callback
 from trunkline.model.errors import describe
-from trunkline.model.message import Message, Status
+from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.archive import Archive, Document
-from trunkline.storage.queue import Orphan
+from trunkline.storage.queue import Orphan, Owed
 
 FINAL: dict[str, tuple[Status, int]] = {
     "delivered": (Status.DELIVERED, 0),
@@ -33,9 +34,12 @@ FINAL: dict[str, tuple[Status, int]] = {
 }
 """Receipt states that end a message, with the status and Twilio's error code; all others are intermediate."""
 
+log = logging.getLogger(__name__)
+
 LATE_SEQ = 1_000_000
 """Callback order of late receipts: after all others."""
 
+_FIELDS = {field.encode_name for field in msgspec.structs.fields(Message)}
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Receipt).decode
 
@@ -48,11 +52,20 @@ class Receipts:
         self._outbound = outbound
         self._archive = archive
         self._parked: set[tuple[str, str]] = set()
+        self._late_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
     def recover(self) -> None:
-        """Remember which receipts are parked."""
-        self._parked = set(self._inflight.queue.parked())
+        """Remember which receipts are parked; apply those whose message got its id just before the last process
+        ended."""
+        queue = self._inflight.queue
+        self._parked = set(queue.parked())
+        known: dict[str, list[str]] = {}
+        for connector, carrier_id in self._parked:
+            if queue.find_carrier_id(connector, carrier_id) is not None:
+                known.setdefault(connector, []).append(carrier_id)
+        for connector, carrier_ids in known.items():
+            self._loop.create_task(self._unpark(connector, carrier_ids))
 
     def apply(self, receipt: Receipt) -> "Future[Any]":
         """Take a receipt; the future is done once it is kept. Next: trunkline.webhooks.delivery.Delivery.push"""
@@ -83,13 +96,10 @@ class Receipts:
 
     def _step(self, live: Live, receipt: Receipt) -> Awaitable[Any] | None:
         """Note the segment's state and advance the message once its last segment is settled."""
-        outcome = settle(live.message, receipt)
-        if outcome is None or outcome is live.status:
-            return None
-        if live.status in (Status.DELIVERED, Status.READ) and outcome is Status.UNDELIVERED:
-            return None
-        if live.status not in (Status.SENT, Status.UNDELIVERED, Status.DELIVERED):
-            return None
+        changed, outcome = settle(live.message, receipt)
+        if outcome is None or outcome is live.status or outcome not in TRANSITIONS[live.status]:
+            # One of several segments: kept all the same, the carrier will not say it again.
+            return self._inflight.advance(live, live.status, lane=live.lane, land_ms=live.land_ms) if changed else None
         owed = self._outbound.owe_status(live, outcome)
         return self._inflight.advance(live, outcome, land_ms=self._inflight.clock.now_ms(), owed=owed)
 
@@ -108,63 +118,74 @@ class Receipts:
 
     async def _unpark(self, connector: str, carrier_ids: list[str]) -> None:
         """Apply parked receipts, in the order they came, and forget them after their effect is committed."""
-        orphans = await self._inflight.queue.orphans(connector, carrier_ids)
-        for carrier_id in carrier_ids:
-            self._parked.discard((connector, carrier_id))
-        for orphan in orphans:
-            await self.apply(_decode(orphan.receipt))
-        if orphans:
-            await self._inflight.queue.drop_orphans(orphans)
+        try:
+            orphans = await self._inflight.queue.orphans(connector, carrier_ids)
+            for orphan in orphans:
+                await self.apply(_decode(orphan.receipt))
+            if orphans:
+                await self._inflight.queue.drop_orphans(orphans)
+        except Exception:
+            log.exception("receipts that came early could not be applied; they are kept")
+            return
+        self._parked.difference_update((connector, carrier_id) for carrier_id in carrier_ids)
 
     # -- after its time --------------------------------------------------------------------------------------
 
     async def _late(self, account: str, sid: str, receipt: Receipt) -> None:
+        async with self._late_lock:  # two segments' receipts must not write the same revision
+            await self._revise(account, sid, receipt)
+
+    async def _revise(self, account: str, sid: str, receipt: Receipt) -> None:
         document = await self._archive.get(account, sid)
         if document is None:
             return  # deleted, or past its retention
         body = orjson.loads(document.body)
         message = msgspec.convert(body, Message)
         before = Status(body["status"])
-        outcome = settle(message, receipt)
-        if outcome is None or outcome is before or before not in (Status.SENT, Status.UNDELIVERED):
+        changed, outcome = settle(message, receipt)
+        if outcome is None or outcome not in TRANSITIONS[before]:
+            outcome = before
+        if outcome is before and not changed:
             return
         message.updated_ms = self._inflight.clock.now_ms()
-        revised = {**body, **msgspec.to_builtins(message), "status": outcome}
-        if not message.error_code:
-            revised.pop("error_code", None)
-            revised.pop("error_message", None)
+        rest = {name: value for name, value in body.items() if name not in _FIELDS}
+        revised = rest | msgspec.to_builtins(message) | {"status": outcome}
+        owed: list[Owed] = []
+        if message.status_callback and outcome is not before:
+            owed.append(status_callback(message, outcome, LATE_SEQ))
+            await self._inflight.queue.owe(owed)  # first: a crash in between repeats it rather than losing it
         await self._archive.revise(
             Document(sid=sid, account=account, kind="message", rev=document.rev + 1, body=orjson.dumps(revised))
         )
-        if message.status_callback:
-            owed = [status_callback(message, outcome, LATE_SEQ)]
-            await self._inflight.queue.owe(owed)
+        if owed:
             self._inflight.owed(owed)
 
 
-def settle(message: Message, receipt: Receipt) -> Status | None:
-    """Note a receipt in the message's record; the message's new status if it now has one.
+def settle(message: Message, receipt: Receipt) -> tuple[bool, Status | None]:
+    """Note a receipt in the message's record: whether that changed it, and the status that the message has by now,
+    None while segments are open.
 
     A message of several segments is delivered when all are, and undelivered as soon as one is and the rest have
-    settled. A receipt without segments to match (prefer-loss after a lost answer) counts for the whole.
+    settled. What was delivered stays so.
     """
     final = FINAL.get(receipt.state)
     if final is None:
-        return None
+        return False, None
     status, error_code = final
+    changed = False
     for segment in message.segments:
-        if segment.id == receipt.carrier_id and segment.state != "delivered":
-            segment.state, segment.error = receipt.state, receipt.error
+        if segment.id == receipt.carrier_id and segment.state not in ("delivered", receipt.state):
+            segment.state, segment.error, changed = receipt.state, receipt.error, True
             break
     states = [segment.state for segment in message.segments]
     if any(not state for state in states):
-        return None
-    failed = next((s for s in message.segments if FINAL[s.state][0] is Status.UNDELIVERED), None)
+        return changed, None
     message.done_date = receipt.done_date or message.done_date
+    failed = next((s for s in message.segments if FINAL[s.state][0] is Status.UNDELIVERED), None)
     if failed is None:
         message.error_code, message.error_message, message.carrier_error = 0, "", ""
-        return Status.DELIVERED if status is Status.UNDELIVERED else status
+        return changed, Status.DELIVERED if status is Status.UNDELIVERED else status
     message.carrier_error = failed.error
     message.error_code = receipt.error_code or FINAL[failed.state][1] or error_code
     message.error_message = describe(message.error_code).message
-    return Status.UNDELIVERED
+    return changed, Status.UNDELIVERED
