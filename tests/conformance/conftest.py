@@ -36,3 +36,9 @@ def tenant(site: Site) -> Tenant:
 def sdk(site: Site, tenant: Tenant, sdk_name: str) -> Sdk:
     """A client of one SDK, logged in as the tenant."""
     return Sdk(site.program(sdk_name), tenant.login)
+
+
+@pytest.fixture
+def site_tenant(site: Site) -> Tenant:
+    """Another account."""
+    return site.tenant()

@@ -1,13 +1,17 @@
 """The server that the SDKs talk to: `trunkline serve` with TLS, the loopback connector, and accounts to use up."""
 
+import subprocess
+import sys
+import time
 from collections import deque
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from tests.conformance import certificate
 from tests.conformance.network import open_network
 from tests.conformance.sdk import Login, Program
-from tests.e2e.server import Server
+from tests.e2e.server import Server, listening_port
 from trunkline.messaging.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
@@ -23,11 +27,17 @@ FREE_AREA_CODE = 415
 """Of the numbers that can be bought."""
 FREE_NUMBERS = 100
 TOLL_FREE = "+1800555{:04d}"
+CREDIT = Decimal(100)
+NUMBER_PRICE = Decimal("1.15")
+"""A month."""
+MESSAGE_PRICE = Decimal("0.0075")
+"""A segment."""
+WEB_S = 20.0
 SETTINGS = {
     "profile": "development",
     "messaging": {"long_code_mps": 0, "toll_free_mps": 0, "short_code_mps": 0, "schedule_min_s": 300},
     "connectors": [{"name": "air", "kind": "loopback", "delay_s": 0.02}],
-    "rates": [{"prefix": "", "price": "0.0075", "inbound_price": "0.0025"}],
+    "rates": [{"prefix": "", "price": str(MESSAGE_PRICE), "inbound_price": "0.0025"}],
     "log": {"format": "json", "level": "info"},
 }
 
@@ -73,6 +83,20 @@ class Site:
         self.server.start()
         self.network.serves(self.server.port)
         self._programs: dict[str, Program] = {}
+        self._web = self._serve_files()
+
+    def _serve_files(self) -> subprocess.Popen[bytes]:
+        """A web server that the platform can fetch `files` from."""
+        self.files = self.folder / "files"
+        self.files.mkdir()
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(self.files), "0"]
+        web = subprocess.Popen([*self.network.prefix, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + WEB_S
+        while (port := listening_port(web.pid)) is None:
+            assert time.monotonic() < until, "the files' web server does not listen"
+            time.sleep(0.02)
+        self.files_url = f"http://127.0.0.1:{port}"
+        return web
 
     def tenant(self) -> Tenant:
         """An account that nobody has used yet."""
@@ -95,6 +119,8 @@ class Site:
         """End everything."""
         for program in self._programs.values():
             program.close()
+        self._web.kill()
+        self._web.wait()
         self.server.close()
         self.network.close()
 
@@ -104,7 +130,7 @@ async def _seed(database: Database, clock: Clock) -> list[Tenant]:
     local = iter([f"+1{area}555{line:04d}" for area in AREA_CODES for line in range(100, 200)])
     for index in range(TENANTS):
         account = await create_account(database, clock, f"Tenant {index}")
-        account.credit = "100"
+        account.credit = str(CREDIT)
         await database.update(account)
         numbers = next(local), next(local)
         short_code = str(20000 + index)
@@ -133,5 +159,5 @@ def _number(
         mms_enabled=True,
         bought_ms=bought_ms,
         region="CA" if number.startswith(f"+1{FREE_AREA_CODE}") else "",
-        monthly_price="1.15",
+        monthly_price=str(NUMBER_PRICE),
     )

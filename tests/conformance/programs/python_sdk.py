@@ -136,7 +136,7 @@ async def main():
             answer = {"error": failure(error)}
         except Exception as error:
             answer = {"broken": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer, default=str), flush=True)
 
 
 asyncio.run(main())
