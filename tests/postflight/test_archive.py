@@ -416,6 +416,20 @@ async def test_only_one_process_rolls_up(tmp_path: Path) -> None:
         assert await second.roll() == 0
 
 
+async def test_another_process_may_roll_up_beside_the_server(tmp_path: Path) -> None:
+    documents = messages(20)
+    newer = message(NOW - 3_600_000, 0, rev=2, status="read")
+    async with archive_at(tmp_path) as server, archive_at(tmp_path) as command:
+        await server.land(documents)
+        assert await command.roll(force=True) == 20
+        assert await server.get(ALICE, documents[3].sid) == documents[3]
+        await server.land([newer])
+        assert len(await server.page(ALICE, "message", limit=99, filters={"status": "delivered"})) == 19
+        assert await command.get(ALICE, newer.sid) == newer
+        assert (await command.compact())["rows"] == 1
+        assert len(await server.page(ALICE, "message", limit=99, filters={})) == 20
+
+
 async def test_random_histories_read_like_a_dictionary(tmp_path: Path) -> None:
     rng = random.Random(7)
     clock = FakeClock()

@@ -8,7 +8,8 @@ A *floor* is the lowest revision of a key that may still be read: a late revisio
 lie in a segment raises it, a privacy deletion raises it to TOMBSTONE. Floors are honoured by every reader at once;
 compaction rewrites the segments that hold what they hide.
 
-The *watermark* is the highest key that a segment may hold. Documents above it live in the recent store only.
+The *watermark* is the highest key that a segment may hold. Documents above it live in the recent store only. It is
+stored, because a command may roll up beside the server.
 """
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence

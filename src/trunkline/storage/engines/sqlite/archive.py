@@ -32,6 +32,8 @@ create table if not exists floors (
   private integer not null, done_ms integer not null default 0, primary key (account, key)) without rowid;
 create table if not exists counters (name text primary key, value integer not null) without rowid;
 insert or ignore into counters (name, value) values ('generation', 0);
+create table if not exists watermark (only integer primary key check (only = 1), key text not null);
+insert or ignore into watermark (only, key) select 1, coalesce(max(max_key), '') from segments;
 """
 
 UPSERT = """
@@ -47,6 +49,8 @@ on conflict (account, key) do update set rev = excluded.rev, done_ms = 0,
   private = max(floors.private, excluded.private)
 where excluded.rev > floors.rev
 """
+WATERMARK = "select key from watermark"
+RAISE_WATERMARK = "update watermark set key = max(key, ?)"
 GET = "select prefix, kind, rev, body from documents where account = ? and key = ?"
 FLOOR = "select rev from floors where account = ? and key = ?"
 REMOVE = "delete from documents where account = ? and key = ?"
@@ -67,6 +71,8 @@ NEXT_GENERATION = "update counters set value = value + 1 where name = 'generatio
 SETTLE_FLOOR = "update floors set done_ms = ? where account = ? and key = ? and rev = ? and rev = ?"
 DROP_FLOOR = "delete from floors where account = ? and key = ? and rev = ? and rev < ?"
 
+WRITER_BUSY_MS = 60_000
+"""How long the writer waits for another process's (a command's VACUUM holds the file for seconds)."""
 READERS = 3
 """Threads that read pages at the same time."""
 READER_CACHE_KIB = 4 * 1024
@@ -132,6 +138,10 @@ class SqliteReader:
 
     def watermark(self) -> str:
         return self._connection.execute("select coalesce(max(max_key), '') from segments").get or ""
+
+    def raised_watermark(self) -> str:
+        """The highest key that a segment may hold, or may soon."""
+        return str(self._connection.execute(WATERMARK).get)
 
     def floors(self, account: str, keys: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -210,8 +220,8 @@ class SqliteRecent:
         check_settings(probe)
         probe.close()
         self._writer = Writer(path, SCHEMA, "archive")
+        self._writer.connection.set_busy_timeout(WRITER_BUSY_MS)
         self._reader = SqliteReader(path)
-        self._watermark = self._reader.watermark()  # raised by the writer thread only
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="archive-read")
         self._idle_readers: list[SqliteReader] = []
 
@@ -221,7 +231,7 @@ class SqliteRecent:
 
     @property
     def watermark(self) -> str:
-        return self._watermark
+        return self._reader.raised_watermark()
 
     @property
     def writer(self) -> Writer:
@@ -235,7 +245,7 @@ class SqliteRecent:
 
         def write(cursor: apsw.Cursor) -> None:
             cursor.executemany(UPSERT, rows)
-            watermark = self._watermark
+            watermark = str(cursor.execute(WATERMARK).fetchall()[0][0])
             late = [row for row in rows if row[1] <= watermark]
             if late:
                 at_ms = _now_ms(cursor)
@@ -293,10 +303,7 @@ class SqliteRecent:
         return count, oldest
 
     async def raise_watermark(self, key: str) -> None:
-        def write(cursor: apsw.Cursor) -> None:
-            self._watermark = max(self._watermark, key)
-
-        await self._writer.submit(write)
+        await self._writer.submit(lambda cursor: cursor.execute(RAISE_WATERMARK, (key,)))
 
     async def add_segments(self, segments: Sequence[Segment]) -> None:
         await self.replace_segments((), segments)
@@ -310,6 +317,7 @@ class SqliteRecent:
 
         def write(cursor: apsw.Cursor) -> None:
             cursor.executemany(ADD_SEGMENT, rows)
+            cursor.executemany(RAISE_WATERMARK, [(segment.max_key,) for segment in new])
             cursor.executemany("delete from segments where path = ?", [(path,) for path in old])
             cursor.execute(NEXT_GENERATION)
 
