@@ -27,6 +27,8 @@ MAX_HELD = 20_000
 """Owed callbacks kept in memory, all hosts together."""
 MAX_HOSTS = 50_000
 """Host lanes kept in memory; idle ones leave first."""
+FAR_MS = 1 << 62
+"""A due time after all others."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read or write of the queue."""
 
@@ -60,7 +62,20 @@ class Handler(Protocol):
 class _Host:
     """One delivery lane."""
 
-    __slots__ = ("active", "after", "closed", "ended", "held", "loading", "missed", "name", "ready", "rescan", "stored")
+    __slots__ = (
+        "active",
+        "after",
+        "closed",
+        "ended",
+        "held",
+        "inherited",
+        "loading",
+        "missed",
+        "name",
+        "ready",
+        "rescan",
+        "stored",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,6 +87,8 @@ class _Host:
         """Callbacks up to this id have been in memory; they are committed in the order of their ids."""
         self.rescan = False
         """Whether older ones may be owed all the same: retries that have come due, a restart."""
+        self.inherited = False
+        """Whether the last process may have left retries whose time nobody here knows."""
         self.stored = False
         """Whether the queue may hold callbacks of this host beyond those in memory."""
         self.loading = False
@@ -109,6 +126,7 @@ class Delivery:
     async def recover(self) -> None:
         """Take up what was owed when the last process ended."""
         for name, _, due_ms in await self._queue.owed_hosts():
+            self._host(name).inherited = True
             self._later(name, (due_ms - self._clock.now_ms()) / 1000)
 
     async def stop(self, grace_s: float) -> None:
@@ -198,8 +216,9 @@ class Delivery:
         limit = PAGE + len(host.held) if host.rescan else PAGE
         after = 0 if host.rescan else host.after
         host.rescan = False
+        now = self._clock.now_ms()
         try:
-            found = await self._queue.owed(host.name, after, limit, self._clock.now_ms())
+            found = await self._queue.owed(host.name, after, limit, now)
         except Exception:
             log.exception("owed callbacks could not be read; they are read again")
             host.loading = False
@@ -217,6 +236,23 @@ class Delivery:
                 self._hold(host, item)
         host.ended.clear()
         self._pump(host)
+        if host.inherited and not more:
+            await self._look_ahead(host, now)
+
+    async def _look_ahead(self, host: _Host, since_ms: int) -> None:
+        """Find out when the next of the retries that the last process left comes due, after what a read of
+        `since_ms` has found."""
+        try:
+            found = await self._queue.owed(host.name, 0, PAGE, FAR_MS)
+        except Exception:
+            log.exception("owed callbacks could not be read; they are read again")
+            self._later(host.name, LOAD_RETRY_S)
+            return
+        now = self._clock.now_ms()
+        waits = [max(0, item.due_ms - now) / 1000 for item in found if item.due_ms > since_ms]
+        host.inherited = bool(waits) or len(found) >= PAGE
+        if host.inherited:
+            self._loop.call_later(min(waits, default=LOAD_RETRY_S) + 0.001, self._wake, host.name)
 
     # -- attempts --------------------------------------------------------------------------------------------
 

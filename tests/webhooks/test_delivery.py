@@ -1,0 +1,388 @@
+"""Delivery of owed callbacks: order, lanes, policy, record, restart, and nothing lost or doubled."""
+
+import asyncio
+import itertools
+import random
+import time
+
+import orjson
+import pytest
+
+from trunkline.model.sid import new_sid
+from trunkline.settings import Webhooks
+from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.engines.sqlite.writer import WriterFull
+from trunkline.storage.queue import Flight, Owed
+from trunkline.webhooks import delivery as module
+from trunkline.webhooks.delivery import Delivery, Result, append_attempts
+
+AC = "AC" + "a" * 32
+QUICK = Webhooks(retry_first_s=0.01, retry_longest_s=0.02, status_tries=4)
+OK = Result([b'{"status":200}'], True)
+BAD = Result([b'{"status":500}'], False, retry=True, error_code=15003)
+GONE = Result([b'{"status":404}'], False, error_code=15003)
+
+
+class Clock:
+    def now_ms(self):
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self):
+        return time.monotonic()
+
+
+class Script:
+    """A handler that answers as the test says; None: when the test calls `finish`."""
+
+    def __init__(self):
+        self.answer = lambda owed: OK
+        self.begun = []
+        self.open = {}
+        self.given_up = []
+        self.most_open = 0
+
+    def begin(self, owed, done):
+        self.begun.append((owed.sid, owed.seq))
+        result = self.answer(owed)
+        self.open[owed.id] = (owed, done)
+        self.most_open = max(self.most_open, len(self.open))
+        if result is not None:
+            asyncio.get_running_loop().call_soon(self.finish, owed.id, result)
+
+    def finish(self, owed_id, result):
+        _, done = self.open.pop(owed_id)
+        done(result)
+
+    def exhausted(self, owed, result):
+        self.given_up.append((owed.id, result.error_code))
+
+
+class Rig:
+    def __init__(self, path, settings):
+        self.path, self.settings = path, settings
+        self.script = Script()
+        self.finished = []
+
+    async def start(self):
+        self.queue = SqliteQueue(self.path)
+        self.delivery = Delivery(self.queue, Clock(), self.settings, {"status": self.script})
+        self.delivery.finished = self.finished.append
+        await self.delivery.recover()
+
+    async def restart(self):
+        """As after a crash: what was under way is forgotten."""
+        self.delivery._stopped = True
+        await self.queue.close()
+        self.script = Script()
+        await self.start()
+
+    async def owe(self, count=1, host="http://h", push=True, due_ms=0):
+        """A message that owes so many callbacks."""
+        sid = new_sid("SM")
+        flight = Flight(sid=sid, account=AC, status="sent", record=b"{}")
+        owed = [
+            Owed(sid=sid, account=AC, kind="status", host=host, seq=n, request=b"{}", due_ms=due_ms)
+            for n in range(count)
+        ]
+        await self.queue.accept(flight, owed)
+        if push:
+            self.delivery.push(owed)
+        return flight, owed
+
+    async def states(self, flight):
+        _, owed = await self.queue.get(AC, flight.sid)
+        return [item.state for item in owed]
+
+    async def all_ended(self, count):
+        await eventually(lambda: len(self.finished) >= count)
+        assert len(self.finished) == count
+        assert await self.queue.owed_hosts() == []
+
+
+async def eventually(condition, patience_s=5.0):
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def rig_of(tmp_path):
+    rigs = []
+
+    async def make(settings=QUICK):
+        rig = Rig(tmp_path / "queue.db", settings)
+        await rig.start()
+        rigs.append(rig)
+        return rig
+
+    yield make
+    for rig in rigs:
+        await rig.delivery.stop(5)
+        await rig.queue.close()
+
+
+async def test_delivered_callback_is_recorded(rig_of):
+    rig = await rig_of()
+    flight, _ = await rig.owe()
+    await rig.all_ended(1)
+    _, (owed,) = await rig.queue.get(AC, flight.sid)
+    assert (owed.state, owed.tries, owed.attempts) == ("delivered", 1, b'[{"status":200}]')
+
+
+async def test_callbacks_of_a_message_go_in_order(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: None
+    _, owed = await rig.owe(3)
+    await eventually(lambda: rig.script.open)
+    assert [seq for _, seq in rig.script.begun] == [0]
+    rig.script.finish(owed[0].id, OK)
+    assert [seq for _, seq in rig.script.begun] == [0, 1]
+    rig.script.finish(owed[1].id, OK)
+    rig.script.finish(owed[2].id, OK)
+    await rig.all_ended(3)
+
+
+async def test_callback_waits_only_for_the_first_attempt_of_its_predecessor(rig_of):
+    rig = await rig_of(Webhooks(retry_first_s=60))
+    rig.script.answer = lambda owed: BAD if owed.seq == 0 else OK
+    flight, _ = await rig.owe(2)
+    await eventually(lambda: len(rig.finished) == 1)
+    assert await rig.states(flight) == ["owed", "delivered"]
+
+
+async def test_messages_do_not_wait_for_each_other(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: None
+    for _ in range(10):
+        await rig.owe()
+    await eventually(lambda: len(rig.script.open) == 10)
+    for owed_id in list(rig.script.open):
+        rig.script.finish(owed_id, OK)
+    await rig.all_ended(10)
+
+
+async def test_failed_callback_is_made_again_until_its_bound(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: BAD
+    flight, (owed,) = await rig.owe()
+    await rig.all_ended(1)
+    _, (stored,) = await rig.queue.get(AC, flight.sid)
+    assert (stored.state, stored.tries) == ("exhausted", 4)
+    assert len(orjson.loads(stored.attempts)) == 4
+    assert rig.script.given_up == [(owed.id, 15003)]
+
+
+async def test_failure_that_is_not_to_be_repeated_ends_it(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: GONE
+    flight, _ = await rig.owe()
+    await rig.all_ended(1)
+    assert await rig.states(flight) == ["exhausted"]
+    assert len(rig.script.begun) == 1
+
+
+async def test_own_bound_of_the_request_wins(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: Result([b"{}"], False, retry=True, max_tries=2)
+    await rig.owe()
+    await rig.all_ended(1)
+    assert len(rig.script.begun) == 2
+
+
+async def test_old_callback_is_given_up(rig_of):
+    rig = await rig_of(Webhooks(retry_first_s=0.01, retry_longest_s=0.01, give_up_s=0.05, status_tries=10_000))
+    rig.script.answer = lambda owed: BAD
+    flight, _ = await rig.owe()
+    await rig.all_ended(1)
+    assert await rig.states(flight) == ["exhausted"]
+
+
+async def test_waits_grow_and_scatter(rig_of):
+    rig = await rig_of(Webhooks(retry_first_s=0.04, retry_longest_s=0.08, status_tries=4))
+    times = []
+
+    def answer(owed):
+        times.append(time.monotonic())
+        return BAD
+
+    rig.script.answer = answer
+    await rig.owe()
+    await rig.all_ended(1)
+    first, second, third = (later - earlier for earlier, later in itertools.pairwise(times))
+    assert first >= 0.028
+    assert second >= 0.058
+    assert third >= 0.058
+
+
+async def test_unknown_kind_ends_without_an_attempt(rig_of):
+    rig = await rig_of()
+    owed = Owed(sid="SM1", account=AC, kind="nonsense", host="http://h", request=b"{}")
+    await rig.queue.owe([owed])
+    rig.delivery.push([owed])
+    await rig.all_ended(1)
+    assert owed.state == "exhausted"
+
+
+async def test_slow_host_holds_up_nobody(rig_of):
+    rig = await rig_of(Webhooks(per_host=2))
+    rig.script.answer = lambda owed: None if owed.host == "http://slow" else OK
+    for _ in range(10):
+        await rig.owe(host="http://slow")
+    for _ in range(20):
+        await rig.owe(host="http://fast")
+    await eventually(lambda: len(rig.finished) == 20)
+    assert len(rig.script.open) == 2
+    rig.script.answer = lambda owed: OK
+    for owed_id in list(rig.script.open):
+        rig.script.finish(owed_id, OK)
+    await rig.all_ended(30)
+
+
+async def test_all_requests_together_are_bounded(rig_of):
+    rig = await rig_of(Webhooks(in_flight=5, per_host=3))
+    for n in range(60):
+        await rig.owe(host=f"http://h{n % 4}")
+    await rig.all_ended(60)
+    assert rig.script.most_open <= 5
+
+
+async def test_more_than_memory_holds_all_go_in_order(rig_of, monkeypatch):
+    monkeypatch.setattr(module, "HEAD", 8)
+    monkeypatch.setattr(module, "PAGE", 4)
+    rig = await rig_of(Webhooks(per_host=2))
+    gate = asyncio.Event()
+    rig.script.answer = lambda owed: OK if gate.is_set() else None
+    for _ in range(50):
+        await rig.owe(2)
+    assert len(rig.delivery._hosts["http://h"].held) <= 8 + 1
+    gate.set()
+    for owed_id in list(rig.script.open):
+        rig.script.finish(owed_id, OK)
+    await rig.all_ended(100)
+    by_message = {}
+    for sid, seq in rig.script.begun:
+        by_message.setdefault(sid, []).append(seq)
+    assert all(seqs == [0, 1] for seqs in by_message.values())
+
+
+async def test_outcome_that_could_not_be_recorded_is_made_again(rig_of, monkeypatch):
+    monkeypatch.setattr(module, "LOAD_RETRY_S", 0.01)
+    rig = await rig_of()
+    real, failures = rig.queue.settle, [WriterFull("full")]
+
+    def settle(owed):
+        if not failures:
+            return real(owed)
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(failures.pop())
+        return failed
+
+    monkeypatch.setattr(rig.queue, "settle", settle)
+    flight, _ = await rig.owe()
+    await eventually(lambda: len(rig.script.begun) == 2)
+    await rig.all_ended(1)
+    _, (stored,) = await rig.queue.get(AC, flight.sid)
+    assert (stored.state, stored.tries) == ("delivered", 1)
+
+
+async def test_queue_that_could_not_be_read_is_read_again(rig_of, monkeypatch):
+    monkeypatch.setattr(module, "LOAD_RETRY_S", 0.01)
+    rig = await rig_of()
+    await rig.owe(push=False)
+    await rig.restart()
+    real, failures = rig.queue.owed, [OSError("once"), OSError("twice")]
+
+    async def owed(*args):
+        if failures:
+            raise failures.pop()
+        return await real(*args)
+
+    monkeypatch.setattr(rig.queue, "owed", owed)
+    await rig.all_ended(1)
+
+
+# -- closed lanes ------------------------------------------------------------------------------------------------
+
+
+async def test_closed_lane_waits_without_burning_attempts(rig_of):
+    rig = await rig_of()
+    rig.delivery.set_lane("smpp:x", closed=True)
+    flight, _ = await rig.owe(3, host="smpp:x")
+    await rig.owe()
+    await eventually(lambda: len(rig.finished) == 1)
+    assert await rig.states(flight) == ["owed"] * 3
+    rig.delivery.set_lane("smpp:x", closed=False)
+    await rig.all_ended(4)
+    assert len(rig.script.begun) == 4
+
+
+# -- restart -----------------------------------------------------------------------------------------------------
+
+
+async def test_restart_makes_what_was_under_way_again(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: None
+    flight, _ = await rig.owe(2)
+    await eventually(lambda: rig.script.open)
+    await rig.restart()
+    await rig.all_ended(2)
+    _, owed = await rig.queue.get(AC, flight.sid)
+    assert [(item.state, item.tries) for item in owed] == [("delivered", 1)] * 2
+
+
+async def test_restart_waits_for_every_retry_that_is_not_due_yet(rig_of):
+    rig = await rig_of()
+    now = Clock().now_ms()
+    for wait_ms in (50, 400, 250, 120):
+        await rig.owe(push=False, due_ms=now + wait_ms)
+    began = time.monotonic()
+    await rig.restart()
+    await rig.all_ended(4)
+    assert time.monotonic() - began >= 0.3
+
+
+async def test_stop_waits_for_attempts_under_way_and_begins_none(rig_of):
+    rig = await rig_of(Webhooks(per_host=1))
+    rig.script.answer = lambda owed: None
+    flight, owed = await rig.owe()
+    other, _ = await rig.owe()
+    await eventually(lambda: rig.script.open)
+    stopping = asyncio.create_task(rig.delivery.stop(5))
+    await asyncio.sleep(0)
+    rig.script.finish(owed[0].id, OK)
+    await stopping
+    assert await rig.states(flight) == ["delivered"]
+    assert await rig.states(other) == ["owed"]
+
+
+async def test_random_load_with_restarts_loses_nothing(rig_of, monkeypatch):
+    monkeypatch.setattr(module, "HEAD", 16)
+    monkeypatch.setattr(module, "PAGE", 8)
+    rig = await rig_of(Webhooks(retry_first_s=0.01, retry_longest_s=0.03, status_tries=1000, per_host=4))
+    draw = random.Random(5)
+    flights = []
+    for round_ in range(4):
+        rig.script.answer = lambda owed: draw.choice([OK, OK, BAD])
+        for _ in range(40):
+            flights.append((await rig.owe(draw.randint(1, 3), host=f"http://h{draw.randint(0, 2)}"))[0])
+        if round_ < 3:
+            await rig.restart()
+    deadline = time.monotonic() + 10
+    while await rig.queue.owed_hosts():
+        assert time.monotonic() < deadline, "callbacks were lost"
+        await asyncio.sleep(0.01)
+    for flight in flights:
+        assert set(await rig.states(flight)) == {"delivered"}
+
+
+# -- record ------------------------------------------------------------------------------------------------------
+
+
+def test_attempts_are_kept_up_to_a_bound():
+    kept = b"[]"
+    for n in range(5):
+        kept = append_attempts(kept, [b"%d" % n], 3)
+    assert kept == b"[2,3,4]"
+    assert append_attempts(b"[]", [b"1", b"2", b"3", b"4"], 3) == b"[2,3,4]"
+    assert append_attempts(b"[1]", [], 3) == b"[1]"
