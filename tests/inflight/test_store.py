@@ -1,0 +1,176 @@
+"""The in-flight store: working copies that never disagree with what is stored."""
+
+import time
+
+import pytest
+
+from trunkline.inflight.store import IllegalTransition, Inflight
+from trunkline.model.message import TRANSITIONS, Direction, Message, SegmentState, Status
+from trunkline.model.sid import new_sid
+from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.queue import Advance, Exists, Owed
+
+AC = "AC" + "a" * 32
+
+
+class Clock:
+    def now_ms(self):
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self):
+        return time.monotonic()
+
+
+@pytest.fixture
+async def queue(tmp_path):
+    queue = SqliteQueue(tmp_path / "queue.db")
+    yield queue
+    await queue.close()
+
+
+@pytest.fixture
+def inflight(queue):
+    return Inflight(queue, Clock())
+
+
+def message(**changes):
+    return Message(**({"sid": new_sid("SM"), "account_sid": AC, "direction": Direction.OUTBOUND_API} | changes))
+
+
+async def accept(inflight, status=Status.QUEUED, **options):
+    live, written = inflight.accept(message(), status, **options)
+    await written
+    return live
+
+
+def callback(live):
+    return Owed(sid=live.message.sid, account=AC, kind="status", host="http://h", request=b"{}")
+
+
+async def test_copy_and_record_agree_after_every_step(inflight, queue):
+    live = await accept(inflight, lane="c|a|s", due_ms=5)
+    for to, lane in ((Status.SENDING, ""), (Status.QUEUED, "d|a|s"), (Status.SENDING, ""), (Status.SENT, "")):
+        live.message.carrier_error = to
+        assert await inflight.advance(live, to, lane=lane)
+        flight = queue.by_id(live.id)
+        assert (flight.status, flight.rev, flight.lane) == (live.status, live.rev, live.lane) == (to, live.rev, lane)
+        assert b'"carrier_error":"%s"' % to.encode() in flight.record
+
+
+@pytest.mark.parametrize("status", list(Status))
+async def test_steps_follow_the_table(inflight, status):
+    for to in Status:
+        live = await accept(inflight, status)
+        if to is status or to in TRANSITIONS[status]:
+            assert await inflight.advance(live, to)
+        else:
+            with pytest.raises(IllegalTransition):
+                inflight.advance(live, to)
+            assert (live.status, live.rev, live.pending) == (status, 0, 0)
+
+
+async def test_stale_copy_overwrites_nothing_and_is_dropped(inflight, queue):
+    live = await accept(inflight)
+    await queue.advance(Advance(id=live.id, sid=live.message.sid, account=AC, rev=0, status="canceled"))
+    assert not await inflight.advance(live, Status.SENDING)
+    assert queue.by_id(live.id).status == "canceled"
+    assert inflight.cached(live.message.sid) is None
+    fresh = await inflight.find(AC, live.message.sid)
+    assert (fresh.status, fresh.rev) == (Status.CANCELED, 1)
+
+
+async def test_stale_copy_is_not_claimed(inflight, queue):
+    live, other = await accept(inflight, lane="l"), await accept(inflight, lane="l")
+    await queue.advance(Advance(id=live.id, sid=live.message.sid, account=AC, rev=0, status="canceled"))
+    assert await inflight.claim([live, other]) == [live.id]
+    assert inflight.cached(live.message.sid) is None
+    assert (other.status, other.rev, other.lane, other.pending) == (Status.SENDING, 1, "", 0)
+
+
+async def test_sid_that_exists_leaves_the_first_as_it_is(inflight):
+    live = await accept(inflight)
+    _, written = inflight.accept(message(sid=live.message.sid, body="other"), Status.QUEUED)
+    with pytest.raises(Exists):
+        await written
+    found = await inflight.find(AC, live.message.sid)
+    assert found.message.body == ""
+    assert found.id == live.id
+
+
+async def test_message_of_another_account_is_not_found(inflight):
+    live = await accept(inflight)
+    assert await inflight.find("AC" + "b" * 32, live.message.sid) is None
+    assert await inflight.find(AC, new_sid("SM")) is None
+
+
+async def test_copies_are_bounded_and_come_back_from_the_store(queue):
+    inflight = Inflight(queue, Clock(), max_live=5)
+    lives = [await accept(inflight) for _ in range(20)]
+    assert sum(inflight.cached(live.message.sid) is not None for live in lives) <= 5
+    back = await inflight.find(AC, lives[0].message.sid)
+    assert (back.id, back.rev, back.status) == (lives[0].id, 0, Status.QUEUED)
+    assert await inflight.advance(back, Status.SENDING)
+
+
+async def test_copy_with_a_write_under_way_stays(queue):
+    inflight = Inflight(queue, Clock(), max_live=2)
+    live = await accept(inflight)
+    step = inflight.advance(live, Status.SENDING)
+    others = [inflight.accept(message(), Status.QUEUED)[1] for _ in range(5)]
+    assert inflight.cached(live.message.sid) is live
+    assert await step
+    for written in others:
+        await written
+
+
+async def test_carrier_id_leads_to_the_flight_also_after_eviction(queue):
+    inflight = Inflight(queue, Clock(), max_live=2)
+    live = await accept(inflight, Status.SENDING)
+    live.message.connector, live.message.segments = "c", [SegmentState(id="7")]
+    step = inflight.advance(live, Status.SENT, carrier_ids=[("c", "7")])
+    assert inflight.by_carrier_id("c", "7") is live  # a receipt may be quicker than the commit
+    await step
+    for _ in range(5):
+        await accept(inflight)
+    assert inflight.cached(live.message.sid) is None
+    found = inflight.by_carrier_id("c", "7")
+    assert (found.message.sid, found.status) == (live.message.sid, Status.SENT)
+    assert inflight.by_carrier_id("d", "7") is None
+
+
+async def test_callbacks_are_told_after_the_commit_only(inflight, queue):
+    told = []
+    inflight.owed = told.extend
+    live = await accept(inflight)
+    step = inflight.advance(live, Status.SENDING, owed=[callback(live)])
+    assert told == []
+    await step
+    assert [owed.flight for owed in told] == [live.id]
+    assert [owed.id for owed in told] == [owed.id for owed in (await queue.get(AC, live.message.sid))[1]]
+
+
+async def test_callbacks_of_a_lost_step_are_not_told(inflight, queue):
+    told = []
+    inflight.owed = told.extend
+    live = await accept(inflight)
+    await queue.advance(Advance(id=live.id, sid=live.message.sid, account=AC, rev=0, status="canceled"))
+    assert not await inflight.advance(live, Status.SENDING, owed=[callback(live)])
+    assert told == []
+    assert (await queue.get(AC, live.message.sid))[1] == []
+
+
+async def test_landing_is_told_when_the_last_write_is_through(inflight):
+    told = []
+    inflight.landed = lambda: told.append(1)
+    live = await accept(inflight)
+    assert told == []
+    await inflight.advance(live, Status.CANCELED, land_ms=1)
+    assert told == [1]
+
+
+async def test_landed_flight_is_forgotten_unless_it_moved_on(inflight):
+    live = await accept(inflight)
+    inflight.forget(live.id, 7)
+    assert inflight.cached(live.message.sid) is live
+    inflight.forget(live.id, 0)
+    assert inflight.cached(live.message.sid) is None
