@@ -27,6 +27,16 @@ FREE_AREA_CODE = 415
 """Of the numbers that can be bought."""
 FREE_NUMBERS = 100
 TOLL_FREE = "+1800555{:04d}"
+PLACE = {
+    "region": "CA",
+    "locality": "San Francisco",
+    "postal_code": "94103",
+    "rate_center": "SNFC CNTRL",
+    "lata": "722",
+    "latitude": 37.77,
+    "longitude": -122.41,
+}
+"""Of the free numbers."""
 CREDIT = Decimal(100)
 NUMBER_PRICE = Decimal("1.15")
 """A month."""
@@ -158,6 +168,6 @@ def _number(
         type=kind,
         mms_enabled=True,
         bought_ms=bought_ms,
-        region="CA" if number.startswith(f"+1{FREE_AREA_CODE}") else "",
+        **(PLACE if number.startswith(f"+1{FREE_AREA_CODE}") else {}),
         monthly_price=str(NUMBER_PRICE),
     )
