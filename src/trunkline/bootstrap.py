@@ -6,8 +6,10 @@ runs a node behind uvicorn until a signal ends it.
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
+from trunkline.messaging import usage_triggers
 from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.callbacks import StatusHandler
 from trunkline.messaging.connectors.base import Connector
@@ -44,6 +47,7 @@ from trunkline.messaging.receipts import Receipts
 from trunkline.messaging.replies import InboundHandler
 from trunkline.messaging.routing import Router
 from trunkline.messaging.scheduler import Scheduler
+from trunkline.messaging.usage import usage_of
 from trunkline.model.clock import Clock, SystemClock
 from trunkline.model.numbers import PhoneNumber, ShortCode
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
@@ -54,7 +58,9 @@ from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
-from trunkline.storage.secrets import Secrets, load_secrets
+from trunkline.storage.engines.sqlite.writer import compact_file
+from trunkline.storage.secrets import BadMasterKey, CannotOpen, Secrets, load_secrets
+from trunkline.storage.survives import CannotSurvive
 from trunkline.testing.handsets import Handsets
 from trunkline.testing.simulator import Simulator
 from trunkline.webhooks.delivery import Delivery, Handler
@@ -67,6 +73,7 @@ DATABASE_FILE = "database.db"
 ARCHIVE_FILE = "archive.db"
 SEGMENT_FOLDER = "segments"
 MEDIA_FOLDER = "media"
+LOCK_FILE = "server.lock"
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -110,6 +117,18 @@ def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArc
     )
 
 
+def compact_stores(settings: Settings) -> bool:
+    """Remove the bytes of what was deleted from the queue's and the database's files; False: ask again. Blocks."""
+    folder = data_folder(settings)
+    files = [folder / name for name in (QUEUE_FILE, DATABASE_FILE)]
+    clean = [compact_file(file) for file in files if file.exists()]
+    return all(clean)
+
+
+class CannotStart(Exception):
+    """The node cannot run like this; the text is one line for the operator."""
+
+
 class Node:
     """Every part of one server. Built on the running event loop; `start`, then serve `app`, then `stop`."""
 
@@ -118,6 +137,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.base_url = settings.base_url
         folder = data_folder(settings)
+        self._lock = _lock(folder)
         self.secrets = open_secrets(settings)
         self.database = SqliteDatabase(folder / DATABASE_FILE, self.clock, self.secrets)
         self.queue = SqliteQueue(folder / QUEUE_FILE)
@@ -189,10 +209,16 @@ class Node:
                 self.directory.number(address) is not None or self.directory.short_code(address) is not None
             ),
         )
-        return {own.name: make(own, context) for own in self.settings.connectors}
+        try:
+            return {own.name: make(own, context) for own in self.settings.connectors}
+        except ValueError as error:
+            raise CannotStart(f"connectors: {error}") from None
 
     def _wire_dispatch(self) -> None:
         handlers: dict[str, Handler] = {"status": self.status_handler, "inbound": self.inbound_handler}
+        handlers[usage_triggers.KIND] = usage_triggers.UsageTriggerHandler(
+            self.fetcher, self.directory.account, self.alerts
+        )
         self.delivery = Delivery(self.queue, self.clock, self.settings.webhooks, handlers)
         self.dispatcher = Dispatcher(
             self.inflight,
@@ -208,7 +234,15 @@ class Node:
         self.outbound.push_stored = self.dispatcher.push_stored
         self.outbound.submitted = self.receipts.known
         self.outbound.fetch_media = self.media_fetch.start
-        self.delivery.finished = lambda owed: self.landing.wake()
+        self.delivery.finished = self.landing.settled
+        self.usage_triggers = usage_triggers.UsageTriggers(
+            self.database,
+            self.queue,
+            usage_of(self.archive, self.database, self.clock),
+            self.directory,
+            self.clock,
+            self.delivery.push,
+        )
 
     def _make_app(self) -> CarrierFront:
         settings = self.settings
@@ -243,7 +277,7 @@ class Node:
             all_routes(),
             self.services,
             Authenticator(self.directory, self.secrets.pepper, self.clock.monotonic, limits),
-            Idempotency(self.queue, self.clock.now_ms, limits),
+            Idempotency(self.queue, self.clock.now_ms, limits, vault=self.secrets),
             limits=limits,
             mounts=self.metrics.mounts(),
             trusted_proxies=settings.server.trusted_proxies,
@@ -281,6 +315,7 @@ class Node:
         self.landing.start()
         self.landing.wake()
         self.scheduler.start()
+        self.usage_triggers.start()
         self.inbound.start()
         maintenance = Maintenance(
             self.archive,
@@ -311,9 +346,10 @@ class Node:
             try:
                 await self.alerts.sweep()
                 await self.blobs.sweep(self.clock.now_ms() / 1000)
-                if self.privacy.pending:
-                    self.privacy.pending = False
-                    await self.queue.compact()
+                if self.privacy.due(int(self.settings.archive.erase_within_s * 1000)):
+                    began_ms = self.clock.now_ms()
+                    if await asyncio.to_thread(compact_stores, self.settings):
+                        self.privacy.compacted(began_ms)
             except Exception:
                 log.exception("upkeep failed; it is tried again")
 
@@ -327,6 +363,7 @@ class Node:
         self.dispatcher.stop()
         await asyncio.gather(
             self.scheduler.stop(),
+            self.usage_triggers.stop(),
             self.media_fetch.stop(),
             self.inbound.stop(),
             *(connector.stop(grace_s) for connector in self.connectors.values()),
@@ -338,6 +375,18 @@ class Node:
         await self.archive.close()
         await self.queue.close()
         await self.database.close()
+        os.close(self._lock)
+
+
+def _lock(folder: Path) -> int:
+    """Take the data folder for this process, until the returned descriptor is closed. Raises CannotStart."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise CannotStart(f"another server runs on {folder}: stop it, or name another folder with --data") from None
+    return descriptor
 
 
 class _Sink:
@@ -375,8 +424,11 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start."""
-    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+    try:
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
+    except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen) as error:
+        raise SystemExit(f"trunkline: {error}") from None
 
 
 async def _serve(settings: Settings) -> None:

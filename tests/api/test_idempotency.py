@@ -14,6 +14,7 @@ from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.model.errors import ApiError
+from trunkline.storage.secrets import Secrets
 
 PATH = MESSAGES + ".json"
 FIELDS = {"To": "+15551234567", "Body": "Grüße"}
@@ -210,3 +211,13 @@ def test_any_header_is_a_key_or_400(raw: bytes) -> None:
     except ApiError as error:
         key = "x" if error.status == 400 else ""
     assert 1 <= len(key) <= 255
+
+
+async def test_stored_responses_are_sealed_at_rest_and_replayed_in_clear() -> None:
+    api, _ = harness()
+    api.api._idempotency._vault = Secrets([b"k" * 32])  # the harness has none of its own
+    first = await send(api)
+    (row,) = api.replays.rows.values()
+    assert row.body != first.body
+    assert b"SM1" not in row.body
+    assert (await send(api)).body == first.body

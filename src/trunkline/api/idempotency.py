@@ -76,6 +76,18 @@ def fingerprint(request: Request) -> bytes:
     return hashlib.sha256(canonical).digest()
 
 
+class Vault(Protocol):
+    """Keeps stored responses unreadable at rest: they show tokens and secrets once (`trunkline.storage.secrets`)."""
+
+    def seal(self, clear: str, context: str = "") -> str: ...
+
+    def open(self, sealed: str, context: str = "") -> str: ...
+
+
+SEALED = b"\0sealed:"
+"""Marks a sealed body; no response begins with a NUL."""
+
+
 class Claim:
     """A claimed key. A handler that commits the row with its resource takes `completed` into its write."""
 
@@ -115,11 +127,13 @@ class Idempotency:
         now_ms: Callable[[], int],
         limits: ApiLimits | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        vault: Vault | None = None,
     ) -> None:
         self._store = store
         self._now_ms = now_ms
         self._limits = limits or ApiLimits()
         self._sleep = sleep
+        self._vault = vault
 
     async def begin(self, request: Request, raw_key: bytes) -> Claim | Response:
         """Claim the request's key, or replay what it led to before. Raises 400, 409 or 422."""
@@ -146,7 +160,7 @@ class Idempotency:
             if held.fingerprint != mark:
                 raise ApiError.of(20422, status=422, message="This Idempotency-Key was used with different parameters")
             if held.state == DONE:
-                return replayed(held)
+                return replayed(self._unsealed(held))
             if waited_ms >= limits.idempotency_wait_ms:
                 raise ApiError.of(
                     20409,
@@ -164,7 +178,14 @@ class Idempotency:
             await self._store.release_replay(claim.row)
             return
         claim.fill(response, claim.row.sid, self._now_ms())
+        if self._vault is not None and response.body:
+            claim.row.body = SEALED + self._vault.seal(response.body.decode("latin-1"), claim.row.key).encode()
         await self._store.complete_replay(claim.row)
+
+    def _unsealed(self, row: Replay) -> Replay:
+        if self._vault is not None and row.body.startswith(SEALED):
+            row.body = self._vault.open(row.body[len(SEALED) :].decode(), row.key).encode("latin-1")
+        return row
 
     async def abandon(self, claim: Claim) -> None:
         """Give the key back after a handler raised, unless a commit may have taken it: then its lease decides."""

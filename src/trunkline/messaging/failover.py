@@ -1,8 +1,10 @@
-"""Failover of what waits: when a carrier is down, its waiting messages go out by another route.
+"""Failover of what waits: when a carrier is down, its waiting messages go out by another route, or expire.
 
 A short interruption costs nothing: only after DOWN_AFTER_S are the lanes of a connector looked through, a bounded
 number of messages at a time, and each message that another healthy connector may take is moved there by
-compare-and-set. New messages avoid a connector that is known to be down (`avoid`).
+compare-and-set. New messages avoid a connector that is known to be down (`avoid`). A message whose validity ends while
+nobody takes it fails here; in a lane that moves, the dispatcher sees to that. Lanes of a connector that the settings
+name no more are treated as those of one that is down.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector
 from trunkline.messaging.lanes import lane_name, lane_parts
-from trunkline.messaging.outbound import Outbound
+from trunkline.messaging.outbound import MEDIA_LANE, Outbound
 from trunkline.model.message import Status
 
 CHECK_S = 1.0
@@ -57,13 +59,21 @@ class Failover:
         if down != self._outbound.avoid:
             log.warning("carriers down: %s", ", ".join(sorted(down)) or "none any more")
             self._outbound.avoid = down
-        if not down or len(down) == len(self._connectors):
-            return 0
         moved = 0
         for lane, _, _ in await self._inflight.queue.lanes():
-            if lane_parts(lane)[0] in down:
+            name = lane_parts(lane)[0]
+            if name in down or (name not in self._connectors and name != MEDIA_LANE):
                 moved += await self._leave(lane)
+                await self._expire(lane)
         return moved
+
+    async def _expire(self, lane: str) -> None:
+        """Fail what is past its validity, oldest first."""
+        now_ms = self._inflight.clock.now_ms()
+        for flight in await self._inflight.queue.waiting(lane, (0, 0), BATCH):
+            live = self._inflight.adopt(flight)
+            if live.lane == lane and 0 < live.message.valid_until_ms <= now_ms:
+                self._outbound.allow(live)
 
     async def _leave(self, lane: str) -> int:
         """Move what may leave this lane."""

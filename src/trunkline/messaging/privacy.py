@@ -10,7 +10,7 @@ from trunkline.inflight.store import Inflight
 from trunkline.messaging.reader import StoredMessage
 from trunkline.model.errors import ApiError
 from trunkline.model.message import Status
-from trunkline.model.numbers import Media, MessageFeedback, ScheduledMessage
+from trunkline.model.numbers import Alert, Media, MessageFeedback, ScheduledMessage
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.blobs import BlobStore
 from trunkline.storage.database import Database
@@ -24,13 +24,25 @@ class Privacy:
         self._archive = archive
         self._database = database
         self._blobs = blobs
-        self.pending = True
-        """Whether files may hold bytes that a compaction must remove (true at start: nobody knows)."""
+        self._hidden_ms = inflight.clock.now_ms()
+        """When something was first hidden whose bytes may still lie in files (at the start: nobody knows); 0: none."""
+
+    def due(self, within_ms: int) -> bool:
+        """Whether a compaction of the stores should run now, so that the bytes are gone `within_ms` of the deletion."""
+        return bool(self._hidden_ms) and self._inflight.clock.now_ms() - self._hidden_ms >= within_ms // 2
+
+    def compacted(self, began_ms: int) -> None:
+        """A compaction that began then has finished."""
+        if self._hidden_ms <= began_ms:
+            self._hidden_ms = 0
+
+    def _hide(self) -> None:
+        self._hidden_ms = self._hidden_ms or self._inflight.clock.now_ms()
 
     async def redact(self, message: StoredMessage) -> None:
         """Blank the body; raises 20009 when the message is moving just now."""
         account, sid = message.account_sid, message.sid
-        self.pending = True
+        self._hide()
         live = await self._inflight.find(account, sid)
         if live is not None:
             live.message.body, live.message.redacted = "", True
@@ -42,22 +54,30 @@ class Privacy:
         if document is not None:
             await self._archive.revise(redacted(document))
         await self._inflight.queue.forget_replays(account, sid)
+        await self._blank_alerts(account, sid)
 
     async def delete(self, message: StoredMessage) -> None:
         """Hide the message and everything that belongs to it."""
         account, sid = message.account_sid, message.sid
-        self.pending = True
+        self._hide()
         await self._archive.delete(account, sid)
         live = await self._inflight.find(account, sid)
         if live is not None:
             await self._inflight.queue.erase(live.id)
             self._inflight.forget(live.id, live.rev)
         await self._inflight.queue.forget_replays(account, sid)
+        await self._blank_alerts(account, sid)
         await self.delete_media(sid)
         for kind in (ScheduledMessage, MessageFeedback):
             record = await self._database.get(kind, sid)
             if record is not None:
                 await self._database.delete(record)
+
+    async def _blank_alerts(self, account: str, sid: str) -> None:
+        """Alerts show the requests and responses that went wrong, and so what the message said."""
+        for alert in await self._database.find(Alert, {"resource_sid": sid, "account_sid": account}):
+            alert.request_variables = alert.response_body = ""
+            await self._database.update(alert)
 
     async def delete_media(self, message_sid: str) -> None:
         """Remove a message's media files and their records."""

@@ -9,6 +9,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+import orjson
+
 from trunkline.inflight.store import Inflight
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Flight, Owed
@@ -57,6 +59,7 @@ class Landing:
         self._carrier_id_ms = carrier_id_ms
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._appending: set[asyncio.Task[None]] = set()
         self.landed = 0
 
     def start(self) -> None:
@@ -68,11 +71,37 @@ class Landing:
         """Something may land."""
         self._wanted.set()
 
+    def settled(self, owed: Owed) -> None:
+        """A callback has ended: its flight may land now, or has landed before."""
+        self._wanted.set()
+        if not owed.flight:
+            task = asyncio.get_running_loop().create_task(self._append(owed))
+            self._appending.add(task)
+            task.add_done_callback(self._appended)
+
+    async def _append(self, owed: Owed) -> None:
+        """Add a late callback's attempts to the document of its flight, then drop it from the queue."""
+        document = await self._archive.get(owed.account, owed.sid)
+        if document is not None:
+            body = orjson.loads(document.body)
+            if not body.get("redacted"):
+                hook = {"kind": owed.kind, "state": owed.state, "tries": owed.tries}
+                body.setdefault("webhooks", []).append({**hook, "attempts": orjson.loads(owed.attempts)})
+                document.rev, document.body = document.rev + 1, orjson.dumps(body)
+                await self._archive.revise(document)
+        await self._inflight.queue.forget(owed.id)
+
+    def _appended(self, task: "asyncio.Task[None]") -> None:
+        self._appending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a late callback was not archived: %s", task.exception())
+
     async def stop(self) -> None:
         """Land what may land now, then end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*self._appending, return_exceptions=True)
         await self.land_all()
 
     async def _run(self) -> None:

@@ -61,7 +61,7 @@ UNIQUE: dict[str, list[tuple[str, ...]]] = {
 
 INDEXES: dict[str, list[tuple[str, ...]]] = {
     "accounts": [("owner_account_sid", "sid")],
-    "alerts": [("account_sid", "sid"), ("created_ms",)],
+    "alerts": [("account_sid", "sid"), ("created_ms",), ("resource_sid",)],
     "api_keys": [("account_sid", "sid")],
     "applications": [("account_sid", "sid")],
     "media": [("message_sid", "sid"), ("account_sid", "sid")],

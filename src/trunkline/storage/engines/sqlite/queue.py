@@ -142,7 +142,7 @@ class SqliteQueue:
             if replay is not None:
                 _complete(cursor, replay)
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     def accept_inbound(
         self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
@@ -197,7 +197,7 @@ class SqliteQueue:
             ours = {row[0] for row in rows}
             return [flight_id for flight_id, _ in flights if flight_id not in ours]
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     def advance(self, step: Advance) -> Awaitable[bool]:
         owed_rows = self._owed_rows(step.owed, step.id) if step.owed else None
@@ -219,7 +219,7 @@ class SqliteQueue:
                 cursor.executemany(sql.INSERT_CARRIER, carriers)
             return True
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
         return [_flight(row) for row in await self._read(sql.WAITING, (lane, *after, limit))]
@@ -273,7 +273,7 @@ class SqliteQueue:
             cursor.execute(sql.INSERT_ORPHAN, row)
             cursor.execute(sql.TRIM_ORPHANS, (cursor.connection.last_insert_rowid() - MAX_ORPHANS,))
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     def orphans(self, connector: str, carrier_ids: Sequence[str]) -> Awaitable[list[Orphan]]:
         def write(cursor: apsw.Cursor) -> list[Orphan]:
@@ -292,7 +292,7 @@ class SqliteQueue:
         def write(cursor: apsw.Cursor) -> None:
             cursor.executemany(sql.DROP_ORPHAN, rows)
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     def parked(self) -> list[tuple[str, str]]:
         """(connector, carrier id) of every parked receipt: read once at start."""
@@ -307,7 +307,7 @@ class SqliteQueue:
         def write(cursor: apsw.Cursor) -> None:
             cursor.executemany(sql.INSERT_OWED, rows)
 
-        return self._writer.submit(write)
+        return self._writer.submit_light(write)
 
     async def owed(self, host: str, after: int, limit: int, now_ms: int) -> list[Owed]:
         return [_owed(row) for row in await self._read(sql.OWED_OF_HOST, (host, after, now_ms, limit))]
@@ -317,10 +317,10 @@ class SqliteQueue:
 
     def settle(self, owed: Owed) -> Awaitable[None]:
         bindings = (owed.state, owed.tries, owed.attempts, owed.due_ms, owed.request, owed.id)
-        return self._writer.submit(_execute(sql.SETTLE, bindings))
+        return self._writer.submit_light(_execute(sql.SETTLE, bindings))
 
     def forget(self, owed_id: int) -> Awaitable[None]:
-        return self._writer.submit(_execute(sql.FORGET_OWED, (owed_id,)))
+        return self._writer.submit_light(_execute(sql.FORGET_OWED, (owed_id,)))
 
     def strip_owed(self, flight_id: int) -> Awaitable[None]:
         return self._writer.submit(_execute(sql.STRIP_OWED, (flight_id,)))
@@ -423,6 +423,7 @@ class SqliteQueue:
         def write(cursor: apsw.Cursor) -> None:
             cursor.execute(sql.SWEEP_REPLAYS, (now_ms, SWEEP_ROWS))
             cursor.execute(sql.SWEEP_CARRIER, (carrier_before_ms * 1000, SWEEP_ROWS))
+            cursor.execute(sql.SWEEP_LATE_OWED, (carrier_before_ms * 1000,))
             cursor.execute(sql.SWEEP_ORPHANS, (carrier_before_ms, SWEEP_ROWS))
 
         return self._writer.submit(write)

@@ -114,5 +114,7 @@ SWEEP_CARRIER = """
 delete from carrier where (connector, carrier_id) in
 (select connector, carrier_id from carrier where flight < ? limit ?)
 """
+SWEEP_LATE_OWED = "delete from owed where flight = 0 and state <> 'owed' and id < ?"
+"""Settled callbacks without a flight that a crash kept from being archived."""
 SWEEP_ORPHANS = "delete from orphan where id in (select id from orphan where at_ms <= ? limit ?)"
 REDACT_REPLAYS = "update replay set body = ? where account = ? and sid = ?"

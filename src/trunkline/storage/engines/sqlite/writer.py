@@ -1,29 +1,36 @@
-"""One SQLite file, one writer thread, group commit.
+"""One SQLite file, group commit: what is written while a commit waits for the disk is committed together.
 
-Theory: every write is a function of a cursor. Writes queue up while a commit waits for the disk; the thread then
-runs all that have come in one transaction and commits once (WAL, synchronous=FULL), so the cost of the sync is shared
-and grows no slower than the load. Each caller's future resolves after the commit that holds its write. A write that
-raises is undone alone (its savepoint is rolled back) and its caller gets the exception; the others commit.
+Theory: every write is a function of a cursor. Writes queue up while a commit is under way; then all that have come run
+in one transaction, which is committed once (WAL, synchronous=FULL), so the cost of the sync is shared and grows no
+slower than the load. What each returned resolves on the event loop after the commit that holds it, all of a batch in
+one wake-up. A write that raises is undone alone and its caller gets the exception; the others commit.
 
-A future resolves on the event loop that made it, all of a batch in one wake-up of that loop.
+Two threads take turns with the connection. A *light* write (a few indexed rows) runs on the event loop's own thread,
+because handing the interpreter to another thread for each statement costs three times what the statement does. All
+others, and every commit, run on the writer thread: whatever may wait for the disk or for a lock. Writes are applied in
+the order they were handed in: from the first one of a batch that is not light, the rest goes to the thread too.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
 from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.written import Written
 
 T = TypeVar("T")
 Write = Callable[[apsw.Cursor], Any]
 
 MAX_BATCH = 1000
 """Writes that share one commit."""
+MAX_LIGHT = 500
+"""Light writes of one commit (about 8 us each): the event loop does nothing else meanwhile."""
 MAX_WAITING = 200_000
 """Writes that may wait for the writer before callers are refused (memory bound)."""
 CACHE_KIB = 8 * 1024
@@ -68,121 +75,199 @@ def check_settings(connection: apsw.Connection) -> None:
         raise CannotSurvive("synchronous is below FULL: acknowledged messages would be lost at a power loss")
 
 
+def compact_file(path: Path) -> bool:
+    """Rewrite a database file and truncate its log, so that no deleted byte is left in either; works beside a running
+    server. False when a reader held the log: ask again."""
+    connection = connect(path)
+    try:
+        connection.execute("vacuum")
+        busy, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchall()[0]
+        return not busy
+    finally:
+        connection.close()
+
+
+_Waiting = tuple[Write, Written[Any], bool]
+"""A write that waits for its batch; whether it is light."""
+_Done = list[tuple[Written[Any], Any, BaseException | None]]
+
+
 class Writer:
-    """The writer thread of one file. `schema` is run once at the start, in one transaction."""
+    """The writer of one file. `schema` is run once at the start, in one transaction."""
 
     def __init__(self, path: Path, schema: str, name: str) -> None:
         self._path = path
-        self._queue: queue.SimpleQueue[tuple[Write, asyncio.Future[Any] | None] | None] = queue.SimpleQueue()
         self._connection = connect(path)
         self._connection.execute("begin immediate")
         self._connection.execute(schema)
         self._connection.execute("commit")
+        self._cursor = self._connection.cursor()
         self.commits = 0
         self.writes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._busy = False
+        """Whether a batch is begun, or about to be."""
         self._closed = False
+        self._drained: asyncio.Future[None] | None = None
         self.failed: BaseException | None = None
-        """Why the writer stopped taking writes (disk full, I/O error); None while it is well."""
+        """Why the last batch was not written (disk full, I/O error); None while all is well."""
+        self._jobs: queue.SimpleQueue[tuple[_Done, list[_Waiting]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
         self._thread.start()
 
     @property
     def connection(self) -> apsw.Connection:
-        """The writing connection; only the writer thread may use it."""
+        """The writing connection; only writes may use it."""
         return self._connection
 
     def submit(self, write: Callable[[apsw.Cursor], T]) -> "asyncio.Future[T]":
         """Hand in a write; the future resolves with its result after the commit."""
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        if self._closed:
-            future.set_exception(WriterFull("the store is closed"))
-        elif self._queue.qsize() >= MAX_WAITING:
-            future.set_exception(WriterFull("too many writes wait for the disk"))
-        else:
-            self._queue.put((write, future))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def told(written: Written[T]) -> None:
+            if future.done():
+                return
+            error = written.exception()
+            if error is None:
+                future.set_result(written.result())
+            else:
+                future.set_exception(error)
+
+        self._hand_in(write, False).add_done_callback(told)
         return future
+
+    def submit_light(self, write: Callable[[apsw.Cursor], T]) -> Written[T]:
+        """Hand in a write that touches a few rows by their keys: it runs on this thread."""
+        return self._hand_in(write, True)
+
+    def _hand_in(self, write: Callable[[apsw.Cursor], T], light: bool) -> Written[T]:
+        written: Written[T] = Written()
+        if self._closed:
+            written.settle(None, WriterFull("the store is closed"))
+        elif len(self._waiting) >= MAX_WAITING:
+            written.settle(None, WriterFull("too many writes wait for the disk"))
+        else:
+            self._waiting.append((write, written, light))
+            if not self._busy:
+                # At the end of this pass of the loop, so that all of a pass share a commit.
+                loop = self._loop
+                if loop is None:
+                    loop = self._loop = asyncio.get_running_loop()
+                self._busy = True
+                loop.call_soon(self._begin)
+        return written
 
     async def close(self) -> None:
         """Commit what was handed in, checkpoint the WAL and end the thread."""
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        if self._busy:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+        self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
 
-    def _take(self) -> tuple[list[tuple[Write, Any]], bool]:
-        """Everything that waits, at most MAX_BATCH; blocks for the first. True when the end was asked for."""
-        batch = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) >= MAX_BATCH:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
+    # -- on the event loop's thread ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Run the light writes at the front of the line, then have the thread do the rest and commit."""
+        waiting = self._waiting
+        if not waiting:
+            self._busy = False
+            if self._drained is not None:
+                self._drained.set_result(None)
+            return
+        done: _Done = []
+        try:
+            if waiting[0][2] and self._begin_now():
+                cursor = self._cursor
+                while waiting and waiting[0][2] and len(done) < MAX_LIGHT:
+                    write, written, _ = waiting.popleft()
+                    done.append((written, None, None))
+                    done[-1] = self._apply(cursor, write, written)
+        except BaseException as error:
+            self._committed(self._undo(done, [], error))
+            return
+        rest: list[_Waiting] = []
+        if len(done) < MAX_LIGHT:
+            rest = [waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH - len(done)))]
+        self._jobs.put((done, rest))
+
+    def _begin_now(self) -> bool:
+        """Begin a transaction without waiting. False when that cannot be (another process holds the file's lock, say):
+        then the thread waits, or finds out why."""
+        connection = self._connection
+        connection.set_busy_timeout(0)
+        try:
+            self._cursor.execute("begin immediate")
+        except apsw.Error:
+            return False
+        finally:
+            connection.set_busy_timeout(BUSY_MS)
+        return True
+
+    def _committed(self, done: _Done) -> None:
+        """A batch has ended: tell its writers, then begin the next with what they and others have handed in."""
+        for written, result, error in done:
+            written.settle(result, error)
+        loop = self._loop
+        assert loop is not None
+        loop.call_soon(self._begin)
+
+    # -- on the writer thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        end = False
-        while not end:
-            batch, end = self._take()
-            if batch:
-                self._resolve(self._commit(batch))
+        while (job := self._jobs.get()) is not None:
+            ended = self._finish(*job)
+            loop = self._loop
+            del job
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._committed, ended)
+            except RuntimeError:
+                continue  # the loop has closed: nobody waits any more
         self._connection.execute("pragma wal_checkpoint(truncate)")
 
-    def _commit(self, batch: Sequence[tuple[Write, Any]]) -> list[tuple[Any, Any, BaseException | None]]:
-        """Run a batch in one transaction. If the transaction itself fails, every caller of the batch is told."""
+    def _finish(self, done: _Done, rest: list[_Waiting]) -> _Done:
+        """Run the rest of a batch and commit. If the transaction itself fails, every caller of the batch is told."""
         cursor = self._connection.cursor()
-        done: list[tuple[Any, Any, BaseException | None]] = []
         try:
-            cursor.execute("begin immediate")
-            for write, future in batch:
-                done.append(self._apply(cursor, write, future))
+            if not self._connection.in_transaction:
+                cursor.execute("begin immediate")
+            for write, written, _ in rest:
+                done.append(self._apply(cursor, write, written))
             cursor.execute("commit")
         except BaseException as error:
-            self.failed = error
-            if self._connection.in_transaction:
-                cursor.execute("rollback")
-            return [(future, None, error) for _, future in batch]
+            return self._undo(done, rest, error)
         self.failed = None
         self.commits += 1
-        self.writes += len(batch)
+        self.writes += len(done)
         return done
 
-    def _apply(self, cursor: apsw.Cursor, write: Write, future: Any) -> tuple[Any, Any, BaseException | None]:
+    # -- on either ---------------------------------------------------------------------------------------------
+
+    def _apply(
+        self, cursor: apsw.Cursor, write: Write, written: Written[Any]
+    ) -> tuple[Written[Any], Any, BaseException | None]:
         """Run one write. Only a constraint can make it fail alone, and SQLite undoes that statement itself; a write
         of several statements guards with its first one, so nothing of it stays behind."""
         try:
-            return future, write(cursor), None
+            return written, write(cursor), None
         except apsw.ConstraintError as error:
-            return future, None, error
+            return written, None, error
         except (apsw.Error, OSError):
             raise
         except Exception as error:
-            return future, None, error
+            return written, None, error
 
-    def _resolve(self, done: list[tuple[Any, Any, BaseException | None]]) -> None:
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-        try:
-            loop.call_soon_threadsafe(_settle, done)
-        except RuntimeError:
-            return  # the loop closed in between: nobody waits any more
-
-
-def _settle(done: list[tuple[Any, Any, BaseException | None]]) -> None:
-    for future, result, error in done:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    def _undo(self, done: _Done, rest: list[_Waiting], error: BaseException) -> _Done:
+        """Nothing of a batch was written: its writers learn why."""
+        self.failed = error
+        if self._connection.in_transaction:
+            self._connection.execute("rollback")
+        told = {id(written): written for written, _, _ in done}
+        told.update((id(written), written) for _, written, _ in rest)
+        return [(written, None, error) for written in told.values()]
