@@ -32,14 +32,15 @@ class Server:
 
     def __init__(self, folder: Path, settings: Mapping[str, Table | list[Table]], prefix: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.data = folder / "data"
         self.log = folder / "server.log"
         self._config = folder / "trunkline.toml"
         self._prefix = list(prefix)
         self._tables = dict(settings)
         own = {"host": "127.0.0.1", "port": 0, **self._tables.get("server", {})}
         self._tables["server"] = own
-        self._tables["data"] = {"path": str(self.data), "min_free_bytes": 1024, **self._tables.get("data", {})}
+        data = {"path": str(folder / "data"), "min_free_bytes": 1024, **self._tables.get("data", {})}
+        self._tables["data"] = data
+        self.data = Path(str(data["path"]))
         self.port = int(own["port"])
         self._process: subprocess.Popen[bytes] | None = None
         self._write()

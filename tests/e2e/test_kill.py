@@ -21,6 +21,11 @@ from tests.e2e.sink import Sink
 from trunkline.bootstrap import open_archive
 from trunkline.settings import load as load_settings
 
+SETTINGS = {
+    "profile": "development",
+    "messaging": {"long_code_mps": 0},
+    "webhooks": {"retry_first_s": 0.2},
+}
 WINDOW = 10
 """Submits under way at once: as many may be in doubt after a crash."""
 RATE = 200.0
@@ -46,13 +51,7 @@ def carrier() -> Iterator[Carrier]:
 
 @pytest.fixture
 async def lab(tmp_path: Path, carrier: Carrier, session: aiohttp.ClientSession, sink: Sink) -> AsyncIterator[Lab]:
-    settings = {
-        "profile": "development",
-        "messaging": {"long_code_mps": 0},
-        "connectors": [carrier.connector(window=WINDOW)],
-        "webhooks": {"retry_first_s": 0.2},
-    }
-    server = Server(tmp_path, settings)
+    server = Server(tmp_path, {**SETTINGS, "connectors": [carrier.connector(window=WINDOW)]})
     tenant = await asyncio.to_thread(server.seed, make_tenant)
     await asyncio.to_thread(server.start)
     yield Lab(server, carrier, tenant, Client(session, server, tenant.account), sink)
