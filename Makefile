@@ -43,6 +43,7 @@ bench: install ## measure all, or NAME=callbacks alone; ARGS="..." goes to the b
 
 docs: install ## the reference pages that are made from the code
 	@$(BIN)/python -m trunkline.settings.reference docs/reference/settings.md
+	@$(BIN)/python -m trunkline.features docs/reference/features.md
 
 lock: install ## requirements.lock from pyproject.toml; UPGRADE=1 takes the newest of everything
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'

@@ -1,0 +1,226 @@
+"""The feature matrix, made from the tables of the code: `python -m trunkline.features FILE`.
+
+What is served stands in `RESOURCES`, what Twilio serves in `api/twilio_paths.txt`; the difference answers 501.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import typer
+
+from trunkline.api.resources import RESOURCES
+from trunkline.cli import app
+from trunkline.messaging.connectors.table import CONNECTORS
+from trunkline.settings import CONNECTORS as KINDS
+from trunkline.twiml.document import DocumentKind
+from trunkline.twiml.schema import Attribute
+from trunkline.twiml.verbs import VERBS, VOICE_NAMES
+
+WEBHOOKS: Final[Mapping[str, str]] = {
+    "status": "Status callbacks: to the message's, the application's or the service's StatusCallback URL.",
+    "inbound": "Received messages: to the service's, the application's or the number's SmsUrl, then its fallback URL;"
+    " the answer is TwiML.",
+    "smpp-receipt": "Delivery receipts to the account's own SMPP clients.",
+    "smpp-inbound": "Received messages to the account's own SMPP clients, where no URL asks for them.",
+    "usage-trigger": "Usage triggers: to the trigger's CallbackUrl.",
+}
+"""Kinds of owed callbacks (`bootstrap` names their handlers) -> what they are; a test compares the two."""
+
+HEAD = """# Features
+
+Made by `make docs` from the code; `tests/test_features.py` checks that it is current. An operation that Twilio has and
+this server lacks answers 501 with Twilio's error body, never 404. Which properties are always null in an answer:
+[null fields](null-fields.md).
+"""
+
+_NAME = re.compile(r"\{\w*\}")
+
+
+class Operation(NamedTuple):
+    """A method at a path; the path with `{}` for its parameters."""
+
+    product: str
+    method: str
+    path: str
+
+    @property
+    def resource(self) -> str:
+        """The path's words below version and account: `Messages/Media`."""
+        words = [word for word in self.path.split("/")[2:] if word != "{}"]
+        return "/".join(words[1:] if words[0] == "Accounts" and len(words) > 1 else words)
+
+
+def at_twilio() -> Iterator[Operation]:
+    """Every operation of Twilio's OpenAPI documents."""
+    for line in files("trunkline.api").joinpath("twilio_paths.txt").read_text("ascii").splitlines():
+        if not line.startswith("#"):
+            product, methods, path = line.split(" ")
+            for method in methods.split(","):
+                yield Operation(product, method, path)
+
+
+def served() -> dict[Operation, tuple[str, str]]:
+    """Every operation of ours -> its file (module name) and its path with names."""
+    return {
+        Operation(route.product, route.method, _NAME.sub("{}", route.template)): (name, route.template)
+        for name, routes in RESOURCES.items()
+        for route in routes
+    }
+
+
+def page() -> str:
+    """The whole page in Markdown."""
+    parts = [HEAD, *_rest_api(), *_twiml(), *_connectors(), *_webhooks(), *_commands()]
+    return "\n".join(parts) + "\n"
+
+
+# -- REST ------------------------------------------------------------------------------------------------------------
+
+
+def _rest_api() -> Iterator[str]:
+    ours, twilios = served(), set(at_twilio())
+    products = sorted({operation.product for operation in ours})
+    yield "## REST API\n"
+    yield "| product | operations served | of Twilio's |"
+    yield "|---|---|---|"
+    for product in sorted({operation.product for operation in twilios}):
+        count = sum(operation.product == product for operation in ours)
+        yield f"| {product} | {count or '-'} | {sum(operation.product == product for operation in twilios)} |"
+    for product in products:
+        yield f"\n### {product}\n"
+        yield "| resource | served | answers 501 | file |"
+        yield "|---|---|---|---|"
+        of_product = [operation for operation in twilios | set(ours) if operation.product == product]
+        for resource in sorted({operation.resource for operation in of_product}):
+            yield _resource_row(resource, [one for one in of_product if one.resource == resource], ours)
+
+
+def _resource_row(resource: str, operations: Iterable[Operation], ours: Mapping[Operation, tuple[str, str]]) -> str:
+    """One resource: its paths with their methods, how many operations it lacks, and its file."""
+    paths: dict[str, list[str]] = {}
+    modules: set[str] = set()
+    lacking = 0
+    for operation in sorted(operations, key=lambda one: (one.path, _ORDER.index(one.method))):
+        if operation in ours:
+            module, template = ours[operation]
+            modules.add(f"`api/{module}.py`")
+            paths.setdefault(template, []).append(operation.method)
+        else:
+            lacking += 1
+    shown = "<br>".join(f"{' '.join(methods)} `{path}`" for path, methods in paths.items())
+    return f"| {resource} | {shown or '-'} | {lacking or '-'} | {', '.join(sorted(modules)) or '-'} |"
+
+
+_ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+# -- the rest --------------------------------------------------------------------------------------------------------
+
+
+def _twiml() -> Iterator[str]:
+    yield "\n## TwiML for messages\n"
+    yield "| verb | attributes | nouns |"
+    yield "|---|---|---|"
+    for name, spec in VERBS[DocumentKind.MESSAGING].items():
+        attributes = ", ".join(map(_attribute, spec.attributes))
+        nouns = ", ".join(f"`<{child}>`" for child in spec.children)
+        yield f"| `<{name}>` | {attributes or '-'} | {nouns or '-'} |"
+    foreign = ", ".join(sorted(VOICE_NAMES - set(VERBS[DocumentKind.MESSAGING])))
+    yield f"\nVerbs for calls in the document of a message raise warning 14110 and are passed over: {foreign}."
+
+
+def _attribute(attribute: Attribute) -> str:
+    default = f" (default {attribute.default})" if attribute.default is not None else ""
+    return f"`{attribute.name}`{default}"
+
+
+def _connectors() -> Iterator[str]:
+    yield "\n## Connectors\n"
+    yield "| kind | carrier | file |"
+    yield "|---|---|---|"
+    for kind, place in CONNECTORS.items():
+        file = place.partition(":")[0].removeprefix("trunkline.").replace(".", "/")
+        yield f"| [{kind}](settings.md#connectors-with-kind--{kind}) | {_first(KINDS[kind])} | `{file}.py` |"
+
+
+def _webhooks() -> Iterator[str]:
+    kinds = handled()
+    yield "\n## Callbacks\n"
+    yield "| kind | what |"
+    yield "|---|---|"
+    for kind in kinds:
+        yield f"| {kind} | {WEBHOOKS.get(kind, '')} |"
+
+
+def handled() -> list[str]:
+    """The kinds of callbacks that the wiring has a handler for, in its order."""
+    tree = ast.parse(inspect.getsource(import_module("trunkline.bootstrap")))
+    kinds: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "dict[str, Handler]":
+            for key in node.value.keys if isinstance(node.value, ast.Dict) else ():
+                kinds.append(_constant(key))
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            target = node.targets[0]
+            if ast.unparse(target.value) == "handlers":
+                kinds.append(_constant(target.slice))
+    return list(dict.fromkeys(kinds))
+
+
+def _constant(node: ast.expr | None) -> str:
+    """The text that a dictionary's key stands for: a literal, or a constant of a module named as `module.NAME`."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return str(getattr(getattr(import_module("trunkline.bootstrap"), node.value.id), node.attr))
+    if isinstance(node, ast.Name):
+        return str(getattr(import_module("trunkline.bootstrap"), node.id))
+    raise ValueError(f"no constant: {ast.dump(node) if node else None}")
+
+
+class Command(NamedTuple):
+    """One command of the command line."""
+
+    words: str
+    """As it is typed, after `trunkline`."""
+    text: str
+    """The first sentence of its help."""
+
+
+def commands() -> Iterator[Command]:
+    """Every command, those of groups with the group's name."""
+    yield from _of(app, "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from _of(group.typer_instance, f"{group.name} ")
+
+
+def _of(group: typer.Typer, prefix: str) -> Iterator[Command]:
+    for info in group.registered_commands:
+        if info.callback is not None:
+            name = info.name or info.callback.__name__.rstrip("_").replace("_", "-")
+            yield Command(prefix + name, _first(info.callback))
+
+
+def _commands() -> Iterator[str]:
+    yield "\n## Commands\n"
+    yield "| command | what it does |"
+    yield "|---|---|"
+    for command in commands():
+        yield f"| `trunkline {command.words}` | {command.text} |"
+
+
+def _first(thing: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

@@ -1,0 +1,49 @@
+"""The feature matrix is current, and says what the code does."""
+
+from pathlib import Path
+
+from trunkline import features
+from trunkline.api.resources import RESOURCES, all_routes
+from trunkline.features import Operation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_page_is_current() -> None:
+    assert (ROOT / "docs/reference/features.md").read_text() == features.page(), "run make docs"
+
+
+def test_every_operation_is_counted_once() -> None:
+    assert len(features.served()) == len(all_routes())
+    assert {name for name, _ in features.served().values()} == set(RESOURCES)
+
+
+def test_what_is_served_exists_at_twilio() -> None:
+    assert set(features.served()) - set(features.at_twilio()) == set()
+
+
+def test_what_is_lacking_is_counted_by_resource() -> None:
+    page = features.page()
+    calls = next(line for line in page.splitlines() if line.startswith("| Calls |"))
+    lacking = [one for one in features.at_twilio() if one.product == "api" and one.resource == "Calls"]
+    assert calls == f"| Calls | - | {len(lacking)} | - |"
+    messages = next(line for line in page.splitlines() if line.startswith("| Messages |"))
+    assert "GET POST DELETE `/2010-04-01/Accounts/{AccountSid}/Messages/{Sid}`" in messages
+    assert messages.endswith("| - | `api/messages.py` |")
+
+
+def test_resources_are_named_by_their_words() -> None:
+    assert Operation("api", "GET", "/2010-04-01/Accounts/{}/Messages/{}/Media/{}").resource == "Messages/Media"
+    assert Operation("api", "GET", "/2010-04-01/Accounts/{}").resource == "Accounts"
+    assert Operation("messaging", "GET", "/v1/Services/{}").resource == "Services"
+
+
+def test_every_kind_of_callback_is_explained() -> None:
+    assert {"status", "inbound"} <= set(features.handled()) <= set(features.WEBHOOKS)
+
+
+def test_commands_of_groups_are_found() -> None:
+    found = {command.words: command.text for command in features.commands()}
+    assert "serve" in found
+    assert "archive query" in found
+    assert all(found.values()), "every command says what it does"
