@@ -193,6 +193,11 @@ class SubmitMulti(Request, frozen=True, gc=False, kw_only=True):
     message: bytes = b""
     tlvs: tuple[Tlv, ...] = NO_TLVS
 
+    @property
+    def payload(self) -> bytes:
+        """short_message, or the message_payload TLV in its place."""
+        return self.message or tlv(self.tlvs, c.TAG_MESSAGE_PAYLOAD) or b""
+
 
 class SubmitMultiResp(Response, frozen=True, gc=False, kw_only=True):
     """§4.5.2; `unsuccessful` pairs each refused address with its status."""

@@ -15,6 +15,7 @@ from trunkline.smpp import pdu as p
 from trunkline.smpp.long_message import sar_of
 from trunkline.smpp.receipt import ReceiptState
 from trunkline.sms import data_coding, segment, udh
+from trunkline.sms.data_coding import DefaultAlphabet
 
 ID_DIALECTS: Final = {"text": "as_is", "decimal": "strip_zeros", "hex": "hex_to_dec"}
 """`submit_id` and `receipt_id` -> how ids are brought to one form: numbers meet as decimals without leading zeros."""
@@ -70,51 +71,23 @@ class Reader:
         )
 
     def _inbound(self, pdu: p.DeliverSm | p.DataSm) -> InboundPart:
-        payload = pdu.payload
-        header = udh.NO_UDH
-        if pdu.esm_class & c.ESM_UDHI:
-            header, payload = udh.parse(payload)
-        reference, total, part, width = -1, 1, 1, 8
-        if header.concat is not None:
-            concat = header.concat
-            reference, total, part, width = concat.reference, concat.total, concat.sequence, concat.width
-        elif (sar := sar_of(pdu.tlvs)) is not None:
-            reference, total, part, width = (*sar, 16)
-        if total == 1:
-            reference = -1
+        header, payload, concat = concat_of(pdu)
+        total = concat.total if concat is not None else 1
         # What SMPP 5.0 and some 3.4 servers add; of a long message it may be one id for all parts.
         own_id = p.tlv(pdu.tlvs, c.TAG_RECEIPTED_MESSAGE_ID) if pdu.tlvs and total == 1 else None
-        text, encoding = self._text(pdu.data_coding, payload, header, whole=total == 1)
+        text, encoding = text_of(pdu.data_coding, payload, header, self._alphabet, whole=total == 1)
         return InboundPart(
             connector=self._name,
             from_=self._number(pdu.source_ton, pdu.source),
             to=self._number(pdu.destination_ton, pdu.destination),
             text=text,
             encoding=encoding,
-            part=part,
+            part=concat.sequence if concat is not None else 1,
             total=total,
-            reference=reference,
-            reference_width=width,
+            reference=concat.reference if concat is not None else -1,
+            reference_width=concat.width if concat is not None else 8,
             carrier_id=own_id.split(b"\0", 1)[0].decode("latin-1") if own_id else "",
         )
-
-    def _text(self, coding: int, payload: bytes, header: udh.Udh, *, whole: bool) -> tuple[str, str]:
-        charset = data_coding.charset_of(coding)
-        if charset == "ucs2":
-            if whole:
-                return data_coding.decode_ucs2(payload), "ucs2"
-            # A surrogate pair may be split between parts: the halves meet when the parts are joined.
-            return payload[: len(payload) & ~1].decode("utf-16-be", "surrogatepass"), "ucs2"
-        text = data_coding.decode(
-            coding,
-            payload,
-            default=self._alphabet,
-            header_octets=header.octets,
-            single_shift=header.single_shift,
-        )
-        if text is None:  # "binary" is what many operators call 8-bit text
-            text = payload.decode("latin-1")
-        return text, "gsm7" if charset == "default" else segment.encoding_of(text)
 
     def _number(self, ton: int, address: str) -> str:
         if self._country and ton in (addresses.TON_UNKNOWN, addresses.TON_NATIONAL) and address.isdecimal():
@@ -122,3 +95,33 @@ class Reader:
             if national.valid or (ton == addresses.TON_NATIONAL and phone.is_e164(national.phone_number)):
                 return national.phone_number
         return addresses.number(ton, address)
+
+
+def text_of(coding: int, payload: bytes, header: udh.Udh, alphabet: DefaultAlphabet, *, whole: bool) -> tuple[str, str]:
+    """Text and encoding of a payload without its `header`. Of a part (not `whole`) the text may begin or end with half
+    a surrogate pair."""
+    charset = data_coding.charset_of(coding)
+    if charset == "ucs2":
+        if whole:
+            return data_coding.decode_ucs2(payload), "ucs2"
+        # The halves meet when the parts are joined.
+        return payload[: len(payload) & ~1].decode("utf-16-be", "surrogatepass"), "ucs2"
+    text = data_coding.decode(
+        coding, payload, default=alphabet, header_octets=header.octets, single_shift=header.single_shift
+    )
+    if text is None:  # "binary" is what many operators call 8-bit text
+        text = payload.decode("latin-1")
+    return text, "gsm7" if charset == "default" else segment.encoding_of(text)
+
+
+def concat_of(pdu: p.Sm | p.DataSm | p.SubmitMulti) -> tuple[udh.Udh, bytes, udh.Concat | None]:
+    """User data header, the payload behind it, and which part of which long message it is, told by header or TLVs."""
+    tlvs = pdu.tlvs
+    payload = pdu.payload
+    header = udh.NO_UDH
+    if pdu.esm_class & c.ESM_UDHI:
+        header, payload = udh.parse(payload)
+    concat = header.concat
+    if concat is None and tlvs and (sar := sar_of(tlvs)) is not None:
+        concat = udh.Concat(*sar, 16)
+    return header, payload, concat if concat is not None and concat.total > 1 else None
