@@ -82,7 +82,7 @@ async def delete(request: Request, app: Services) -> Response:
 
 async def _unlink(app: Services, message: StoredMessage, sid: str) -> None:
     """Take the file out of the message's record, in flight and post-flight (it may be landing)."""
-    app.privacy.pending = True
+    app.privacy.hide()
     live = await app.inflight.find(message.account_sid, message.sid)
     if live is not None:
         live.message.media = [item for item in live.message.media if item.sid != sid]

@@ -163,6 +163,7 @@ def _options(
     new.smart_encoded = bool(request.bool("SmartEncoded", False))
     if service is not None:
         new.messaging_service_sid = service.sid
+        new.announce = True
         callback = callback or service.status_callback
         new.validity_s = service.validity_period
         new.smart_encoded = new.smart_encoded or service.smart_encoding

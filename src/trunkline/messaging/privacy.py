@@ -36,13 +36,14 @@ class Privacy:
         if self._hidden_ms <= began_ms:
             self._hidden_ms = 0
 
-    def _hide(self) -> None:
+    def hide(self) -> None:
+        """Something is being hidden: its bytes must be gone in time."""
         self._hidden_ms = self._hidden_ms or self._inflight.clock.now_ms()
 
     async def redact(self, message: StoredMessage) -> None:
         """Blank the body; raises 20009 when the message is moving just now."""
         account, sid = message.account_sid, message.sid
-        self._hide()
+        self.hide()
         live = await self._inflight.find(account, sid)
         if live is not None:
             live.message.body, live.message.redacted = "", True
@@ -59,7 +60,7 @@ class Privacy:
     async def delete(self, message: StoredMessage) -> None:
         """Hide the message and everything that belongs to it."""
         account, sid = message.account_sid, message.sid
-        self._hide()
+        self.hide()
         await self._archive.delete(account, sid)
         live = await self._inflight.find(account, sid)
         if live is not None:
