@@ -7,6 +7,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files
@@ -72,7 +73,17 @@ def served() -> dict[Operation, tuple[str, str]]:
         Operation(route.product, route.method, _NAME.sub("{}", route.template)): (name, route.template)
         for name, routes in RESOURCES.items()
         for route in routes
+        if not _refuses(route.handler)
     }
+
+
+def _refuses(handler: Any) -> bool:
+    """Whether all a handler does is answer 501 (its path would else be taken for another)."""
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(handler))).body
+    if not isinstance(function, ast.AsyncFunctionDef) or len(function.body) > 2:
+        return False
+    last = function.body[-1]
+    return isinstance(last, ast.Raise) and "ApiError(501" in ast.unparse(last)
 
 
 def page() -> str:
