@@ -211,7 +211,7 @@ async def test_deletion_takes_the_bytes_the_record_and_the_count(media: MediaWor
     assert [one["sid"] for one in left] == [kept]
     shown = (await media.world.get(media.world.path(f"Messages/{message.sid}.json"))).json
     assert shown["num_media"] == "1"
-    assert media.world.services.privacy.pending
+    assert media.world.services.privacy.due(0)
 
 
 async def test_media_of_a_message_under_way_stay(media: MediaWorld) -> None:
