@@ -27,6 +27,7 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
+from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import usage_triggers
 from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.callbacks import StatusHandler
@@ -219,7 +220,12 @@ class Node:
         handlers[usage_triggers.KIND] = usage_triggers.UsageTriggerHandler(
             self.fetcher, self.directory.account, self.alerts
         )
+        self.smpp_server = SmppServer(
+            self.settings, self.directory, self.outbound, self.inflight, self.reader, self.alerts
+        )
+        handlers.update(self.smpp_server.handlers)
         self.delivery = Delivery(self.queue, self.clock, self.settings.webhooks, handlers)
+        self.smpp_server.attach(self.delivery)
         self.dispatcher = Dispatcher(
             self.inflight,
             self.connectors,
@@ -312,6 +318,10 @@ class Node:
         for name, connector in self.connectors.items():
             connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
             self.dispatcher.wake(name)
+        try:
+            await self.smpp_server.start()
+        except (OSError, ValueError) as error:
+            raise CannotStart(f"smpp_server: {error}") from None
         self.landing.start()
         self.landing.wake()
         self.scheduler.start()
@@ -362,6 +372,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.dispatcher.stop()
         await asyncio.gather(
+            self.smpp_server.stop(),
             self.scheduler.stop(),
             self.usage_triggers.stop(),
             self.media_fetch.stop(),
