@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from tests.e2e.carrier import Carrier
-from tests.e2e.client import Client
+from tests.e2e.client import Client, until
 from tests.e2e.conftest import Tenant, make_tenant
 from tests.e2e.load import Load
 from tests.e2e.server import Server
@@ -30,6 +30,8 @@ WINDOW = 10
 """Submits under way at once: as many may be in doubt after a crash."""
 RATE = 200.0
 KILLS = 5
+INBOUND = 100
+"""Messages that come in before each kill."""
 BETWEEN = 150
 """Messages accepted between two kills."""
 
@@ -124,3 +126,28 @@ async def test_graceful_stops_lose_and_repeat_nothing(lab: Lab) -> None:
             await asyncio.to_thread(lab.server.start)
         await load.more(BETWEEN)
     await check(lab, load, 0)
+
+
+async def test_kill_mid_inbound(lab: Lab) -> None:
+    """Each message that the carrier hands over is shown to the customer, whether a crash comes before its
+    acknowledgement (the carrier sends it again), after it, or while its webhook is under way."""
+    number = lab.tenant.numbers[0]
+    path = f"IncomingPhoneNumbers/{number.sid}.json"
+    assert (await lab.client.call("POST", path, {"SmsUrl": f"{lab.sink.url}/sms"})).status == 200
+    sent: set[str] = set()
+    for _ in range(3):
+        texts = {f"No {len(sent) + index}" for index in range(INBOUND)}
+        sent |= texts
+        to = number.phone_number.removeprefix("+")
+        await asyncio.gather(*(lab.carrier.ask(f"/send?from=12125550188&to={to}&text={text}") for text in texts))
+        half = len(sent) // 2
+        await lab.sink.until(lambda half=half: len(lab.sink.at("/sms")) >= half)
+        await asyncio.to_thread(lab.server.kill)
+        await asyncio.to_thread(lab.server.start)
+    await lab.sink.until(lambda: {hook.form["Body"] for hook in lab.sink.at("/sms")} >= sent, timeout_s=40)
+    sids = {hook.form["MessageSid"]: hook.form["Body"] for hook in lab.sink.at("/sms")}
+    assert set(sids.values()) == sent
+    stats = await until(lambda: lab.carrier.ask("/stats"), lambda stats: not stats["waiting"])
+    assert stats["messages_kept"] == len(sent)
+    sent_again = stats["messages_sent"] - len(sent)
+    assert len(sids) - len(sent) <= sent_again, "only what the carrier sent again may be there twice"
