@@ -19,6 +19,7 @@ from trunkline.postflight.segments import (
     UNFINISHED,
     Keep,
     entry_of,
+    filter_segment,
     find_keys,
     merged,
     needs_rewrite,
@@ -87,7 +88,7 @@ def rewrite(
     path = folder / segment.path
     if keep is None or not needs_rewrite(path, keep):
         return Rewritten(changed=False)
-    written = write_segment(folder, _name(), merged([path], keep), late=segment.late, now_ms=now_ms)
+    written = filter_segment(folder, _name(), path, keep, late=segment.late, now_ms=now_ms)
     return Rewritten(changed=True, segment=written)
 
 

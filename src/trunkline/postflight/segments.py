@@ -184,17 +184,17 @@ def table_of(entries: Iterable[Entry]) -> Any:
 
 
 class _Span:
-    """The least and greatest non-zero value seen."""
+    """The least and greatest positive value seen."""
 
     def __init__(self) -> None:
         self.least = 0
         self.most = 0
 
-    def add(self, values: Iterable[int]) -> None:
-        known = [value for value in values if value]
-        if known:
-            self.least = min(known) if not self.least else min(self.least, *known)
-            self.most = max(self.most, *known)
+    def add(self, column: Any) -> None:
+        extremes = pc.min_max(column.filter(pc.greater(column, 0))).as_py()
+        if extremes["min"] is not None:
+            self.least = extremes["min"] if not self.least else min(self.least, extremes["min"])
+            self.most = max(self.most, extremes["max"])
 
 
 class SegmentWriter:
@@ -233,20 +233,28 @@ class SegmentWriter:
         if len(self._waiting) >= ROW_GROUP:
             self._flush()
 
+    def add_table(self, table: Any) -> None:
+        """Append the rows of a table as a row group of their own (at most ROW_GROUP)."""
+        self._flush()
+        self._write(table)
+
     def _flush(self) -> None:
-        entries = self._waiting
-        if not entries:
+        entries, self._waiting = self._waiting, []
+        self._write(table_of(entries))
+
+    def _write(self, table: Any) -> None:
+        if not table.num_rows:
             return
-        self._waiting = []
-        self._parquet.write_table(table_of(entries), row_group_size=ROW_GROUP)
-        self._bounds.append((entries[0][ACCOUNT], entries[0][KEY]))
-        self._accounts.update(account_digest(account) for account in {entry[ACCOUNT] for entry in entries})
-        keys = [entry[KEY] for entry in entries]
-        self._min_key = min(keys) if not self._rows else min(self._min_key, *keys)
-        self._max_key = max(self._max_key, *keys)
-        self._created.add(entry[CREATED] for entry in entries)
-        self._sent.add(entry[SENT] for entry in entries)
-        self._rows += len(entries)
+        self._parquet.write_table(table, row_group_size=ROW_GROUP)
+        accounts, keys = table.column("account"), table.column("key")
+        self._bounds.append((accounts[0].as_py(), keys[0].as_py()))
+        self._accounts.update(account_digest(account) for account in pc.unique(accounts).to_pylist())
+        extremes = pc.min_max(keys).as_py()
+        self._min_key = min(self._min_key, extremes["min"]) if self._rows else extremes["min"]
+        self._max_key = max(self._max_key, extremes["max"])
+        self._created.add(table.column("created_ms"))
+        self._sent.add(table.column("sent_ms"))
+        self._rows += table.num_rows
 
     def finish(self, *, late: bool, now_ms: int) -> Segment | None:
         """Make the file durable and visible; None (and no file) when it holds no row."""
@@ -282,6 +290,22 @@ def write_segment(folder: Path, name: str, entries: Iterable[Entry], *, late: bo
     try:
         for entry in entries:
             writer.add(entry)
+        return writer.finish(late=late, now_ms=now_ms)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def filter_segment(folder: Path, name: str, source: Path, keep: Keep, *, late: bool, now_ms: int) -> Segment | None:
+    """A segment of those rows of another that are to be kept, row group by row group; None if there are none."""
+    writer = SegmentWriter(folder, name)
+    try:
+        with pq.ParquetFile(source) as parquet:
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, use_threads=False)
+                identities = (table.column(column).to_pylist() for column in ("account", "key", "rev"))
+                mask = [keep(*identity) for identity in zip(*identities, strict=True)]
+                writer.add_table(table if all(mask) else table.filter(pa.array(mask, pa.bool_())))
         return writer.finish(late=late, now_ms=now_ms)
     except BaseException:
         writer.abandon()

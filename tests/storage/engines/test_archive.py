@@ -192,12 +192,14 @@ async def test_expiry_takes_only_the_span_of_one_account(recent: SqliteRecent, m
     assert len(await recent.page(OTHER, "message", before="", after="", limit=99, filters={})) == 9
 
 
-async def test_filters_find_escaped_and_plain_values(recent: SqliteRecent) -> None:
+async def test_filters_go_by_the_bodys_own_fields(recent: SqliteRecent) -> None:
     await recent.land(
         [
             document(1, body=b'{"to":"+491","status":"sent","sent_ms":10}'),
             document(2, body=b'{"to":"a\\"b","status":"sent"}'),
             document(3, body=b'{"from":"+491","to":"+4911"}'),
+            document(4, body=b'{"nested":{"to":"+491"},"to":5,"sent_ms":"10"}'),
+            document(5, body=b"no JSON"),
         ]
     )
 
@@ -208,6 +210,7 @@ async def test_filters_find_escaped_and_plain_values(recent: SqliteRecent) -> No
     assert await page(to="+491") == [1]
     assert await page(to='a"b') == [2]
     assert await page(status="sent") == [2, 1]
+    assert await page() == [5, 4, 3, 2, 1]
     assert await page(sent_ge_ms=10, sent_lt_ms=11) == [1]
     assert await page(sent_lt_ms=10) == [], "what was not sent is in no range"
 
