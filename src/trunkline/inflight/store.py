@@ -16,6 +16,7 @@ from trunkline.model import message as codec
 from trunkline.model.clock import Clock
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
+from trunkline.storage.written import when_done
 
 DEFAULT_MAX_LIVE = 10_000
 """Cached working copies (about 2 KB each)."""
@@ -146,7 +147,7 @@ class Inflight:
         live.next_seq = len(owed)
         live.pending += 1
         self._keep(live)
-        _on_done(written, lambda future: self._written(live, future, owed))
+        when_done(written, lambda future: self._written(live, future, owed))
         return live, written
 
     def advance(
@@ -189,7 +190,7 @@ class Inflight:
         for pair in carrier_ids:
             self._by_carrier[pair] = live.id
         written = self.queue.advance(step)
-        _on_done(written, lambda future: self._written(live, future, owed))
+        when_done(written, lambda future: self._written(live, future, owed))
         return written
 
     def claim(self, lives: Sequence[Live]) -> Awaitable[list[int]]:
@@ -209,7 +210,7 @@ class Inflight:
                 if failed or live.id in lost:
                     self._drop(live)
 
-        _on_done(written, done)
+        when_done(written, done)
         return written
 
     def _written(self, live: Live, future: "asyncio.Future[Any]", owed: Sequence[Owed]) -> None:
@@ -227,8 +228,3 @@ class Inflight:
         live = self._live.get(flight_id)
         if live is not None and live.rev == rev and not live.pending:
             self._drop(live)
-
-
-def _on_done(awaitable: Awaitable[Any], callback: Callable[["asyncio.Future[Any]"], None]) -> None:
-    """Engines return futures; a plain coroutine is run as a task."""
-    asyncio.ensure_future(awaitable).add_done_callback(callback)

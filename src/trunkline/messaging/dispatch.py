@@ -13,6 +13,7 @@ from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector, Outcome, Submission
 from trunkline.messaging.lanes import HEAD, Lane, Rotation, lane_parts
 from trunkline.model.message import Status
+from trunkline.storage.written import when_done
 
 MAX_LANES = 100_000
 """Lanes kept in memory; idle ones leave first."""
@@ -208,7 +209,7 @@ class Dispatcher:
     def _claim(self, out: _Out, batch: Sequence[tuple[Lane, Live]]) -> None:
         out.reserved += len(batch)
         claimed = self._inflight.claim([live for _, live in batch])
-        asyncio.ensure_future(claimed).add_done_callback(lambda future: self._claimed(out, batch, future))
+        when_done(claimed, lambda future: self._claimed(out, batch, future))
 
     def _claimed(self, out: _Out, batch: Sequence[tuple[Lane, Live]], future: "asyncio.Future[Any]") -> None:
         out.reserved -= len(batch)

@@ -26,6 +26,7 @@ from trunkline.settings import Settings
 from trunkline.settings.connectors import Twilio
 from trunkline.sms import segment
 from trunkline.storage.queue import Owed, Replay
+from trunkline.storage.written import when_done
 from trunkline.webhooks import params as webhook_params
 
 QUEUE_OVERFLOW = 30001
@@ -125,7 +126,7 @@ class Outbound:
             message, status, lane=lane, due_ms=now, owed=owed, replay=complete(message) if complete else None
         )
         self._count(message, message.num_segments)
-        asyncio.ensure_future(written).add_done_callback(lambda future: self._accepted(live, future))
+        when_done(written, lambda future: self._accepted(live, future))
         return message, written
 
     def _accepted(self, live: Live, future: "asyncio.Future[Any]") -> None:
@@ -158,7 +159,7 @@ class Outbound:
             return  # canceled meanwhile
         lane = lane_name(message.connector, message.account_sid, message.from_)
         written = self._inflight.advance(live, live.status, lane=lane, due_ms=message.created_ms)
-        asyncio.ensure_future(written).add_done_callback(lambda future: self._media_kept(live, future))
+        when_done(written, lambda future: self._media_kept(live, future))
 
     def _media_kept(self, live: Live, future: "asyncio.Future[Any]") -> None:
         if not future.cancelled() and future.exception() is None and future.result():
@@ -402,7 +403,7 @@ class Outbound:
         due_ms = self._clock.now_ms() + int(wait_s * 1000) if wait_s else message.created_ms
         self._count(message, message.num_segments)
         written = self._inflight.advance(live, Status.QUEUED, lane=lane, due_ms=due_ms)
-        asyncio.ensure_future(written).add_done_callback(lambda _: self.push_stored(lane, wait_s))
+        when_done(written, lambda _: self.push_stored(lane, wait_s))
 
     def _fail(self, live: Live, error_code: int) -> None:
         message = live.message

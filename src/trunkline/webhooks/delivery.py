@@ -18,6 +18,7 @@ import msgspec
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
 from trunkline.storage.queue import Owed, Queue
+from trunkline.storage.written import when_done
 
 HEAD = 4096
 """Owed callbacks of one host kept in memory (about 1.5 KB each)."""
@@ -276,8 +277,7 @@ class Delivery:
         else:
             self.failed += 1
             self._fail(item, result)
-        settled = asyncio.ensure_future(self._queue.settle(item))
-        settled.add_done_callback(lambda future: self.settled(host, item, future))
+        when_done(self._queue.settle(item), lambda future: self.settled(host, item, future))
         if first:
             self._next_in_chain(item.sid)
 

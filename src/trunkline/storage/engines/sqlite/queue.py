@@ -5,6 +5,7 @@ before the write is handed in, so the hot path need not wait for them.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -108,6 +109,8 @@ class SqliteQueue:
         self._near = connect(path, read_only=True, cache_kib=READER_CACHE_KIB).cursor()
         self._far = connect(path, read_only=True, cache_kib=READER_CACHE_KIB)
         self._far_lock = asyncio.Lock()
+        self._far_use = threading.Lock()
+        """Held by the thread that reads: a cancelled wait does not end the read."""
         newest: Any = self._near.execute(
             "select max(coalesce((select max(id) from flight), 0), coalesce((select max(id) from owed), 0))"
         ).get
@@ -125,7 +128,11 @@ class SqliteQueue:
     async def _read(self, statement: str, bindings: Sequence[Any]) -> list[Any]:
         """A read that may be long, off the event loop."""
         async with self._far_lock:
-            return await asyncio.to_thread(lambda: self._far.execute(statement, bindings).fetchall())
+            return await asyncio.to_thread(self._read_now, statement, bindings)
+
+    def _read_now(self, statement: str, bindings: Sequence[Any]) -> list[Any]:
+        with self._far_use:
+            return self._far.execute(statement, bindings).fetchall()
 
     # -- flights ---------------------------------------------------------------------------------------------
 
@@ -339,6 +346,10 @@ class SqliteQueue:
             return await asyncio.to_thread(self._landable, now_ms, limit)
 
     def _landable(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:
+        with self._far_use:
+            return self._landable_now(now_ms, limit)
+
+    def _landable_now(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:
         cursor = self._far.cursor()
         flights = [_flight(row) for row in cursor.execute(sql.LANDABLE, (now_ms, limit)).fetchall()]
         return [
@@ -442,7 +453,11 @@ class SqliteQueue:
     async def close(self) -> None:
         await self._writer.close()
         self._near.connection.close()
-        self._far.close()
+        await asyncio.to_thread(self._close_far)
+
+    def _close_far(self) -> None:
+        with self._far_use:
+            self._far.close()
 
 
 def _complete(cursor: apsw.Cursor, row: Replay) -> None:
