@@ -38,8 +38,9 @@ format: install ## write the code as `check` wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## measure all, or NAME=callbacks alone; ARGS="..." goes to the benchmark
-	@for file in bench/$(or $(NAME),*).py; do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+bench: install ## messages beside Kannel, or NAME=queued alone (bench/README.md); QUICK=1 in 90 s; ARGS="..." for it
+	@if [ -n "$(NAME)" ] && [ -f "bench/$(NAME).py" ]; then $(BIN)/python -m bench.$(NAME) $(ARGS); \
+	else $(BIN)/python -m bench.sms $(NAME) $(if $(QUICK),--quick) $(ARGS); fi
 
 docs: install ## the reference pages that are made from the code
 	@$(BIN)/python -m trunkline.settings.reference docs/reference/settings.md
