@@ -32,7 +32,8 @@ async def test_file_is_kept_and_linked(world):
         sent = await world.until(message, "sent")
         assert server.requests[0].method == "GET"
     assert sent.sid[:2] == "MM"
-    assert sent.body == f"look\n{url}"
+    assert sent.body == "look"
+    assert sent.text == f"look\n{url}"
     (kept,) = sent.media
     assert (kept.content_type, kept.bytes, kept.url) == ("image/png", 3, url)
     assert await world.blobs.get(kept.sid) == b"PNG"
@@ -45,7 +46,7 @@ async def test_message_without_text_is_its_links(world):
         urls = [f"http://127.0.0.1:{server.port}/{n}.png" for n in range(3)]
         sent = await world.until(await world.send("", media=[item(url) for url in urls]), "sent")
         assert len(server.requests) == 3
-    assert sent.body == "\n".join(urls)
+    assert (sent.body, sent.text) == ("", "\n".join(urls))
     assert [m.bytes for m in sent.media] == [3, 3, 3]
 
 

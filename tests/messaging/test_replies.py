@@ -227,7 +227,7 @@ async def test_media_of_a_reply(rig_of, world):
     await eventually(lambda: carrier.taken)
     (reply,) = carrier.taken
     assert reply.sid[:2] == "MM"
-    assert reply.body == f"cat\n{rig.base}/cat.png"
+    assert (reply.body, reply.text) == ("cat", f"cat\n{rig.base}/cat.png")
     assert await world.blobs.get(reply.media[0].sid) == b"PNG"
 
 

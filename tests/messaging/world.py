@@ -21,7 +21,7 @@ from trunkline.messaging.scheduler import Scheduler
 from trunkline.model.account import Account
 from trunkline.model.numbers import Alert, PhoneNumber
 from trunkline.model.sid import new_sid
-from trunkline.settings import Loopback, Settings, Webhooks
+from trunkline.settings import Http, Settings, Webhooks
 from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.webhooks.fetch import Fetcher
@@ -104,7 +104,7 @@ class World:
         self.carriers = carriers or {"carrier": Carrier()}
         self.settings = settings or Settings()
         if not self.settings.connectors:
-            names = tuple(Loopback(name=name) for name in self.carriers)
+            names = tuple(Http(name=name, url="http://127.0.0.1:1/") for name in self.carriers)
             self.settings = msgspec.structs.replace(self.settings, connectors=names)
         self.archive = MemoryArchive()
         self.delivered = []

@@ -22,7 +22,7 @@ from trunkline.messaging.routing import Router, amount
 from trunkline.model.errors import ApiError, describe
 from trunkline.model.message import Attempt, Direction, MediaItem, Message, SegmentState, Status
 from trunkline.model.sid import new_sid
-from trunkline.settings import Settings
+from trunkline.settings import Loopback, Settings
 from trunkline.settings.connectors import Twilio
 from trunkline.sms import segment
 from trunkline.storage.queue import Owed, Replay
@@ -143,13 +143,13 @@ class Outbound:
 
     def _link_media(self, message: Message) -> None:
         """A carrier that takes text only gets the addresses of the files in it. Raises 21617."""
-        if isinstance(self._kinds.get(message.connector), Twilio):
+        if isinstance(self._kinds.get(message.connector), Twilio | Loopback):
             return
         text = "\n".join(filter(None, [message.body, *(item.url for item in message.media)]))
         plan = segment.plan(text, smart_encoding=message.smart_encoded)
         if plan.count > self._settings.max_segments:
             raise ApiError.of(21617)
-        message.body = plan.text if message.smart_encoded else text
+        message.sent_text = plan.text
         message.num_segments, message.encoding = plan.count, plan.encoding
 
     def media_ready(self, live: Live) -> None:

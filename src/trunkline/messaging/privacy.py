@@ -46,7 +46,7 @@ class Privacy:
         self.hide()
         live = await self._inflight.find(account, sid)
         if live is not None:
-            live.message.body, live.message.redacted = "", True
+            live.message.body, live.message.sent_text, live.message.redacted = "", "", True
             kept = live.status
             if not await self._inflight.advance(live, Status(kept), lane=live.lane, land_ms=live.land_ms):
                 raise ApiError.of(20009)
@@ -91,6 +91,7 @@ def redacted(document: Document) -> Document:
     """The document without its body and without what webhooks showed of it, as its next revision."""
     body = orjson.loads(document.body)
     body["body"], body["redacted"] = "", True
+    body.pop("sent_text", None)
     for hook in body.get("webhooks", ()):
         hook["attempts"] = []
     return Document(

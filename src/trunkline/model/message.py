@@ -110,6 +110,11 @@ class MediaItem(msgspec.Struct, omit_defaults=True):
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The record of one message (DESIGN: "a flight")."""
 
+    @property
+    def text(self) -> str:
+        """What a carrier of text is handed."""
+        return self.sent_text or self.body
+
     v: int = RECORD_VERSION
     sid: str
     account_sid: str
@@ -117,6 +122,8 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
     from_: str = msgspec.field(name="from", default="")
     to: str = ""
     body: str = ""
+    sent_text: str = ""
+    """What goes over the air where that is not the body: with links to the files, for carriers of text."""
     num_segments: int = 1
     encoding: str = "gsm7"
     """`gsm7` or `ucs2`, as it goes over the air."""

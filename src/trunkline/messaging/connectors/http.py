@@ -81,7 +81,7 @@ class HttpConnector(HttpExchange):
         values = {
             "to": message.to,
             "from": submission.sender,
-            "body": message.body,
+            "body": message.text,
             "sid": message.sid,
             "token": message.token or message.sid,
             "receipt_url": self._receipt_url(),

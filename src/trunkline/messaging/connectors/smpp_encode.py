@@ -51,7 +51,7 @@ class Encoder:
 
     def encode(self, message: Message, sender: str, now_ms: int) -> list[p.SubmitSm]:
         """The PDUs, one a segment. Raises AddressError or TooManySegmentsError, which no other try would mend."""
-        coding, bodies = self._bodies(message.body)
+        coding, bodies = self._bodies(message.text)
         if len(bodies) == 1:
             return [self._submit(message, sender, now_ms, coding, bodies[0], 0, p.NO_TLVS)]
         reference = reference_of(message.sid)
