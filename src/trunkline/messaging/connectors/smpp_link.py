@@ -319,7 +319,7 @@ class Link(transport.Handler):
 
     def _answered(self, context: tuple[Job, int], answer: Answer) -> None:
         job, index = context
-        if type(answer) is events.ResponseReceived:
+        if isinstance(answer, events.ResponseReceived):
             if answer.late:
                 return  # the message is in doubt already, and its policy has been applied
             self.open -= 1
