@@ -91,6 +91,15 @@ async def test_queries_see_typed_messages_and_raw_documents(tmp_path: Path, roll
         "select * from '{secret}'",
         "select * from read_parquet('{segment}')",
         "select * from glob('{folder}/*')",
+        "select * from read_parquet('{folder}/*.parquet')",
+        "select count(*) from '{segment}'",
+        "select (select max(doc) from read_parquet('{segment}')) from messages",
+        "with a as (select * from parquet_scan('{segment}')) select * from a",
+        "select * from query('select 1')",
+        "select * from query_table('hide')",
+        "select * from main.hide",
+        "select getenv('HOME') from read_json('{secret}')",
+        "copy (select 1) to '{segment}'",
         "copy messages to '{folder}/stolen.csv'",
         "attach '{folder}/x.db'",
         "set enable_external_access = true",
@@ -117,6 +126,38 @@ async def test_a_query_can_do_nothing_but_select(tmp_path: Path, sql: str) -> No
             analysis.query(folder, reader, sql.format(secret=secret, folder=folder, segment=segment))
         reader.close()
         assert set(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from messages",
+        "with a as (select unnest([1, 2]) as x) select x from a, range(2)",
+        "select m.sid from messages m join documents d on m.sid = d.sid where d.doc->>'$.to' like '+49%'",
+        "describe messages",
+        "select 1 union all select count(*) from main.documents",
+        "select *, row_number() over (partition by account_sid order by created_at) from messages qualify true",
+    ],
+)
+async def test_all_kinds_of_selects_run(tmp_path: Path, sql: str) -> None:
+    async with archive_at(tmp_path) as archive:
+        await archive.land(traffic())
+        await archive.roll(force=True)
+        assert (await archive.query(sql))[1]
+
+
+async def test_short_codes_are_told_apart(tmp_path: Path) -> None:
+    async with archive_at(tmp_path) as archive:
+        await archive.land(
+            [message(DAY1, 1, **{"from": "12345"}), message(DAY1, 2), message(DAY1, 3, **{"from": "Brand"})]
+        )
+        await archive.land([message(DAY1, 4, direction="inbound", to="777", **{"from": "+4915112345678"})])
+        rows = await archive.usage([ALICE], 0, 1 << 60, "all")
+        assert {(row["direction"], row["sender"]): row["count"] for row in rows} == {
+            ("inbound", "shortcode"): 1,
+            ("outbound-api", "longcode"): 2,
+            ("outbound-api", "shortcode"): 1,
+        }
 
 
 async def test_an_answer_is_bounded_and_says_so(tmp_path: Path) -> None:

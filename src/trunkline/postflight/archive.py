@@ -137,8 +137,9 @@ class SegmentedArchive:
     async def usage(
         self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str
     ) -> list[dict[str, Any]]:
-        """Rows of account, period (UTC), direction, country, price_unit, channel (`sms`, `mms`), count, segments,
-        media, price (decimal string); by the time of sending, else of creation; failed and canceled ones left out.
+        """Rows of account, period (UTC), direction, country, price_unit, channel (`sms`, `mms`), sender (`longcode`,
+        `shortcode`: the account's own side), count, segments, media, price (decimal string); by the time of sending,
+        else of creation; failed and canceled ones left out.
 
         No accounts: all. Raises WorkerFailed.
         """
