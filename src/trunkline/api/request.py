@@ -4,6 +4,7 @@ Getters answer None for a parameter that was not sent, and raise the `ApiError` 
 An empty value is a value: updates clear a field with it. Where a parameter is repeated, scalars take the last.
 """
 
+import re
 from collections.abc import Collection
 from datetime import date as _date
 from typing import TYPE_CHECKING, Final, overload
@@ -29,6 +30,8 @@ MAX_TEXT_CHARS: Final = 4096
 """Longest text parameter unless the getter says otherwise."""
 MAX_URL_CHARS: Final = 4000
 MAX_LIST_ITEMS: Final = 100
+_PLAIN_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3})?/")
+"""Starts a URL whose scheme, host and port need no closer look."""
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
@@ -282,6 +285,8 @@ def is_http_url(value: _str) -> _bool:
     """Whether `value` is an absolute http or https URL with a host, without control characters or spaces."""
     if not value.isprintable() or " " in value:
         return False
+    if _PLAIN_URL.match(value) is not None:
+        return True
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and _bool(parts.hostname) and parts.port != 0

@@ -1,9 +1,9 @@
 """Status callbacks: the handler of owed webhooks of kind `status`.
 
-Two go out per message, so the usual case is one straight piece of code without a task: what depends only on the URL
-(target, timeouts, the request's head) is prepared once in a `_Plan`, the body is signed and written to a kept-alive
-connection, and `on_done` turns the answer into a `Result`. What is not usual goes to a task: a host whose address is
-not known, redirects, authentication.
+Two go out per message, so the usual case is one straight piece of code without a task: what depends on the URL's scheme
+and authority is prepared once in a `_Site`, the body is signed and written to a kept-alive connection, and `on_done`
+turns the answer into a `Result`. A URL that is not plain (overrides, a login, redirects) has a `_Plan` of its own. What
+is not usual goes to a task: a host whose address is not known, redirects, authentication.
 
 Policy: without `#rc`/`#rp` in the URL an attempt is repeated (as often as the settings say) unless the answer says that
 repeating cannot help: a 4xx other than 408, 425 and 429, or a URL that may not be requested. With them it is exactly
@@ -12,6 +12,7 @@ Source: Twilio's status callbacks (always POST), connection overrides, warning 1
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ from trunkline.webhooks.http import Client, Origin
 from trunkline.webhooks.overrides import Overrides, split
 from trunkline.webhooks.params import encode_form
 from trunkline.webhooks.sign import signer
-from trunkline.webhooks.target import Target, target
+from trunkline.webhooks.target import MAX_URL_CHARACTERS, Target, target
 
 CALLBACK_WARNING = 15003
 """Twilio's "Warning Response to Callback URL"."""
@@ -91,10 +92,15 @@ _decode = msgspec.json.Decoder(StatusRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
+_PLAIN = re.compile(r"(https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?)(/[!$-;=?-Z_a-z~&%]*)")
+"""A URL in two parts, authority and path, that needs no other check and no quoting: no userinfo, fragment, quote,
+backslash, or anything that is not on the wire."""
+
+
 class _Plan:
     """A URL, prepared."""
 
-    __slots__ = ("head", "origin", "overrides", "own_policy", "roundabout", "shown", "target", "timeouts", "url")
+    __slots__ = ("origin", "overrides", "own_policy", "roundabout", "target", "timeouts", "url")
 
     def __init__(self, url: str, settings: Webhooks) -> None:
         self.url = url
@@ -102,15 +108,9 @@ class _Plan:
         self.target: Target = target(bare)
         self.roundabout = bool(self.target.user)
         """Whether its requests need the full client: it redirects, or asks for a log-in."""
-        self.shown: bytes = orjson.dumps(self.target.shown)
-        """The URL in JSON, for the record."""
         fragment = url.partition("#")[2]
         self.own_policy = "rc=" in fragment or "rp=" in fragment
         self.timeouts = timeouts_of(self.overrides, settings)
-        self.head = (
-            f"POST {self.target.path} HTTP/1.1\r\nHost: {self.target.host_header}\r\nUser-Agent: {USER_AGENT}\r\n"
-            f"Accept: */*\r\nContent-Type: {FORM_TYPE}\r\n"
-        )
         self.origin: Origin | None = None
 
     def origin_at(self, address: str, verify: bool) -> Origin:
@@ -120,6 +120,21 @@ class _Plan:
             to = self.target
             origin = self.origin = Origin(to.scheme, to.host, to.port, address, self.overrides.sni, verify)
         return origin
+
+
+class _Site:
+    """The plain URLs of one authority, prepared."""
+
+    __slots__ = ("after_path", "plan", "prefix")
+
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
+        self.prefix = plan.target.url.removesuffix(plan.target.path)
+        """What stands before the path in a URL as it is signed."""
+        self.after_path = (
+            f" HTTP/1.1\r\nHost: {plan.target.host_header}\r\nUser-Agent: {USER_AGENT}\r\n"
+            f"Accept: */*\r\nContent-Type: {FORM_TYPE}\r\nX-Twilio-Signature: "
+        )
 
 
 class StatusHandler:
@@ -146,6 +161,7 @@ class StatusHandler:
         self._settings = settings
         self._allow_http = allow_http
         self._plans: dict[str, _Plan] = {}
+        self._sites: dict[str, _Site] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -155,7 +171,15 @@ class StatusHandler:
         """Send one attempt. Next: trunkline.webhooks.delivery.Delivery.settled"""
         try:
             request = _decode(owed.request)
-            plan = self._plans.get(request.url) or self._plan(request.url)
+            url = request.url
+            plain = None if url in self._plans or len(url) > MAX_URL_CHARACTERS else _PLAIN.fullmatch(url)
+            if plain is None:
+                plan = self._plans.get(url) or self._plan(url)
+                site, path = _Site(plan), plan.target.path
+            else:
+                authority, path = plain.groups()
+                site = self._sites.get(authority) or self._site(authority)
+                plan = site.plan
         except Failure as failure:
             self._loop.call_soon(self._refused, owed, failure, done)
             return
@@ -172,9 +196,9 @@ class StatusHandler:
             return
         address = self._guard.cached(plan.target.host, self._loop.time())
         if address is None:
-            self._start(self._resolve_first(owed, request, plan, account, done))
+            self._start(self._resolve_first(owed, request, site, path, account, done))
         else:
-            self._send(owed, request, plan, account, address, done)
+            self._send(owed, request, site, path, account, address, done)
 
     def exhausted(self, owed: Owed, result: Result) -> None:
         """Given up: an alert, unless the first attempt has just raised it."""
@@ -186,27 +210,41 @@ class StatusHandler:
 
     def _plan(self, url: str) -> _Plan:
         """Raises Failure for a URL that may not be requested."""
-        plan = _Plan(url, self._settings)
-        if plan.target.scheme != "https" and not self._allow_http:
-            raise InvalidUrl("plain http:// is not allowed here")
+        plan = self._checked(url)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         self._plans[url] = plan
         return plan
 
+    def _checked(self, url: str) -> _Plan:
+        plan = _Plan(url, self._settings)
+        if plan.target.scheme != "https" and not self._allow_http:
+            raise InvalidUrl("plain http:// is not allowed here")
+        return plan
+
+    def _site(self, authority: str) -> _Site:
+        """Raises Failure for an authority that no request may go to."""
+        site = _Site(self._checked(authority + "/"))
+        if len(self._sites) >= MAX_PLANS:
+            self._sites.clear()
+        self._sites[authority] = site
+        return site
+
     def _send(
         self,
         owed: Owed,
         request: StatusRequest,
-        plan: _Plan,
+        site: _Site,
+        path: str,
         account: Account,
         address: str,
         done: Callable[[Result], None],
     ) -> None:
+        plan = site.plan
+        url = site.prefix + path
         body = encode_form(request.params)
-        signature = signer(account.auth_token).sign(plan.target.url, request.params)
         head = (
-            f"{plan.head}X-Twilio-Signature: {signature}\r\n"
+            f"POST {path}{site.after_path}{signer(account.auth_token).sign(url, request.params)}\r\n"
             f"I-Twilio-Idempotency-Token: {idempotency_token(owed.sid, request.token)}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
@@ -215,17 +253,18 @@ class StatusHandler:
         def on_done(answer: Response | Failure) -> None:
             if type(answer) is Response and 200 <= answer.status < 300:
                 attempt = b'{"url":%s,"method":"POST","started_ms":%d,"status":%d,"total_ms":%.1f}' % (
-                    plan.shown,
+                    orjson.dumps(_shown(plan, url)),
                     started_ms,
                     answer.status,
                     answer.timing.total_ms,
                 )
                 done(Result((attempt,), True))
             elif type(answer) is Response and answer.status in REDIRECTS:
-                plan.roundabout = True
-                self._start(self._go_round(owed, request, plan, account, done))
+                own = self._plans.get(request.url) or self._plan(request.url)
+                own.roundabout = True
+                self._start(self._go_round(owed, request, own, account, done))
             else:
-                self._trouble(owed, plan, address, started_ms, answer, done)
+                self._trouble(owed, plan, _shown(plan, url), address, started_ms, answer, done)
 
         self._client.request_nowait(
             plan.origin_at(address, account.verify_tls),
@@ -244,15 +283,23 @@ class StatusHandler:
         task.add_done_callback(self._tasks.discard)
 
     async def _resolve_first(
-        self, owed: Owed, request: StatusRequest, plan: _Plan, account: Account, done: Callable[[Result], None]
+        self,
+        owed: Owed,
+        request: StatusRequest,
+        site: _Site,
+        path: str,
+        account: Account,
+        done: Callable[[Result], None],
     ) -> None:
         """Look the host up, then send."""
+        plan = site.plan
         try:
             address = await self._guard.resolve(plan.target.host)
         except Failure as failure:
-            self._trouble(owed, plan, "", self._clock.now_ms(), failure, done)
+            shown = _shown(plan, site.prefix + path)
+            self._trouble(owed, plan, shown, "", self._clock.now_ms(), failure, done)
             return
-        self._send(owed, request, plan, account, address, done)
+        self._send(owed, request, site, path, account, address, done)
 
     async def _go_round(
         self, owed: Owed, request: StatusRequest, plan: _Plan, account: Account, done: Callable[[Result], None]
@@ -280,13 +327,14 @@ class StatusHandler:
         self,
         owed: Owed,
         plan: _Plan,
+        shown: str,
         address: str,
         started_ms: int,
         answer: Response | Failure,
         done: Callable[[Result], None],
     ) -> None:
         """An attempt of the usual kind failed."""
-        attempt = Attempt(plan.target.shown, "POST", started_ms)
+        attempt = Attempt(shown, "POST", started_ms)
         if isinstance(answer, Failure):
             if answer.kind in ("connect-timeout", "connection-failed") and address:
                 self._guard.demote(plan.target.host, address)
@@ -332,6 +380,11 @@ class StatusHandler:
             response_body=body,
             text=text,
         )
+
+
+def _shown(plan: _Plan, url: str) -> str:
+    """The URL for records: the password is left out."""
+    return plan.target.shown if plan.target.user or plan.target.password else url
 
 
 def idempotency_token(sid: str, token: str) -> str:
