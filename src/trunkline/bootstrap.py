@@ -10,6 +10,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
+from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import usage_triggers
 from trunkline.messaging.alerts import Alerts
@@ -75,6 +77,8 @@ ARCHIVE_FILE = "archive.db"
 SEGMENT_FOLDER = "segments"
 MEDIA_FOLDER = "media"
 LOCK_FILE = "server.lock"
+SPARE_FILES = 1024
+"""Open files beside connections: databases, segments, carriers."""
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -435,11 +439,23 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start."""
+    _allow_files(settings)
     try:
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen) as error:
         raise SystemExit(f"trunkline: {error}") from None
+
+
+def _allow_files(settings: Settings) -> None:
+    """Raise the soft limit of open files to what the settings' connections need, as far as the hard limit allows."""
+    wanted = settings.server.max_connections + settings.smpp_server.max_connections + settings.webhooks.in_flight
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted += SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(settings: Settings) -> None:
@@ -453,7 +469,14 @@ async def _serve(settings: Settings) -> None:
         node.app,
         host=own.host,
         port=own.port,
-        http="httptools",
+        http=guarded(
+            HttpLimits(
+                head_bytes=own.max_header_bytes,
+                request_s=own.request_timeout_s,
+                write_s=own.request_timeout_s,
+                connections=own.max_connections,
+            )
+        ),
         ws="none",
         lifespan="off",
         proxy_headers=False,
@@ -463,8 +486,6 @@ async def _serve(settings: Settings) -> None:
         backlog=own.backlog,
         timeout_keep_alive=int(own.keep_alive_s),
         timeout_graceful_shutdown=int(own.shutdown_s),
-        limit_concurrency=own.max_connections,
-        h11_max_incomplete_event_size=own.max_header_bytes,
         ssl_certfile=own.tls_cert or None,
         ssl_keyfile=own.tls_key or None,
     )
