@@ -1,7 +1,7 @@
 """Messages end to end, beside Kannel: HTTP request, accepted, submit_sm, answer, receipt, callback.
 
-    python -m bench.sms [compare] [latency] [queued] [throttle] [reconnect] [--quick] [--markdown]
-    python -m bench.sms --report [--markdown]
+    python -m bench.sms [compare] [latency] [queued] [throttle] [reconnect] [--quick] [--markdown] [--update]
+    python -m bench.sms --report [--markdown] [--update]
 
 Runs the named scenarios (all without a name), writes var/bench/NAME.json and prints the table; `--report` prints it
 from the files of earlier runs. Everything talks to 127.0.0.1 and is ended by its pid. README.md says how it is counted.
@@ -32,7 +32,9 @@ from bench.processes import Failed, Meter
 from bench.sink import Sink
 from bench.smsc import Smsc
 
-RESULTS = Path(__file__).resolve().parents[1] / "var" / "bench"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "var" / "bench"
+PAGE = ROOT / "docs" / "reference" / "performance.md"
 RUN_LIMIT_S = 180.0
 """No run takes longer."""
 CONCURRENCY = 64
@@ -243,6 +245,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCENARIOS))
     parser.add_argument("--quick", action="store_true", help="less of everything: figures are rough")
     parser.add_argument("--markdown", action="store_true", help="print the table for docs/reference/performance.md")
+    parser.add_argument("--update", action="store_true", help="put that table into docs/reference/performance.md")
     parser.add_argument("--report", action="store_true", help="measure nothing, print what was measured")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in SCENARIOS]:
@@ -262,6 +265,8 @@ def main() -> int:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 1
             report.write(RESULTS, name, figures, quick=options.quick, took_s=time.monotonic() - began)
+    if options.update:
+        report.update(PAGE, RESULTS)
     print(report.markdown(RESULTS) if options.markdown else report.terminal(RESULTS))
     return 0
 
