@@ -4,6 +4,7 @@ The parts count with plain integers; a scrape reads them. Labels are bounded: no
 customer did is told by his post-flight documents.
 """
 
+import hmac
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -115,7 +116,8 @@ class Metrics(Collector):
 
     async def _metrics(self, request: Request) -> Response:
         token = str(node_token(self._node))
-        if token and request.header("authorization") != f"Bearer {token}":
+        given = request.headers.get(b"authorization", b"")
+        if token and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             return text_response("metrics_token is asked for\n", status=401)
         return text_response(generate_latest(self._registry), CONTENT_TYPE)
 

@@ -129,3 +129,18 @@ async def test_an_opt_out_that_could_not_be_kept_is_in_force_all_the_same(optout
     with pytest.raises(Exception, match="closed"):
         await optouts.apply_inbound(AC, OURS, THEM, "STOP")
     assert optouts.opted_out(AC, OURS, THEM)
+
+
+async def test_an_opt_out_that_could_not_be_kept_is_kept_when_it_comes_again(optouts, database, monkeypatch):
+    put = database.put
+
+    async def refuse(record):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(database, "put", refuse)
+    with pytest.raises(OSError):
+        await optouts.apply_inbound(AC, OURS, THEM, "STOP")
+    monkeypatch.setattr(database, "put", put)
+    again = await optouts.apply_inbound(AC, OURS, THEM, "STOP")
+    assert again is not None and again.reply
+    assert await database.find(OptOut, {"recipient": THEM})

@@ -66,6 +66,7 @@ def options(
     data: Annotated[Path | None, typer.Option(help="Data folder, over the settings'.")] = None,
 ) -> None:
     """A self-hosted voice and SMS platform that speaks Twilio's public API."""
+    os.umask(0o077)  # what it writes (messages, keys, backups) is for the owner's eyes alone
     context.obj = State(config, data)
 
 

@@ -7,7 +7,7 @@ simulator's control surface (`/_simulator/...`) where one is given.
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from trunkline.messaging.connectors.incoming import MAX_BODY_BYTES, TEXT, Answer, Mounted
+from trunkline.messaging.connectors.incoming import AGAIN, MAX_BODY_BYTES, TEXT, Answer, Mounted
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -15,6 +15,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 CONNECTORS = "/connectors/"
 SIMULATOR = "/_simulator/"
+MAX_BODIES = 500
+"""Bodies that are received at once, each of at most MAX_BODY_BYTES; more get 503."""
 
 
 class CarrierFront:
@@ -24,6 +26,7 @@ class CarrierFront:
         self._app = app
         self._connectors = connectors
         self._simulator = simulator
+        self._bodies = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -33,7 +36,7 @@ class CarrierFront:
                 await _send(send, await self._connector(scope, path, receive))
                 return
             if self._simulator is not None and path.startswith(SIMULATOR):
-                await _send(send, await _ask(self._simulator, path[len(SIMULATOR) :], scope, receive))
+                await _send(send, await self._ask(self._simulator, path[len(SIMULATOR) :], scope, receive))
                 return
         await self._app(scope, receive, send)
 
@@ -42,14 +45,19 @@ class CarrierFront:
         connector = self._connectors.get(name)
         if connector is None or kind not in ("receipt", "inbound"):
             return 404, TEXT, b"no such connector"
-        return await _ask(connector, kind, scope, receive)
+        return await self._ask(connector, kind, scope, receive)
 
-
-async def _ask(mounted: Mounted, kind: str, scope: Scope, receive: Receive) -> Answer:
-    body = await _body(receive)
-    if body is None:
-        return 413, TEXT, f"at most {MAX_BODY_BYTES} bytes".encode()
-    return await mounted.handle(kind, scope["method"], dict(scope["headers"]), scope["query_string"], body)
+    async def _ask(self, mounted: Mounted, kind: str, scope: Scope, receive: Receive) -> Answer:
+        if self._bodies >= MAX_BODIES:
+            return 503, AGAIN, b"not now"
+        self._bodies += 1
+        try:
+            body = await _body(receive)
+        finally:
+            self._bodies -= 1
+        if body is None:
+            return 413, TEXT, f"at most {MAX_BODY_BYTES} bytes".encode()
+        return await mounted.handle(kind, scope["method"], dict(scope["headers"]), scope["query_string"], body)
 
 
 async def _body(receive: Receive) -> bytes | None:

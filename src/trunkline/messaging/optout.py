@@ -45,6 +45,8 @@ REPLIES: dict[OptOutType, str] = {
 }
 """The confirmations that are sent when the operator sets no others."""
 
+MAX_UNKEPT = 10_000
+"""Opt-outs that the store refused and that are remembered as such."""
 MAX_KEYWORD_CHARS = 64
 """Longer bodies are not looked at: no keyword, white space included, is that long."""
 
@@ -86,6 +88,8 @@ class OptOuts:
         self._database = database
         self._directory = directory
         self._scopes: dict[str, set[int | str]] = {}
+        self._unkept: set[str] = set()
+        """In force, but not durable: the store refused them, so the carrier brings them again."""
 
     async def start(self) -> None:
         """Load, and follow changes."""
@@ -114,9 +118,9 @@ class OptOuts:
             return OptOutResult(kind, REPLIES[kind])
         out = self.opted_out(account_sid, sender, recipient)
         stop = kind is OptOutType.STOP
-        if out is stop:
-            return OptOutResult(kind, "")
         scope = scope_of(self._directory, account_sid, sender)
+        if out is stop and f"{scope}:{recipient}" not in self._unkept:
+            return OptOutResult(kind, "")
         await self.set(account_sid, scope, recipient, out=stop)
         return OptOutResult(kind, REPLIES[kind])
 
@@ -125,7 +129,10 @@ class OptOuts:
         record = OptOut(sid=f"{scope}:{recipient}", account_sid=account_sid, scope=scope, recipient=recipient)
         if out:
             self._add(scope, recipient)  # in force before it is durable: better one message too few
+            if len(self._unkept) < MAX_UNKEPT:
+                self._unkept.add(record.sid)
             await self._database.put(record)
+            self._unkept.discard(record.sid)
         else:
             await self._database.delete(record)
             self._drop(scope, recipient)

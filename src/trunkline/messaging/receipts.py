@@ -36,6 +36,8 @@ FINAL: dict[str, tuple[Status, int]] = {
 
 log = logging.getLogger(__name__)
 
+MAX_PARKED = 100_000
+"""Receipts without a message that are remembered; the oldest is forgotten first, as in the queue."""
 LATE_SEQ = 1_000_000
 """Callback order of late receipts: after all others."""
 
@@ -51,7 +53,8 @@ class Receipts:
         self._inflight = inflight
         self._outbound = outbound
         self._archive = archive
-        self._parked: set[tuple[str, str]] = set()
+        self._parked: dict[tuple[str, str], None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._late_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
@@ -59,13 +62,13 @@ class Receipts:
         """Remember which receipts are parked; apply those whose message got its id just before the last process
         ended."""
         queue = self._inflight.queue
-        self._parked = set(queue.parked())
+        self._parked = dict.fromkeys(queue.parked())
         known: dict[str, list[str]] = {}
         for connector, carrier_id in self._parked:
             if queue.find_carrier_id(connector, carrier_id) is not None:
                 known.setdefault(connector, []).append(carrier_id)
         for connector, carrier_ids in known.items():
-            self._loop.create_task(self._unpark(connector, carrier_ids))
+            self._unpark_later(connector, carrier_ids)
 
     def apply(self, receipt: Receipt) -> "Future[Any]":
         """Take a receipt; the future is done once it is kept. Next: trunkline.webhooks.delivery.Delivery.push"""
@@ -85,7 +88,7 @@ class Receipts:
         connector = live.message.connector
         early = [s.id for s in live.message.segments if (connector, s.id) in self._parked]
         if early:
-            self._loop.create_task(self._unpark(connector, early))
+            self._unpark_later(connector, early)
 
     def _nothing(self) -> "Future[Any]":
         future = self._loop.create_future()
@@ -106,7 +109,9 @@ class Receipts:
     # -- before its time -------------------------------------------------------------------------------------
 
     def _park(self, receipt: Receipt) -> Awaitable[None]:
-        self._parked.add((receipt.connector, receipt.carrier_id))
+        self._parked[receipt.connector, receipt.carrier_id] = None
+        if len(self._parked) > MAX_PARKED:
+            del self._parked[next(iter(self._parked))]
         return self._inflight.queue.park(
             Orphan(
                 connector=receipt.connector,
@@ -115,6 +120,11 @@ class Receipts:
                 receipt=_encode(receipt),
             )
         )
+
+    def _unpark_later(self, connector: str, carrier_ids: list[str]) -> None:
+        task = self._loop.create_task(self._unpark(connector, carrier_ids))
+        self._tasks.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._tasks.discard)
 
     async def _unpark(self, connector: str, carrier_ids: list[str]) -> None:
         """Apply parked receipts, in the order they came, and forget them after their effect is committed."""
@@ -127,7 +137,8 @@ class Receipts:
         except Exception:
             log.exception("receipts that came early could not be applied; they are kept")
             return
-        self._parked.difference_update((connector, carrier_id) for carrier_id in carrier_ids)
+        for carrier_id in carrier_ids:
+            self._parked.pop((connector, carrier_id), None)
 
     # -- after its time --------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from trunkline.messaging.inbound import InboundRequest
 from trunkline.messaging.optout import can_be_answered
 from trunkline.messaging.outbound import NewMessage, Outbound
 from trunkline.messaging.reader import Reader, StoredMessage
+from trunkline.messaging.reply_limit import ReplyLimit
 from trunkline.messaging.services import choose_sender
 from trunkline.model import phone
 from trunkline.model.account import Account
@@ -59,6 +60,7 @@ MAX_SESSIONS = 10_000
 DOCUMENT_LIMIT = 14106
 INVALID_STATUS_CALLBACK = 14105
 INVALID_MEDIA = 21620
+TOO_MANY_REPLIES = 14107
 NOT_OURS = 21606
 SENDING, INVALID = "sending", "invalid"
 """`MessageStatus` of the request to an `action` URL."""
@@ -120,6 +122,8 @@ class InboundHandler:
         self.database = database
         self.alerts = alerts
         self.settings = settings
+        self.clock = clock
+        self.limit = ReplyLimit()
         self._sessions = Sessions(clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -336,6 +340,10 @@ class _Conversation:
         )
         if verb.from_:
             await self._sender(new, verb.from_)
+        directory = self._handler.directory
+        ours = directory.number(to) or directory.short_code(to)
+        if ours is not None and not self._handler.limit.take(new.from_, to, self._handler.clock.now_ms()):
+            raise ApiError.of(TOO_MANY_REPLIES)
         if verb.status_callback:
             callback = resolve(url, verb.status_callback)
             if callback is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from trunkline.settings.connectors import CONNECTORS, Connector, Loopback
+from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Section
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.sections import (
@@ -397,6 +397,9 @@ def _strict_problems(settings: Settings) -> typing.Iterator[str]:
         yield f"security.master_key: {settings.profile} needs one; set {MASTER_KEY_ENV} or file:PATH"
     if settings.security.webhook_private_networks:
         yield f"security.webhook_private_networks: {settings.profile} refuses true; list them in webhook_allow"
+    for one in settings.connectors:
+        if isinstance(one, Http) and not one.callback_token:
+            yield f"connectors ({one.name}).callback_token: {settings.profile} needs one: else anybody sends receipts"
 
 
 def is_optional(kind: Any) -> bool:

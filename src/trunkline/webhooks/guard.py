@@ -30,13 +30,12 @@ PRIVATE: Final = (
     *LOOPBACK,
     "10.0.0.0/8",
     "100.64.0.0/10",
-    "169.254.0.0/16",
     "172.16.0.0/12",
     "192.168.0.0/16",
     "fc00::/7",
-    "fe80::/10",
 )
-"""What an operator lets through who trusts every customer with his own network."""
+"""What an operator lets through who trusts every customer with his own network. Link-local addresses are not in it:
+clouds hand out credentials there (169.254.169.254); who needs one names it in `webhook_allow`."""
 
 _REFUSED: Final[tuple[tuple[Network, str], ...]] = tuple(
     (ip_network(network), reason)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import apsw
 
 from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import Written
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ BUSY_MS = 5000
 """How long another process's write lock is waited for."""
 
 
-class WriterFull(Exception):
+class WriterFull(StoreUnavailable):
     """Too many writes wait: the disk is too slow for the load."""
 
 
@@ -266,8 +267,16 @@ class Writer:
     def _undo(self, done: _Done, rest: list[_Waiting], error: BaseException) -> _Done:
         """Nothing of a batch was written: its writers learn why."""
         self.failed = error
+        if isinstance(error, apsw.Error | OSError):
+            error = _unavailable(error)
         if self._connection.in_transaction:
             self._connection.execute("rollback")
         told = {id(written): written for written, _, _ in done}
         told.update((id(written), written) for _, written, _ in rest)
         return [(written, None, error) for written in told.values()]
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    unavailable = StoreUnavailable(f"{type(error).__name__}: {error}")
+    unavailable.__cause__ = error
+    return unavailable
