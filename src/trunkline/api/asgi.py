@@ -24,6 +24,7 @@ from trunkline.api.respond import Format, Response
 from trunkline.api.route import Route
 from trunkline.api.router import Endpoint
 from trunkline.model.errors import ApiError
+from trunkline.storage.unavailable import StoreUnavailable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -92,6 +93,8 @@ class Api:
             return
         except ApiError as error:
             response = respond.error(error, request.format)
+        except StoreUnavailable as unavailable:
+            response = _later(request, unavailable)
         except Exception:
             log.exception("%s %s failed (%s)", scope["method"], request.path, request.request_id)
             response = respond.error(ApiError.of(20500), request.format)
@@ -262,6 +265,13 @@ class Api:
 
 
 _CLOSE = (("Connection", "close"),)
+_AGAIN = (("Retry-After", "5"),)
+
+
+def _later(request: Request, unavailable: StoreUnavailable) -> Response:
+    """Nothing was kept (the disk is full, say): 503, to be sent again."""
+    log.warning("%s %s refused (%s): %s", request.method, request.path, request.request_id, unavailable)
+    return respond.error(ApiError.of(20503, headers=_AGAIN), request.format)
 
 
 def _too_large(limit: int) -> ApiError:

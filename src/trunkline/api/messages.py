@@ -171,8 +171,17 @@ def _options(
     new.validity_s = request.int("ValidityPeriod", 1, MAX_VALIDITY_S, code=21624) or new.validity_s
     fallback = request.str("FallbackFrom", 100)
     if fallback:
-        new.fallback_from = phone.parse_from(fallback).address
+        second = phone.parse_from(fallback)
+        if second.kind is not SenderKind.ALPHANUMERIC and not _may_send(app, request.account_sid, second.address):
+            raise ApiError.of(21606, from_=second.address)
+        new.fallback_from = second.address
     new.media = [MediaItem(sid=new_sid(MEDIA), content_type="", url=split_overrides(url)[0]) for url in media_urls]
+
+
+def _may_send(app: Services, account_sid: str, address: str) -> bool:
+    """Whether a number or short code is the account's own, for messages."""
+    found = app.directory.owned_sender(account_sid, address)
+    return found is not None and bool(getattr(found, "sms_enabled", True))
 
 
 def _check_sender(
@@ -181,8 +190,7 @@ def _check_sender(
     """The sender must be the account's own (21606); alphanumeric ones belong to nobody."""
     if kind is SenderKind.ALPHANUMERIC:
         return
-    number = app.directory.owned_sender(account.sid, address)
-    if number is None or not getattr(number, "sms_enabled", True):
+    if not _may_send(app, account.sid, address):
         raise ApiError.of(21606, from_=address)
     if address == to:
         raise ApiError.of(21266, message="'To' and 'From' number cannot be the same")
