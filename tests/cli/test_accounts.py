@@ -88,3 +88,24 @@ def test_secrets_do_not_lie_in_clear_on_disk(trunkline: Command, account: str, d
         content = file.read_bytes()
         assert token.encode() not in content
         assert secret.encode() not in content
+
+
+def test_smpp_credentials(trunkline: Command, account: str) -> None:
+    def fields(*options: str) -> dict[str, str]:
+        ran = trunkline("accounts", "smpp", account, *options)
+        assert ran.code == 0, ran.err
+        return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in ran.out.splitlines())
+
+    assert fields()["system_id"] == "none"
+    assert trunkline("accounts", "smpp", account, "--binds", "3").code == 1, "no system_id yet"
+    first = fields("--system-id", "acme")
+    assert re.fullmatch(r"[A-Za-z0-9]{8}", first["password"])
+    assert fields("--binds", "4") == {**first, "binds": "4"}
+    assert fields() == {**first, "binds": "4"}
+    assert fields("--new-password")["password"] != first["password"]
+    other = trunkline("accounts", "create").out.split()[1]
+    ran = trunkline("accounts", "smpp", other, "--system-id", "acme")
+    assert (ran.code, ran.err) == (1, "trunkline: the system_id acme is another account's\n")
+    assert trunkline("accounts", "smpp", account, "--system-id", "x" * 16).code == 1
+    assert fields("--off")["system_id"] == "none"
+    assert trunkline("accounts", "smpp", other, "--system-id", "acme").code == 0, "free again"

@@ -110,3 +110,14 @@ def test_a_pause_is_not_caught_up_in_a_burst() -> None:
         pacer.sent(3.0)
         sent += 1
     assert 1 <= sent <= 10
+
+
+@pytest.mark.parametrize("limit", [200.0, 1500.0])
+def test_a_refusal_in_the_first_moments_does_not_begin_from_nothing(limit: float) -> None:
+    """A full window at once is refused before any rate can have been measured."""
+    pacer = Pacer(0.0)
+    for _ in range(int(limit / 10)):
+        pacer.accepted(0.01)
+    pacer.throttled(0.02)
+    accepted, _ = run(Smsc(limit), pacer, 0.02, 3.0, 3 * limit)
+    assert accepted > 0.7 * limit * 3

@@ -1,6 +1,7 @@
 """`trunkline accounts`: make, look at and change accounts."""
 
 import secrets
+import string
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from trunkline.cli.common import CommandError, account_of, database_of, run, settings_of, show_fields, show_table
 from trunkline.model.account import Account
 from trunkline.model.sid import ACCOUNT, new_sid
-from trunkline.storage.database import Database
+from trunkline.storage.database import Database, Duplicate
 
 app = typer.Typer(help="Make, look at and change accounts.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,6 +19,9 @@ TOKEN_BYTES = 16
 """128 bits, 32 hex digits as Twilio's."""
 MAX_NAME_CHARS = 64
 """Longest FriendlyName."""
+MAX_SYSTEM_ID_CHARS = 15
+SMPP_PASSWORD_CHARS = 8
+"""All that SMPP 3.4 (5.2.2) has room for: 47 bits; failed binds are delayed and few."""
 PAGE = 1000
 """Records read at once."""
 
@@ -197,6 +201,44 @@ def token(
 
     account = _change(context, sid, change) if secondary or promote else _read(context, sid)
     typer.echo(account.secondary_auth_token if secondary else account.auth_token)
+
+
+@app.command()
+def smpp(
+    context: typer.Context,
+    sid: Sid,
+    system_id: Annotated[str, typer.Option(help="What its SMPP clients bind as, at most 15 characters.")] = "",
+    binds: Annotated[int, typer.Option(help="Binds at once; 0 leaves them.", min=0, max=100)] = 0,
+    new_password: Annotated[bool, typer.Option("--new-password", help="Replace the password.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Let it bind no more.")] = False,
+) -> None:
+    """Let the account's own SMPP clients bind, and show how; bound ones leave when this is taken back."""
+    if len(system_id) > MAX_SYSTEM_ID_CHARS or not (system_id.isascii() and system_id.isprintable()):
+        raise CommandError(f"a system_id has at most {MAX_SYSTEM_ID_CHARS} ASCII characters (SMPP 3.4, 5.2.1)")
+
+    def change(account: Account) -> None:
+        if off:
+            account.smpp_system_id, account.smpp_password = None, ""
+            return
+        account.smpp_system_id = system_id or account.smpp_system_id
+        if not account.smpp_system_id:
+            raise CommandError(f"{sid} has no system_id yet: give it one with --system-id")
+        if new_password or not account.smpp_password:
+            alphabet = string.ascii_letters + string.digits
+            account.smpp_password = "".join(secrets.choice(alphabet) for _ in range(SMPP_PASSWORD_CHARS))
+        account.smpp_max_binds = binds or account.smpp_max_binds
+
+    try:
+        account = _change(context, sid, change) if system_id or binds or new_password or off else _read(context, sid)
+    except Duplicate:
+        raise CommandError(f"the system_id {system_id} is another account's") from None
+    show_fields(
+        [
+            ("system_id", account.smpp_system_id or "none"),
+            ("password", account.smpp_password or "none"),
+            ("binds", account.smpp_max_binds),
+        ]
+    )
 
 
 def _fresh() -> str:

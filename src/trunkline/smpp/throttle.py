@@ -77,6 +77,9 @@ class Pacer:
             return
         self._grow(now)
         taken = self._taken_rate(now)
+        guessed = self._rate is None and taken is None and self._accepted > 0
+        if guessed:  # too soon to tell; too high a guess is refused again, and measured by then
+            taken = self._accepted / _MIN_MEASURE_S
         if self._rate is None and taken is None:
             self._rate = INITIAL_RATE
             self._step = INITIAL_RATE * INCREASE_PER_S
@@ -85,7 +88,7 @@ class Pacer:
             refused_at = min(rate for rate in (self._rate, taken) if rate)
             self._rate = max(MIN_RATE, refused_at * DECREASE)
             self._step = max(MIN_RATE, refused_at) * INCREASE_PER_S
-            self._searching = False
+            self._searching = guessed
         self._last_refusal = self._updated = now
         self._next_send = now + 1.0 / self._rate
 

@@ -31,7 +31,7 @@ HOLD_S: Final = 1.0
 LOOKAHEAD_S: Final = 0.1
 """What a paced link takes on ahead, in seconds of its pace."""
 STEADY_S: Final = 5.0
-"""A bind that stood for so long begins anew with the shortest wait."""
+"""A bind that stood for so long, or took a message, is renewed with the shortest wait."""
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,8 @@ class Link(transport.Handler):
         """Segments that wait here."""
         self._queue: deque[Job] = deque()
         self._pacer = Pacer(self._loop.time())
+        self._worked = False
+        """Whether this connection has taken anything."""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -163,7 +165,7 @@ class Link(transport.Handler):
                 began = self._loop.time()
                 self._up(connection)
                 reason = await asyncio.shield(connection.closed)
-            if self._loop.time() - began >= STEADY_S and self.state == "up":
+            if self.state == "up" and (self._worked or self._loop.time() - began >= STEADY_S):
                 failures = 0
             self._down(reason)
             first, longest = self._backoff
@@ -176,6 +178,7 @@ class Link(transport.Handler):
         log.info("%s: %s bound to %s", self._owner.name, self.label, connection.peer)
         self.connection = connection
         self.state = "up"
+        self._worked = False
         self._pacer = Pacer(self._loop.time())
         self._owner.changed()
 
@@ -329,6 +332,7 @@ class Link(transport.Handler):
                 self._pacer.accepted(self._loop.time())
                 job.ids[index] = self._owner.normal_id(response.message_id)
                 job.taken += 1
+                self._worked = True
                 if job.taken == len(job.ids):
                     self._owner.finished(job, Submitted(job.ids, trace=job.trace))
                 elif job.failure is not None:
