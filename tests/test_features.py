@@ -4,7 +4,9 @@ from pathlib import Path
 
 from trunkline import features
 from trunkline.api.resources import RESOURCES, all_routes
+from trunkline.bootstrap import Node
 from trunkline.features import Operation
+from trunkline.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,8 +41,11 @@ def test_resources_are_named_by_their_words() -> None:
     assert Operation("messaging", "GET", "/v1/Services/{}").resource == "Services"
 
 
-def test_every_kind_of_callback_is_explained() -> None:
-    assert {"status", "inbound"} <= set(features.handled()) <= set(features.WEBHOOKS)
+async def test_every_kind_of_callback_is_listed(tmp_path: Path) -> None:
+    node = Node(load(environment={}, overrides={"data": {"path": str(tmp_path)}, "server": {"port": 0}}))
+    await node.start()
+    await node.stop()
+    assert set(node.delivery._handlers) == set(features.WEBHOOKS)
 
 
 def test_commands_of_groups_are_found() -> None:

@@ -9,7 +9,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -32,7 +31,7 @@ WEBHOOKS: Final[Mapping[str, str]] = {
     "smpp-inbound": "Received messages to the account's own SMPP clients, where no URL asks for them.",
     "usage-trigger": "Usage triggers: to the trigger's CallbackUrl.",
 }
-"""Kinds of owed callbacks (`bootstrap` names their handlers) -> what they are; a test compares the two."""
+"""Kinds of owed callbacks -> what they are; a test compares them with the handlers of a node."""
 
 HEAD = """# Features
 
@@ -162,38 +161,11 @@ def _connectors() -> Iterator[str]:
 
 
 def _webhooks() -> Iterator[str]:
-    kinds = handled()
     yield "\n## Callbacks\n"
     yield "| kind | what |"
     yield "|---|---|"
-    for kind in kinds:
-        yield f"| {kind} | {WEBHOOKS.get(kind, '')} |"
-
-
-def handled() -> list[str]:
-    """The kinds of callbacks that the wiring has a handler for, in its order."""
-    tree = ast.parse(inspect.getsource(import_module("trunkline.bootstrap")))
-    kinds: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "dict[str, Handler]":
-            for key in node.value.keys if isinstance(node.value, ast.Dict) else ():
-                kinds.append(_constant(key))
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
-            target = node.targets[0]
-            if ast.unparse(target.value) == "handlers":
-                kinds.append(_constant(target.slice))
-    return list(dict.fromkeys(kinds))
-
-
-def _constant(node: ast.expr | None) -> str:
-    """The text that a dictionary's key stands for: a literal, or a constant of a module named as `module.NAME`."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return str(getattr(getattr(import_module("trunkline.bootstrap"), node.value.id), node.attr))
-    if isinstance(node, ast.Name):
-        return str(getattr(import_module("trunkline.bootstrap"), node.id))
-    raise ValueError(f"no constant: {ast.dump(node) if node else None}")
+    for kind, text in WEBHOOKS.items():
+        yield f"| {kind} | {text} |"
 
 
 class Command(NamedTuple):
