@@ -364,9 +364,11 @@ def test_odd_hosts_are_refused_or_not_repeated(target: Target, host: bytes) -> N
     "path",
     [
         "/media/../../../etc/passwd", "/media/%2e%2e%2f%2e%2e%2fmaster.key", "/media/ME" + "0" * 32, "/media/..%00",
-        "/connectors/../healthz/receipt", "/connectors/web/../../x", "/connectors/web/receipt%00", "/connectors//receipt",
+        "/connectors/../healthz/receipt", "/connectors/web/../../x", "/connectors/web/receipt%00",
+        "/connectors//receipt",
         "/connectors/nobody/receipt", "/_simulator/../master.key", "/_simulator/handsets/%2e%2e/messages",
-        "/2010-04-01/Accounts/../../etc/passwd", "/2010-04-01/Accounts/AC%00/Messages.json", "//healthz", "/%2f", "/\\..\\x",
+        "/2010-04-01/Accounts/../../etc/passwd", "/2010-04-01/Accounts/AC%00/Messages.json", "//healthz",
+        "/%2f", "/\\..\\x",
     ],
 )  # fmt: skip
 def test_paths_lead_nowhere_else(target: Target, path: str) -> None:

@@ -12,6 +12,7 @@ the order they were handed in: from the first one of a batch that is not light, 
 """
 
 import asyncio
+import os
 import queue
 import threading
 from collections import deque
@@ -51,6 +52,8 @@ def connect(path: Path, *, read_only: bool = False, cache_kib: int = CACHE_KIB) 
 
     `secure_delete` zeroes what is deleted, so that a redacted body does not stay in free space.
     """
+    if not read_only:
+        _make(path)
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(str(path), flags=flags, statementcachesize=256)
     connection.set_busy_timeout(BUSY_MS)
@@ -64,6 +67,14 @@ def connect(path: Path, *, read_only: bool = False, cache_kib: int = CACHE_KIB) 
     execute(f"pragma cache_size=-{cache_kib}")
     execute("pragma temp_store=memory")
     return connection
+
+
+def _make(path: Path) -> None:
+    """Make a file that is not there for its owner alone; SQLite gives its log the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
 
 
 def check_settings(connection: apsw.Connection) -> None:
@@ -88,8 +99,12 @@ def compact_file(path: Path) -> bool:
         connection.close()
 
 
-_Waiting = tuple[Write, Written[Any], bool]
-"""A write that waits for its batch; whether it is light."""
+LAZY_S = 0.004
+"""How long a write that nobody waits for may wait for company: at low rates most of them then share the commit of a
+write that somebody does wait for."""
+
+_Waiting = tuple[Write, Written[Any], bool, bool]
+"""A write that waits for its batch; whether it is light; whether it is lazy."""
 _Done = list[tuple[Written[Any], Any, BaseException | None]]
 
 
@@ -109,6 +124,10 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
         """Whether a batch is begun, or about to be."""
+        self._urgent = 0
+        """Writes in the line that are not lazy."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while lazy writes alone wait."""
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
         self.failed: BaseException | None = None
@@ -135,35 +154,57 @@ class Writer:
             else:
                 future.set_exception(error)
 
-        self._hand_in(write, False).add_done_callback(told)
+        self._hand_in(write, False, False).add_done_callback(told)
         return future
 
-    def submit_light(self, write: Callable[[apsw.Cursor], T]) -> Written[T]:
-        """Hand in a write that touches a few rows by their keys: it runs on this thread."""
-        return self._hand_in(write, True)
+    def submit_light(self, write: Callable[[apsw.Cursor], T], *, lazy: bool = False) -> Written[T]:
+        """Hand in a write that touches a few rows by their keys: it runs on this thread. A `lazy` one may wait LAZY_S
+        for others to share its commit; the order of all writes stays."""
+        return self._hand_in(write, True, lazy)
 
-    def _hand_in(self, write: Callable[[apsw.Cursor], T], light: bool) -> Written[T]:
+    def _hand_in(self, write: Callable[[apsw.Cursor], T], light: bool, lazy: bool) -> Written[T]:
         written: Written[T] = Written()
         if self._closed:
             written.settle(None, WriterFull("the store is closed"))
         elif len(self._waiting) >= MAX_WAITING:
             written.settle(None, WriterFull("too many writes wait for the disk"))
         else:
-            self._waiting.append((write, written, light))
+            self._waiting.append((write, written, light, lazy))
+            if not lazy:
+                self._urgent += 1
             if not self._busy:
-                # At the end of this pass of the loop, so that all of a pass share a commit.
-                loop = self._loop
-                if loop is None:
-                    loop = self._loop = asyncio.get_running_loop()
-                self._busy = True
-                loop.call_soon(self._begin)
+                self._schedule(lazy)
         return written
+
+    def _schedule(self, lazy: bool) -> None:
+        """Begin a batch at the end of this pass of the loop, so that all of a pass share a commit; or later."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if lazy and not self._closed:
+            if self._timer is None:
+                self._timer = loop.call_later(LAZY_S, self._begin_lazy)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._busy = True
+        loop.call_soon(self._begin)
+
+    def _begin_lazy(self) -> None:
+        """The lazy writes have waited long enough."""
+        self._timer = None
+        if not self._busy and self._waiting:
+            self._busy = True
+            self._begin()
 
     async def close(self) -> None:
         """Commit what was handed in, checkpoint the WAL and end the thread."""
         if self._closed:
             return
         self._closed = True
+        if self._waiting and not self._busy:
+            self._schedule(False)
         if self._busy:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
@@ -186,7 +227,8 @@ class Writer:
             if waiting[0][2] and self._begin_now():
                 cursor = self._cursor
                 while waiting and waiting[0][2] and len(done) < MAX_LIGHT:
-                    write, written, _ = waiting.popleft()
+                    write, written, _, lazy = waiting.popleft()
+                    self._urgent -= not lazy
                     done.append((written, None, None))
                     done[-1] = self._apply(cursor, write, written)
         except BaseException as error:
@@ -195,6 +237,7 @@ class Writer:
         rest: list[_Waiting] = []
         if len(done) < MAX_LIGHT:
             rest = [waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH - len(done)))]
+            self._urgent -= sum(not item[3] for item in rest)
         self._jobs.put((done, rest))
 
     def _begin_now(self) -> bool:
@@ -214,6 +257,10 @@ class Writer:
         """A batch has ended: tell its writers, then begin the next with what they and others have handed in."""
         for written, result, error in done:
             written.settle(result, error)
+        if self._waiting and not self._urgent and not self._closed:
+            self._busy = False
+            self._schedule(True)
+            return
         loop = self._loop
         assert loop is not None
         loop.call_soon(self._begin)
@@ -238,7 +285,7 @@ class Writer:
         try:
             if not self._connection.in_transaction:
                 cursor.execute("begin immediate")
-            for write, written, _ in rest:
+            for write, written, _, _ in rest:
                 done.append(self._apply(cursor, write, written))
             cursor.execute("commit")
         except BaseException as error:
@@ -272,7 +319,7 @@ class Writer:
         if self._connection.in_transaction:
             self._connection.execute("rollback")
         told = {id(written): written for written, _, _ in done}
-        told.update((id(written), written) for _, written, _ in rest)
+        told.update((id(written), written) for _, written, _, _ in rest)
         return [(written, None, error) for written in told.values()]
 
 
