@@ -8,7 +8,7 @@ import pytest
 
 from tests.interop.conftest import free_port, program
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID
-from tests.listeners.test_smpp import delivered
+from tests.listeners.helpers import delivered
 from tests.messaging.world import OURS, THEM, eventually
 from trunkline.messaging.connectors.base import InboundPart
 

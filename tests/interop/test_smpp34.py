@@ -7,7 +7,7 @@ import smpp34
 
 from tests.interop.conftest import free_port
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID
-from tests.listeners.test_smpp import delivered, message_of
+from tests.listeners.helpers import delivered, message_of
 from tests.messaging.connectors.contract import OUR_NUMBER, MemorySink, Outcomes, message, soon
 from tests.messaging.world import OURS, THEM
 from trunkline.messaging.connectors.base import InboundPart, Rejected, Submission, Submitted
