@@ -42,8 +42,9 @@ INTERNAL = frozenset({"hide", "no_segments"})
 """Our own tables that are nobody's business."""
 PERIODS = {name: f"strftime(make_timestamp(at_ms * 1000), '{text}')" for name, text in _FORMATS.items()} | {"all": "''"}
 
-SENDER = """case when regexp_matches(case when direction = 'inbound' then "to" else "from" end, '^[0-9]{3,8}$')
-  then 'shortcode' else 'longcode' end"""
+OWN = """case when direction = 'inbound' then "to" else "from" end"""
+SENDER = f"""case when length({OWN}) > 8 then 'longcode' when regexp_full_match({OWN}, '[0-9]{{3,8}}') then 'shortcode'
+  else 'longcode' end"""
 
 HIDE = pa.schema([("account", pa.string()), ("key", pa.string()), ("rev", pa.int64())])
 
