@@ -8,8 +8,10 @@ import pytest
 from trunkline.messaging.connectors.base import Submitted, Unavailable
 from trunkline.messaging.lanes import HEAD, lane_name
 from trunkline.model.message import Status
+from trunkline.model.sid import new_sid
 from trunkline.settings import Messaging, Route, Settings
 from trunkline.storage.engines.sqlite.writer import WriterFull
+from trunkline.storage.queue import Exists
 
 from .world import AC, OURS, THEM, Carrier, eventually
 
@@ -283,3 +285,51 @@ async def test_random_load_over_two_carriers_loses_and_doubles_nothing(make_worl
         await world.until(message, Status.SENT)
     assert accepted == {message.sid: 1 for message in messages}
     assert world.outbound.waiting == {}
+
+
+# -- skipping the line ---------------------------------------------------------------------------------------------
+
+
+async def test_first_message_of_an_idle_lane_is_accepted_with_its_intent(world):
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda submission: None
+    message = await world.send()
+    await eventually(lambda: [m.sid for m in carrier.taken] == [message.sid])
+    assert await world.status(message) == "sending"
+    await world.restart()
+
+    async def is_doubtful():
+        return (await world.reader.get(AC, message.sid)).in_doubt
+
+    await eventually(is_doubtful)
+
+
+async def test_nobody_skips_a_line(world):
+    carrier = world.carriers["carrier"]
+    carrier.down = True
+    first = await world.send("first")
+    carrier.down = False
+    second = await world.send("second")
+    assert await world.status(second) == "queued"
+    world.dispatcher.wake("carrier")
+    await eventually(lambda: carrier.taken)
+    assert carrier.taken[0].sid == first.sid
+
+
+async def test_skipping_the_line_spends_the_senders_rate(make_world):
+    world = await make_world(messages_per_second=1)
+    carrier = world.carriers["carrier"]
+    messages = [await world.send(str(n)) for n in range(3)]
+    await eventually(lambda: carrier.taken)
+    assert [await world.status(m) for m in messages[1:]] == ["queued", "queued"]
+    assert len(carrier.taken) == 1
+
+
+async def test_reserved_room_is_given_back_when_the_commit_fails(make_world):
+    world = await make_world(carriers={"carrier": Carrier(window=1)}, messages_per_second=1e5)
+    sid = new_sid("SM")
+    await world.send(sid=sid)
+    with pytest.raises(Exists):
+        await world.send(sid=sid)
+    again = await world.send()
+    await world.until(again, "sent")

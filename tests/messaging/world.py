@@ -146,6 +146,9 @@ class World:
         self.scheduler = Scheduler(self.database, self.inflight, self.outbound, self.directory, self.reader)
         self.inflight.owed = self.delivered.extend
         self.outbound.push = self.dispatcher.push
+        self.outbound.reserve = self.dispatcher.reserve
+        self.outbound.submit_now = self.dispatcher.submit_now
+        self.outbound.release = self.dispatcher.release
         self.outbound.push_stored = self.dispatcher.push_stored
         self.outbound.submitted = self.receipts.known
         self.outbound.fetch_media = self.media.start

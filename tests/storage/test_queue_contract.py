@@ -206,3 +206,16 @@ async def test_one_failing_write_does_not_fail_its_batch(queue):
         return_exceptions=True,
     )
     assert [type(r).__name__ for r in results] == ["NoneType", "Exists", "NoneType"]
+
+
+async def test_writes_that_may_wait_keep_their_order_and_are_not_lost_at_the_end(tmp_path):
+    queue = SqliteQueue(tmp_path / "queue.db")
+    f = flight()
+    accepted = queue.accept(f)
+    steps = [queue.advance(step(f, status, rev=rev)) for rev, status in enumerate(("sending", "sent", "delivered"))]
+    await queue.close()
+    assert await accepted is None
+    assert [await one for one in steps] == [True, True, True]
+    again = SqliteQueue(tmp_path / "queue.db")
+    assert again.by_id(f.id).status == "delivered"
+    await again.close()

@@ -86,6 +86,34 @@ class Dispatcher:
         lane.push(live)
         self._offer(lane)
 
+    def reserve(self, name: str, segments: int) -> bool:
+        """Whether a message may be accepted with the intent to submit it at once: nobody is before it in its lane or in
+        the rotation, its sender's rate allows it, and the connector has room. The room is kept for it: `submit_now`
+        after the commit, or `release`, must follow. It saves a commit; to a crash it is a claim like any other."""
+        out = self._outs.get(lane_parts(name)[0])
+        if out is None or self._stopped or not out.rotation.is_idle:
+            return False
+        lane = self._lane(name)
+        now = self._loop.time()
+        if lane.head or lane.stored or lane.loading or lane.next_at > now:
+            return False
+        if out.connector.capacity() <= out.reserved:
+            return False
+        lane.spend(segments, now)
+        out.reserved += 1
+        return True
+
+    def submit_now(self, live: Live) -> None:
+        """A message with reserved room was committed. Next: trunkline.messaging.outbound.Outbound.settled"""
+        out = self._outs[live.message.connector]
+        out.reserved -= 1
+        self._submit(out.connector, live)
+
+    def release(self, connector: str) -> None:
+        """The message that room was reserved for was not committed."""
+        self._outs[connector].reserved -= 1
+        self.wake(connector)
+
     def push_stored(self, name: str, due_in_s: float) -> None:
         """A message went (back) into a lane of the queue and comes due in so many seconds."""
         lane = self._lane(name)

@@ -136,6 +136,11 @@ class Rotation:
                 return lane
         return None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no lane waits for its turn now (some may rest)."""
+        return not self._accounts
+
     def next_time(self) -> float | None:
         """When the next resting lane's time comes (monotonic seconds)."""
         return self._resting[0][0] if self._resting else None

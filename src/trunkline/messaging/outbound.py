@@ -90,6 +90,10 @@ class Outbound:
         """The dispatcher's entry for committed messages."""
         self.fetch_media: Callable[[Live], None] = lambda live: None
         """Fetches the files of a committed message, then calls `media_ready` or `media_failed`."""
+        self.reserve: Callable[[str, int], bool] = lambda lane, segments: False
+        """Whether a message of a lane may skip the line; then `submit_now` or `release` is called for it."""
+        self.submit_now: Callable[[Live], None] = lambda live: None
+        self.release: Callable[[str], None] = lambda connector: None
         self.push_stored: Callable[[str, float], None] = lambda lane, due_in_s: None
         self.submitted: Callable[[Live], None] = lambda live: None
         """Told once a message has carrier ids (receipts may have come before)."""
@@ -120,14 +124,24 @@ class Outbound:
             self._link_media(message)
         self._check_queue(message)
         lane = lane_name(MEDIA_LANE if message.media else route.connector, message.account_sid, message.from_)
-        status = Status.ACCEPTED if message.messaging_service_sid else Status.QUEUED
+        replay = complete(message) if complete else None
         owed = [status_callback(message, "queued", 0)] if new.announce and message.status_callback else ()
-        live, written = self._inflight.accept(
-            message, status, lane=lane, due_ms=now, owed=owed, replay=complete(message) if complete else None
-        )
+        if not message.media and self.reserve(lane, message.num_segments):
+            # Nobody is before it: the acceptance and the intent to submit are one commit.
+            live, written = self._inflight.accept(message, Status.SENDING, owed=owed, replay=replay)
+            when_done(written, lambda future: self._accepted_to_go(live, future))
+            return message, written
+        status = Status.ACCEPTED if message.messaging_service_sid else Status.QUEUED
+        live, written = self._inflight.accept(message, status, lane=lane, due_ms=now, owed=owed, replay=replay)
         self._count(message, message.num_segments)
         when_done(written, lambda future: self._accepted(live, future))
         return message, written
+
+    def _accepted_to_go(self, live: Live, future: "asyncio.Future[Any]") -> None:
+        if future.cancelled() or future.exception() is not None:
+            self.release(live.message.connector)
+        else:
+            self.submit_now(live)
 
     def _accepted(self, live: Live, future: "asyncio.Future[Any]") -> None:
         if future.cancelled() or future.exception() is not None:

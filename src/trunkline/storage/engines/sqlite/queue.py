@@ -226,7 +226,7 @@ class SqliteQueue:
                 cursor.executemany(sql.INSERT_CARRIER, carriers)
             return True
 
-        return self._writer.submit_light(write)
+        return self._writer.submit_light(write, lazy=True)
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
         return [_flight(row) for row in await self._read(sql.WAITING, (lane, *after, limit))]
@@ -324,10 +324,10 @@ class SqliteQueue:
 
     def settle(self, owed: Owed) -> Awaitable[None]:
         bindings = (owed.state, owed.tries, owed.attempts, owed.due_ms, owed.request, owed.id)
-        return self._writer.submit_light(_execute(sql.SETTLE, bindings))
+        return self._writer.submit_light(_execute(sql.SETTLE, bindings), lazy=True)
 
     def forget(self, owed_id: int) -> Awaitable[None]:
-        return self._writer.submit_light(_execute(sql.FORGET_OWED, (owed_id,)))
+        return self._writer.submit_light(_execute(sql.FORGET_OWED, (owed_id,)), lazy=True)
 
     def strip_owed(self, flight_id: int) -> Awaitable[None]:
         return self._writer.submit(_execute(sql.STRIP_OWED, (flight_id,)))
