@@ -28,7 +28,8 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
-from trunkline.listeners.guarded_http import HttpLimits, guarded
+from trunkline.listeners.guarded_http import HttpLimits
+from trunkline.listeners.quick_http import quick
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import usage_triggers
 from trunkline.messaging.alerts import Alerts
@@ -283,7 +284,7 @@ class Node:
             scheduler=self.scheduler,
         )
         self.metrics = metrics.Metrics(self)
-        api = Api(
+        api = self.api = Api(
             all_routes(),
             self.services,
             Authenticator(self.directory, self.secrets.pepper, self.clock.monotonic, limits),
@@ -469,13 +470,14 @@ async def _serve(settings: Settings) -> None:
         node.app,
         host=own.host,
         port=own.port,
-        http=guarded(
+        http=quick(
             HttpLimits(
                 head_bytes=own.max_header_bytes,
                 request_s=own.request_timeout_s,
                 write_s=own.request_timeout_s,
                 connections=own.max_connections,
-            )
+            ),
+            node.api.quick,
         ),
         ws="none",
         lifespan="off",
