@@ -242,6 +242,9 @@ class Node:
         self.landing = Landing(self.inflight, self.archive, carrier_id_ms)
         self.inflight.owed = self.delivery.push
         self.outbound.push = self.dispatcher.push
+        self.outbound.reserve = self.dispatcher.reserve
+        self.outbound.submit_now = self.dispatcher.submit_now
+        self.outbound.release = self.dispatcher.release
         self.outbound.push_stored = self.dispatcher.push_stored
         self.outbound.submitted = self.receipts.known
         self.outbound.fetch_media = self.media_fetch.start
