@@ -1,5 +1,6 @@
 """The in-flight store: working copies that never disagree with what is stored."""
 
+import asyncio
 import time
 
 import pytest
@@ -9,6 +10,8 @@ from trunkline.model.message import TRANSITIONS, Direction, Message, SegmentStat
 from trunkline.model.sid import new_sid
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.queue import Advance, Exists, Owed
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.written import Written
 
 AC = "AC" + "a" * 32
 
@@ -174,3 +177,63 @@ async def test_landed_flight_is_forgotten_unless_it_moved_on(inflight):
     assert inflight.cached(live.message.sid) is live
     inflight.forget(live.id, 0)
     assert inflight.cached(live.message.sid) is None
+
+
+class FullDisk:
+    """A queue whose writes of steps fail while `full`."""
+
+    def __init__(self, queue):
+        self._queue = queue
+        self.full = False
+
+    def __getattr__(self, name):
+        return getattr(self._queue, name)
+
+    def advance(self, step):
+        if not self.full:
+            return self._queue.advance(step)
+        written = Written()
+        written.settle(None, StoreUnavailable("disk full"))
+        return written
+
+
+async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, monkeypatch):
+    monkeypatch.setattr("trunkline.inflight.store.REPEAT_S", 0.01)
+    disk = FullDisk(queue)
+    inflight = Inflight(disk, Clock())
+    live, written = inflight.accept(message(), Status.QUEUED, lane="c/a/s")
+    await written
+    await inflight.claim([live])
+    repeated, owed = asyncio.Event(), []
+    inflight.owed = owed.extend
+    inflight.repeated = lambda live, step: repeated.set()
+    disk.full = True
+    live.message.segments = [SegmentState(id="c-1")]
+    callback = Owed(sid=live.message.sid, account=AC, kind="status", host="h", seq=1, request=b"{}")
+    with pytest.raises(StoreUnavailable):
+        await inflight.advance(live, Status.SENT, owed=[callback], carrier_ids=[("c", "c-1")])
+    assert inflight.cached(live.message.sid) is None
+    assert queue.by_id(live.id).status == Status.SENDING
+    await asyncio.sleep(0.05)
+    assert not repeated.is_set()
+    disk.full = False
+    await asyncio.wait_for(repeated.wait(), 5)
+    assert queue.by_id(live.id).status == Status.SENT
+    assert [one.sid for one in owed] == [live.message.sid]
+    assert inflight.by_carrier_id("c", "c-1").status is Status.SENT
+
+
+async def test_a_repeated_step_does_not_undo_what_happened_meanwhile(queue, monkeypatch):
+    monkeypatch.setattr("trunkline.inflight.store.REPEAT_S", 0.01)
+    disk = FullDisk(queue)
+    inflight = Inflight(disk, Clock())
+    live, written = inflight.accept(message(), Status.QUEUED, lane="c/a/s")
+    await written
+    disk.full = True
+    with pytest.raises(StoreUnavailable):
+        await inflight.advance(live, Status.QUEUED, lane="d/a/s")
+    disk.full = False
+    again = await inflight.find(AC, live.message.sid)
+    assert await inflight.advance(again, Status.CANCELED)
+    await asyncio.sleep(0.1)
+    assert queue.by_id(live.id).status == Status.CANCELED

@@ -4,6 +4,9 @@ A `Live` is the working copy of one flight. All changes of a flight go through o
 the copy is changed at once and the write follows, so that the next step needs no read. A write that finds another rev
 in the store (someone else moved the flight) drops the copy.
 
+What a carrier said cannot be asked for again: a step that the store could not write (a full disk) is repeated until it
+is written, unless the flight has moved on meanwhile.
+
 Copies are cached up to `max_live`; one with a write under way is never dropped.
 """
 
@@ -16,10 +19,18 @@ from trunkline.model import message as codec
 from trunkline.model.clock import Clock
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import when_done
 
 DEFAULT_MAX_LIVE = 10_000
 """Cached working copies (about 2 KB each)."""
+
+REPEAT_S = 1.0
+"""Wait before steps that the store could not write are tried again."""
+MAX_UNWRITTEN = 10_000
+"""Flights with such steps; those of more are in doubt until the next start."""
+MAX_STEPS = 8
+"""Such steps of one flight."""
 
 
 class Live:
@@ -57,6 +68,10 @@ class Inflight:
         self._by_carrier: dict[tuple[str, str], int] = {}
         self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
+        self.repeated: Callable[[Live, Advance], None] = lambda live, step: None
+        """Told of a step that was written at last."""
+        self._unwritten: dict[int, list[Advance]] = {}
+        self._repeating = False
         self.landed: Callable[[], None] = lambda: None
         """Told when a flight may land."""
 
@@ -190,7 +205,7 @@ class Inflight:
         for pair in carrier_ids:
             self._by_carrier[pair] = live.id
         written = self.queue.advance(step)
-        when_done(written, lambda future: self._written(live, future, owed))
+        when_done(written, lambda future: self._written(live, future, owed, step))
         return written
 
     def claim(self, lives: Sequence[Live]) -> Awaitable[list[int]]:
@@ -213,15 +228,57 @@ class Inflight:
         when_done(written, done)
         return written
 
-    def _written(self, live: Live, future: "asyncio.Future[Any]", owed: Sequence[Owed]) -> None:
+    def _written(
+        self, live: Live, future: "asyncio.Future[Any]", owed: Sequence[Owed], step: Advance | None = None
+    ) -> None:
         live.pending -= 1
         if future.cancelled() or future.exception() is not None or future.result() is False:
             self._drop(live)
+            if step is not None and not future.cancelled():
+                error = future.exception()
+                if isinstance(error, StoreUnavailable) or (error is None and step.id in self._unwritten):
+                    self._repeat_later(step)
             return
         if owed:
             self.owed(owed)
         if live.land_ms and not live.pending:
             self.landed()
+
+    def _repeat_later(self, step: Advance) -> None:
+        if step.id not in self._unwritten and len(self._unwritten) >= MAX_UNWRITTEN:
+            return
+        steps = self._unwritten.setdefault(step.id, [])
+        if len(steps) < MAX_STEPS:
+            steps.append(step)
+        if not self._repeating:
+            self._repeating = True
+            asyncio.get_running_loop().call_later(REPEAT_S, self._repeat)
+
+    def _repeat(self) -> None:
+        self._repeating = False
+        unwritten, self._unwritten = self._unwritten, {}
+        for steps in unwritten.values():
+            for step in sorted(steps, key=lambda one: one.rev):
+                when_done(self.queue.advance(step), lambda future, step=step: self._settle(step, future))  # type: ignore[misc]
+
+    def _settle(self, step: Advance, future: "asyncio.Future[Any]") -> None:
+        """A repeated step was written, found the flight elsewhere, or could still not be written."""
+        if future.exception() is not None:
+            if isinstance(future.exception(), StoreUnavailable):
+                self._repeat_later(step)
+            return
+        if not future.result():
+            return
+        old = self._live.get(step.id)
+        if old is not None and old.rev <= step.rev and not old.pending:
+            self._drop(old)
+        if step.owed:
+            self.owed(step.owed)
+        if step.land_ms:
+            self.landed()
+        flight = self.queue.by_id(step.id)
+        if flight is not None:
+            self.repeated(self.adopt(flight), step)
 
     def forget(self, flight_id: int, rev: int) -> None:
         """The flight has landed at `rev`; a copy that has moved on stays."""

@@ -25,7 +25,7 @@ from trunkline.model.sid import new_sid
 from trunkline.settings import Loopback, Settings
 from trunkline.settings.connectors import Twilio
 from trunkline.sms import segment
-from trunkline.storage.queue import Owed, Replay
+from trunkline.storage.queue import Advance, Owed, Replay
 from trunkline.storage.written import when_done
 from trunkline.webhooks import params as webhook_params
 
@@ -102,6 +102,7 @@ class Outbound:
         self.waiting: dict[str, int] = {}
         """Segments accepted and not yet claimed, by account and sender (queue overflow)."""
         self._kinds = {c.name: c for c in settings.connectors}
+        inflight.repeated = self._repeated
 
     # -- accept ----------------------------------------------------------------------------------------------
 
@@ -326,6 +327,13 @@ class Outbound:
         pairs = [(message.connector, carrier_id) for carrier_id in outcome.ids if carrier_id]
         self._inflight.advance(live, status, land_ms=land_ms, owed=owed, carrier_ids=pairs)
         self.submitted(live)
+
+    def _repeated(self, live: Live, step: Advance) -> None:
+        """A step was written at last that the store could not write when it was due."""
+        if step.carrier_ids:
+            self.submitted(live)
+        if step.lane:
+            self.push_stored(step.lane, max(0.0, (step.due_ms - self._clock.now_ms()) / 1000))
 
     def _receipt_window_ms(self, connector: str) -> int:
         own = self._kinds.get(connector)
