@@ -72,3 +72,13 @@ async def test_busy_smpp_port_is_told_in_one_line(tmp_path):
 def test_data_folder_is_the_owners_alone(tmp_path):
     folder = bootstrap.data_folder(settings(tmp_path / "new"))
     assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_without_room_it_is_not_ready_and_refuses(tmp_path):
+    node = bootstrap.Node(settings(tmp_path, data=Data(path=str(tmp_path), min_free_bytes=1 << 40)))
+    node.disk = bootstrap.DiskWatch(tmp_path, 1 << 40, node.outbound, lambda folder: 5)
+    await node.start()
+    ready = await node.metrics.mounts()["/readyz"](None)
+    await node.stop()
+    assert ready.status == 503
+    assert b"data.min_free_bytes" in ready.body

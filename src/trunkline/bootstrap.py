@@ -39,6 +39,7 @@ from trunkline.messaging.connectors.incoming import Mounted
 from trunkline.messaging.connectors.loopback import LoopbackConnector
 from trunkline.messaging.connectors.table import Context, make
 from trunkline.messaging.directory import Directory
+from trunkline.messaging.disk import DiskWatch
 from trunkline.messaging.dispatch import Dispatcher
 from trunkline.messaging.failover import Failover
 from trunkline.messaging.inbound import Inbound
@@ -186,6 +187,7 @@ class Node:
         names = [connector.name for connector in settings.connectors]
         router = Router(settings.routes, settings.rates, names)
         self.outbound = Outbound(settings, self.inflight, self.directory, router, self.optouts.message_opted_out)
+        self.disk = DiskWatch(settings.data_path, settings.data.min_free_bytes, self.outbound)
         self.reader = Reader(self.inflight, self.archive)
         self.privacy = Privacy(self.inflight, self.archive, self.database, self.blobs)
         self.scheduler = Scheduler(self.database, self.inflight, self.outbound, self.directory, self.reader)
@@ -343,7 +345,8 @@ class Node:
         )
         loop = asyncio.get_running_loop()
         failover = Failover(self.inflight, self.outbound, self.connectors)
-        loops = (maintenance.run(), failover.run(), self._upkeep())
+        self.disk.look()
+        loops = (maintenance.run(), failover.run(), self._upkeep(), self.disk.run())
         self._tasks = [loop.create_task(work) for work in loops]
         self.ready = True
 

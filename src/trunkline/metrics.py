@@ -110,6 +110,8 @@ class Metrics(Collector):
         for store, part in (("queue", node.queue), ("database", node.database)):
             if part.writer.failed is not None:
                 problems.append(f"{store}: {part.writer.failed}")
+        if node.outbound.refuse:
+            problems.append(node.outbound.refuse)
         connectors = {name: connector.health()[1] for name, connector in node.connectors.items()}
         body = orjson.dumps({"ready": not problems, "problems": problems, "connectors": connectors})
         return text_response(body, "application/json", 503 if problems else 200)

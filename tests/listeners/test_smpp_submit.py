@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from tests.listeners.helpers import carrier, delivered, message_of, part
+from tests.listeners.helpers import carrier, delivered, message_of, no_parts, part
 from tests.messaging.world import AC, OURS, THEM, eventually
 from trunkline.model.errors import ApiError
 from trunkline.model.numbers import OptOut
@@ -135,7 +135,7 @@ async def test_what_could_not_be_stored_is_not_accepted(node, monkeypatch):
     monkeypatch.setattr(
         node.world.outbound, "accept", lambda new, complete=None: (_ for _ in ()).throw(ApiError.of(20503))
     )
-    assert (await esme.submit()).status in (c.ESME_RSYSERR, c.ESME_RSUBMITFAIL)
+    assert (await esme.submit()).status == c.ESME_RMSGQFUL
 
 
 async def test_a_flood_is_throttled(make_node, monkeypatch):
@@ -181,3 +181,13 @@ async def test_replace_and_unknown_requests(node):
     response = await esme.submit()
     answer = await esme.ask(p.ReplaceSm(message_id=response.message_id, message=b"other"))
     assert answer.status == c.ESME_RREPLACEFAIL
+
+
+async def test_without_room_nothing_new_is_taken_not_even_parts(node):
+    esme = await node.bind()
+    node.world.outbound.refuse = "disk"
+    assert (await esme.submit()).status == c.ESME_RMSGQFUL
+    assert (await esme.submit(**part(1, 2, b"first"))).status == c.ESME_RMSGQFUL
+    assert await no_parts(node)
+    node.world.outbound.refuse = ""
+    assert (await esme.submit()).status == 0

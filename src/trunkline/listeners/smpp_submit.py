@@ -39,6 +39,7 @@ MAX_BODY_CHARS: Final = 1600
 """Longest text (Twilio: 1,600 characters)."""
 STATUS_OF: Final[dict[int, int]] = {
     20429: c.ESME_RTHROTTLED,
+    20503: c.ESME_RMSGQFUL,  # nothing new is taken on just now
     21611: c.ESME_RTHROTTLED,  # this sender's queue is full
     21201: c.ESME_RINVDSTADR,
     21211: c.ESME_RINVDSTADR,
@@ -119,6 +120,7 @@ class Intake:
         connection.respond(sequence, message_id=message_id)
 
     def _accept(self, account: Account, pdu: Submit) -> tuple[str, Awaitable[Any]]:
+        self._outbound.check_room()  # parts are stored, too
         header, payload, concat = concat_of(pdu)
         text = self._text(pdu.data_coding, payload, header, whole=concat is None)
         sender, validity_s = self._sender(account, pdu.source_ton, pdu.source), 0

@@ -39,6 +39,8 @@ MEDIA_LANE = "~media"
 """Stands for the connector in the lanes of messages whose files are not fetched yet; no connector is named so."""
 OPT_OUT_REPLY = "opt_out_reply"
 """Key of `extra` that marks the confirmation of an opt-out."""
+REFUSED_RETRY_S = 5
+"""What Retry-After says while nothing new is taken on."""
 MAX_TRIED = 20
 """Attempts kept in a message's record; older ones are dropped."""
 
@@ -97,6 +99,8 @@ class Outbound:
         self.push_stored: Callable[[str, float], None] = lambda lane, due_in_s: None
         self.submitted: Callable[[Live], None] = lambda live: None
         """Told once a message has carrier ids (receipts may have come before)."""
+        self.refuse = ""
+        """Why new messages are refused just now (the disk is nearly full), or empty."""
         self.avoid: frozenset[str] = frozenset()
         """Connectors known to be down: taken only where no other goes."""
         self.waiting: dict[str, int] = {}
@@ -112,9 +116,11 @@ class Outbound:
         """Take a message on. It is ours when the awaitable is done; before that nothing may be answered.
 
         `complete` builds the idempotency row to be written in the same commit.
-        Raises ApiError: 21610 opted out, 21408 no route, 21611 queue full, 21617 too many segments, 30002 suspended.
+        Raises ApiError: 21610 opted out, 21408 no route, 21611 queue full, 21617 too many segments, 20503 no room.
         Next: trunkline.messaging.dispatch.Dispatcher.push
         """
+        if self.refuse and new.direction == Direction.OUTBOUND_API and not new.created_ms:
+            self.check_room()  # replies and scheduled messages belong to what was taken on before
         now = self._clock.now_ms()
         message = self._message(new, now)
         if self._refuses(message):
@@ -137,6 +143,11 @@ class Outbound:
         self._count(message, message.num_segments)
         when_done(written, lambda future: self._accepted(live, future))
         return message, written
+
+    def check_room(self) -> None:
+        """Raises ApiError 20503 while nothing new is taken on."""
+        if self.refuse:
+            raise ApiError.of(20503, headers=(("Retry-After", str(REFUSED_RETRY_S)),))
 
     def _accepted_to_go(self, live: Live, future: "asyncio.Future[Any]") -> None:
         if future.cancelled() or future.exception() is not None:
@@ -187,7 +198,8 @@ class Outbound:
             self._fail(live, error_code)
 
     def draft(self, new: NewMessage) -> Message:
-        """The record of a message that is not accepted yet (it waits for its SendAt)."""
+        """The record of a message that is not accepted yet (it waits for its SendAt). Raises 20503, 21617."""
+        self.check_room()
         return self._message(new, self._clock.now_ms())
 
     def _message(self, new: NewMessage, now: int) -> Message:
