@@ -25,6 +25,8 @@ _HEX = {f"{a}{b}": chr(int(a + b, 16)) for a in "0123456789abcdefABCDEF" for b i
 
 def unquote(text: str) -> str:
     """Percent-decode Latin-1 `text` (one character per byte); the result is read as UTF-8."""
+    # Spaces are what most texts have most of, and replacing them costs next to nothing.
+    text = text.replace("%20", " ")
     if "%" in text:
         head, *chunks = text.split("%")
         parts = [head]

@@ -22,6 +22,7 @@ from trunkline.model.errors import describe
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Orphan, Owed
+from trunkline.storage.written import Kept, Written
 
 FINAL: dict[str, tuple[Status, int]] = {
     "delivered": (Status.DELIVERED, 0),
@@ -70,12 +71,14 @@ class Receipts:
         for connector, carrier_ids in known.items():
             self._unpark_later(connector, carrier_ids)
 
-    def apply(self, receipt: Receipt) -> "Future[Any]":
+    def apply(self, receipt: Receipt) -> Kept:
         """Take a receipt; the future is done once it is kept. Next: trunkline.webhooks.delivery.Delivery.push"""
         live = self._inflight.by_carrier_id(receipt.connector, receipt.carrier_id)
         if live is not None:
             step = self._step(live, receipt)
-            return asyncio.ensure_future(step) if step is not None else self._nothing()
+            if step is None:
+                return self._nothing()
+            return step if type(step) is Written else asyncio.ensure_future(step)
         found = self._inflight.queue.find_carrier_id(receipt.connector, receipt.carrier_id)
         if found is not None:
             return self._loop.create_task(self._late(found[1], found[2], receipt))

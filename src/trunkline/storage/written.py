@@ -87,6 +87,10 @@ class Written(Generic[T]):
         return self.result()
 
 
+Kept = asyncio.Future[Any] | Written[Any]
+"""Either: both have `done`, `cancelled`, `exception`, `result` and `add_done_callback`, and can be awaited."""
+
+
 def when_done(awaitable: Awaitable[Any], callback: Callable[[Any], object]) -> None:
     """Have `callback` called with a finished future (or `Written`); a plain coroutine is run as a task."""
     if type(awaitable) is Written:

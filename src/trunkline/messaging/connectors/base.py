@@ -5,13 +5,13 @@ and inbound messages go to a `Sink`; the connector acknowledges them to the carr
 done, that is after the commit.
 """
 
-from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from trunkline.model.message import Message
+from trunkline.storage.written import Kept
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -101,10 +101,10 @@ class InboundPart(msgspec.Struct):
 class Sink(Protocol):
     """Where connectors put what they hear. The futures are done after the commit; an exception means: not kept."""
 
-    def receipt(self, receipt: Receipt) -> "Future[Any]":
+    def receipt(self, receipt: Receipt) -> Kept:
         """Next: trunkline.messaging.receipts.Receipts.apply"""
 
-    def inbound(self, part: InboundPart) -> "Future[Any]":
+    def inbound(self, part: InboundPart) -> Kept:
         """Next: trunkline.messaging.inbound.Inbound.receive"""
 
 

@@ -95,7 +95,9 @@ class Door:
     async def _keep(self, sink: Sink, records: Sequence[Record]) -> bool:
         """Whether every record is committed. What was committed of a refused batch comes twice, which is harmless."""
         try:
-            waiting = [sink.receipt(r) if isinstance(r, Receipt) else sink.inbound(r) for r in records]
+            waiting = [
+                asyncio.ensure_future(sink.receipt(r) if isinstance(r, Receipt) else sink.inbound(r)) for r in records
+            ]
             if not waiting:
                 return True
             done, late = await asyncio.wait(waiting, timeout=COMMIT_TIMEOUT_S)

@@ -33,6 +33,7 @@ from trunkline.messaging.connectors.gate import Gate
 from trunkline.messaging.connectors.table import Context, Timer, Timers
 from trunkline.settings import Loopback
 from trunkline.sms import gsm7, segment
+from trunkline.storage.written import Kept
 
 MAX_TRIES: Final = 8
 FIRST_RETRY_S: Final = 0.2
@@ -312,7 +313,7 @@ class LoopbackConnector:
         left = len(items)
         refused: list[Receipt | InboundPart] = []
 
-        def told(item: Receipt | InboundPart, future: "Future[Any]") -> None:
+        def told(item: Receipt | InboundPart, future: Kept) -> None:
             nonlocal left
             if future.cancelled() or future.exception() is not None:
                 refused.append(item)
@@ -327,7 +328,7 @@ class LoopbackConnector:
             else:
                 future.add_done_callback(partial(told, item))
 
-    def _offer(self, item: Receipt | InboundPart) -> "Future[Any]":
+    def _offer(self, item: Receipt | InboundPart) -> Kept:
         """The sink's future; a failed one when it raises or is gone."""
         try:
             if self._sink is None:

@@ -8,10 +8,9 @@ what each setting does.
 import asyncio
 import logging
 import ssl as ssl_module
-from asyncio import Future
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from trunkline.messaging.connectors.base import Outcome, Receipt, Rejected, Sink, Submission, Unavailable
 from trunkline.messaging.connectors.smpp_encode import Encoder
@@ -27,6 +26,7 @@ from trunkline.smpp.addresses import AddressError
 from trunkline.smpp.session import Limits
 from trunkline.smpp.transport import Connection
 from trunkline.sms.segment import TooManySegmentsError
+from trunkline.storage.written import Kept
 
 MAX_UNACKNOWLEDGED: Final = 1000
 """deliver_sm of one bind that wait for their commit; more get ESME_RX_T_APPN."""
@@ -203,7 +203,7 @@ class SmppConnector:
         else:
             kept.add_done_callback(partial(self._kept, connection, sequence))
 
-    def _kept(self, connection: Connection, sequence: int, kept: "Future[Any]") -> None:
+    def _kept(self, connection: Connection, sequence: int, kept: Kept) -> None:
         error = None if kept.cancelled() else kept.exception()
         if error is None and not kept.cancelled():
             connection.respond(sequence)
