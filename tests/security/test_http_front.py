@@ -82,21 +82,26 @@ def test_idle_kept_alive_connections_are_closed(target: Target) -> None:
         assert raw.ended(TIMEOUT_S + SLACK_S)
 
 
-def test_whoever_does_not_read_is_cut(target: Target) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("right", [True, False])
+def test_whoever_does_not_read_is_cut(target: Target, method: str, right: bool) -> None:
     account = target.tenants[0].account
-    ask = request("GET", f"/2010-04-01/Accounts/{account.sid}.json", basic(account.sid, account.auth_token))
+    path = f"/2010-04-01/Accounts/{account.sid}/Messages.json"
+    ask = request(method, path, basic(account.sid, account.auth_token if right else "wrong") + FORM)
+    before = rss_kib(target)
     with target.raw() as raw:
         raw._socket.settimeout(0.5)
         began = time.monotonic()
         alive = True
         while alive and time.monotonic() - began < 20:
             try:
-                raw._socket.sendall(ask)
+                raw._socket.sendall(ask * 10)
             except TimeoutError:
                 continue
             except OSError:
                 alive = False
         assert not alive, "a client that never reads is served for ever"
+    assert rss_kib(target) - before < 40_000
 
 
 # -- size ------------------------------------------------------------------------------------------------------

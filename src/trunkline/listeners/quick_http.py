@@ -108,6 +108,8 @@ class QuickHttp(GuardedHttp):
         cycle, parser = self.cycle, self.parser
         if (cycle is not None and not cycle.response_complete) or self.expect_100_continue:
             return False
+        if self.flow.write_paused:
+            return False  # who does not read his answers waits: the usual way does
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
             return False
         for name, value in self.headers:
