@@ -149,7 +149,7 @@ class Node:
         self.database = SqliteDatabase(folder / DATABASE_FILE, self.clock, self.secrets)
         self.queue = SqliteQueue(folder / QUEUE_FILE)
         self.archive = open_archive(settings, self.clock)
-        self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes)
+        self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database)
         self.optouts = OptOuts(self.database, self.directory)
         self.alerts = Alerts(self.database, self.clock)
@@ -315,6 +315,7 @@ class Node:
         """Load, recover what the last process left, connect. Receipts can come as soon as connectors start."""
         await self.directory.start()
         await self.optouts.start()
+        await self.blobs.measure()
         self.receipts.recover()
         doubtful = await self.outbound.recover()
         if doubtful:

@@ -10,6 +10,7 @@ from trunkline.model.message import MediaItem
 from trunkline.model.numbers import Media
 from trunkline.model.sid import new_sid
 from trunkline.settings import Limits, Settings, Twilio
+from trunkline.storage.blobs import FolderBlobs
 
 from .world import AC, Carrier, eventually
 
@@ -83,6 +84,17 @@ async def test_file_that_cannot_be_had_fails_the_message(make_world, response, c
     assert world.carriers["carrier"].taken == []
     assert len(world.delivered) == 1
     assert world.outbound.waiting == {}
+
+
+async def test_without_room_for_media_the_message_fails_and_text_still_goes(world):
+    world.files._blobs = FolderBlobs(world.folder / "small", max_total_bytes=5)
+    async with running(lambda request: answer(b"PNG", 200, PNG)) as server:
+        url = f"http://127.0.0.1:{server.port}/x"
+        await world.until(await world.send(media=[item(url)]), "sent")
+        failed = await world.until(await world.send(media=[item(url)]), "failed")
+    assert failed.error_code == 12400
+    assert await world.alert_codes() == [12400]
+    await world.until(await world.send("text"), "sent")
 
 
 async def test_private_addresses_are_not_fetched(world):

@@ -1,13 +1,15 @@
 """The contract of the `BlobStore`, and what the folder engine adds."""
 
+import asyncio
 import os
 import stat
+import time
 
 import pytest
 
 from trunkline.model.sid import new_sid
 from trunkline.storage import blobs as blobs_module
-from trunkline.storage.blobs import STALE_DRAFT_S, BlobTooLarge, FolderBlobs
+from trunkline.storage.blobs import STALE_DRAFT_S, BlobsFull, BlobTooLarge, FolderBlobs
 from trunkline.storage.survives import Survives
 
 
@@ -122,3 +124,34 @@ async def test_drafts_of_a_crash_are_swept(blobs, tmp_path):
         os.utime(draft, (at, at))
     assert await blobs.sweep(STALE_DRAFT_S + 50) == 1
     assert files(tmp_path) == [new]
+
+
+async def test_all_blobs_together_are_bounded(tmp_path):
+    blobs = FolderBlobs(tmp_path / "blobs", max_total_bytes=10)
+    first, second = new_sid("ME"), new_sid("ME")
+    await blobs.put(first, b"123456")
+    with pytest.raises(BlobsFull):
+        await blobs.put(second, chunks(b"1234", b"5"))
+    assert (await blobs.get(second), blobs.stored_bytes) == (None, 6), "what was refused takes no room"
+    await blobs.put(first, b"12")
+    assert blobs.stored_bytes == 2, "what was replaced gives its room back"
+    await blobs.put(second, b"12345678")
+    assert await FolderBlobs(tmp_path / "blobs").measure() == 10
+    assert await blobs.delete(first)
+    assert not await blobs.delete(first)
+    assert blobs.stored_bytes == 8
+
+
+async def test_puts_at_once_cannot_pass_the_bound_together(tmp_path):
+    blobs = FolderBlobs(tmp_path / "blobs", max_total_bytes=10)
+    results = await asyncio.gather(*(blobs.put(new_sid("ME"), b"1234") for _ in range(5)), return_exceptions=True)
+    assert [type(result) for result in results].count(BlobsFull) == 3
+    assert blobs.stored_bytes == await FolderBlobs(tmp_path / "blobs").measure() == 8
+
+
+async def test_swept_drafts_give_their_room_back(tmp_path):
+    blobs = FolderBlobs(tmp_path / "blobs")
+    (tmp_path / "blobs" / "drafts" / "left").write_bytes(b"12345")
+    assert await blobs.measure() == 5
+    assert await blobs.sweep(time.time() + STALE_DRAFT_S + 1) == 1
+    assert blobs.stored_bytes == 0

@@ -27,7 +27,7 @@ from trunkline.model.message import MediaItem
 from trunkline.model.numbers import Media
 from trunkline.model.sid import MEDIA, derived_sid
 from trunkline.settings import Settings
-from trunkline.storage.blobs import BlobStore, BlobTooLarge
+from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
 from trunkline.storage.database import Database
 from trunkline.webhooks.fetch import Fetcher, FetchRequest
 from trunkline.webhooks.guard import Guard
@@ -110,6 +110,9 @@ class MediaFiles:
             await self._blobs.put(sid, content)
         except BlobTooLarge as error:
             raise MediaRefused(TOO_LARGE, str(error)) from None
+        except BlobsFull as error:
+            log.error("the media of %s are refused (data.media_bytes): %s", message_sid, error)
+            raise MediaRefused(INTERNAL, "the server has no room for more media files") from None
         now = self._clock.now_ms()
         record = Media(
             sid=sid,

@@ -73,7 +73,7 @@ class Data(Section, frozen=True, kw_only=True):
     min_free_bytes: Bytes = 256 * MIB
     """Below this much free disk new messages are refused (503), so that receipts can still be stored."""
     media_bytes: Bytes = 10 * 1024 * MIB
-    """Largest total of stored media."""
+    """Largest total of stored media; beyond it messages with media fail, and files of received ones are left out."""
 
 
 class Security(Section, frozen=True, kw_only=True):
@@ -83,7 +83,8 @@ class Security(Section, frozen=True, kw_only=True):
     """32 bytes in base64 or hex that encrypt tokens, passwords and keys at rest. Empty: `master.key` in the data
     folder, made at the first start, where the profile allows it."""
     webhook_private_networks: bool = False
-    """Whether webhooks may go to loopback and private addresses, link-local ones excepted (a risk: server-side request forgery)."""
+    """Whether webhooks may go to loopback and private addresses, link-local ones excepted (a risk: server-side request
+    forgery)."""
     webhook_allow: tuple[str, ...] = ()
     """Networks (CIDR), addresses or host names that webhooks may reach even though they are private."""
     webhook_http: bool = True

@@ -18,6 +18,8 @@ CHUNK_BYTES = 256 * 1024
 """Bytes read at once by `stream`."""
 MAX_BLOB_BYTES = 512 * 1024 * 1024
 """Largest blob; callers set smaller limits of their own."""
+MAX_TOTAL_BYTES = 1 << 40
+"""All blobs together; callers set smaller limits of their own."""
 STALE_DRAFT_S = 24 * 3600
 """Age at which a draft that a crash left behind is removed."""
 _DRAFTS = "drafts"
@@ -27,13 +29,17 @@ class BlobTooLarge(Exception):
     """More bytes came than a blob may have; nothing was kept."""
 
 
+class BlobsFull(Exception):
+    """All blobs together have as many bytes as they may have; nothing was kept."""
+
+
 class BlobStore(Protocol):
     """Names are SIDs; anything else raises ValueError."""
 
     survives: Survives
 
     def put(self, sid: str, content: bytes | AsyncIterable[bytes]) -> Awaitable[int]:
-        """Keep a blob, replacing one of the same name; returns its size in bytes. Raises BlobTooLarge."""
+        """Keep a blob, replacing one of the same name; returns its size in bytes. Raises BlobTooLarge, BlobsFull."""
 
     def get(self, sid: str) -> Awaitable[bytes | None]:
         """The whole blob, or None."""
@@ -56,14 +62,25 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; 0: it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 class FolderBlobs:
-    """A `BlobStore` in a folder of a local disk."""
+    """A `BlobStore` in a folder of a local disk. `max_bytes` bounds one blob, `max_total_bytes` all of them."""
 
     survives = Survives.POWER
 
-    def __init__(self, path: Path, max_bytes: int = MAX_BLOB_BYTES) -> None:
+    def __init__(self, path: Path, max_bytes: int = MAX_BLOB_BYTES, max_total_bytes: int = MAX_TOTAL_BYTES) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self.stored_bytes = 0
+        """Of all blobs and drafts; right from the first `measure` on."""
         self._drafts = path / _DRAFTS
         self._drafts.mkdir(parents=True, exist_ok=True)
 
@@ -88,21 +105,30 @@ class FolderBlobs:
             except BaseException:
                 await asyncio.to_thread(file.close)
                 raise
-            await asyncio.to_thread(self._keep, file, draft, target)
+            self.stored_bytes -= await asyncio.to_thread(self._keep, file, draft, target)
         except BaseException:
             draft.unlink(missing_ok=True)
+            self.stored_bytes -= size
             raise
         return size
 
     async def _append(self, file: BinaryIO, chunk: bytes, size: int) -> int:
-        size += len(chunk)
-        if size > self._max_bytes:
+        added = len(chunk)
+        if size + added > self._max_bytes:
             raise BlobTooLarge(f"a blob may have {self._max_bytes} bytes")
-        await asyncio.to_thread(file.write, chunk)
-        return size
+        if self.stored_bytes + added > self._max_total_bytes:
+            raise BlobsFull(f"all blobs together may have {self._max_total_bytes} bytes")
+        self.stored_bytes += added
+        try:
+            await asyncio.to_thread(file.write, chunk)
+        except BaseException:
+            self.stored_bytes -= added
+            raise
+        return size + added
 
-    def _keep(self, file: BinaryIO, draft: Path, target: Path) -> None:
-        """Sync the draft and move it to its place; every new folder's entry is synced in its parent."""
+    def _keep(self, file: BinaryIO, draft: Path, target: Path) -> int:
+        """Sync the draft and move it to its place; every new folder's entry is synced in its parent. Returns the bytes
+        of what it replaced."""
         with file:
             file.flush()
             os.fsync(file.fileno())
@@ -110,8 +136,10 @@ class FolderBlobs:
             if not folder.exists():
                 folder.mkdir(exist_ok=True)
                 _sync_folder(folder.parent)
+        replaced = _size(target)
         os.replace(draft, target)
         _sync_folder(target.parent)
+        return replaced
 
     async def get(self, sid: str) -> bytes | None:
         """See `BlobStore.get`."""
@@ -142,24 +170,52 @@ class FolderBlobs:
 
     async def delete(self, sid: str) -> bool:
         """See `BlobStore.delete`."""
-        return await asyncio.to_thread(self._remove, self._file(sid))
+        removed = await asyncio.to_thread(self._remove, self._file(sid))
+        if removed is None:
+            return False
+        self.stored_bytes -= removed
+        return True
 
-    def _remove(self, path: Path) -> bool:
+    def _remove(self, path: Path) -> int | None:
+        """Bytes that were removed; None: nothing was there."""
+        size = _size(path)
         try:
             path.unlink()
         except FileNotFoundError:
-            return False
+            return None
         _sync_folder(path.parent)
-        return True
+        return size
+
+    async def measure(self) -> int:
+        """Count the bytes that lie in the folder, before anything is put or deleted."""
+        self.stored_bytes = await asyncio.to_thread(_bytes_in, self._path)
+        return self.stored_bytes
 
     async def sweep(self, now_s: float) -> int:
         """Remove drafts that a crash left behind; returns how many."""
-        return await asyncio.to_thread(self._sweep, now_s)
+        sizes = await asyncio.to_thread(self._sweep, now_s)
+        self.stored_bytes -= sum(sizes)
+        return len(sizes)
 
-    def _sweep(self, now_s: float) -> int:
-        removed = 0
+    def _sweep(self, now_s: float) -> list[int]:
+        """Bytes of each removed draft."""
+        sizes = []
         for draft in self._drafts.iterdir():
-            if draft.stat().st_mtime < now_s - STALE_DRAFT_S:
+            found = draft.stat()
+            if found.st_mtime < now_s - STALE_DRAFT_S:
                 draft.unlink(missing_ok=True)
-                removed += 1
-        return removed
+                sizes.append(found.st_size)
+        return sizes
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder and those in it."""
+    total, left = 0, [os.fspath(folder)]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
