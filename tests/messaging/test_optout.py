@@ -138,9 +138,10 @@ async def test_an_opt_out_that_could_not_be_kept_is_kept_when_it_comes_again(opt
         raise OSError("disk full")
 
     monkeypatch.setattr(database, "put", refuse)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="disk full"):
         await optouts.apply_inbound(AC, OURS, THEM, "STOP")
     monkeypatch.setattr(database, "put", put)
     again = await optouts.apply_inbound(AC, OURS, THEM, "STOP")
-    assert again is not None and again.reply
+    assert again is not None
+    assert again.reply
     assert await database.find(OptOut, {"recipient": THEM})

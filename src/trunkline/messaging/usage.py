@@ -167,9 +167,7 @@ class Usage:
         if done.cancelled() or done.exception() is not None:
             self._cache.pop(key, None)
 
-    async def _read(
-        self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str, unit: str
-    ) -> Totals:
+    async def _read(self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str, unit: str) -> Totals:
         totals: dict[str, Amounts] = {}
         for row in await self._archive.usage(accounts, start_ms, end_ms, granularity):
             _add_messages(totals.setdefault(row["period"], {}), row, unit)

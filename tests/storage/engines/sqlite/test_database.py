@@ -54,7 +54,8 @@ async def test_data_outlives_the_process(tmp_path):
     await again.close()
 
 
-def test_no_power_loss_promise_without_a_wal():
+def test_no_power_loss_promise_without_a_wal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CannotSurvive, match="journal_mode"):
         open_at(":memory:")
 
