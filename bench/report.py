@@ -34,6 +34,7 @@ def write(folder: Path, name: str, figures: dict[str, Any], *, quick: bool, took
     """Keep a scenario's figures as NAME.json."""
     content = {"name": name, "quick": quick, "at": time.strftime("%Y-%m-%d %H:%M %Z"), "took_s": round(took_s, 1)}
     content |= {"machine": machine(), "figures": figures}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(content)))
 
 
@@ -153,7 +154,8 @@ def _throttle(figures: dict[str, Any]) -> list[Row]:
     rate, limit, counted = ours["held_per_s"], figures["limit"], ours["run"]["tally"]
     refused = ours["run"]["smsc"].get("refused_0x58", 0)
     wrong = counted["lost"] + counted["duplicates"]
-    detail = f"{refused} refusals; lost or doubled {wrong}; Kannel holds {theirs['held_per_s']:.0f}/s"
+    detail = f"{ours['after_load_per_s']:.0f}/s once no more came in; {refused} refusals; lost or doubled {wrong}; "
+    detail += f"Kannel holds {theirs['held_per_s']:.0f}/s"
     what = f"held when the SMSC allows {limit:g}/s"
     return [Row(what, "", f"{rate:.0f}/s", None, detail)]
 

@@ -181,15 +181,24 @@ def throttle(size: Size) -> dict[str, Any]:
         with system(kind) as run:
             run.wait_s = 30.0 if kind is Trunkline else 0.0  # Kannel's backlog would take minutes
             result = perform(run.measure(lambda load, run=run: _throttled(run.smsc, load, size)))  # type: ignore[misc]
-        firsts = sorted(first for first, _ in run.seen.values())
-        since = firsts[0] + int(RAMP_S * 1e9)
-        until = firsts[0] + int(size.seconds * 1e9)
-        rate = sum(since <= at < until for at in firsts) / (size.seconds - RAMP_S)
-        held[kind.name] = {"held_per_s": round(rate, 1), "run": result}
+        firsts = [first for first, _ in run.seen.values()]
+        began, last = min(firsts), max(firsts)
+        loaded = began + int(size.seconds * 1e9)
+        rate = rate_between(firsts, began + int(RAMP_S * 1e9), last)
+        after = rate_between(firsts, loaded, last)
+        held[kind.name] = {"held_per_s": rate, "after_load_per_s": after, "run": result}
         refused = result.smsc.get("refused_0x58", 0)
         waited = f"lost {result.tally.lost}, duplicates {result.tally.duplicates}" if run.wait_s else "not waited for"
-        say(f"{kind.name:9} holds {rate:.0f}/s of {THROTTLE:.0f}, {refused} times refused; {waited}")
+        say(
+            f"{kind.name:9} holds {rate:.0f}/s of {THROTTLE:.0f} ({after:.0f} after the load), "
+            f"{refused} times refused; {waited}"
+        )
     return {"limit": THROTTLE, "offered": THROTTLE_OFFERED, "held": held}
+
+
+def rate_between(moments: list[int], since: int, until: int) -> float:
+    """Moments a second in a span of nanoseconds; 0 for an empty one."""
+    return round(sum(since <= at < until for at in moments) / (until - since) * 1e9, 1) if until > since else 0.0
 
 
 async def _throttled(smsc: Smsc, load: Load, size: Size) -> None:
@@ -250,6 +259,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in SCENARIOS]:
         parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    results = RESULTS / "quick" if options.quick else RESULTS
     if not options.report:
         if problem := kannel.missing():
             print(problem, file=sys.stderr)
@@ -264,10 +274,10 @@ def main() -> int:
             except Failed as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 1
-            report.write(RESULTS, name, figures, quick=options.quick, took_s=time.monotonic() - began)
+            report.write(results, name, figures, quick=options.quick, took_s=time.monotonic() - began)
     if options.update:
-        report.update(PAGE, RESULTS)
-    print(report.markdown(RESULTS) if options.markdown else report.terminal(RESULTS))
+        report.update(PAGE, results)
+    print(report.markdown(results) if options.markdown else report.terminal(results))
     return 0
 
 
