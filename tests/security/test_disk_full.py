@@ -55,7 +55,7 @@ def small(tmp_path: Path) -> Iterator[Target]:
         libc.umount2(str(data).encode(), 2)
 
 
-def send(target: Target, text: str, key: str = "") -> tuple[int, str, bytes]:
+def send(target: Target, text: str) -> tuple[int, str, bytes]:
     """Status, SID and head of one message's acceptance."""
     account, numbers = target.tenants[0]
     form = {"To": "+12025550177", "From": numbers[0].phone_number, "Body": text}
@@ -129,3 +129,28 @@ def test_a_full_disk_loses_nothing_and_heals(small: Target) -> None:
     with small.raw() as raw:
         raw.send(request("POST", "/connectors/web/inbound", b"Content-Type: application/json\r\n", body))
         assert raw.reply(20).status == 200
+
+
+def test_new_messages_are_refused_before_the_disk_is_full(tmp_path: Path) -> None:
+    """Below data.min_free_bytes only what must be kept is kept: receipts and received messages."""
+    server = Server(tmp_path, {**LOOPBACK, "data": {"min_free_bytes": 1 << 40}})
+
+    async def work(database: Database, clock: Clock) -> tuple[Tenant, Tenant]:
+        return await make_tenant(database, clock, 0), await make_tenant(database, clock, 1)
+
+    try:
+        target = Target(server, server.seed(work))
+        server.start()
+        until = time.monotonic() + 10
+        while (answer := send(target, "x"))[0] == 201:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert answer[0] == 503
+        assert b"retry-after" in answer[2].lower()
+        with target.raw() as raw:
+            raw.send(request("GET", "/readyz"))
+            reply = raw.reply()
+        assert reply.status == 503
+        assert b"min_free_bytes" in reply.body
+    finally:
+        server.close()
