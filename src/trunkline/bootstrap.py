@@ -54,7 +54,6 @@ from trunkline.messaging.routing import Router
 from trunkline.messaging.scheduler import Scheduler
 from trunkline.messaging.usage import usage_of
 from trunkline.model.clock import Clock, SystemClock
-from trunkline.model.numbers import PhoneNumber, ShortCode
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
@@ -237,11 +236,13 @@ class Node:
             self.inflight,
             self.connectors,
             rate_of=self.outbound.rate_of,
+            pace_of=self.outbound.pace_of,
             allow=self.outbound.allow,
             outcome=self.outbound.settled,
         )
         carrier_id_ms = int(self.settings.messaging.carrier_id_s * 1000)
         self.landing = Landing(self.inflight, self.archive, carrier_id_ms)
+        self.directory.rates_changed = self.dispatcher.refresh_rates
         self.inflight.owed = self.delivery.push
         self.outbound.push = self.dispatcher.push
         self.outbound.reserve = self.dispatcher.reserve
@@ -324,7 +325,6 @@ class Node:
         await self.inbound.recover()
         await self.dispatcher.recover()
         await self.delivery.recover()
-        self._watch_rates()
         sink = _Sink(self)
         for name, connector in self.connectors.items():
             connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
@@ -350,11 +350,6 @@ class Node:
         loops = (maintenance.run(), failover.run(), self._upkeep(), self.disk.run())
         self._tasks = [loop.create_task(work) for work in loops]
         self.ready = True
-
-    def _watch_rates(self) -> None:
-        """Rates of senders follow changes of numbers."""
-        for kind in (PhoneNumber, ShortCode):
-            self.database.watch(kind, lambda sids: self.dispatcher.refresh_rates())
 
     async def _retention_days(self) -> dict[str, int]:
         """Account -> days that its messages are kept, where they are not kept for ever."""

@@ -7,11 +7,15 @@ import pytest
 
 from trunkline.messaging.connectors.base import Submitted, Unavailable
 from trunkline.messaging.lanes import HEAD, lane_name
+from trunkline.model.account import Account
 from trunkline.model.message import Status
+from trunkline.model.numbers import PhoneNumber
 from trunkline.model.sid import new_sid
 from trunkline.settings import Messaging, Route, Settings
+from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.writer import WriterFull
 from trunkline.storage.queue import Exists
+from trunkline.storage.secrets import Secrets
 
 from .world import AC, OURS, THEM, Carrier, eventually
 
@@ -333,3 +337,59 @@ async def test_reserved_room_is_given_back_when_the_commit_fails(make_world):
         await world.send(sid=sid)
     again = await world.send()
     await world.until(again, "sent")
+
+
+async def test_account_wide_rate_holds_over_its_senders_and_follows_changes(make_world):
+    world = await make_world(messages_per_second=FAST)
+    await world.give_number("+12025550102", messages_per_second=FAST)
+    account = await world.database.get(Account, AC)
+    account.messages_per_second = 20
+    await world.database.update(account)
+    loop = asyncio.get_running_loop()
+    times = []
+    world.carriers["carrier"].answer = lambda s: times.append(loop.time()) or Submitted([str(len(times))])
+    for n in range(8):
+        await world.send(str(n), from_=(OURS, "+12025550102")[n % 2])
+    await eventually(lambda: len(times) == 8)
+    assert times[-1] - times[0] >= 0.30  # 7 at 20/s take 0.35 s, less the burst
+    account.messages_per_second = 0
+    await world.database.update(account)
+    await asyncio.sleep(0)
+    for n in range(50):
+        await world.send(str(n))
+    began = loop.time()
+    await eventually(lambda: len(times) == 58)
+    assert loop.time() - began < 2.0  # 2.5 s at 20/s
+
+
+async def test_rate_set_by_another_process_is_followed(make_world):
+    world = await make_world(messages_per_second=FAST)
+    await world.until(await world.send(), "sent")
+    lane = world.dispatcher._lane(lane_name("carrier", AC, OURS))
+    assert lane.rate == FAST
+    other = SqliteDatabase(world.folder / "world.db", world.clock, Secrets([b"k" * 32]))
+    (number,) = await other.find(PhoneNumber)
+    number.messages_per_second = 3.0
+    await other.update(number)
+    await other.close()
+    await eventually(lambda: lane.rate == 3.0)
+
+
+async def test_message_read_from_the_queue_before_it_is_told_of_leaves_once(fast, monkeypatch):
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    told = []
+    push = fast.outbound.push
+    monkeypatch.setattr(fast.outbound, "push", told.append)
+    message = await fast.send("x")
+    fast.dispatcher.push_stored(lane_name("carrier", AC, OURS), 0.0)
+    lane = fast.dispatcher._lane(lane_name("carrier", AC, OURS))
+    await eventually(lambda: lane.head)
+    for live in told:
+        push(live)
+    assert len(lane.head) == 2
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    sent = await fast.until(message, "sent")
+    assert len(carrier.taken) == 1
+    assert len(sent.segments) == 1

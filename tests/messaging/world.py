@@ -129,9 +129,11 @@ class World:
             self.inflight,
             self.carriers,
             rate_of=self.outbound.rate_of,
+            pace_of=self.outbound.pace_of,
             allow=self.outbound.allow,
             outcome=self.outbound.settled,
         )
+        self.directory.rates_changed = self.dispatcher.refresh_rates
         for name, carrier in self.carriers.items():
             carrier.wake = lambda name=name: self.dispatcher.wake(name)
         self.blobs = FolderBlobs(self.folder / "media")

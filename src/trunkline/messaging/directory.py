@@ -6,8 +6,8 @@ one of another process within the engine's poll (SQLite: one second).
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, Protocol
 
 from trunkline.messaging.snapshot import Snapshot
 from trunkline.model import sid as sids
@@ -20,6 +20,8 @@ from trunkline.storage.database import Database
 TOKEN_BYTES = 16
 """Randomness of an auth token or an API key's secret: 128 bits, written as 32 hex digits."""
 
+P = ParamSpec("P")
+
 NO_SENDERS: tuple[ServiceSender, ...] = ()
 
 
@@ -30,6 +32,8 @@ class Directory:
         self._database = database
         self.generation = 0
         """Counts changes of accounts and keys, so that verified credentials can be remembered until one happens."""
+        self.rates_changed: Callable[[], None] = lambda: None
+        """Told after accounts, numbers or short codes have changed, and with them the rates of senders."""
         self._accounts: dict[str, Account] = {}
         self._test_accounts: dict[str, Account] = {}
         self._smpp: dict[str, Account] = {}
@@ -46,16 +50,25 @@ class Directory:
 
     async def start(self) -> None:
         """Load everything and follow its changes."""
-        database = self._database
+        database, tell = self._database, self._then_tell
         await asyncio.gather(
-            Snapshot(database, Account, self._all_accounts, self._account).start(),
+            Snapshot(database, Account, tell(self._all_accounts), tell(self._account)).start(),
             Snapshot(database, ApiKey, self._all_keys, self._key).start(),
-            Snapshot(database, PhoneNumber, self._all_numbers, self._number).start(),
-            Snapshot(database, ShortCode, self._all_short_codes, self._short_code).start(),
+            Snapshot(database, PhoneNumber, tell(self._all_numbers), tell(self._number)).start(),
+            Snapshot(database, ShortCode, tell(self._all_short_codes), tell(self._short_code)).start(),
             Snapshot(database, Application, self._all_applications, self._application).start(),
             Snapshot(database, MessagingService, self._all_services, self._service).start(),
             Snapshot(database, ServiceSender, self._all_senders, self._service_sender).start(),
         )
+
+    def _then_tell(self, take: Callable[P, None]) -> Callable[P, None]:
+        """`take`, and `rates_changed` told after it."""
+
+        def taken(*args: P.args, **kwargs: P.kwargs) -> None:
+            take(*args, **kwargs)
+            self.rates_changed()
+
+        return taken
 
     # Look-ups
 

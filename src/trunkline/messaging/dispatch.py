@@ -11,7 +11,7 @@ from typing import Any
 
 from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector, Outcome, Submission
-from trunkline.messaging.lanes import HEAD, Lane, Rotation, lane_parts
+from trunkline.messaging.lanes import HEAD, Lane, Pace, Rotation, lane_parts
 from trunkline.model.message import Status
 from trunkline.storage.written import when_done
 
@@ -43,9 +43,10 @@ class _Out:
 class Dispatcher:
     """See the module.
 
-    `rate_of(account, sender)` gives a sender's segments a second. `allow(live)` looks once more, just before the
-    submit, at what may have changed since the accept (opt-out, suspended account, expired validity); it settles the
-    message itself and returns False when it must not go. `outcome(live, outcome)` is told what the carrier said.
+    `rate_of(account, sender)` gives a sender's segments a second, `pace_of(account)` the account's own. `allow(live)`
+    looks once more, just before the submit, at what may have changed since the accept (opt-out, suspended account,
+    expired validity); it settles the message itself and returns False when it must not go. `outcome(live, outcome)` is
+    told what the carrier said.
     """
 
     def __init__(
@@ -54,15 +55,20 @@ class Dispatcher:
         connectors: Mapping[str, Connector],
         *,
         rate_of: Callable[[str, str], float],
+        pace_of: Callable[[str], float],
         allow: Callable[[Live], bool],
         outcome: Callable[[Live, Outcome], None],
     ) -> None:
         self._inflight = inflight
         self._rate_of = rate_of
+        self._pace_of = pace_of
         self._allow = allow
         self._outcome = outcome
         self._outs = {name: _Out(connector) for name, connector in connectors.items()}
         self._lanes: dict[str, Lane] = {}
+        self._paces: dict[str, Pace] = {}
+        """Of the accounts that have lanes."""
+        self._refreshing = False
         self._loop = asyncio.get_running_loop()
         self._stopped = False
 
@@ -95,7 +101,7 @@ class Dispatcher:
             return False
         lane = self._lane(name)
         now = self._loop.time()
-        if lane.head or lane.stored or lane.loading or lane.next_at > now:
+        if not lane.may_skip(now):
             return False
         if out.connector.capacity() <= out.reserved:
             return False
@@ -145,9 +151,17 @@ class Dispatcher:
                 out.timer.cancel()
 
     def refresh_rates(self) -> None:
-        """Ask for every lane's rate anew (numbers or settings have changed)."""
+        """Ask for every rate anew (numbers or accounts have changed), once for all changes of one loop pass."""
+        if not self._refreshing:
+            self._refreshing = True
+            self._loop.call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = False
         for lane in self._lanes.values():
             lane.rate = self._rate_of(lane.account, lane.sender)
+        for account, pace in self._paces.items():
+            pace.rate = self._pace_of(account)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -157,7 +171,10 @@ class Dispatcher:
             if len(self._lanes) >= MAX_LANES:
                 self._evict()
             _, account, sender = lane_parts(name)
-            lane = self._lanes[name] = Lane(name, self._rate_of(account, sender))
+            pace = self._paces.get(account)
+            if pace is None:
+                pace = self._paces[account] = Pace(self._pace_of(account))
+            lane = self._lanes[name] = Lane(name, self._rate_of(account, sender), pace)
         return lane
 
     def _evict(self) -> None:
@@ -168,6 +185,7 @@ class Dispatcher:
         ]
         for name in idle[: MAX_LANES // 10]:
             del self._lanes[name]
+        self._paces = {lane.account: lane.pace for lane in self._lanes.values()}
 
     def _offer(self, lane: Lane) -> None:
         out = self._outs.get(lane_parts(lane.name)[0])
@@ -223,7 +241,9 @@ class Dispatcher:
             if lane is None:
                 break
             live = lane.head.popleft()
-            if live.status in _WAITING and live.lane == lane.name and self._allow(live):
+            # A message may stand here twice: read from the queue, and told of just after by `push`.
+            waits = live.status in _WAITING and live.lane == lane.name and live.id not in lane.held
+            if waits and self._allow(live):
                 lane.spend(live.message.num_segments, now)
                 lane.held.add(live.id)
                 batch.append((lane, live))

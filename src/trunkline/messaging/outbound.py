@@ -280,6 +280,11 @@ class Outbound:
         toll_free = getattr(number, "type", "") == "tollfree"
         return float(self._settings.toll_free_mps if toll_free else self._settings.long_code_mps)
 
+    def pace_of(self, account: str) -> float:
+        """The segments a second of all of an account's senders together; 0: no limit."""
+        found = self._directory.account(account)
+        return float(found.messages_per_second) if found is not None else 0.0
+
     # -- dispatch --------------------------------------------------------------------------------------------
 
     def allow(self, live: Live) -> bool:

@@ -29,7 +29,7 @@ class Account(Record, kw_only=True):
     retention_days: int = 0
     """Days that landed messages are kept; 0: for ever."""
     messages_per_second: int = 0
-    """Account-wide limit, 0: none of its own."""
+    """Segments that all of its senders together send in a second; 0: no limit but the senders' own."""
     smpp_system_id: str | None = None
     """Unique; set when the account's own SMPP client may bind."""
     smpp_password: str = ""
