@@ -224,6 +224,22 @@ async def test_unknown_kind_ends_without_an_attempt(rig_of):
     assert owed.state == "exhausted"
 
 
+async def test_a_handler_that_fails_keeps_no_place(rig_of):
+    rig = await rig_of(Webhooks(retry_first_s=0.01, retry_longest_s=0.02, status_tries=2, per_host=1))
+
+    def fail(owed):
+        raise RuntimeError("a defect")
+
+    rig.script.answer = fail
+    flight, _ = await rig.owe()
+    await rig.all_ended(1)
+    assert await rig.states(flight) == ["exhausted"]
+    rig.script.answer = lambda owed: OK
+    other, _ = await rig.owe()
+    await rig.all_ended(2)
+    assert await rig.states(other) == ["delivered"]
+
+
 async def test_slow_host_holds_up_nobody(rig_of):
     rig = await rig_of(Webhooks(per_host=2))
     rig.script.answer = lambda owed: None if owed.host == "http://slow" else OK

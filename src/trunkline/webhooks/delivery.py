@@ -117,6 +117,7 @@ class Delivery:
         self._starved: deque[str] = deque()
         """Hosts that could not begin because of the bound on all requests together."""
         self._loop = asyncio.get_running_loop()
+        self._loads: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -209,7 +210,9 @@ class Delivery:
             self._starved.append(host.name)
         if host.stored and not host.loading and not self._stopped and len(host.held) <= HEAD // 4:
             host.loading = True
-            self._loop.create_task(self._load(host))
+            task = self._loop.create_task(self._load(host))
+            self._loads.add(task)  # the loop itself keeps no reference
+            task.add_done_callback(self._loads.discard)
 
     async def _load(self, host: _Host) -> None:
         """Read more of a host's callbacks from the queue."""
@@ -265,7 +268,12 @@ class Delivery:
         if handler is None:
             self._done(host, item, Result([], False, error=f"no handler for callbacks of kind {item.kind}"))
         else:
-            handler.begin(item, lambda result: self._done(host, item, result))
+            try:
+                handler.begin(item, lambda result: self._done(host, item, result))
+            except Exception:  # else its place would be taken for ever, and with enough of them the lane would stand
+                log.exception("a callback of %s could not be begun", item.sid)
+                failed = Result([], False, retry=True, error="internal failure")
+                self._loop.call_soon(self._done, host, item, failed)
 
     def _done(self, host: _Host, item: Owed, result: Result) -> None:
         first = not item.tries
