@@ -49,7 +49,7 @@ class Server(Section, frozen=True, kw_only=True):
     max_header_bytes: Bytes = 32 * KIB
     """Largest request head; a larger one gets 431."""
     max_connections: Count = 10_000
-    """Open connections at once; more wait in the listen backlog."""
+    """Open connections at once; one more is told 503 and closed."""
     backlog: Count = 2048
     """Connections the system queues before they are accepted."""
     keep_alive_s: Seconds = 75
