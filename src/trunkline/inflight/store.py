@@ -88,8 +88,9 @@ class Inflight:
             self._drop(oldest)
 
     def _drop(self, live: Live) -> None:
-        if self._live.pop(live.id, None) is None:
-            return
+        if self._live.get(live.id) is not live:
+            return  # another copy has taken its place
+        del self._live[live.id]
         self._by_sid.pop(live.message.sid, None)
         connector = live.message.connector
         for segment in live.message.segments:
