@@ -63,7 +63,14 @@ from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import compact_file
-from trunkline.storage.secrets import BadMasterKey, CannotOpen, Secrets, load_secrets
+from trunkline.storage.secrets import (
+    BadMasterKey,
+    CannotOpen,
+    Secrets,
+    has_own_keys,
+    load_secrets,
+    rotate_key_file,
+)
 from trunkline.storage.survives import CannotSurvive
 from trunkline.testing.handsets import Handsets
 from trunkline.testing.simulator import Simulator
@@ -133,6 +140,23 @@ def compact_stores(settings: Settings) -> bool:
 
 class CannotStart(Exception):
     """The node cannot run like this; the text is one line for the operator."""
+
+
+async def rotate_master_key(settings: Settings) -> int:
+    """Put a new key into the key file, if the keys lie there, and seal every record with the first key. Returns how
+    many. Raises CannotStart while a server runs: it would not know the new key."""
+    folder = data_folder(settings)
+    lock = _lock(folder)
+    try:
+        if not has_own_keys(settings.security.master_key):
+            rotate_key_file(folder)
+        database = open_database(settings)
+        try:
+            return await database.reseal()
+        finally:
+            await database.close()
+    finally:
+        os.close(lock)
 
 
 class Node:

@@ -1,6 +1,9 @@
 """Accounts and keys by the command line."""
 
+import fcntl
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,3 +112,62 @@ def test_smpp_credentials(trunkline: Command, account: str) -> None:
     assert trunkline("accounts", "smpp", account, "--system-id", "x" * 16).code == 1
     assert fields("--off")["system_id"] == "none"
     assert trunkline("accounts", "smpp", other, "--system-id", "acme").code == 0, "free again"
+
+
+def test_limit_and_retention_are_set_and_taken_back(trunkline: Command, account: str) -> None:
+    ran = trunkline("accounts", "limit", account, "--mps", "30")
+    assert ran.out == f"{account} sends 30 segments a second at most\n"
+    assert trunkline("accounts", "retention", account, "--days", "90").out == f"{account} keeps messages for 90 days\n"
+    shown = re.sub(" +", " ", trunkline("accounts", "show", account).out)
+    assert "retention_days 90\n" in shown
+    assert "messages_per_second 30\n" in shown
+    trunkline("accounts", "limit", account, "--mps", "0")
+    trunkline("accounts", "retention", account, "--days", "0")
+    shown = re.sub(" +", " ", trunkline("accounts", "show", account).out)
+    assert "messages_per_second no limit of its own\n" in shown
+    assert "retention_days as archive.retention_days says\n" in shown
+    assert trunkline("accounts", "limit", account, "--mps", "-1").code == 2
+
+
+def sealing_keys(data: Path) -> set[str]:
+    """Ids of the master keys that seal the accounts' tokens, as they lie in the file."""
+    with closing(sqlite3.connect(data / "database.db")) as connection:
+        return {row[0].split(":")[1] for row in connection.execute("select auth_token from accounts")}
+
+
+def test_master_key_is_rotated_and_everything_still_opens(trunkline: Command, account: str, data: Path) -> None:
+    token = trunkline("accounts", "token", account).out
+    sid, _ = trunkline("keys", "create", account).out.split()
+    (before,) = sealing_keys(data)
+    (old,) = (data / "master.key").read_text().split()
+    ran = trunkline("keys", "rotate-master")
+    assert (ran.code, ran.out) == (0, "1 records are sealed with the first master key now\n"), ran.err
+    (after,) = sealing_keys(data)
+    assert after != before
+    new, kept = (data / "master.key").read_text().split()
+    assert new != kept == old
+    assert trunkline("accounts", "token", account).out == token
+    assert trunkline("keys", "list", account).rows[0][0] == sid
+
+
+def test_configured_master_keys_are_taken_as_they_are(
+    trunkline: Command, account: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = trunkline("accounts", "token", account).out
+    (before,) = sealing_keys(data)
+    file = (data / "master.key").read_text()
+    monkeypatch.setenv("TRUNKLINE_MASTER_KEY", f"{'ab' * 32},{file.strip()}")
+    assert trunkline("keys", "rotate-master").code == 0
+    assert sealing_keys(data) != {before}
+    assert (data / "master.key").read_text() == file
+    assert trunkline("accounts", "token", account).out == token
+
+
+def test_master_key_is_not_rotated_under_a_server(trunkline: Command, account: str, data: Path) -> None:
+    file = (data / "master.key").read_text()
+    with (data / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = trunkline("keys", "rotate-master")
+    assert ran.code == 1
+    assert "another server runs" in ran.err
+    assert (data / "master.key").read_text() == file

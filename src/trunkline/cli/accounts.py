@@ -20,6 +20,10 @@ TOKEN_BYTES = 16
 MAX_NAME_CHARS = 64
 """Longest FriendlyName."""
 MAX_SYSTEM_ID_CHARS = 15
+MAX_MPS = 100_000
+"""Highest account-wide rate, segments a second."""
+MAX_DAYS = 36_500
+"""Longest retention of an account's own."""
 SMPP_PASSWORD_CHARS = 8
 """All that SMPP 3.4 (5.2.2) has room for: 47 bits; failed binds are delayed and few."""
 PAGE = 1000
@@ -61,7 +65,8 @@ def _show(account: Account, *, secret: bool) -> None:
             ("test_sid", account.test_account_sid),
             ("test_auth_token", account.test_auth_token if secret else "(hidden)"),
             ("credit", f"{account.credit} {account.price_unit}"),
-            ("retention_days", account.retention_days or "for ever"),
+            ("retention_days", account.retention_days or "as archive.retention_days says"),
+            ("messages_per_second", account.messages_per_second or "no limit of its own"),
             ("smpp_system_id", account.smpp_system_id or "none"),
         ]
     )
@@ -178,6 +183,36 @@ def credit(
 
     account = _change(context, sid, change)
     typer.echo(f"{sid} has paid in {account.credit} {account.price_unit}")
+
+
+@app.command()
+def limit(
+    context: typer.Context,
+    sid: Sid,
+    mps: Annotated[int, typer.Option(help="Segments a second; 0: no limit of its own.", min=0, max=MAX_MPS)],
+) -> None:
+    """Limit what all of its senders together send in a second; more waits its turn."""
+
+    def change(account: Account) -> None:
+        account.messages_per_second = mps
+
+    _change(context, sid, change)
+    typer.echo(f"{sid} sends {mps} segments a second at most" if mps else f"{sid} has no limit of its own")
+
+
+@app.command()
+def retention(
+    context: typer.Context,
+    sid: Sid,
+    days: Annotated[int, typer.Option(help="Days; 0: as archive.retention_days says.", min=0, max=MAX_DAYS)],
+) -> None:
+    """Keep its landed messages for so many days only; older ones leave within a day, and its usage with them."""
+
+    def change(account: Account) -> None:
+        account.retention_days = days
+
+    _change(context, sid, change)
+    typer.echo(f"{sid} keeps messages " + (f"for {days} days" if days else "as archive.retention_days says"))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`trunkline keys`: API keys of an account."""
+"""`trunkline keys`: API keys of an account, and the master key."""
 
 import secrets
 from typing import Annotated
@@ -9,7 +9,7 @@ from trunkline.cli.common import CommandError, account_of, bootstrap, database_o
 from trunkline.model.account import ApiKey
 from trunkline.model.sid import API_KEY, new_sid
 
-app = typer.Typer(help="API keys of an account.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="API keys of an account; the master key.", no_args_is_help=True, rich_markup_mode=None)
 
 SECRET_BYTES = 16
 """128 bits, 32 hex digits."""
@@ -72,3 +72,21 @@ def delete(context: typer.Context, sid: Annotated[str, typer.Argument(metavar="K
 
     run(work())
     typer.echo(f"{sid} is deleted")
+
+
+@app.command("rotate-master")
+def rotate_master(context: typer.Context) -> None:
+    """Seal all tokens and passwords with a new master key; the server must be stopped.
+
+    A key file gets a new key before the old ones. Keys from the settings or the environment are taken as they are:
+    put the new one first. The old ones must stay: API keys, stored responses and backups need them.
+    """
+    settings = settings_of(context)
+    if not settings.data_path.is_dir():
+        raise CommandError(f"there is no data in {settings.data_path}")
+    wiring = bootstrap()
+    try:
+        resealed = run(wiring.rotate_master_key(settings))
+    except wiring.CannotStart as error:
+        raise CommandError(str(error)) from None
+    typer.echo(f"{resealed} records are sealed with the first master key now")

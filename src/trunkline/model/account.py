@@ -27,7 +27,7 @@ class Account(Record, kw_only=True):
     """What was paid in, decimal; Balance is this less the usage."""
     price_unit: str = "USD"
     retention_days: int = 0
-    """Days that landed messages are kept; 0: for ever."""
+    """Days that landed messages are kept; 0: as `archive.retention_days` says."""
     messages_per_second: int = 0
     """Segments that all of its senders together send in a second; 0: no limit but the senders' own."""
     smpp_system_id: str | None = None

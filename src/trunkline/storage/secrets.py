@@ -114,6 +114,11 @@ def parse_keys(text: str) -> list[bytes]:
     return [parse_key(word) for word in text.replace(",", " ").split()]
 
 
+def has_own_keys(configured: str = "") -> bool:
+    """Whether the keys come from the settings or the environment, not from the key file."""
+    return bool(configured or os.environ.get(ENVIRONMENT))
+
+
 def load_secrets(folder: Path, configured: str = "") -> Secrets:
     """The keys from `configured`, else the environment, else `master.key` in `folder` (made when absent)."""
     text = configured or os.environ.get(ENVIRONMENT, "")
