@@ -87,7 +87,7 @@ def test_idle_kept_alive_connections_are_closed(target: Target) -> None:
 def test_whoever_does_not_read_is_cut(target: Target, method: str, right: bool) -> None:
     account = target.tenants[0].account
     path = f"/2010-04-01/Accounts/{account.sid}/Messages.json"
-    ask = request(method, path, basic(account.sid, account.auth_token if right else "wrong") + FORM)
+    ask = request(method, path, (basic(account.sid, account.auth_token) if right else b"") + FORM)
     before = rss_kib(target)
     with target.raw() as raw:
         raw._socket.settimeout(0.5)
