@@ -64,6 +64,21 @@ async def test_nothing_is_due_below_the_limits(tmp_path: Path) -> None:
         assert await archive.roll() == 120, "many"
 
 
+async def test_no_worker_is_started_for_nothing(tmp_path: Path) -> None:
+    async with archive_at(tmp_path, FakeClock()) as archive:
+        await archive.land(messages(5))
+        await archive.delete(ALICE, messages(5)[0].sid)
+        assert (await archive.roll(), await archive.merge()) == (0, 0)
+        assert (await archive.compact())["clean"] == 1
+        assert await archive.get(ALICE, messages(5)[1].sid) is not None
+        assert [worker.starts for worker in (archive.read_worker, archive.roll_worker)] == [0, 0]
+        left = tmp_path / "segments" / "left.part"
+        left.write_bytes(b"by a crash")
+        await archive.roll()
+        assert not left.exists()
+        assert archive.roll_worker.starts == 1
+
+
 async def test_a_late_revision_wins_wherever_the_older_one_lies(tmp_path: Path) -> None:
     documents = messages(30, status="sent")
     late = message(NOW - 3_600_000, 0, rev=2, status="delivered")

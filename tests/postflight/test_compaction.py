@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tests.postflight.harness import archive_at, messages
-from trunkline.postflight.analysis import SPILL
 from trunkline.postflight.compaction import sweep
+from trunkline.postflight.names import SPILL
 from trunkline.storage.engines.sqlite.archive import open_reader
 
 

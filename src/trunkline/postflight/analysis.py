@@ -21,12 +21,11 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from trunkline.postflight.names import SPILL
 from trunkline.postflight.segments import COLUMNS, SCHEMA, entry_of, table_of
 from trunkline.storage.manifest import RecentReader, Segment, holds_account
 
 THREADS = 2
-SPILL = "spill-"
-"""Folder of a process's spilled data: this and its process id. Those of dead processes are removed by roll-ups."""
 RECENT_BATCH = 10_000
 """Recent rows handed over at once."""
 MAX_ACCOUNTS_PRUNED = 100

@@ -10,7 +10,7 @@ behind is durable, and the next one goes on from there, also after a crash.
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from trunkline.model.clock import Clock
+from trunkline.postflight.names import SPILL, SUFFIX, UNFINISHED
 from trunkline.postflight.wire import Setup
 from trunkline.postflight.worker_client import WorkerClient
 from trunkline.storage.archive import Document
@@ -228,7 +229,13 @@ class SegmentedArchive:
         for segment in await self._recent.segments():
             if segment.draining:
                 await self._drain(segment)
-        await self.roll_worker.call("sweep")
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Remove files that no manifest names. No worker is started (and kept) just to find that there are none."""
+        named = {segment.path for segment in await self._recent.segments()}
+        if await asyncio.to_thread(_has_leftovers, self._folder, named):
+            await self.roll_worker.call("sweep")
 
     async def compact(self, expired: Mapping[str, str] | None = None) -> dict[str, int]:
         """Remove the bytes of everything deleted, superseded or expired from every file.
@@ -249,7 +256,7 @@ class SegmentedArchive:
                     counts["rows"] += removed
             for account, below in expired.items():
                 counts["recent"] += await self._recent.expire(account, FIRST_KEY, below)
-            await self.roll_worker.call("sweep")
+            await self._sweep()
             for _ in range(SCRUB_TRIES):
                 now = self._clock.now_ms()
                 if await self._recent.scrub(floors, now):
@@ -325,6 +332,13 @@ def small_run(segments: Sequence[Segment], segment_rows: int) -> list[Segment]:
         if len(run) >= MERGE_FAN_IN:
             return run
     return []
+
+
+def _has_leftovers(folder: Path, named: Collection[str]) -> bool:
+    return any(
+        name.startswith(SPILL) or name.endswith(UNFINISHED) or (name.endswith(SUFFIX) and name not in named)
+        for name in os.listdir(folder)
+    )
 
 
 def _unlink(folder: Path, paths: Sequence[str]) -> None:

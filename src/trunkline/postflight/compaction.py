@@ -13,10 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from trunkline.postflight.analysis import SPILL
+from trunkline.postflight.names import SPILL, SUFFIX, UNFINISHED
 from trunkline.postflight.segments import (
-    SUFFIX,
-    UNFINISHED,
     Keep,
     entry_of,
     filter_segment,

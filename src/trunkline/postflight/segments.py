@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trunkline.postflight.names import UNFINISHED
 from trunkline.storage.manifest import Row, Segment, account_digest
 
 ROW_GROUP = 2048
@@ -33,8 +34,6 @@ ZSTD_LEVEL = 1
 SCAN_GROUPS = 16
 """Row groups whose identities are decoded at once."""
 SCAN_ROWS = SCAN_GROUPS * ROW_GROUP
-SUFFIX = ".parquet"
-UNFINISHED = ".part"
 BOUNDS = b"trunkline.bounds"
 """Footer entry: JSON array of the first [account, key] of each row group."""
 PRICE_SCALE = Decimal("0.00000001")
