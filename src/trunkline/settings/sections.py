@@ -29,7 +29,7 @@ MIB = 1024 * KIB
 
 
 class Server(Section, frozen=True, kw_only=True):
-    """The HTTP listener: the REST API, carriers' HTTP callbacks, `/health` and `/metrics`."""
+    """The HTTP listener: the REST API, carriers' HTTP callbacks, `/healthz`, `/readyz` and `/metrics`."""
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` or `::` for every interface."""
