@@ -120,6 +120,19 @@ def test_doctor_reads_certificates(trunkline: Command, tmp_path: Path, days: int
     assert ran.code == (1 if verdict == "bad" else 0)
 
 
+def test_a_certificate_needs_its_own_key(trunkline: Command, tmp_path: Path) -> None:
+    ends = datetime.now(UTC) + timedelta(days=100)
+    (tmp_path / "cert.pem").write_bytes(certificate(ends)[0])
+    (tmp_path / "trunkline.toml").write_text('[server]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n')
+    for key in (certificate(ends)[1], b"junk"):
+        (tmp_path / "key.pem").write_bytes(key)
+        ran = trunkline("doctor")
+        assert ran.code == 1
+        assert "server.tls_key: " in ran.err
+        assert "are no pair of certificate and unencrypted key" in ran.err
+        assert ran.err.count("\n") == 1
+
+
 def certificate(ends: datetime) -> tuple[bytes, bytes]:
     """A self-signed certificate and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())

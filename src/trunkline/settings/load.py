@@ -357,6 +357,9 @@ def problems(settings: Settings) -> typing.Iterator[str]:
             file = getattr(section, key)
             if file and not os.access(file, os.R_OK):
                 yield f"{name}.{key}: {file} cannot be read; check the path and its mode"
+                break
+        else:
+            yield from _pair_problems(name, section.tls_cert, section.tls_key)
     url = settings.server.public_url
     if url and not re.match(r"https?://[^/\s]+/?\Z", url):
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
@@ -364,6 +367,19 @@ def problems(settings: Settings) -> typing.Iterator[str]:
     yield from _amount_problems(settings)
     if settings.rules.strict:
         yield from _strict_problems(settings)
+
+
+def _pair_problems(name: str, certificate: str, key: str) -> typing.Iterator[str]:
+    """What the listener would stumble over; encrypted keys cannot be used, nobody is there to be asked."""
+    if not certificate or not key:
+        return
+    import ssl  # costs start-up time that most commands need not pay
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        reason = f" ({error.reason})" if isinstance(error, ssl.SSLError) and error.reason else ""
+        yield f"{name}.tls_key: {certificate} and {key} are no pair of certificate and unencrypted key in PEM{reason}"
 
 
 def _connector_problems(settings: Settings) -> typing.Iterator[str]:

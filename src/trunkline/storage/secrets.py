@@ -24,6 +24,7 @@ KEY_FILE = "master.key"
 MAX_KEYS = 16
 """Keys that may be accepted at once."""
 VERSION = "v1"
+MAKE_ONE = "make one with `openssl rand -hex 32`"
 
 
 class BadMasterKey(Exception):
@@ -67,7 +68,7 @@ class Secrets:
         key_id, _, text = rest.partition(":")
         key = self._by_id.get(key_id)
         if version != VERSION or key is None:
-            raise CannotOpen(f"no master key with the id {key_id[:8]!r} is configured")
+            raise CannotOpen(f"no master key with the id {key_id[:8]!r} is configured: add the one that sealed this")
         try:
             raw = base64.b64decode(text, validate=True)
             return key.aead.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], context.encode()).decode()
@@ -103,9 +104,9 @@ def parse_key(text: str) -> bytes:
             return bytes.fromhex(text)
         key = base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
     except (ValueError, binascii.Error) as error:
-        raise BadMasterKey("a master key is neither hex nor base64") from error
+        raise BadMasterKey(f"a master key is neither hex nor base64: {MAKE_ONE}") from error
     if len(key) != KEY_BYTES:
-        raise BadMasterKey(f"a master key has {KEY_BYTES} bytes, this one {len(key)}")
+        raise BadMasterKey(f"a master key has {KEY_BYTES} bytes, this one {len(key)}: {MAKE_ONE}")
     return key
 
 
