@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from trunkline.testing.demo_app import DemoApp
 
 STEP_TIMEOUT_S: Final = 20.0
-WATCH_S: Final = 10.0
-"""Seconds of one long poll while the demo just serves."""
+WATCH_S: Final = 1.0
+"""Seconds of one long poll while the demo just serves; the server ends only after one that is under way."""
 OFFER: Final = "Hi Ada, your table for two is booked for 7 pm. Does that suit you?"
 ANSWER: Final = "7 pm is perfect, see you then 👍"
 DIRECTIONS: Final = ("outbound-api", "inbound", "outbound-reply")
@@ -230,7 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("\nGoodbye.")
     except Exception as error:
-        console.print(f"The demo failed: {type(error).__name__}: {error}", style="bold red", markup=False)
+        what = str(error) if isinstance(error, DemoFailed) else f"{type(error).__name__}: {error}"
+        console.print(f"The demo failed: {what}", style="bold red", markup=False, soft_wrap=True)
         if server is not None and (tail := server.log_tail()):
             console.print(f"The server's log ends with:\n{tail}", markup=False, highlight=False)
         return 1

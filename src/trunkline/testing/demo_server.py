@@ -186,7 +186,7 @@ def _lock(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise DemoFailed(f"another demo runs in {path.parent}") from None
+        raise DemoFailed(f"another demo runs in {path.parent}: end it first") from None
     return file
 
 
