@@ -37,7 +37,7 @@ EXPECTED = (
 
 app = typer.Typer(
     name="trunkline",
-    help="A self-hosted voice and SMS platform that speaks Twilio's public API.",
+    help="A self-hosted SMS platform that speaks Twilio's public API.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -65,7 +65,7 @@ def options(
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", envvar="TRUNKLINE_CONFIG")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder, over the settings'.")] = None,
 ) -> None:
-    """A self-hosted voice and SMS platform that speaks Twilio's public API."""
+    """A self-hosted SMS platform that speaks Twilio's public API."""
     os.umask(0o077)  # what it writes (messages, keys, backups) is for the owner's eyes alone
     context.obj = State(config, data)
 

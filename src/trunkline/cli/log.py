@@ -12,8 +12,8 @@ from trunkline.settings import Log
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_TEXT_CHARS = 8192
 """Longest message or traceback of one line."""
-OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; anything else was given as `extra`."""
+OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+"""What every record has, and uvicorn's coloured copy of the message; anything else was given as `extra`."""
 
 
 class JsonLines(logging.Formatter):
