@@ -154,7 +154,8 @@ def test_ranges() -> None:
 
     day, next_day = 1704153600000, 1704240000000
     assert ranged(DateSent="2024-01-02") == (day, next_day)
-    assert ranged(DateSent="2024-01-02T00:00:00Z") == (day, day + 1000)
+    assert ranged(DateSent="2024-01-02T00:00:00Z") == (day, next_day)
+    assert ranged(DateSent="2024-01-02T00:00:01Z") == (day + 1000, day + 2000)
     assert ranged(DateSent_gt="2024-01-02", DateSent_lt="2024-01-03") == (day, next_day + 1000)
     assert ranged() == (None, None)
 

@@ -241,13 +241,12 @@ class Request:
     def range_ms(self, name: _str) -> tuple[_int | None, _int | None]:
         """The span that `Name`, `Name>` and `Name<` select: first millisecond, and the first one after it.
 
-        `Name` alone is a whole day (or the second it names); the inequalities include their bound, and a day as
-        a bound means its midnight, GMT.
+        `Name` alone is a whole day, also when written as its midnight (so Twilio's SDKs write days), else the second
+        it names; the inequalities include their bound, and a day as a bound means its midnight, GMT.
         """
         exact = self.instant_ms(name)
         if exact is not None:
-            whole_day = dates.parse_date(self._scalar(name).strip()) is not None
-            return exact, exact + (dates.DAY_MS if whole_day else dates.SECOND_MS)
+            return exact, exact + (dates.SECOND_MS if exact % dates.DAY_MS else dates.DAY_MS)
         before = self.instant_ms(name + "<")
         return self.instant_ms(name + ">"), None if before is None else before + dates.SECOND_MS
 
