@@ -211,7 +211,7 @@ class Node:
         router = Router(settings.routes, settings.rates, names)
         self.outbound = Outbound(settings, self.inflight, self.directory, router, self.optouts.message_opted_out)
         self.disk = DiskWatch(settings.data_path, settings.data.min_free_bytes, self.outbound)
-        self.reader = Reader(self.inflight, self.archive)
+        self.reader = Reader(self.inflight, self.archive, self.database)
         self.privacy = Privacy(self.inflight, self.archive, self.database, self.blobs)
         self.scheduler = Scheduler(self.database, self.inflight, self.outbound, self.directory, self.reader)
         self.receipts = Receipts(self.inflight, self.outbound, self.archive)

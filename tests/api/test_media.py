@@ -71,7 +71,7 @@ async def media(world: World, tmp_path: Path) -> AsyncIterator[MediaWorld]:
     services.archive = archive
     services.blobs = FolderBlobs(tmp_path / "media")
     services.inflight = Inflight(services.queue, services.clock)
-    services.reader = Reader(services.inflight, archive)
+    services.reader = Reader(services.inflight, archive, services.database)
     services.privacy = Privacy(services.inflight, archive, services.database, services.blobs)
     world.api = MediaFront(world.api, services)  # type: ignore[assignment]
     yield MediaWorld(world)

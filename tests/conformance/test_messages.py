@@ -114,6 +114,7 @@ def test_schedule_and_cancel(sdk: Sdk, tenant: Tenant) -> None:
         to=PHONE, body="Later", messaging_service_sid=service.sid, schedule_type="fixed", send_at=at
     )
     assert (made.status, made.from_, made.messaging_service_sid) == ("scheduled", None, service.sid)
+    assert [m.status for m in sdk.messages.list(to=PHONE)] == ["scheduled"]
     assert sdk.messages(made.sid).update(status="canceled").status == "canceled"
     assert sdk.messages(made.sid).fetch().status == "canceled"
     assert [m.status for m in sdk.messages.list(to=PHONE)] == ["canceled"]

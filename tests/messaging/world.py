@@ -95,6 +95,14 @@ class MemoryArchive:
     async def get(self, account, sid):
         return self.documents.get((account, sid))
 
+    async def page(self, account, kind, *, before, after, limit, filters):
+        """Of the filters `to` alone is looked at."""
+        found = [document for (owner, sid), document in self.documents.items() if owner == account]
+        found = [one for one in found if after < one.sid[2:] < (before or "g")]
+        to = f'"to":"{filters["to"]}"'.encode() if "to" in filters else b""
+        found = [one for one in found if to in one.body and not filters.keys() - {"to"}]
+        return sorted(found, key=lambda one: one.sid[2:], reverse=True)[:limit]
+
 
 class World:
     """Everything wired as bootstrap does it, on a folder that survives `restart`."""
@@ -123,7 +131,7 @@ class World:
         self.fetcher = Fetcher(self.client, self.guard, clock, settings.webhooks)
         router = Router(settings.routes, settings.rates, list(self.carriers))
         self.outbound = Outbound(settings, self.inflight, self.directory, router, self.optouts.message_opted_out)
-        self.reader = Reader(self.inflight, self.archive)
+        self.reader = Reader(self.inflight, self.archive, self.database)
         self.receipts = Receipts(self.inflight, self.outbound, self.archive)
         self.dispatcher = Dispatcher(
             self.inflight,

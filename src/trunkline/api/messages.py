@@ -263,17 +263,11 @@ async def _scheduled(request: Request, app: Services, new: NewMessage, send_at_m
         updated_ms=message.created_ms,
         send_at_ms=send_at_ms,
         record=message_codec.encode(message).decode(),
+        recipient=message.to,
+        sender=message.from_,
     )
     await app.database.insert(record)
     return respond.resource(request.format, render(message, Status.SCHEDULED), "Message", 201)
-
-
-def _from_scheduled(record: ScheduledMessage) -> StoredMessage:
-    raw = record.record.encode()
-    return _decode_stored(raw[:-1] + b',"status":"' + record.status.encode() + b'"}')
-
-
-_decode_stored = message_codec.decoder(StoredMessage)
 
 
 # -- read --------------------------------------------------------------------------------------------------------
@@ -283,12 +277,9 @@ async def find(request: Request, app: Services) -> StoredMessage:
     """The message that the path names; raises 20404."""
     sid = request.params.get("MessageSid") or request.params["Sid"]
     if is_sid(sid, "SM", "MM"):
-        found = await app.reader.get(request.account_sid, sid)
+        found = await app.reader.find(request.account_sid, sid)
         if found is not None:
             return found
-        scheduled = await app.database.get(ScheduledMessage, sid)
-        if scheduled is not None and scheduled.account_sid == request.account_sid:
-            return _from_scheduled(scheduled)
     raise ApiError.not_found(request.path)
 
 

@@ -7,9 +7,8 @@ compare-and-set without rewriting the record.
 Source: Twilio's Message resource (spec `api.v2010.account.message`) and its status callback documentation.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -169,10 +168,3 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Message).decode
-
-M = TypeVar("M", bound=Message)
-
-
-def decoder(kind: type[M]) -> Callable[[bytes], M]:
-    """A decoder of a wider view of the record (with its status, say)."""
-    return msgspec.json.Decoder(kind).decode

@@ -166,6 +166,9 @@ class ScheduledMessage(Record, kw_only=True):
     record: str
     """The Message record as JSON."""
     status: str = "scheduled"
+    recipient: str = ""
+    sender: str = ""
+    """Empty while a service has not chosen it."""
 
 
 class Alert(Record, kw_only=True):
