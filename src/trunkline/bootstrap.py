@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -485,8 +486,23 @@ def _allow_files(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _port_is_free(host: str, port: int) -> None:
+    """Seen before carriers are connected, not after. Raises CannotStart."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotStart(f"cannot listen on {host} port {port}: {reason}; see server.host and server.port") from None
+
+
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
+    _port_is_free(settings.server.host, settings.server.port)
     await node.start()
     gc.collect()
     gc.freeze()

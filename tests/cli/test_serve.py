@@ -1,5 +1,7 @@
 """`serve` and `dev` hand their settings to the wiring; `dev` makes what one needs to try it."""
 
+import socket
+
 import pytest
 
 from trunkline import bootstrap
@@ -40,3 +42,10 @@ def test_dev_is_development_whatever_the_environment_says(
     monkeypatch.setenv("TRUNKLINE_PROFILE", "production")
     assert trunkline("dev").code == 0
     assert served[0].profile == "development"
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, trunkline: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("TRUNKLINE_SERVER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(SystemExit, match=r"^trunkline: cannot listen on .+: Address already in use"):
+            trunkline("dev")
