@@ -45,7 +45,7 @@ def render(message: Message, status: str) -> dict[str, Any]:
         "body": message.body,
         "num_segments": str(message.num_segments),
         "direction": message.direction,
-        "from": None if status in _UNSENT and message.messaging_service_sid else message.from_,
+        "from": None if status in _UNSENT and message.messaging_service_sid else message.from_ or None,
         "to": message.to,
         "date_updated": dates.rfc2822(message.updated_ms or message.created_ms),
         "price": price or None,
