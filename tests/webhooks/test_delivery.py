@@ -402,3 +402,13 @@ def test_attempts_are_kept_up_to_a_bound():
     assert kept == b"[2,3,4]"
     assert append_attempts(b"[]", [b"1", b"2", b"3", b"4"], 3) == b"[2,3,4]"
     assert append_attempts(b"[1]", [], 3) == b"[1]"
+
+
+async def test_many_retries_of_a_host_share_their_timers(rig_of):
+    rig = await rig_of(Webhooks(retry_first_s=100, retry_longest_s=100))
+    rig.script.answer = lambda owed: BAD
+    for _ in range(300):
+        await rig.owe()
+    await eventually(lambda: rig.delivery.failed == 300 and not rig.delivery._active)
+    (host,) = rig.delivery._hosts.values()
+    assert 0 < len(host.wakes) <= 60

@@ -30,6 +30,8 @@ MAX_HOSTS = 50_000
 """Host lanes kept in memory; idle ones leave first."""
 FAR_MS = 1 << 62
 """A due time after all others."""
+SOON_S = 0.02
+"""Retries that come due within a second share a look into the queue this far; later ones share one a second."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read or write of the queue."""
 
@@ -76,6 +78,7 @@ class _Host:
         "ready",
         "rescan",
         "stored",
+        "wakes",
     )
 
     def __init__(self, name: str) -> None:
@@ -90,6 +93,8 @@ class _Host:
         """Whether older ones may be owed all the same: retries that have come due, a restart."""
         self.inherited = False
         """Whether the last process may have left retries whose time nobody here knows."""
+        self.wakes: set[float] = set()
+        """When it is looked for retries that have come due (loop time)."""
         self.stored = False
         """Whether the queue may hold callbacks of this host beyond those in memory."""
         self.loading = False
@@ -159,7 +164,11 @@ class Delivery:
         host = self._hosts.get(name)
         if host is None:
             if len(self._hosts) >= MAX_HOSTS:
-                idle = [h.name for h in self._hosts.values() if not (h.ready or h.active or h.stored or h.loading)]
+                idle = [
+                    h.name
+                    for h in self._hosts.values()
+                    if not (h.ready or h.active or h.stored or h.loading or h.wakes)
+                ]
                 for other in idle[: MAX_HOSTS // 10]:
                     del self._hosts[other]
             host = self._hosts[name] = _Host(name)
@@ -189,12 +198,18 @@ class Delivery:
 
     def _later(self, name: str, wait_s: float) -> None:
         """Look into the queue for a host's callbacks after so many seconds."""
+        # Retries of a host that come due close together share a timer and a read: the memory and the reads that a host
+        # which is down costs do not grow with what is owed to it.
+        step = SOON_S if wait_s < 1.0 else 1.0
+        at = (int((self._loop.time() + max(0.0, wait_s)) / step) + 1) * step
         host = self._host(name)
-        host.stored = host.rescan = True
-        self._loop.call_later(max(0.0, wait_s) + 0.001, self._wake, name)
+        if at not in host.wakes:
+            host.wakes.add(at)
+            self._loop.call_at(at, self._wake, name, at)
 
-    def _wake(self, name: str) -> None:
+    def _wake(self, name: str, at: float = 0.0) -> None:
         host = self._host(name)
+        host.wakes.discard(at)
         host.stored = host.rescan = True
         self._pump(host)
 
