@@ -29,8 +29,7 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
-from trunkline.listeners.guarded_http import HttpLimits
-from trunkline.listeners.quick_http import quick
+from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import usage_triggers
 from trunkline.messaging.alerts import Alerts
@@ -315,7 +314,7 @@ class Node:
             scheduler=self.scheduler,
         )
         self.metrics = metrics.Metrics(self)
-        api = self.api = Api(
+        api = Api(
             all_routes(),
             self.services,
             Authenticator(self.directory, self.secrets.pepper, self.clock.monotonic, limits),
@@ -512,14 +511,13 @@ async def _serve(settings: Settings) -> None:
         node.app,
         host=own.host,
         port=own.port,
-        http=quick(
+        http=guarded(
             HttpLimits(
                 head_bytes=own.max_header_bytes,
                 request_s=own.request_timeout_s,
                 write_s=own.request_timeout_s,
                 connections=own.max_connections,
-            ),
-            node.api.quick,
+            )
         ),
         ws="none",
         lifespan="off",

@@ -25,14 +25,11 @@ from trunkline.api.route import Route
 from trunkline.api.router import Endpoint
 from trunkline.model.errors import ApiError
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.storage.written import when_done
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Answer = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
-"""Status, headers and body of a response; called once."""
 Mount = Callable[[Request], Awaitable[Response]]
 Observe = Callable[[str, str, int, float], None]
 """Called after each response with method, route template (or ``), status and seconds."""
@@ -80,7 +77,6 @@ class Api:
         self._held_bytes = 0
         self._hosts: dict[bytes, address.Host] = {}
         self._random = b""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection: an HTTP exchange, the lifespan, or a WebSocket (refused)."""
@@ -109,66 +105,6 @@ class Api:
             template = endpoint[0].route.template if endpoint else ""
             self._observe(request.method, template, response.status, time.perf_counter() - began)
 
-    def quick(self, scope: Mapping[str, Any], body: bytes, answer: Answer) -> bool:
-        """Take on a POST whose body is here, if its route can begin without waiting; see `listeners.http.Quick`.
-
-        False, and nothing done, when `__call__` must serve it. Else it is answered as `__call__` would.
-        """
-        request = Request(scope["method"], scope["path"])
-        headers = request.headers = dict(scope["headers"])
-        if IDEMPOTENCY_HEADER in headers or len(body) > self._limits.body_bytes:
-            return False
-        began = time.perf_counter()
-        try:
-            segments = self._locate(scope, request)
-            endpoint = self._match(request, segments)
-        except ApiError:
-            return False
-        begin = endpoint.route.begin
-        if begin is None:
-            return False
-        request.request_id = self._request_id()
-
-        def finish(response: Response) -> None:
-            answer(response.status, _head(response, request.request_id), response.body)
-            if self._observe is not None:
-                self._observe(request.method, endpoint.route.template, response.status, time.perf_counter() - began)
-
-        try:
-            self._prepare(request, endpoint, segments, body)
-            begun = begin(request, self._services)
-        except Exception as error:
-            finish(self._failed(error, request))
-            return True
-        if begun is None:
-            task = asyncio.get_running_loop().create_task(self._handle(request, endpoint, finish))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            return True
-        prepared = begun[1]
-
-        def written(outcome: Any) -> None:
-            error = outcome.exception()
-            finish(prepared[0] if error is None else self._failed(error, request))
-
-        when_done(begun[0], written)
-        return True
-
-    async def _handle(self, request: Request, endpoint: Endpoint, finish: Callable[[Response], None]) -> None:
-        try:
-            response = await endpoint.route.handler(request, self._services)
-        except Exception as error:
-            response = self._failed(error, request)
-        finish(response)
-
-    def _failed(self, error: BaseException, request: Request) -> Response:
-        if isinstance(error, ApiError):
-            return respond.error(error, request.format)
-        if isinstance(error, StoreUnavailable):
-            return _later(request, error)
-        log.error("%s %s failed (%s)", request.method, request.path, request.request_id, exc_info=error)
-        return respond.error(ApiError.of(20500), request.format)
-
     def _request_id(self) -> str:
         pool = self._random
         if len(pool) < 16:
@@ -185,7 +121,11 @@ class Api:
         segments = self._locate(scope, request)
         endpoint = self._match(request, segments)
         matched.append(endpoint)
-        self._admit(request, endpoint, segments)
+        self._log_in(request, endpoint, segments)
+        if endpoint.names:
+            request.params = {name: segments[at] for name, at in endpoint.names}
+        if request.format is Format.CSV:
+            raise ApiError(406, None, "CSV is not available here: ask for .json or .xml")
         body = request.body = await self._body(receive, request)
         if request.method == "POST":
             request.form = parse_body(request.headers.get(b"content-type", b""), body, self._limits.fields)
@@ -194,21 +134,6 @@ class Api:
                 return await self._once(request, endpoint, key)
         request.token = request.request_id[2:]
         return await endpoint.route.handler(request, self._services)
-
-    def _admit(self, request: Request, endpoint: Endpoint, segments: list[str]) -> None:
-        """Everything before the body is looked at."""
-        self._log_in(request, endpoint, segments)
-        if endpoint.names:
-            request.params = {name: segments[at] for name, at in endpoint.names}
-        if request.format is Format.CSV:
-            raise ApiError(406, None, "CSV is not available here: ask for .json or .xml")
-
-    def _prepare(self, request: Request, endpoint: Endpoint, segments: list[str], body: bytes) -> None:
-        """Everything before the handler, for a request whose body is here and that carries no idempotency key."""
-        self._admit(request, endpoint, segments)
-        request.body = body
-        request.form = parse_body(request.headers.get(b"content-type", b""), body, self._limits.fields)
-        request.token = request.request_id[2:]
 
     async def _once(self, request: Request, endpoint: Endpoint, key: bytes) -> Response:
         """A POST with an idempotency key."""
@@ -225,7 +150,7 @@ class Api:
 
     # --- steps ---
 
-    def _locate(self, scope: Mapping[str, Any], request: Request) -> list[str]:
+    def _locate(self, scope: Scope, request: Request) -> list[str]:
         """Fill in where the request was sent; returns the path's segments, percent-decoded."""
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
         headers = request.headers
@@ -369,17 +294,11 @@ async def _rest(message: Message, receive: Receive, limit: int) -> bytes:
 
 async def _send(send: Send, method: str, response: Response, request_id: str) -> None:
     body = response.body
-    headers = _head(response, request_id)
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
-
-
-def _head(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
-    """A response's headers, with those that every response has."""
     headers = [*response.headers, (b"twilio-request-id", request_id.encode("ascii"))]
     if response.status != 204:
-        headers.append((b"content-length", b"%d" % len(response.body)))
-    return headers
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 
 async def _other(scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,12 +3,13 @@
 Source: spec `api.v2010.account.message`; error codes and texts from Twilio's dictionary.
 """
 
+from collections.abc import Awaitable
 from typing import Any
 
 from trunkline.api import dates, paging, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
-from trunkline.api.route import Begun, Route
+from trunkline.api.route import Route
 from trunkline.api.services import Services
 from trunkline.inflight.store import Live
 from trunkline.messaging.outbound import NewMessage
@@ -20,7 +21,7 @@ from trunkline.model.account import Account
 from trunkline.model.errors import ApiError
 from trunkline.model.message import TERMINAL, MediaItem, Message, Status
 from trunkline.model.numbers import MessagingService, ScheduledMessage
-from trunkline.model.phone import Sender, SenderKind
+from trunkline.model.phone import SenderKind
 from trunkline.model.sid import MEDIA, is_sid, new_sid
 from trunkline.storage.queue import Replay
 from trunkline.webhooks.overrides import split as split_overrides
@@ -70,61 +71,34 @@ def render(message: Message, status: str) -> dict[str, Any]:
 
 async def create(request: Request, app: Services) -> Response:
     """POST Messages: 201 once the message is durably accepted."""
-    begun = begin(request, app)
-    if begun is not None:
-        await begun[0]
-        return begun[1][0]
-    request.required("To", 100, code=21604)
-    service = _service(request, app)
-    new, sender = _new(request, app, service)
-    if request.principal.is_test:
-        return _test_answer(request, app, sender.address if sender else None, new.to, new.body)
-    if sender is not None:
-        _check_sender(app, request.account, sender.kind, sender.address, new.to, service)
-    send_at = _schedule(request, app, service)
-    if send_at:
-        return await _scheduled(request, app, new, send_at)
-    if sender is None and service is not None:
-        chosen = await choose_sender(app.directory, app.database, service, new.to)
-        if chosen is None:
-            raise ApiError.of(21703 if app.directory.senders(service.sid) else 21704)
-        new.from_ = chosen.address
-        second = fallback_sender(service, app.directory.senders(service.sid), chosen.address, new.to)
-        new.fallback_from = second.address if second else new.fallback_from
-    written, prepared = _accept(request, app, new)
-    await written
-    return prepared[0]
-
-
-def begin(request: Request, app: Services) -> Begun | None:
-    """The usual request: one sender, at once."""
-    form = request.form
-    if request.principal.is_test or any(name in form for name in _UNUSUAL):
-        return None
-    new, sender = _new(request, app, None)
-    if sender is not None:
-        _check_sender(app, request.account, sender.kind, sender.address, new.to, None)
-    return _accept(request, app, new)
-
-
-_UNUSUAL = ("MessagingServiceSid", "ScheduleType", "SendAt")
-
-
-def _new(request: Request, app: Services, service: MessagingService | None) -> tuple[NewMessage, Sender | None]:
     to_text = request.required("To", 100, code=21604)
+    service = _service(request, app)
     from_text = request.str("From", 100) or ""
     if not from_text and service is None:
         raise ApiError.of(21603)
     body, media_urls = _content(request)
     to = phone.parse_to(to_text)
     sender = phone.parse_from(from_text) if from_text else None
+    if request.principal.is_test:
+        return _test_answer(request, app, sender.address if sender else None, to, body)
     new = NewMessage(account_sid=request.account_sid, from_=sender.address if sender else "", to=to, body=body)
-    if not request.principal.is_test:
-        _options(request, app, new, service, media_urls)
-    return new, sender
+    _options(request, app, new, service, media_urls)
+    if sender is not None:
+        _check_sender(app, request.account, sender.kind, sender.address, to, service)
+    send_at = _schedule(request, app, service)
+    if send_at:
+        return await _scheduled(request, app, new, send_at)
+    if sender is None and service is not None:
+        chosen = await choose_sender(app.directory, app.database, service, to)
+        if chosen is None:
+            raise ApiError.of(21703 if app.directory.senders(service.sid) else 21704)
+        new.from_ = chosen.address
+        second = fallback_sender(service, app.directory.senders(service.sid), chosen.address, to)
+        new.fallback_from = second.address if second else new.fallback_from
+    return await _accept(request, app, new)
 
 
-def _accept(request: Request, app: Services, new: NewMessage) -> Begun:
+def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Response]:
     """Hand the message to the pipeline; the idempotency row is completed in the same commit."""
     claim = request.idempotency
     prepared: list[Response] = []
@@ -136,7 +110,12 @@ def _accept(request: Request, app: Services, new: NewMessage) -> Begun:
         return claim.completed(response, message.sid, app.clock.now_ms()) if claim else None
 
     _, written = app.outbound.accept(new, complete)
-    return written, prepared
+
+    async def wait() -> Response:
+        await written
+        return prepared[0]
+
+    return wait()
 
 
 def _service(request: Request, app: Services) -> MessagingService | None:
@@ -351,7 +330,7 @@ async def delete(request: Request, app: Services) -> Response:
 
 _LIST = "/2010-04-01/Accounts/{AccountSid}/Messages"
 ROUTES = (
-    Route("api", "POST", _LIST, create, test_credentials=True, begin=begin),
+    Route("api", "POST", _LIST, create, test_credentials=True),
     Route("api", "GET", _LIST, list_),
     Route("api", "GET", _LIST + "/{Sid}", fetch),
     Route("api", "POST", _LIST + "/{Sid}", update),

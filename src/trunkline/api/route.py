@@ -10,11 +10,6 @@ from trunkline.api.respond import Response
 Handler = Callable[[Request, Any], Awaitable[Response]]
 """`async def handler(request, app) -> Response`; `app` is the `Services` that the API was built with."""
 
-Begun = tuple[Awaitable[Any], list[Response]]
-"""The write that a request waits for, and the response to give then."""
-Begin = Callable[[Request, Any], Begun | None]
-"""A handler's part that needs no waiting; None, and nothing done, when this request needs the whole handler."""
-
 METHODS = frozenset({"GET", "POST", "DELETE", "PUT"})
 
 
@@ -32,9 +27,6 @@ class Route:
     handler: Handler
     test_credentials: bool = False
     """Whether the handler knows test credentials (`request.principal.is_test`); else they get 20008."""
-
-    begin: Begin | None = None
-    """Lets usual requests be answered without a task; it must do what `handler` does."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS or not self.template.startswith("/"):

@@ -160,17 +160,14 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Raises _Refused."""
-        self._check_head()
-        super().on_headers_complete()
-        self.headers = []  # trailers are counted, and nobody's headers
-
-    def _check_head(self) -> None:
         if self.parser.get_http_version() not in VERSIONS:
             raise _Refused(400)
         most = self.limits.head_bytes
         if len(self.headers) > MAX_HEADERS or (self._most > most and self._exact() > most):
             raise _Refused(431)
         self._in_head = False
+        super().on_headers_complete()
+        self.headers = []  # trailers are counted, and nobody's headers
 
     def _exact(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
