@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import pytest
 import typer
 
+from tests.cli.test_main import certificate
 from trunkline import settings
 from trunkline.cli import app
 from trunkline.testing.local import Local
@@ -162,8 +164,10 @@ def test_python_compiles(block: Block) -> None:
 
 @pytest.mark.parametrize("block", cases(*having("toml", "")))
 def test_settings_load(block: Block, tmp_path: Path) -> None:
-    file = tmp_path / "trunkline.toml"
-    file.write_text(re.sub(r'= "[^"]*\.pem"|= "[^"]*tls\.key"', f'= "{file}"', block.code))
+    file, pair = tmp_path / "trunkline.toml", tmp_path / "pair.pem"
+    if "tls_cert" in block.code:
+        pair.write_bytes(b"".join(certificate(datetime.now(UTC) + timedelta(days=30))))
+    file.write_text(re.sub(r'= "[^"]*\.pem"|= "[^"]*tls\.key"', f'= "{pair}"', block.code))
     environment = dict.fromkeys(SECRET.findall(block.code), "x") | {"TRUNKLINE_MASTER_KEY": "0" * 64}
     assert settings.load(file, environment).source
 
