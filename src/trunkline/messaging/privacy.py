@@ -8,10 +8,12 @@ import orjson
 
 from trunkline.inflight.store import Inflight
 from trunkline.messaging.reader import StoredMessage
+from trunkline.model import phone
 from trunkline.model.errors import ApiError
 from trunkline.model.message import Status
 from trunkline.model.numbers import Alert, Media, MessageFeedback, ScheduledMessage
-from trunkline.storage.archive import Archive, Document
+from trunkline.model.sid import derived_sid
+from trunkline.storage.archive import USAGE_TALLY, Archive, Document
 from trunkline.storage.blobs import BlobStore
 from trunkline.storage.database import Database
 
@@ -58,9 +60,10 @@ class Privacy:
         await self._blank_alerts(account, sid)
 
     async def delete(self, message: StoredMessage) -> None:
-        """Hide the message and everything that belongs to it."""
+        """Hide the message and everything that belongs to it; what it cost still counts (see `tally`)."""
         account, sid = message.account_sid, message.sid
         self.hide()
+        await self._archive.land([tally(message)])  # first: doing it all again after a crash counts nothing twice
         await self._archive.delete(account, sid)
         live = await self._inflight.find(account, sid)
         if live is not None:
@@ -85,6 +88,21 @@ class Privacy:
         for item in await self._database.find(Media, {"message_sid": message_sid}):
             await self._blobs.delete(item.sid)
             await self._database.delete(item)
+
+
+def tally(message: StoredMessage) -> Document:
+    """What usage and balance still need of a deleted message: amounts, without text, numbers or its SID."""
+    inbound = message.direction == "inbound"
+    ours, theirs = (message.to, message.from_) if inbound else (message.from_, message.to)
+    sid = derived_sid(message.sid[:2], message.sid, USAGE_TALLY)
+    body = {
+        "kind": USAGE_TALLY, "v": message.v, "sid": sid, "account_sid": message.account_sid,
+        "direction": message.direction, "to" if inbound else "from": ours if ours.isdigit() else "",
+        "status": message.status, "created_ms": message.created_ms, "sent_ms": message.sent_ms,
+        "num_segments": message.num_segments, "num_media": len(message.media),
+        "price": message.price, "price_unit": message.price_unit, "country": phone.country(theirs) or "",
+    }  # fmt: skip
+    return Document(sid=sid, account=message.account_sid, kind=USAGE_TALLY, rev=1, body=orjson.dumps(body))
 
 
 def redacted(document: Document) -> Document:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from trunkline.postflight.names import SPILL
 from trunkline.postflight.segments import COLUMNS, SCHEMA, entry_of, table_of
+from trunkline.storage.archive import USAGE_TALLY
 from trunkline.storage.manifest import RecentReader, Segment, holds_account
 
 THREADS = 2
@@ -34,6 +35,8 @@ RETRIES = 3
 """Fresh snapshots tried when files vanish under a compaction."""
 UNBILLED = ("failed", "canceled")
 """Statuses of messages that do not count as usage."""
+COUNTED = ["message", USAGE_TALLY]
+"""Kinds of documents that are summed."""
 _FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
 TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree", "json_array_elements"})
 """Table functions that an operator's SQL may use: none of them opens a file."""
@@ -65,7 +68,7 @@ select account, {period} as period, direction, country, price_unit,
   {sender} as sender, count(*) as count, sum(num_segments) as segments, sum(num_media) as media,
   coalesce(sum(price), 0) as price
 from (select *, case when sent_ms > 0 then sent_ms else created_ms end as at_ms from archive_rows)
-where kind = 'message' and at_ms >= $start and at_ms < $end and status not in $unbilled{accounts}
+where kind in $counted and at_ms >= $start and at_ms < $end and status not in $unbilled{accounts}
 group by all order by all
 """
 
@@ -252,7 +255,7 @@ def usage(
     """
     if granularity not in PERIODS:
         raise ValueError(f"granularity is one of {', '.join(PERIODS)}")
-    values: dict[str, Any] = {"start": start_ms, "end": end_ms, "unbilled": list(UNBILLED)}
+    values: dict[str, Any] = {"start": start_ms, "end": end_ms, "unbilled": list(UNBILLED), "counted": COUNTED}
     condition = ""
     if accounts:
         values["accounts"] = list(accounts)

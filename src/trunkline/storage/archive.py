@@ -12,6 +12,9 @@ import msgspec
 
 from trunkline.storage.survives import Survives
 
+USAGE_TALLY = "usage-tally"
+"""Kind of the document that stands for a deleted message in sums of usage."""
+
 
 class Document(msgspec.Struct, kw_only=True):
     """One landed flight, as stored."""
@@ -52,8 +55,8 @@ class Archive(Protocol):
     def usage(
         self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str
     ) -> Awaitable[list[dict[str, Any]]]:
-        """Sums of landed messages by account, period (`day`, `month`, `year`, `all`), direction and country:
-        count, segments, media, price."""
+        """Sums of landed messages (and tallies of deleted ones) by account, period (`day`, `month`, `year`, `all`),
+        direction and country: count, segments, media, price."""
 
     def compact(self) -> Awaitable[dict[str, int]]:
         """Rewrite every segment, table and log that still holds deleted or redacted bytes."""
