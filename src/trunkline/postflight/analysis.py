@@ -73,7 +73,7 @@ group by all order by all
 """
 
 
-class QueryError(Exception):
+class QueryError(ValueError):
     """The operator's SQL cannot be run; the text says why."""
 
 
