@@ -176,3 +176,14 @@ async def test_close_twice_and_refuse_afterwards(tmp_path):
     await database.close()
     with pytest.raises(Exception, match="closed"):
         await database.insert(Account(sid=AC))
+
+
+async def test_commit_of_another_process_before_the_first_look_is_noticed(tmp_path):
+    ours, theirs = open_at(tmp_path / "db"), open_at(tmp_path / "db")
+    await ours.insert(Account(sid="AC" + "1" * 32))
+    await theirs.insert(Account(sid="AC" + "2" * 32))
+    told = asyncio.Event()
+    ours.watch(Account, lambda sids: told.set() if not sids else None)
+    await asyncio.wait_for(told.wait(), 5)
+    await theirs.close()
+    await ours.close()

@@ -113,7 +113,8 @@ class SqliteDatabase:
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="database-reader")
         self._watchers: dict[type[Record], list[Watcher]] = {}
         self._poll: asyncio.TimerHandle | None = None
-        self._data_version = 0
+        # Read before anything is: what another process commits from here on is noticed.
+        self._data_version = _integer(self._writer.connection.execute("pragma data_version"))
         self._closed = False
 
     @property
@@ -266,7 +267,7 @@ class SqliteDatabase:
         if looked.cancelled() or looked.exception() is not None:
             return
         before, self._data_version = self._data_version, looked.result()
-        if before and before != self._data_version:
+        if before != self._data_version:
             for watchers in self._watchers.values():
                 for changed in watchers:
                     changed(())
