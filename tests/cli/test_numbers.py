@@ -68,6 +68,7 @@ def test_import(trunkline: Command, account: str, tmp_path: Path, monkeypatch: p
         ("", "phone_number among them"),
         ("phone_number\n+12025550142\n12\n", "line 3: 12 is no E.164 number"),
         ("phone_number,voice_enabled\n+12025550142,perhaps\n", "line 2: voice_enabled cannot be 'perhaps'"),
+        ("phone_number,sms_url\n+12025550142,sms\n", "line 2: sms_url 'sms' is no URL, like https://example.com/sms"),
         ("phone_number,type\n+12025550142\n", "line 2: it has not as many cells as the first line"),
         ("phone_number\n+12025550142,x\n", "line 2: it has not as many cells as the first line"),
         ("phone_number,account_sid\n+12025550142,AC1\n", "there is no account AC1"),

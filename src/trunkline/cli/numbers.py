@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from trunkline.api.request import is_http_url
 from trunkline.cli.common import CommandError, account_of, database_of, run, settings_of, show_table
 from trunkline.model import phone
 from trunkline.model.account import Account
@@ -60,6 +61,9 @@ def new_number(text: str, values: Mapping[str, Any] | None = None) -> PhoneNumbe
     if number is None:
         raise CommandError(f"{text} is no E.164 number, like +15551234567")
     given = {key: value for key, value in (values or {}).items() if key != "phone_number"}
+    for key, value in given.items():
+        if value and (key.endswith("_url") or key == "status_callback") and not is_http_url(value):
+            raise CommandError(f"{key} {value!r} is no URL, like https://example.com/sms")
     about: dict[str, Any] = {
         "friendly_name": phone.national_format(number),
         "country": phone.country(number) or "",
