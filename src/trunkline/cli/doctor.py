@@ -134,7 +134,11 @@ def look_at_data(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     verdict = "bad" if free < settings.data.min_free_bytes else "ok"
     yield Finding(verdict, "disk", f"{free / 1e9:.1f} GB free, {settings.data.min_free_bytes / 1e9:.1f} GB needed")
-    middle, worst = sync_ms(folder)
+    try:
+        middle, worst = sync_ms(folder)
+    except OSError as error:
+        yield Finding("bad", "data", f"{folder} cannot be written: {error.strerror}; run this as the server's user")
+        return
     verdict = "warn" if middle > SLOW_SYNC_MS else "ok"
     yield Finding(verdict, "sync", f"a write reaches the disk in {middle:.2f} ms (median), {worst:.2f} ms (worst)")
 

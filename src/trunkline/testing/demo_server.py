@@ -129,7 +129,9 @@ class DemoServer:
         self._lock.close()
 
     def log_tail(self) -> str:
-        """The end of the server's log."""
+        """The end of the server's log; nothing when it was not started, the log is the last one's then."""
+        if self._process is None:
+            return ""
         try:
             return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])
         except OSError:
