@@ -51,6 +51,23 @@ async def test_pages_cross_from_rows_into_segments(tmp_path: Path) -> None:
         assert sids(above) == expected[:59]
 
 
+async def test_walking_back_shows_the_same_pages(tmp_path: Path) -> None:
+    # Unevenly spread: a burst in one millisecond, a quiet day, and a steady hour.
+    burst = messages(30, first_ms=NOW - 200_000_000, step_ms=0)
+    steady = messages(60, first_ms=NOW - 3_600_000, step_ms=60_000)
+    async with archive_at(tmp_path) as archive:
+        await archive.land(burst)
+        await archive.roll(force=True)
+        await archive.land(steady)
+        expected = sids(reversed(burst + steady))
+        after, seen = expected[-1][2:], expected[-1:]
+        while page := await archive.page(ALICE, "message", after=after, limit=7, filters={}):
+            assert len(page) == 7 or page[0].sid == expected[0]
+            seen = sids(page) + seen
+            after = page[0].sid[2:]
+        assert seen == expected
+
+
 async def test_nothing_is_due_below_the_limits(tmp_path: Path) -> None:
     clock = FakeClock()
     async with archive_at(tmp_path, clock) as archive:

@@ -37,6 +37,12 @@ SCRUB_WAIT_S = 1.0
 """Between tries to truncate a log that a reader holds."""
 FLOOR_KEPT_MS = 7 * 86_400_000
 """How long the floor of a deleted document is kept after its bytes are gone, against late landings."""
+SPAN_MS = 60_000
+"""First width of the span in which the page before a key is looked for."""
+SPAN_FACTOR = 4
+"""A span that holds this many pages is narrowed, one that holds less than a page is widened."""
+MAX_SPANS = 64
+"""Spans tried at the most; each step halves or multiplies the width."""
 FIRST_KEY = f"{1_577_836_800_000:012x}"
 """The key of 2020-01-01: older ones are imported and of unknown age, retention leaves them alone."""
 MERGE_FAN_IN = 8
@@ -110,6 +116,38 @@ class SegmentedArchive:
     ) -> list[Document]:
         if limit < 1:
             return []
+        if after and not before:
+            return await self._just_above(account, kind, after, limit, filters)
+        return await self._below(account, kind, before, after, limit, filters)
+
+    async def _just_above(
+        self, account: str, kind: str, after: str, limit: int, filters: Mapping[str, Any]
+    ) -> list[Document]:
+        """The documents next above a key (the page before), newest first. Everything else here reads downwards, so
+        look into a span of time above the key, wide enough to hold a page and narrow enough to be read whole."""
+        start_ms = int(after[:12], 16) if after[:12].isalnum() else 0
+        end_ms = self._clock.now_ms() + SPAN_MS
+        most = SPAN_FACTOR * limit
+        low, high, span = 0, 0, SPAN_MS
+        for _ in range(MAX_SPANS):
+            top = start_ms + span
+            found = await self._below(account, kind, key_at(top), after, most, filters)
+            if len(found) >= most and span - low > 1:
+                high, span = span, (low + span) // 2
+            elif len(found) >= most:
+                most *= 2  # that many in one millisecond
+            elif len(found) >= limit or top > end_ms:
+                return found[-limit:]
+            elif high:
+                low, span = span, max(span + 1, (span + high) // 2)
+            else:
+                low, span = span, span * 16
+        return found[-limit:]
+
+    async def _below(
+        self, account: str, kind: str, before: str, after: str, limit: int, filters: Mapping[str, Any]
+    ) -> list[Document]:
+        """The newest documents between two keys."""
         recent = await self._recent.page(account, kind, before=before, after=after, limit=limit, filters=filters)
         watermark = self._recent.watermark
         full = len(recent) >= limit
