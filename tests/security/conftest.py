@@ -44,9 +44,9 @@ class Target(NamedTuple):
     server: Server
     tenants: tuple[Tenant, Tenant]
 
-    def raw(self) -> Raw:
+    def raw(self, source: str = "127.0.0.1") -> Raw:
         """A connection of one's own."""
-        return Raw(self.server.port)
+        return Raw(self.server.port, source)
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ class Reply(NamedTuple):
 
 
 class Raw:
-    """One connection to 127.0.0.1."""
+    """One connection to 127.0.0.1, from an address of the loopback net."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S, (source, 0))
         self._buffer = b""
         self.closed = False
 
