@@ -81,7 +81,7 @@ class Dispatcher:
         """Take up what waited when the last process ended."""
         for name, _, _ in await self._inflight.queue.lanes():
             if self._outs.get(lane_parts(name)[0]) is None:
-                continue  # the connector left the settings: `outbound.reroute` has moved what it could
+                continue  # the connector left the settings: `failover` moves what it can
             lane = self._lane(name)
             lane.stored = True
             self._load(lane)

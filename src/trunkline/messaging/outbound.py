@@ -67,7 +67,6 @@ class NewMessage(msgspec.Struct, kw_only=True):
     """When it was made (it was scheduled); 0: now."""
     announce: bool = False
     """Whether a `queued` callback is owed too (Messaging Services, scheduled messages)."""
-    max_price: str = ""
     extra: Mapping[str, Any] = {}
 
 

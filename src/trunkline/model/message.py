@@ -156,7 +156,6 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
     media: list[MediaItem] = []
     in_doubt: bool = False
     """A submit's answer was lost at least once: a duplicate (or a loss, by policy) is possible."""
-    learning: bool = False
     smart_encoded: bool = False
     redacted: bool = False
     done_date: str = ""
