@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trunkline.api import dates, paging, records, respond
-from trunkline.api.incoming_phone_numbers import release_all
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
 from trunkline.messaging.directory import create_account
+from trunkline.messaging.inventory import release_all
 from trunkline.model.account import Account
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import ACCOUNT

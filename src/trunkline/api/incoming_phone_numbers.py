@@ -9,26 +9,19 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
 from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
+from trunkline.messaging.inventory import blank, leave_service
 from trunkline.model import phone
 from trunkline.model.account import Account
 from trunkline.model.errors import ApiError
-from trunkline.model.numbers import PhoneNumber, ServiceSender
+from trunkline.model.numbers import PhoneNumber
 from trunkline.model.sid import PHONE_NUMBER, is_sid, new_sid
-from trunkline.storage.database import Conflict, Database
+from trunkline.storage.database import Conflict
 
-INVENTORY = (
-    "sid", "created_ms", "updated_ms", "rev", "phone_number", "country", "type", "sms_enabled", "mms_enabled",
-    "voice_enabled", "fax_enabled", "locality", "region", "postal_code", "rate_center", "lata", "latitude",
-    "longitude", "beta", "address_requirements", "monthly_price", "connector", "messages_per_second",
-)  # fmt: skip
-"""What stays of a number when its account gives it back."""
 URLS = ("SmsUrl", "SmsFallbackUrl", "VoiceUrl", "VoiceFallbackUrl", "StatusCallback")
 METHODS = ("SmsMethod", "SmsFallbackMethod", "VoiceMethod", "VoiceFallbackMethod", "StatusCallbackMethod")
 APPLICATIONS = ("SmsApplicationSid", "VoiceApplicationSid")
@@ -40,7 +33,6 @@ AREA_CODE_COUNTRIES = ("US", "CA")
 PURCHASE_TRIES = 20
 """Numbers of an area code that are tried when other buyers are faster."""
 PATTERN = re.compile(r"\+?[0-9*]{1,20}", re.ASCII)
-RELEASE_PAGE = 200
 ORIGIN = "twilio"
 """Numbers of the platform itself, as against `hosted` ones."""
 
@@ -287,35 +279,8 @@ async def delete(request: Request, app: Services) -> Response:
     """DELETE IncomingPhoneNumbers/{Sid}: it is available to others at once."""
     number = await records.find(request, app.database, PhoneNumber, PHONE_NUMBER)
     await leave_service(app.database, number)
-    await records.change(request, app.database, number, _blank)
+    await records.change(request, app.database, number, blank)
     return respond.no_content()
-
-
-def _blank(number: PhoneNumber) -> None:
-    """Forget what its account said."""
-    fresh = PhoneNumber(sid=number.sid, phone_number=number.phone_number)
-    for name in msgspec.structs.fields(PhoneNumber):
-        if name.name not in INVENTORY:
-            setattr(number, name.name, getattr(fresh, name.name))
-
-
-async def leave_service(database: Database, number: PhoneNumber) -> None:
-    """Take the number out of its Messaging Service's pool."""
-    sender = await database.get(ServiceSender, number.sid)
-    if sender is not None:
-        await database.delete(sender)
-
-
-async def release_all(database: Database, account_sid: str) -> None:
-    """Give back every number of an account that is closed."""
-    while batch := await database.find(PhoneNumber, {"account_sid": account_sid}, limit=RELEASE_PAGE):
-        for number in batch:
-            await leave_service(database, number)
-            _blank(number)
-            try:
-                await database.update(number)
-            except Conflict:
-                continue  # changed since it was read: it comes again in the next batch
 
 
 # -- routes ------------------------------------------------------------------------------------------------------

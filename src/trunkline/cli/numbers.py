@@ -10,6 +10,7 @@ import typer
 
 from trunkline.api.request import is_http_url
 from trunkline.cli.common import CommandError, account_of, database_of, run, settings_of, show_table
+from trunkline.messaging import inventory
 from trunkline.model import phone
 from trunkline.model.account import Account
 from trunkline.model.clock import SystemClock
@@ -31,26 +32,6 @@ COLUMNS = {field.name: field.type for field in msgspec.structs.fields(PhoneNumbe
 """What a column of an imported file may be called."""
 TYPES = {phone.LineType.MOBILE: "mobile", phone.LineType.TOLL_FREE: "tollfree", phone.LineType.NON_FIXED_VOIP: "voip"}
 """Line types that the inventory tells apart; the rest is `local`."""
-OWNERS = (
-    "friendly_name",
-    "sms_url",
-    "sms_method",
-    "sms_fallback_url",
-    "sms_fallback_method",
-    "sms_application_sid",
-    "voice_url",
-    "voice_method",
-    "voice_fallback_url",
-    "voice_fallback_method",
-    "voice_application_sid",
-    "voice_caller_id_lookup",
-    "voice_receive_mode",
-    "status_callback",
-    "status_callback_method",
-    "bought_ms",
-)
-"""What its account said about a number; forgotten when the number is released."""
-
 Number = Annotated[str, typer.Argument(metavar="NUMBER", help="E.164, like +15551234567.")]
 
 
@@ -246,7 +227,7 @@ def assign(
 
 @app.command()
 def release(context: typer.Context, number: Number) -> None:
-    """Take a number from its account; its URLs are forgotten and it is available again."""
+    """Take a number from its account; what that said of it is forgotten and it is available again."""
     settings = settings_of(context)
 
     async def work() -> None:
@@ -254,11 +235,7 @@ def release(context: typer.Context, number: Number) -> None:
             entry = await _find(database, number)
             if not entry.account_sid:
                 raise CommandError(f"{number} is available already")
-            blank = new_number(entry.phone_number)
-            for name in OWNERS:
-                setattr(entry, name, getattr(blank, name))
-            entry.account_sid = ""
-            await database.update(entry)
+            await inventory.release(database, entry)
 
     run(work())
     typer.echo(f"{number} is available")
