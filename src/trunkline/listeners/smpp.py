@@ -20,7 +20,7 @@ from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Queries
 from trunkline.listeners.smpp_submit import Intake
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.callbacks import AlertSink
+from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.outbound import Outbound
 from trunkline.messaging.reader import Reader
@@ -110,7 +110,7 @@ class SmppServer:
         outbound: Outbound,
         inflight: Inflight,
         reader: Reader,
-        alerts: AlertSink,
+        alerts: Alerts,
     ) -> None:
         self._settings = settings.smpp_server
         self._give_up_ms = int(settings.webhooks.give_up_s * 1000)

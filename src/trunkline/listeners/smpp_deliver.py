@@ -16,7 +16,8 @@ from typing import Final, Protocol
 import msgspec
 
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.callbacks import AlertSink, StatusRequest
+from trunkline.messaging.alerts import Alerts
+from trunkline.messaging.callbacks import StatusRequest
 from trunkline.messaging.reader import Reader
 from trunkline.model.message import Message
 from trunkline.model.sid import created_ms, is_sid
@@ -99,7 +100,7 @@ def _nobody(result: Result) -> None:
 class Deliverer:
     """See the module. `receivers(account)` are the clients bound now that receive."""
 
-    def __init__(self, receivers: Callable[[str], Sequence[Receiver]], reader: Reader, alerts: AlertSink) -> None:
+    def __init__(self, receivers: Callable[[str], Sequence[Receiver]], reader: Reader, alerts: Alerts) -> None:
         self._receivers = receivers
         self._reader = reader
         self._alerts = alerts

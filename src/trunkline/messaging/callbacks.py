@@ -15,11 +15,12 @@ import asyncio
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import orjson
 
+from trunkline.messaging.alerts import Alerts
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
@@ -66,26 +67,6 @@ class StatusRequest(msgspec.Struct):
     url: str
     params: list[tuple[str, str]]
     token: str
-
-
-class AlertSink(Protocol):
-    """What is used of `trunkline.messaging.alerts.Alerts`."""
-
-    def raise_(
-        self,
-        account_sid: str,
-        error_code: int,
-        *,
-        resource_sid: str = "",
-        service_sid: str = "",
-        request_method: str = "",
-        request_url: str = "",
-        request_variables: str = "",
-        request_headers: str = "",
-        response_body: str = "",
-        response_headers: str = "",
-        text: str = "",
-    ) -> str: ...
 
 
 _decode = msgspec.json.Decoder(StatusRequest).decode
@@ -146,7 +127,7 @@ class StatusHandler:
         guard: Guard,
         fetcher: Fetcher,
         account_of: Callable[[str], Account | None],
-        alerts: AlertSink,
+        alerts: Alerts,
         clock: Clock,
         settings: Webhooks,
         *,

@@ -19,7 +19,7 @@ import msgspec
 
 from trunkline.inflight.store import Inflight
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.callbacks import AlertSink
+from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.optout import OptOutResult, OptOuts, can_be_answered
@@ -103,7 +103,7 @@ class Inbound:
         outbound: Outbound,
         optouts: OptOuts,
         media: MediaKeeper,
-        alerts: AlertSink,
+        alerts: Alerts,
     ) -> None:
         self._window_ms = int(settings.messaging.part_window_s * 1000)
         self._part_count = settings.messaging.part_count

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from trunkline.inflight.store import Inflight, Live
-from trunkline.messaging.callbacks import AlertSink
+from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.lanes import lane_parts
 from trunkline.messaging.outbound import MEDIA_LANE, Outbound
@@ -77,7 +77,7 @@ class MediaFiles:
         blobs: BlobStore,
         database: Database,
         directory: Directory,
-        alerts: AlertSink,
+        alerts: Alerts,
         clock: Clock,
         settings: Settings,
         client: Client,
@@ -171,7 +171,7 @@ class MediaFiles:
 class OutboundMedia:
     """Fetches the files of accepted messages (see the module)."""
 
-    def __init__(self, files: MediaFiles, inflight: Inflight, outbound: Outbound, alerts: AlertSink) -> None:
+    def __init__(self, files: MediaFiles, inflight: Inflight, outbound: Outbound, alerts: Alerts) -> None:
         self._files = files
         self._inflight = inflight
         self._outbound = outbound

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from trunkline.messaging.callbacks import AlertSink, idempotency_token
+from trunkline.messaging.alerts import Alerts
+from trunkline.messaging.callbacks import idempotency_token
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.inbound import InboundRequest
 from trunkline.messaging.optout import can_be_answered
@@ -111,7 +112,7 @@ class InboundHandler:
         reader: Reader,
         directory: Directory,
         database: Database,
-        alerts: AlertSink,
+        alerts: Alerts,
         clock: Clock,
         settings: Webhooks,
     ) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from trunkline.messaging.callbacks import CALLBACK_WARNING, PASSING, AlertSink, idempotency_token
+from trunkline.messaging.alerts import Alerts
+from trunkline.messaging.callbacks import CALLBACK_WARNING, PASSING, idempotency_token
 from trunkline.messaging.directory import Directory
 from trunkline.messaging.outbound import host_of
 from trunkline.messaging.usage import Amount, Usage, day_ms, day_of
@@ -199,7 +200,7 @@ class UsageTriggers:
 class UsageTriggerHandler:
     """The delivery of fires: a signed request by the trigger's method. Kind: KIND."""
 
-    def __init__(self, fetcher: Fetcher, account_of: Callable[[str], Account | None], alerts: AlertSink) -> None:
+    def __init__(self, fetcher: Fetcher, account_of: Callable[[str], Account | None], alerts: Alerts) -> None:
         self._fetcher = fetcher
         self._account_of = account_of
         self._alerts = alerts

@@ -236,8 +236,5 @@ class Queue(Protocol):
     def sweep(self, now_ms: int, carrier_before_ms: int = 0) -> Awaitable[None]:
         """Drop expired idempotency rows, and carrier ids and orphans from before a time (bounded work per call)."""
 
-    def compact(self) -> Awaitable[None]:
-        """Leave no deleted byte in any file of the engine."""
-
     def close(self) -> Awaitable[None]:
         """Finish what was handed in, then stop."""

@@ -439,17 +439,6 @@ class SqliteQueue:
 
         return self._writer.submit(write)
 
-    def compact(self) -> Awaitable[None]:
-        """Rewrite the file and truncate its log, so that no deleted byte is left in either."""
-
-        def write(cursor: apsw.Cursor) -> None:
-            cursor.execute("commit")
-            cursor.execute("vacuum")
-            cursor.execute("pragma wal_checkpoint(truncate)")
-            cursor.execute("begin immediate")
-
-        return self._writer.submit(write)
-
     async def close(self) -> None:
         await self._writer.close()
         self._near.connection.close()
