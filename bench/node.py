@@ -16,8 +16,8 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from bench.gateway import TEXT, recipient
 from bench.processes import Process, free_ports, python
 from bench.sink import Sample
+from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
-from trunkline.messaging.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import SystemClock
 from trunkline.model.numbers import PhoneNumber

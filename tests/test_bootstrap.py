@@ -3,7 +3,7 @@
 import pytest
 
 from trunkline import bootstrap
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.messaging.outbound import NewMessage
 from trunkline.model.clock import SystemClock
 from trunkline.model.message import Status

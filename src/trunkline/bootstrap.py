@@ -20,6 +20,9 @@ import uvicorn
 import uvloop
 
 from trunkline import metrics
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.callbacks import StatusHandler
+from trunkline.accounts.directory import Directory
 from trunkline.api.asgi import Api
 from trunkline.api.auth import Authenticator
 from trunkline.api.idempotency import Idempotency
@@ -32,13 +35,10 @@ from trunkline.listeners.carriers import CarrierFront
 from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import usage_triggers
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.callbacks import StatusHandler
 from trunkline.messaging.connectors.base import Connector
 from trunkline.messaging.connectors.incoming import Mounted
 from trunkline.messaging.connectors.loopback import LoopbackConnector
 from trunkline.messaging.connectors.table import Context, make
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.disk import DiskWatch
 from trunkline.messaging.dispatch import Dispatcher
 from trunkline.messaging.failover import Failover

@@ -7,14 +7,14 @@ from typing import Any, cast
 import pytest
 
 from tests.api.harness import Clock, Harness, MemoryReplays, Reply
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory, create_account
 from trunkline.api.asgi import Api
 from trunkline.api.auth import Authenticator
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.directory import Directory, create_account
 from trunkline.model import sid as sids
 from trunkline.model.account import Account
 from trunkline.model.numbers import PhoneNumber, ShortCode

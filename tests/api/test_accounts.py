@@ -1,7 +1,7 @@
 """Accounts: who may see, make and change which."""
 
 from tests.api.conftest import World
-from trunkline.messaging.directory import create_account, create_api_key
+from trunkline.accounts.directory import create_account, create_api_key
 from trunkline.model.numbers import PhoneNumber, ServiceSender
 
 ACCOUNTS = "/2010-04-01/Accounts"

@@ -1,7 +1,7 @@
 """Monitor alerts."""
 
 from tests.api.conftest import World
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.model.numbers import Alert
 from trunkline.model.sid import new_sid
 

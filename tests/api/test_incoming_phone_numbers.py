@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.api.conftest import World
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.model.numbers import PhoneNumber, ServiceSender
 
 NUMBERS = "IncomingPhoneNumbers.json"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.api.conftest import World
-from trunkline.messaging.directory import create_api_key
+from trunkline.accounts.directory import create_api_key
 from trunkline.model.account import ApiKey
 
 NAMES = pytest.mark.parametrize(("collection", "list_key"), [("Keys", "keys"), ("SigningKeys", "signing_keys")])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import World
+from trunkline.accounts.directory import create_account
 from trunkline.api.media_content import LINK_SECONDS, MediaFront
 from trunkline.inflight.store import Inflight
-from trunkline.messaging.directory import create_account
 from trunkline.messaging.privacy import Privacy
 from trunkline.messaging.reader import Reader
 from trunkline.model.message import Direction, MediaItem, Message, Status

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.api.conftest import World
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.model.numbers import MessagingService, ServiceSender, StickySender
 
 SERVICES = "/messaging/v1/Services"

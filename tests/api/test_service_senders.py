@@ -3,8 +3,8 @@
 import pytest
 
 from tests.api.conftest import World
+from trunkline.accounts.directory import create_account
 from trunkline.api import service_senders
-from trunkline.messaging.directory import create_account
 from trunkline.model.numbers import MessagingService, ServiceSender
 from trunkline.model.sid import new_sid
 

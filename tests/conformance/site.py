@@ -12,7 +12,7 @@ from tests.conformance import certificate
 from tests.conformance.network import open_network
 from tests.conformance.sdk import Login, Program
 from tests.e2e.server import Server, listening_port
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import PhoneNumber, ShortCode

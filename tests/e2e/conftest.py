@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.client import Client
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
-from trunkline.messaging.directory import create_account
+from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import PhoneNumber

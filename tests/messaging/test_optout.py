@@ -11,7 +11,7 @@ Twilio's default English keywords:
 
 import pytest
 
-from trunkline.messaging.directory import Directory
+from trunkline.accounts.directory import Directory
 from trunkline.messaging.optout import REPLIES, OptOuts, OptOutType, is_opted_out, keyword, scope_of
 from trunkline.model.message import Direction, Message
 from trunkline.model.numbers import MessagingService, OptOut, ServiceSender

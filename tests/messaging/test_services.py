@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from trunkline.messaging.directory import Directory
+from trunkline.accounts.directory import Directory
 from trunkline.messaging.services import NO_ALPHA_COUNTRIES, choose_sender, fallback_sender, remember_sender, select
 from trunkline.model.numbers import MessagingService, ServiceSender, StickySender
 

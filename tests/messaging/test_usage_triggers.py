@@ -11,7 +11,7 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from tests.webhooks.servers import Server, answer, running
-from trunkline.messaging.directory import Directory, create_account
+from trunkline.accounts.directory import Directory, create_account
 from trunkline.messaging.usage import Usage
 from trunkline.messaging.usage_triggers import KIND, UsageTriggerHandler, UsageTriggers
 from trunkline.model.account import Account

@@ -5,10 +5,10 @@ import time
 
 import msgspec
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
-from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.connectors.base import Submitted, Unavailable
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.dispatch import Dispatcher
 from trunkline.messaging.inbound import Inbound
 from trunkline.messaging.media import MediaFiles, OutboundMedia

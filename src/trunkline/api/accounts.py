@@ -6,12 +6,12 @@ Source: spec `api.v2010.account`; status rules from the error dictionary (21475 
 from datetime import UTC, datetime
 from typing import Any
 
+from trunkline.accounts.directory import create_account
 from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
-from trunkline.messaging.directory import create_account
 from trunkline.messaging.inventory import release_all
 from trunkline.model.account import Account
 from trunkline.model.errors import ApiError

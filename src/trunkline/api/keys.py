@@ -6,12 +6,12 @@ Source: spec `api.v2010.account.key`, `new_key`.
 
 from typing import Any
 
+from trunkline.accounts.directory import create_api_key
 from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
-from trunkline.messaging.directory import create_api_key
 from trunkline.model.account import ApiKey
 from trunkline.model.sid import API_KEY
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.optout import OptOuts
 from trunkline.messaging.outbound import Outbound
 from trunkline.messaging.privacy import Privacy

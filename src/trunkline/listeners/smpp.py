@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
 from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Queries
 from trunkline.listeners.smpp_submit import Intake
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.outbound import Outbound
 from trunkline.messaging.reader import Reader
 from trunkline.model.account import Account

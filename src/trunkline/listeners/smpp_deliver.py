@@ -15,9 +15,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.callbacks import StatusRequest
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.callbacks import StatusRequest
 from trunkline.messaging.reader import Reader
 from trunkline.model.message import Message
 from trunkline.model.sid import created_ms, is_sid

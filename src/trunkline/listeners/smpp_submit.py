@@ -11,10 +11,10 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Final
 
+from trunkline.accounts.directory import Directory
 from trunkline.listeners.smpp_parts import Parts, PartSubmit
 from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.smpp_read import concat_of, text_of
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.outbound import NewMessage, Outbound
 from trunkline.messaging.smpp_clients import Wish
 from trunkline.model import phone

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
 from trunkline.messaging import smpp_clients
-from trunkline.messaging.alerts import Alerts
 from trunkline.messaging.connectors.base import InboundPart
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.optout import OptOutResult, OptOuts, can_be_answered
 from trunkline.messaging.outbound import OPT_OUT_REPLY, NewMessage, Outbound, host_of
 from trunkline.messaging.reassembly import MAX_PARTS, Reassembly, Whole

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight, Live
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.lanes import lane_parts
 from trunkline.messaging.outbound import MEDIA_LANE, Outbound
 from trunkline.model.clock import Clock

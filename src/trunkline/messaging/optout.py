@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from trunkline.messaging.directory import Directory
-from trunkline.messaging.snapshot import Snapshot
+from trunkline.accounts.directory import Directory
+from trunkline.accounts.snapshot import Snapshot
 from trunkline.model.message import Message
 from trunkline.model.numbers import OptOut
 from trunkline.storage.database import Database

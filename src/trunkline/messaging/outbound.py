@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import orjson
 
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import IllegalTransition, Inflight, Live
 from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.base import Outcome, Rejected, Submitted, Unavailable
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.lanes import lane_name, lane_parts
 from trunkline.messaging.routing import Router, amount
 from trunkline.model.errors import ApiError, describe

@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.callbacks import idempotency_token
-from trunkline.messaging.directory import Directory
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.callbacks import idempotency_token
+from trunkline.accounts.directory import Directory
 from trunkline.messaging.inbound import InboundRequest
 from trunkline.messaging.optout import can_be_answered
 from trunkline.messaging.outbound import NewMessage, Outbound

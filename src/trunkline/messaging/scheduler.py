@@ -9,8 +9,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
-from trunkline.messaging.directory import Directory
 from trunkline.messaging.outbound import NewMessage, Outbound, status_callback
 from trunkline.messaging.reader import Reader
 from trunkline.messaging.services import choose_sender, fallback_sender

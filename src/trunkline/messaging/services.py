@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from zlib import crc32
 
-from trunkline.messaging.directory import Directory
+from trunkline.accounts.directory import Directory
 from trunkline.model.numbers import MessagingService, ServiceSender, StickySender
 from trunkline.model.phone import country
 from trunkline.storage.database import Database

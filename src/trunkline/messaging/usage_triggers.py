@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from trunkline.messaging.alerts import Alerts
-from trunkline.messaging.callbacks import CALLBACK_WARNING, PASSING, idempotency_token
-from trunkline.messaging.directory import Directory
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.callbacks import CALLBACK_WARNING, PASSING, idempotency_token
+from trunkline.accounts.directory import Directory
 from trunkline.messaging.outbound import host_of
 from trunkline.messaging.usage import Amount, Usage, day_ms, day_of
 from trunkline.model.account import Account

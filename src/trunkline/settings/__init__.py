@@ -17,6 +17,7 @@ from trunkline.settings.sections import (
     SmppServer,
     Webhooks,
 )
+from trunkline.settings.voice import MediaEngine, Sip, Speech, Trunk, Voice
 
 __all__ = [
     "CONNECTORS",
@@ -28,6 +29,7 @@ __all__ = [
     "Limits",
     "Log",
     "Loopback",
+    "MediaEngine",
     "Messaging",
     "Profile",
     "Rate",
@@ -38,9 +40,13 @@ __all__ = [
     "Server",
     "Settings",
     "SettingsError",
+    "Sip",
     "Smpp",
     "SmppServer",
+    "Speech",
+    "Trunk",
     "Twilio",
+    "Voice",
     "Webhooks",
     "load",
 ]

@@ -33,6 +33,7 @@ from trunkline.settings.sections import (
     SmppServer,
     Webhooks,
 )
+from trunkline.settings.voice import MediaEngine, Sip, Speech, Trunk, Voice
 
 ENV_PREFIX = "TRUNKLINE_"
 CONFIG_ENV = "TRUNKLINE_CONFIG"
@@ -63,12 +64,17 @@ class Settings(Section, frozen=True, kw_only=True):
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
     smpp_server: SmppServer = SmppServer()
+    sip: Sip = Sip()
+    media: MediaEngine = MediaEngine()
+    voice: Voice = Voice()
+    speech: Speech = Speech()
     archive: Archive = Archive()
     limits: Limits = Limits()
     log: Log = Log()
     connectors: tuple[Connector, ...] = ()
     routes: tuple[Route, ...] = ()
     rates: tuple[Rate, ...] = ()
+    trunks: tuple[Trunk, ...] = ()
     source: str = ""
     """The file these were read from; empty if none. Not a setting."""
 
@@ -180,7 +186,7 @@ def _refuse_unknown(tree: Mapping[str, Any], label: str) -> None:
         if not isinstance(table, dict):
             raise SettingsError(f"{label}: {name}: expected a table; write it as [{name}]")
         _check_names(table, kind.__struct_fields__, label, f"{name}.")
-    for name, kind in (("routes", Route), ("rates", Rate)):
+    for name, kind in (("routes", Route), ("rates", Rate), ("trunks", Trunk)):
         for index, table in enumerate(_tables(tree, name, label)):
             _check_names(table, kind.__struct_fields__, label, f"{name}[{index}].")
     for index, table in enumerate(_tables(tree, "connectors", label)):

@@ -29,6 +29,7 @@ from trunkline.model.numbers import (
     UsageTrigger,
 )
 from trunkline.model.record import Record
+from trunkline.model.recording import Recording
 from trunkline.storage.secrets import Secrets
 
 R = TypeVar("R", bound=Record)
@@ -43,6 +44,7 @@ TABLES: list[type[Record]] = [
     MessagingService,
     OptOut,
     PhoneNumber,
+    Recording,
     ScheduledMessage,
     ServiceSender,
     ShortCode,
@@ -69,6 +71,7 @@ INDEXES: dict[str, list[tuple[str, ...]]] = {
     "messaging_services": [("account_sid", "sid")],
     "opt_outs": [("account_sid", "sid"), ("scope", "sid")],
     "phone_numbers": [("account_sid", "sid"), ("account_sid", "country", "type")],
+    "recordings": [("account_sid", "sid"), ("call_sid", "sid")],
     "scheduled_messages": [("account_sid", "sid"), ("status", "send_at_ms")],
     "service_senders": [("service_sid", "sid"), ("account_sid", "sid")],
     "short_codes": [("account_sid", "sid")],

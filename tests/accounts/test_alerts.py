@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from trunkline.messaging import alerts as alerts_module
-from trunkline.messaging.alerts import BURST, MAX_BODY_CHARS, REFILL_S, RETENTION_MS, Alerts
+from trunkline.accounts import alerts as alerts_module
+from trunkline.accounts.alerts import BURST, MAX_BODY_CHARS, REFILL_S, RETENTION_MS, Alerts
 from trunkline.model.errors import describe
 from trunkline.model.numbers import Alert
 from trunkline.model.sid import is_sid

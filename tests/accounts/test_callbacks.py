@@ -7,8 +7,9 @@ import orjson
 import pytest
 from twilio.request_validator import RequestValidator
 
+from tests.messaging.world import AC, OURS, THEM, TOKEN, MovableClock
 from tests.webhooks.servers import answer, running
-from trunkline.messaging.callbacks import StatusHandler, idempotency_token
+from trunkline.accounts.callbacks import StatusHandler, idempotency_token
 from trunkline.messaging.outbound import status_callback
 from trunkline.model.account import Account
 from trunkline.model.message import Direction, Message
@@ -16,8 +17,6 @@ from trunkline.settings import Webhooks
 from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client
-
-from .world import AC, OURS, THEM, TOKEN, MovableClock
 
 SID = "SM0190000000001100000000000000abcd"[:34]
 

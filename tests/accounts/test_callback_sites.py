@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trunkline.messaging.callbacks import _PLAIN, _Plan, _Site
+from trunkline.accounts.callbacks import _PLAIN, _Plan, _Site
 from trunkline.settings import Webhooks
 from trunkline.webhooks.failures import Failure
 from trunkline.webhooks.target import target

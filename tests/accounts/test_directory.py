@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from trunkline.messaging.directory import Directory, create_account, create_api_key
+from trunkline.accounts.directory import Directory, create_account, create_api_key
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.numbers import Application, MessagingService, PhoneNumber, ServiceSender, ShortCode
 from trunkline.model.sid import is_sid, new_sid

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from trunkline.messaging.alerts import Alerts
+from trunkline.accounts.alerts import Alerts
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, Protocol
 
-from trunkline.messaging.snapshot import Snapshot
+from trunkline.accounts.snapshot import Snapshot
 from trunkline.model import sid as sids
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.clock import Clock

@@ -1,0 +1,157 @@
+"""The sections of the settings file that are about calls."""
+
+from decimal import Decimal
+from typing import Literal
+
+from trunkline.settings.kinds import (
+    Bytes,
+    Count,
+    CountOrNone,
+    Currency,
+    Money,
+    Name,
+    PerSecond,
+    Port,
+    Prefix,
+    Seconds,
+    SecondsOrNone,
+    Secret,
+    Section,
+)
+from trunkline.settings.sections import HOUR_S, KIB, MIB
+
+
+class Sip(Section, frozen=True, kw_only=True):
+    """The SIP listener: carriers' trunks and phones. Without it there are no calls."""
+
+    enabled: bool = False
+    """Whether it listens, and media processes are started."""
+    host: str = "127.0.0.1"
+    """Address to listen on, UDP and TCP; an IPv6 address works."""
+    port: Port = 5060
+    """UDP and TCP port; 0 lets the system choose one."""
+    advertised: str = ""
+    """Host name or address that Contact and Via name; empty: `host`, or the local address towards the peer."""
+    domain: str = ""
+    """Realm of digest challenges and host part of our own SIP URIs; empty: the advertised address."""
+    user_agent: str = "Trunkline"
+    """Value of User-Agent and Server."""
+    max_message_bytes: Bytes = 64 * KIB
+    """Largest SIP message; a longer one over TCP ends the connection."""
+    max_connections: Count = 1000
+    """TCP connections at once."""
+    max_transactions: Count = 50_000
+    """Transactions at once; beyond it new requests get 503."""
+    t1_s: Seconds = 0.5
+    """RFC 3261 T1: estimate of the round trip."""
+    invite_timeout_s: Seconds = 180
+    """How long an INVITE may stay without a final response (Timer C)."""
+    source_requests_per_second: PerSecond = 100
+    """Requests outside dialogs that one unauthenticated source may send a second; more are dropped."""
+
+
+class MediaEngine(Section, frozen=True, kw_only=True):
+    """The media process: RTP ports, buffers, recordings."""
+
+    host: str = ""
+    """Address of RTP sockets; empty: `sip.host`."""
+    advertised: str = ""
+    """Address that SDP names; empty: `sip.advertised`, or the local address towards the peer."""
+    port_min: Port = 20_000
+    """Lowest RTP port; outside the system's ephemeral range."""
+    port_max: Port = 29_998
+    """Highest RTP port."""
+    legs: Count = 1000
+    """Legs at once in the media process; a call beyond it is refused with 503."""
+    quarantine_s: SecondsOrNone = 5
+    """Rest of a port after a call, so that late packets of one never reach another."""
+    rtp_timeout_s: SecondsOrNone = 60
+    """Silence of RTP and RTCP after which a call is ended; 0: never."""
+    jitter_min_ms: Count = 40
+    """Least audio held back against jitter."""
+    jitter_max_ms: Count = 200
+    """Most audio held back against jitter."""
+    dtmf_in_band: bool = True
+    """Whether keys are heard in the audio too, where a peer sends no telephone-events."""
+    prompt_bytes: Bytes = 256 * MIB
+    """Prepared prompts and spoken texts kept on disk."""
+    audio_file_bytes: Bytes = 40 * MIB
+    """Largest audio file that `<Play>` fetches."""
+    recording_bytes: Bytes = 10 * 1024 * MIB
+    """Largest total of recordings kept; beyond it a recording fails."""
+    priority: bool = True
+    """Whether the media process asks for real-time priority (it goes on without)."""
+
+
+class Voice(Section, frozen=True, kw_only=True):
+    """What calls may be and how they are limited."""
+
+    calls_per_second: PerSecond = 1
+    """Calls a second that one account's API requests start; more wait (Twilio: 1)."""
+    calls_at_once: CountOrNone = 0
+    """Calls of one account at once; 0: no limit of its own."""
+    queue_s: Seconds = 4 * HOUR_S
+    """How long a call may wait for its turn before it fails."""
+    time_limit_s: Seconds = 4 * HOUR_S
+    """Longest call (Twilio: 4 hours)."""
+    documents: Count = 1000
+    """TwiML documents of one call; one more ends it (12400)."""
+    verbs: Count = 10_000
+    """Verbs of one call."""
+    recording_max_s: Seconds = 4 * HOUR_S
+    """Longest recording."""
+    busy_on_decline: bool = True
+    """Whether a callee's 603 ends a call `busy` (Twilio), else `no-answer`."""
+    caller_ids: tuple[str, ...] = ()
+    """Numbers (E.164) that every account may show as caller although it does not own them."""
+
+
+class Speech(Section, frozen=True, kw_only=True):
+    """How `<Say>` speaks."""
+
+    engine: Literal["auto", "hibari", "espeak", "tones"] = "auto"
+    """`auto`: hibari for English, espeak-ng for other languages. `tones`: every text is a tone pattern of its own, for
+    tests."""
+    workers: Count = 1
+    """Processes that speak."""
+    max_characters: Count = 4096
+    """Longest text of one `<Say>` (Twilio: 4096); the rest is left out with a warning."""
+    timeout_s: Seconds = 10
+    """Longest synthesis of one text."""
+
+
+class Trunk(Section, frozen=True, kw_only=True):
+    """A way in and out for calls: a carrier, a PBX or simulated phones."""
+
+    name: Name
+    """Appears in each call's record."""
+    gateways: tuple[str, ...] = ()
+    """SIP URIs that calls go out to, tried in order: `sip:carrier.example.com`, `sip:10.0.0.5:5070;transport=tcp`."""
+    addresses: tuple[str, ...] = ()
+    """Addresses or networks (CIDR) whose INVITEs are taken without a login. Empty: only by digest."""
+    username: str = ""
+    """Digest user: ours towards the gateways, theirs towards us."""
+    password: Secret = Secret("")
+    """Its password."""
+    prefixes: tuple[Prefix, ...] = ("",)
+    """Destinations (leading digits) that go out here; an empty one matches all, none: only inbound."""
+    priority: int = 0
+    """Higher first among equally long prefixes."""
+    weight: Count = 1
+    """Share among trunks of equal prefix length and priority."""
+    calls_per_second: PerSecond = 0
+    """Calls a second that it takes; 0: no limit of its own."""
+    calls_at_once: CountOrNone = 0
+    """Calls at once; 0: no limit of its own."""
+    codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
+    """In the order of preference."""
+    price: Money = Decimal(0)
+    """What an account pays for a minute out."""
+    inbound_price: Money = Decimal(0)
+    """What an account pays for a minute in."""
+    cost: Money = Decimal(0)
+    """What the carrier charges a minute."""
+    currency: Currency = "USD"
+    """ISO 4217."""
+    simulated: bool = False
+    """Whether the simulated phones are behind it (development and tests)."""

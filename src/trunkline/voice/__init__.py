@@ -1,0 +1,1 @@
+"""Calls: from an INVITE or the REST API, through TwiML, to the post-flight document."""
