@@ -53,5 +53,6 @@ class Recording(Record, kw_only=True):
     """(offset ms, length ms) of stretches that could not be written and are silence."""
     status_callback: str = ""
     status_callback_method: str = "POST"
-    status_callback_events: list[str] = ["completed"]
+    status_callback_events: str = "completed"
+    """Separated by spaces, as TwiML has them."""
     deleted_ms: int = 0
