@@ -34,6 +34,7 @@ from trunkline.settings.sections import (
     Webhooks,
 )
 from trunkline.settings.voice import MediaEngine, Sip, Speech, Trunk, Voice
+from trunkline.settings.voice_checks import voice_problems
 
 ENV_PREFIX = "TRUNKLINE_"
 CONFIG_ENV = "TRUNKLINE_CONFIG"
@@ -371,6 +372,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)
+    yield from voice_problems(settings)
     if settings.rules.strict:
         yield from _strict_problems(settings)
 

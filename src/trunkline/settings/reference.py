@@ -17,6 +17,7 @@ from trunkline.settings.kinds import Secret, Section
 from trunkline.settings.load import is_optional, sections
 from trunkline.settings.profiles import PROFILES
 from trunkline.settings.sections import Rate, Route
+from trunkline.settings.voice import Trunk
 
 HEAD = """# Settings
 
@@ -38,7 +39,7 @@ def page() -> str:
     parts = [HEAD, _profiles()]
     parts += [_section(f"[{name}]", kind) for name, kind in sections().items()]
     parts += [_section(f'[[connectors]] with kind = "{name}"', kind) for name, kind in CONNECTORS.items()]
-    parts += [_section("[[routes]]", Route), _section("[[rates]]", Rate)]
+    parts += [_section("[[routes]]", Route), _section("[[rates]]", Rate), _section("[[trunks]]", Trunk)]
     return "\n".join(parts)
 
 

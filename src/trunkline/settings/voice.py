@@ -104,6 +104,8 @@ class Voice(Section, frozen=True, kw_only=True):
     """Whether a callee's 603 ends a call `busy` (Twilio), else `no-answer`."""
     caller_ids: tuple[str, ...] = ()
     """Numbers (E.164) that every account may show as caller although it does not own them."""
+    recording_login: bool = True
+    """Whether the audio of recordings asks for a login; without, who knows its URL may hear it."""
 
 
 class Speech(Section, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import pytest
 
 from trunkline.model import account as account_module
 from trunkline.model import numbers as numbers_module
+from trunkline.model import recording as recording_module
 from trunkline.model.account import Account
 from trunkline.model.clock import SystemClock
 from trunkline.model.numbers import PhoneNumber, ShortCode
@@ -30,7 +31,7 @@ def open_at(path, *keys):
 def test_every_record_has_its_table():
     declared = {
         value.TABLE
-        for module in (account_module, numbers_module)
+        for module in (account_module, numbers_module, recording_module)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Record) and value is not Record
     }

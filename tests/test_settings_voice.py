@@ -1,0 +1,132 @@
+"""Settings of calls: trunks, ports, and what is refused in one line."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from trunkline import settings
+from trunkline.settings.load import environment_names
+
+Load = Callable[..., settings.Settings]
+TRUNK = """
+[[trunks]]
+name = "acme"
+gateways = ["sip:carrier.example.com", "sip:10.0.0.5:5070;transport=tcp", "sip:[2001:db8::1]"]
+addresses = ["192.0.2.0/24", "2001:db8::1"]
+username = "me"
+password = "env:ACME_SIP"
+prefixes = ["+1", "44"]
+price = "0.013"
+"""
+REAL = """
+profile = "production"
+[[connectors]]
+kind = "smpp"
+name = "acme"
+host = "smsc.example"
+system_id = "me"
+password = "x"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Load:
+    def load(text: str, **environment: str) -> settings.Settings:
+        path = tmp_path / "trunkline.toml"
+        path.write_text(text)
+        return settings.load(path, environment)
+
+    return load
+
+
+def test_a_trunk(file: Load) -> None:
+    (trunk,) = file(TRUNK, ACME_SIP="secret").trunks
+    assert trunk.gateways[1] == "sip:10.0.0.5:5070;transport=tcp"
+    assert (trunk.password, trunk.price, trunk.prefixes) == ("secret", Decimal("0.013"), ("+1", "44"))
+    assert "secret" not in repr(trunk)
+    assert trunk.codecs == ("PCMU", "PCMA")
+
+
+def test_calls_are_off_unless_asked_for(file: Load) -> None:
+    assert not file("").sip.enabled
+    assert file("", TRUNKLINE_SIP_ENABLED="true", TRUNKLINE_MEDIA_LEGS="50").media.legs == 50
+    assert environment_names()["TRUNKLINE_VOICE_CALLS_PER_SECOND"] == ("voice", "calls_per_second")
+    assert environment_names()["TRUNKLINE_SPEECH_ENGINE"] == ("speech", "engine")
+    assert file("", TRUNKLINE_VOICE_CALLER_IDS="+15551230001, +15551230002").voice.caller_ids[1] == "+15551230002"
+
+
+def trunk(*lines: str) -> str:
+    return "\n".join(["[[trunks]]", 'name = "a"', *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (trunk() * 2, "trunks: two are named a; names must differ"),
+        (trunk("gateway = 'x'"), "trunks[0].gateway: no such setting; did you mean gateways?"),
+        (trunk("gateways = ['carrier.example']"), "trunks (a).gateways: 'carrier.example' is not like sip:carrier"),
+        (trunk("gateways = ['sips:carrier.example']"), "trunks (a).gateways: 'sips:carrier.example' is not like"),
+        (trunk("gateways = ['sip:x;transport=tls']"), "trunks (a).gateways: "),
+        (trunk("gateways = ['sip:x:70000']"), "trunks (a).gateways: 'sip:x:70000'"),
+        (trunk("gateways = ['sip:x:0']"), "trunks (a).gateways: 'sip:x:0'"),
+        (trunk("addresses = ['carrier.example']"), "trunks (a).addresses: 'carrier.example' is no address or network"),
+        (trunk("addresses = ['192.0.2.0/33']"), "trunks (a).addresses: '192.0.2.0/33' is no address"),
+        (trunk("username = 'me'"), "trunks (a).password: username and password go together"),
+        (trunk("password = 'me'"), "trunks (a).password: username and password go together"),
+        (trunk("codecs = ['G729']"), "trunks[0].codecs[0]: see docs/reference/settings.md"),
+        (trunk("codecs = []"), "trunks (a).codecs: a call needs one"),
+        (trunk("price = '-1'"), "trunks (a).price: -1 is no amount; give zero or more"),
+        (trunk("prefixes = ['abc']"), "trunks[0].prefixes[0]: expected str matching regex"),
+        ("[voice]\ncaller_ids = ['5551234']", "voice.caller_ids: '5551234' is no E.164 number"),
+        ("[media]\njitter_min_ms = 300", "media.jitter_max_ms: less than jitter_min_ms"),
+        ("[media]\nlegs = 0", "media.legs: expected int >= 1"),
+        ("[sip]\nenabled = true\n[media]\nport_min = 20001", "media.port_min: 20001 is no even port"),
+        ("[sip]\nenabled = true\n[media]\nport_min = 100", "media.port_min: 100 is no even port from 1024"),
+        (
+            "[sip]\nenabled = true\n[media]\nport_min = 20000\nport_max = 20098\nlegs = 51",
+            "media.port_max: 20000 to 20098 has 50 pairs of ports for 51 legs",
+        ),
+        ("[sip]\nenabled = true\n[media]\nport_max = 2000", "media.port_max: 20000 to 2000 has 0 pairs"),
+        ("[sip]\nenabled = true\nport = 20500", "sip.port: 20500 lies among the RTP ports"),
+        ("[sip]\nenabled = true\nport = 8080", "sip.port: 8080 is server.port too"),
+        (
+            "[sip]\nenabled = true\nport = 2775\n[smpp_server]\nenabled = true\nport = 2775",
+            "sip.port: 2775 is smpp_server.port too",
+        ),
+    ],
+)
+def test_mistakes_are_said_in_one_line(file: Load, text: str, error: str) -> None:
+    with pytest.raises(settings.SettingsError) as caught:
+        file(text)
+    assert error in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_as_many_ports_as_legs_are_enough(file: Load) -> None:
+    found = file("[sip]\nenabled = true\n[media]\nport_min = 20000\nport_max = 20098\nlegs = 50")
+    assert found.media.legs == 50
+    assert file("[media]\nport_min = 20001").media.port_min == 20_001  # nobody opens it
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("", "trunks (a).addresses: production needs them, or username and password"),
+        ("addresses = ['0.0.0.0/0']", "trunks (a).addresses: production refuses the whole internet"),
+        ("addresses = ['::/0']", "trunks (a).addresses: production refuses the whole internet"),
+        ("addresses = ['192.0.2.1']\nsimulated = true", "trunks (a).simulated: production has no simulated phones"),
+    ],
+)
+def test_production_refuses_trunks_that_anybody_could_use(file: Load, line: str, error: str) -> None:
+    with pytest.raises(settings.SettingsError) as caught:
+        file(REAL + trunk(line), TRUNKLINE_MASTER_KEY="k")
+    assert error in str(caught.value)
+    with pytest.raises(settings.SettingsError, match="staging needs them"):
+        file(REAL.replace("production", "staging") + trunk(), TRUNKLINE_MASTER_KEY="k")
+
+
+def test_production_takes_a_trunk_with_addresses_or_a_login(file: Load) -> None:
+    both = trunk("addresses = ['192.0.2.7']") + trunk("username = 'me'", "password = 'x'").replace('"a"', '"b"')
+    assert len(file(REAL + both, TRUNKLINE_MASTER_KEY="k").trunks) == 2
