@@ -5,9 +5,10 @@ from decimal import Decimal
 import orjson
 import pytest
 
+from trunkline.accounts.callbacks import host_of
 from trunkline.inflight.store import IllegalTransition
 from trunkline.messaging.connectors.base import Rejected, Submitted, Unavailable
-from trunkline.messaging.outbound import host_of, status_callback
+from trunkline.messaging.outbound import status_callback
 from trunkline.model.errors import ApiError
 from trunkline.model.message import Direction, Message
 from trunkline.settings import Loopback, Messaging, Rate, Route, Settings

@@ -1,14 +1,15 @@
 """Status callbacks: the handler of owed webhooks of kind `status`.
 
-Two go out per message, so the usual case is one straight piece of code without a task: what depends on the URL's scheme
-and authority is prepared once in a `_Site`, the body is signed and written to a kept-alive connection, and `on_done`
-turns the answer into a `Result`. A URL that is not plain (overrides, a login, redirects) has a `_Plan` of its own. What
-is not usual goes to a task: a host whose address is not known, redirects, authentication.
+Two go out per message and up to four per call, so the usual case is one straight piece of code without a task: what
+depends on the URL's scheme and authority is prepared once in a `_Site`, the body is signed and written to a kept-alive
+connection, and `on_done` turns the answer into a `Result`. A URL that is not plain (overrides, a login, redirects) has
+a `_Plan` of its own. What is not usual goes to a task: a host whose address is not known, redirects, authentication.
 
 Policy: without `#rc`/`#rp` in the URL an attempt is repeated (as often as the settings say) unless the answer says that
 repeating cannot help: a 4xx other than 408, 425 and 429, or a URL that may not be requested. With them it is exactly
 what the customer asked for. A failed first attempt raises an alert, and so does giving up.
-Source: Twilio's status callbacks (always POST), connection overrides, warning 15003.
+Source: Twilio's status callbacks (messages: always POST; calls and recordings: GET too), connection overrides,
+warning 15003.
 """
 
 import asyncio
@@ -62,11 +63,13 @@ LASTING = frozenset({"invalid-url", "host-refused"})
 
 
 class StatusRequest(msgspec.Struct):
-    """What `outbound.status_callback` stores in `Owed.request`."""
+    """What messages, calls and recordings store in `Owed.request`."""
 
     url: str
     params: list[tuple[str, str]]
     token: str
+    method: str = "POST"
+    """GET: the parameters go into the query."""
 
 
 _decode = msgspec.json.Decoder(StatusRequest).decode
@@ -172,7 +175,7 @@ class StatusHandler:
         if account is None:
             self._loop.call_soon(done, Result([], False, error="the account is gone"))
             return
-        if plan.roundabout:
+        if plan.roundabout or request.method == "GET":
             self._start(self._go_round(owed, request, plan, account, done))
             return
         address = self._guard.cached(plan.target.host, self._loop.time())
@@ -285,11 +288,12 @@ class StatusHandler:
     async def _go_round(
         self, owed: Owed, request: StatusRequest, plan: _Plan, account: Account, done: Callable[[Result], None]
     ) -> None:
-        """The attempt with redirects and log-in."""
+        """The attempt by GET, or with redirects and log-in."""
         outcome = await self._fetcher.once(
             FetchRequest(
                 url=plan.url,
                 secret=account.auth_token,
+                method=request.method,
                 params=request.params,
                 idempotency_token=idempotency_token(owed.sid, request.token),
                 verify_tls=account.verify_tls,
@@ -332,7 +336,10 @@ class StatusHandler:
             attempt.error = f"the server answered with HTTP status {attempt.status}"
         attempt.response_body = attempt.response_body[:MAX_RECORDED_BODY]
         if not owed.tries:
-            self._alert(owed, attempt.error_code, attempt.error, url=attempt.url, body=attempt.response_body)
+            self._alert(
+                owed, attempt.error_code, attempt.error,
+                method=attempt.method, url=attempt.url, body=attempt.response_body,
+            )  # fmt: skip
         done(
             Result(
                 (_encode(attempt),),
@@ -351,12 +358,12 @@ class StatusHandler:
         attempt.failure = failure.kind
         done(Result((_encode(attempt),), False, error_code=failure.code, error=str(failure)))
 
-    def _alert(self, owed: Owed, code: int, text: str, *, url: str = "", body: str = "") -> None:
+    def _alert(self, owed: Owed, code: int, text: str, *, method: str = "POST", url: str = "", body: str = "") -> None:
         self._alerts.raise_(
             owed.account,
             code,
             resource_sid=owed.sid,
-            request_method="POST",
+            request_method=method,
             request_url=url,
             response_body=body,
             text=text,
@@ -366,6 +373,12 @@ class StatusHandler:
 def _shown(plan: _Plan, url: str) -> str:
     """The URL for records: the password is left out."""
     return plan.target.shown if plan.target.user or plan.target.password else url
+
+
+def host_of(url: str) -> str:
+    """Scheme and authority of a URL: its delivery lane."""
+    end = url.find("/", url.find("//") + 2)
+    return (url if end < 0 else url[:end]).partition("#")[0].partition("?")[0]
 
 
 def idempotency_token(sid: str, token: str) -> str:

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import msgspec
 
 from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.callbacks import host_of
 from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
 from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.optout import OptOutResult, OptOuts, can_be_answered
-from trunkline.messaging.outbound import OPT_OUT_REPLY, NewMessage, Outbound, host_of
+from trunkline.messaging.outbound import OPT_OUT_REPLY, NewMessage, Outbound
 from trunkline.messaging.reassembly import MAX_PARTS, Reassembly, Whole
 from trunkline.messaging.routing import amount
 from trunkline.model import message as codec

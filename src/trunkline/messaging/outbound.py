@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from trunkline.accounts.callbacks import host_of
 from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import IllegalTransition, Inflight, Live
 from trunkline.messaging import smpp_clients
@@ -511,9 +512,3 @@ def status_callback(message: Message, status: str, seq: int) -> Owed:
         seq=seq,
         request=orjson.dumps(request),
     )
-
-
-def host_of(url: str) -> str:
-    """Scheme and authority of a URL: its delivery lane."""
-    end = url.find("/", url.find("//") + 2)
-    return (url if end < 0 else url[:end]).partition("#")[0].partition("?")[0]

@@ -17,9 +17,8 @@ from typing import Any
 import msgspec
 
 from trunkline.accounts.alerts import Alerts
-from trunkline.accounts.callbacks import CALLBACK_WARNING, PASSING, idempotency_token
+from trunkline.accounts.callbacks import CALLBACK_WARNING, PASSING, host_of, idempotency_token
 from trunkline.accounts.directory import Directory
-from trunkline.messaging.outbound import host_of
 from trunkline.messaging.usage import Amount, Usage, day_ms, day_of
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock

@@ -1,0 +1,249 @@
+"""Calls in flight over the `Queue`: accepted durably, advanced by compare-and-set, landed once they have ended.
+
+A `CallFlight` is the working copy of one call leg. All changes of a call go through one process, in the order of their
+revs: the copy is changed at once and the write follows, so that the next step needs no read. A step to another status
+owes the status callbacks of that event in the same commit; a terminal status drops the SIP password and lets the flight
+land. A whole call costs three commits: accepted, answered, ended.
+
+A step that the store could not write (a full disk) is repeated until it is written, unless the flight moved on.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from trunkline.model import call as codec
+from trunkline.model.call import TERMINAL, TRANSITIONS, Call, Status
+from trunkline.model.clock import Clock
+from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.written import when_done
+from trunkline.voice import callbacks
+
+KIND = "call"
+"""The kind of these flights and of the documents they become."""
+REPEAT_S = 1.0
+"""Wait before steps that the store could not write are tried again."""
+MAX_UNWRITTEN = 10_000
+"""Flights with such steps; those of more are in doubt until the next start."""
+MAX_STEPS = 8
+"""Such steps of one flight."""
+RECOVERY_PAGE = 500
+"""Flights read at once at the start."""
+
+
+class IllegalTransition(Exception):
+    """The transition table does not allow that step; nothing was changed."""
+
+
+class CallFlight:
+    """The working copy of a call in flight."""
+
+    __slots__ = ("call", "id", "land_ms", "next_seq", "pending", "rev", "status")
+
+    def __init__(self, call: Call, status: Status, flight_id: int, rev: int) -> None:
+        self.call = call
+        self.status = status
+        self.id = flight_id
+        self.rev = rev
+        self.land_ms = 0
+        self.next_seq = 0
+        """Order of the next callback."""
+        self.pending = 0
+        """Writes under way."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no other status can follow."""
+        return self.status in TERMINAL
+
+
+class CallFlights:
+    """See the module. Used by one event loop."""
+
+    def __init__(self, queue: Queue, clock: Clock) -> None:
+        self.queue = queue
+        self.clock = clock
+        self._by_id: dict[int, CallFlight] = {}
+        self._by_sid: dict[str, CallFlight] = {}
+        self._unwritten: dict[int, list[Advance]] = {}
+        self._repeating = False
+        self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
+        """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
+        self.landed: Callable[[], None] = lambda: None
+        """Told when a flight may land (the landing's `wake`)."""
+        self.price: Callable[[Call], None] = lambda call: None
+        """Puts the price into the record of a call that has ended."""
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[CallFlight]:
+        return iter(list(self._by_id.values()))
+
+    # -- working copies --------------------------------------------------------------------------------------
+
+    def _keep(self, flight: CallFlight) -> None:
+        self._by_id[flight.id] = flight
+        self._by_sid[flight.call.sid] = flight
+
+    def _drop(self, flight: CallFlight) -> None:
+        if self._by_id.get(flight.id) is flight:
+            del self._by_id[flight.id]
+            self._by_sid.pop(flight.call.sid, None)
+
+    def cached(self, sid: str) -> CallFlight | None:
+        """The working copy, if there is one in memory; every call that has not ended has one."""
+        return self._by_sid.get(sid)
+
+    def adopt(self, stored: Flight) -> CallFlight:
+        """The working copy of a stored flight (the cached one if it is there already)."""
+        flight = self._by_id.get(stored.id)
+        if flight is None:
+            flight = CallFlight(codec.decode(stored.record), Status(stored.status), stored.id, stored.rev)
+            flight.land_ms = stored.land_ms
+            flight.next_seq = flight.call.callback_sequence + stored.rev
+            self._keep(flight)
+        return flight
+
+    async def find(self, account: str, sid: str) -> CallFlight | None:
+        """The working copy of a flight, read from the store if need be; None when it has landed."""
+        flight = self._by_sid.get(sid)
+        if flight is not None:
+            return flight if flight.call.account_sid == account else None
+        stored = await self.queue.get(account, sid)
+        return self.adopt(stored[0]) if stored is not None and stored[0].kind == KIND else None
+
+    async def in_state(self, status: Status) -> list[CallFlight]:
+        """Every flight in `status`, oldest first (recovery)."""
+        found: list[CallFlight] = []
+        after = 0
+        while stored := await self.queue.in_state(KIND, status, after, RECOVERY_PAGE):
+            after = stored[-1].id
+            found += [self.adopt(one) for one in stored]
+        return found
+
+    # -- writes ----------------------------------------------------------------------------------------------
+
+    def accept(
+        self, call: Call, status: Status, *, owed: Sequence[Owed] = (), replay: Replay | None = None
+    ) -> tuple[CallFlight, Awaitable[None]]:
+        """Put a new call into the store, in any status. It is accepted when the awaitable is done, not before.
+
+        The awaitable raises `storage.queue.Exists` for a SID that was accepted before.
+        """
+        now = self.clock.now_ms()
+        call.created_ms = call.created_ms or now
+        call.updated_ms = now
+        if status in TERMINAL:
+            self._finish(call)
+        owed = [*callbacks.status_events(call, status, now), *owed]
+        for seq, item in enumerate(owed):
+            item.seq = seq
+        land_ms = now if status in TERMINAL else 0
+        stored = Flight(
+            sid=call.sid, account=call.account_sid, kind=KIND, status=status, land_ms=land_ms,
+            record=codec.encode(call),
+        )  # fmt: skip
+        written = self.queue.accept(stored, owed, replay)
+        flight = CallFlight(call, status, stored.id, 0)
+        flight.next_seq, flight.land_ms = len(owed), land_ms
+        flight.pending = 1
+        self._keep(flight)
+        when_done(written, lambda future: self._written(flight, future, owed))
+        return flight, written
+
+    def advance(self, flight: CallFlight, to: Status, *, owed: Sequence[Owed] = ()) -> Awaitable[bool]:
+        """Move a call along the transition table (or stay) and store its record as it is now.
+
+        Another status owes its callbacks in the same commit; a terminal one completes the record and lets the flight
+        land. Raises IllegalTransition. The awaitable says whether the store agreed.
+        """
+        moves = to is not flight.status
+        if moves and to not in TRANSITIONS[flight.status]:
+            raise IllegalTransition(f"{flight.call.sid}: {flight.status} -> {to}")
+        call, now = flight.call, self.clock.now_ms()
+        call.updated_ms = now
+        if moves:
+            if to in TERMINAL:
+                self._finish(call)
+                flight.land_ms = now
+            owed = [*callbacks.status_events(call, to, now, before=flight.status), *owed]
+        for item in owed:
+            item.seq = flight.next_seq
+            flight.next_seq += 1
+        step = Advance(
+            id=flight.id, sid=call.sid, account=call.account_sid, rev=flight.rev, status=to, land_ms=flight.land_ms,
+            record=codec.encode(call), owed=owed,
+        )  # fmt: skip
+        flight.status = to
+        flight.rev += 1
+        flight.pending += 1
+        written = self.queue.advance(step)
+        when_done(written, lambda future: self._written(flight, future, owed, step))
+        return written
+
+    def _finish(self, call: Call) -> None:
+        """What the record of an ended call must and must not hold."""
+        call.ended_ms = call.ended_ms or self.clock.now_ms()
+        call.sip_auth_password = ""
+        self.price(call)
+
+    def _written(
+        self, flight: CallFlight, future: "asyncio.Future[Any]", owed: Sequence[Owed], step: Advance | None = None
+    ) -> None:
+        flight.pending -= 1
+        if future.cancelled() or future.exception() is not None or future.result() is False:
+            self._lost(flight, future, step)
+            return
+        if owed:
+            self.owed(owed)
+        if flight.land_ms and not flight.pending:
+            self.landed()
+
+    def _lost(self, flight: CallFlight, future: "asyncio.Future[Any]", step: Advance | None) -> None:
+        """A write failed: a new call is forgotten, a step is repeated where the store was not there."""
+        if step is None:
+            self._drop(flight)
+        elif not future.cancelled():
+            error = future.exception()
+            if isinstance(error, StoreUnavailable) or (error is None and step.id in self._unwritten):
+                self._repeat_later(step)
+
+    def _repeat_later(self, step: Advance) -> None:
+        if step.id not in self._unwritten and len(self._unwritten) >= MAX_UNWRITTEN:
+            return
+        steps = self._unwritten.setdefault(step.id, [])
+        if len(steps) < MAX_STEPS:
+            steps.append(step)
+        if not self._repeating:
+            self._repeating = True
+            asyncio.get_running_loop().call_later(REPEAT_S, self._repeat)
+
+    def _repeat(self) -> None:
+        self._repeating = False
+        unwritten, self._unwritten = self._unwritten, {}
+        for steps in unwritten.values():
+            for step in sorted(steps, key=lambda one: one.rev):
+                when_done(self.queue.advance(step), lambda future, step=step: self._repeated(step, future))  # type: ignore[misc]
+
+    def _repeated(self, step: Advance, future: "asyncio.Future[Any]") -> None:
+        """A repeated step was written, found the flight elsewhere, or could still not be written."""
+        if isinstance(future.exception(), StoreUnavailable):
+            self._repeat_later(step)
+        elif future.exception() is None and future.result():
+            if step.owed:
+                self.owed(step.owed)
+            if step.land_ms:
+                self.landed()
+
+    def forget(self, flight_id: int, rev: int) -> None:
+        """The flight has landed at `rev`; a copy that has moved on stays."""
+        flight = self._by_id.get(flight_id)
+        if flight is not None and flight.rev == rev and not flight.pending:
+            self._drop(flight)
+
+    def erase(self, flight: CallFlight) -> Awaitable[None]:
+        """Remove an ended call with everything it owes (privacy deletion)."""
+        self._drop(flight)
+        return self.queue.erase(flight.id)
