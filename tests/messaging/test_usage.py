@@ -9,7 +9,9 @@ from typing import Any, cast
 import pytest
 
 from tests.postflight.harness import ALICE, NOW, archive_at, message
-from trunkline.messaging.usage import Usage, charges, day_ms, day_of, usage_of
+from trunkline.messaging.usage import CATEGORIES, Usage, charges, day_ms, day_of, usage_of
+from trunkline.model.recording import Recording
+from trunkline.storage.archive import Document
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 
 
@@ -58,6 +60,54 @@ async def test_what_the_archive_sums(tmp_path: Path, database: SqliteDatabase, c
         "mms-outbound-longcode": (1, 1),
     }
     assert amounts["totalprice"].price == Decimal("0.015")
+
+
+def call(number: int, seconds: int, **fields: Any) -> Document:
+    times = {"answered_ms": NOW + 1, "ended_ms": NOW + 1 + seconds * 1000} if seconds else {}
+    status = "completed" if seconds else "busy"
+    sid = f"CA{NOW:012x}00{number:018x}"
+    return message(NOW, number, kind="call", sid=sid, **{"status": status, "price": "0.02", **times, **fields})
+
+
+async def test_calls_and_recordings(tmp_path: Path, database: SqliteDatabase, clock: Any) -> None:
+    async with archive_at(tmp_path) as archive:
+        free = {"direction": "inbound", "price": ""}
+        await archive.land(
+            [
+                call(1, 61),
+                call(2, 0),
+                call(3, 20, to="sip:ada@example.com", direction="outbound-dial"),
+                call(4, 20, to="+18005550100", **free),
+                call(5, 20, to="+12025550100", **free),
+                call(6, 20, to="+12025550100", price_unit="EUR"),
+            ]
+        )
+        for at, status in enumerate(("completed", "absent", "completed")):
+            await database.insert(
+                Recording(
+                    sid=f"RE{NOW:012x}00{at:018x}", account_sid=ALICE, call_sid="CA1", created_ms=NOW,
+                    source="OutboundAPI", status=status, duration_ms=61_000, price="0.005", price_unit="USD",
+                )
+            )  # fmt: skip
+        today = day_of(NOW)
+        totals = await usage_of(archive, database, clock).totals([ALICE], today, today, "day", "USD")
+        earlier = await usage_of(archive, database, clock).totals(
+            [ALICE], date(2020, 1, 1), date(2020, 1, 2), "day", "USD"
+        )
+    amounts = totals[f"{today:%Y-%m-%d}"]
+    seen = {name: (amount.count, amount.usage, str(amount.price)) for name, amount in amounts.items()}
+    assert seen == {
+        "calls": (5, 6, "0.04"),
+        "calls-outbound": (3, 4, "0.04"),
+        "calls-sip": (1, 1, "0.02"),
+        "calls-inbound": (2, 2, "0"),
+        "calls-inbound-local": (1, 1, "0"),
+        "calls-inbound-tollfree": (1, 1, "0"),
+        "recordings": (2, 4, "0.010"),
+        "totalprice": (0, 0, "0.050"),
+    }
+    assert set(amounts) <= set(CATEGORIES)
+    assert earlier == {}
 
 
 async def test_the_same_sum_is_read_once_by_all_who_ask_at_a_time(database: SqliteDatabase, clock: Any) -> None:

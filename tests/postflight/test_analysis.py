@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from tests.postflight.harness import ALICE, BOB, archive_at, message
 from trunkline.postflight import analysis
 from trunkline.postflight.export import export
 from trunkline.postflight.worker_client import Refused
+from trunkline.storage.archive import Document
 from trunkline.storage.engines.sqlite.archive import open_reader
 
 DAY1 = 1_789_948_800_000
@@ -56,6 +58,42 @@ async def test_usage_sums(tmp_path: Path, rolled: int) -> None:
         assert sum(r["count"] for r in await archive.usage([], 0, 1 << 60, "all")) == 7
         assert {r["period"] for r in await archive.usage([ALICE, BOB], DAY1, DAY2, "month")} == {"2026-09"}
         assert await archive.usage([ALICE], DAY1 - 1000, DAY1, "year") == []
+
+
+def call(ms: int, number: int, seconds: int, **fields: Any) -> Document:
+    """A landed call that was answered one second after it began."""
+    times = {"answered_ms": ms + 1000, "ended_ms": ms + 1000 * (1 + seconds)} if seconds else {"ended_ms": ms + 1000}
+    status = "completed" if seconds else "no-answer"
+    sid = f"CA{ms:012x}00{number:018x}"
+    return message(ms, number, kind="call", sid=sid, **{"status": status, "price": "0.01", **times, **fields})
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+async def test_calls_are_summed_in_begun_minutes(tmp_path: Path, rolled: bool) -> None:
+    async with archive_at(tmp_path) as archive:
+        await archive.land(
+            [
+                call(DAY1, 1, 60),
+                call(DAY1, 2, 61),
+                call(DAY1, 3, 0),
+                call(DAY1, 4, 5, direction="outbound-dial", to="sip:ada@example.com"),
+                call(DAY1, 5, 5, direction="inbound", to="+18005550100", **{"from": "+14155550100"}),
+                call(DAY1, 6, 5, direction="inbound", to="+12025550100", **{"from": "+14155550100"}),
+                call(DAY1, 7, 5, direction="inbound", to="+12025550100", **{"from": "client:ada"}),
+            ]
+        )
+        if rolled:
+            await archive.roll(force=True)
+        rows = await archive.usage([ALICE], DAY1, DAY2, "all")
+        assert {row["channel"] for row in rows} == {"call"}
+        sums = {(row["direction"], row["sender"]): (row["count"], row["segments"], row["price"]) for row in rows}
+        assert sums == {
+            ("outbound-api", "local"): (2, 3, "0.02"),
+            ("outbound-dial", "sip"): (1, 1, "0.01"),
+            ("inbound", "tollfree"): (1, 1, "0.01"),
+            ("inbound", "local"): (1, 1, "0.01"),
+            ("inbound", "client"): (1, 1, "0.01"),
+        }
 
 
 async def test_an_unknown_granularity_is_refused(tmp_path: Path) -> None:

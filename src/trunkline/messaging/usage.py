@@ -1,6 +1,8 @@
-"""What accounts have used: messages summed by the archive, and the monthly charges of their numbers, by category.
+"""What accounts have used, by category: messages and calls summed by the archive, recordings, and the monthly charges
+of numbers.
 
-Messages count once they have landed. A number is charged on the day it was bought and on that day of every month after
+Messages and answered calls count once they have landed, calls by begun minutes; recordings once their audio is whole,
+on the day they began. A number is charged on the day it was bought and on that day of every month after
 (the last day of shorter months), as long as the account has it; charges of released numbers are not kept. Nothing is
 converted: prices in another currency than the account's are left out. Days, months and years are UTC.
 
@@ -9,10 +11,10 @@ Source: Twilio's usage categories and the spec `api.v2010.account.usage.usage_re
 
 import asyncio
 from calendar import monthrange
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -20,6 +22,8 @@ import msgspec
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import PhoneNumber
+from trunkline.model.record import Record
+from trunkline.model.recording import Recording, RecordingStatus
 from trunkline.storage.archive import Archive
 from trunkline.storage.database import Database
 
@@ -30,10 +34,14 @@ MAX_CACHED = 1000
 PAGE = 1000
 """Records read at once."""
 DAY_MS = 86_400_000
+MINUTE_MS = 60_000
 ZERO = Decimal(0)
 LONG_CODE, SHORT_CODE = "longcode", "shortcode"
 FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y", "all": ""}
 """How the archive names a period of each granularity."""
+
+
+R = TypeVar("R", bound=Record)
 
 
 class Category(NamedTuple):
@@ -77,7 +85,17 @@ CATEGORIES: dict[str, Category] = {
     "transcriptions": Category("Transcriptions", "transcriptions", "minutes"),
     "totalprice": Category("Total Price", "usd", "usd"),
 }
-"""The categories that are known here. Those that nothing here can use (calls and what belongs to them) are zero."""
+"""The categories that are known here. Those that nothing here can use (transcriptions, storage) are zero."""
+
+CALL_CATEGORIES = {
+    ("inbound", "local"): "calls-inbound-local",
+    ("inbound", "tollfree"): "calls-inbound-tollfree",
+    ("inbound", "sip"): "calls-sip",
+    ("outbound", "sip"): "calls-sip",
+    ("inbound", "client"): "calls-client",
+    ("outbound", "client"): "calls-client",
+}
+"""Way and kind of a call, as the archive tells them -> the category beside `calls` and that of the way."""
 
 NUMBER_CATEGORIES = {
     "local": "phonenumbers-local",
@@ -90,9 +108,9 @@ class Amount(msgspec.Struct):
     """The usage of one category in one period."""
 
     count: int = 0
-    """Events: messages, numbers."""
+    """Events: messages, calls, numbers."""
     usage: int = 0
-    """What is billed: segments, numbers."""
+    """What is billed: segments, begun minutes, numbers."""
     price: Decimal = ZERO
 
     def add(self, count: int, usage: int, price: Decimal) -> None:
@@ -170,17 +188,27 @@ class Usage:
     async def _read(self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str, unit: str) -> Totals:
         totals: dict[str, Amounts] = {}
         for row in await self._archive.usage(accounts, start_ms, end_ms, granularity):
-            _add_messages(totals.setdefault(row["period"], {}), row, unit)
+            add = _add_calls if row["channel"] == "call" else _add_messages
+            add(totals.setdefault(row["period"], {}), row, unit)
         name = FORMATS[granularity]
         for account in accounts:
-            after = ""
-            where = {"account_sid": account}
-            while page := await self._database.find(PhoneNumber, where, after=after, limit=PAGE):
-                for number in page:
-                    for day in charges(number.bought_ms or number.created_ms, start_ms, end_ms):
-                        _add_number(totals.setdefault(format(day, name) if name else "", {}), number)
-                after = page[-1].sid
+            async for number in self._each(PhoneNumber, {"account_sid": account}):
+                for day in charges(number.bought_ms or number.created_ms, start_ms, end_ms):
+                    _add_number(totals.setdefault(format(day, name) if name else "", {}), number)
+            made = {"account_sid": account, "created_ms__ge": start_ms, "created_ms__lt": end_ms}
+            async for recording in self._each(Recording, made):
+                if recording.status == RecordingStatus.COMPLETED:
+                    day = day_of(recording.created_ms)
+                    _add_recording(totals.setdefault(format(day, name) if name else "", {}), recording, unit)
         return totals
+
+    async def _each(self, kind: type[R], where: Mapping[str, Any]) -> AsyncIterator[R]:
+        """Every record that matches, page by page."""
+        after = ""
+        while page := await self._database.find(kind, where, after=after, limit=PAGE):
+            for record in page:
+                yield record
+            after = page[-1].sid
 
 
 def _add(amounts: Amounts, categories: Sequence[str], count: int, usage: int, price: Decimal) -> None:
@@ -198,6 +226,22 @@ def _add_messages(amounts: Amounts, row: Mapping[str, Any], unit: str) -> None:
     price = Decimal(row["price"]) if same else ZERO
     usage = row["segments"] if channel == "sms" else row["count"]
     _add(amounts, (channel, f"{channel}-{way}", f"{channel}-{way}-{kind}"), row["count"], usage, price)
+
+
+def _add_calls(amounts: Amounts, row: Mapping[str, Any], unit: str) -> None:
+    """One of the archive's rows about calls: `segments` are begun minutes."""
+    way = "inbound" if row["direction"] == "inbound" else "outbound"
+    own = CALL_CATEGORIES.get((way, row["sender"]))
+    same = (row["price_unit"] or unit).upper() == unit.upper()
+    price = Decimal(row["price"]) if same else ZERO
+    _add(amounts, ("calls", f"calls-{way}", *([own] if own else ())), row["count"], row["segments"], price)
+
+
+def _add_recording(amounts: Amounts, recording: Recording, unit: str) -> None:
+    """One recording, by begun minutes."""
+    same = (recording.price_unit or unit).upper() == unit.upper()
+    price = Decimal(recording.price or "0") if same else ZERO
+    _add(amounts, ("recordings",), 1, -(-recording.duration_ms // MINUTE_MS), price)
 
 
 def _add_number(amounts: Amounts, number: PhoneNumber) -> None:

@@ -34,8 +34,8 @@ MAX_ACCOUNTS_PRUNED = 100
 RETRIES = 3
 """Fresh snapshots tried when files vanish under a compaction."""
 UNBILLED = ("failed", "canceled")
-"""Statuses of messages that do not count as usage."""
-COUNTED = ["message", USAGE_TALLY]
+"""Statuses of messages that do not count as usage; of calls only those that were answered do."""
+COUNTED = ["message", "call", USAGE_TALLY]
 """Kinds of documents that are summed."""
 _FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
 TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree", "json_array_elements"})
@@ -45,8 +45,13 @@ INTERNAL = frozenset({"hide", "no_segments"})
 PERIODS = {name: f"strftime(make_timestamp(at_ms * 1000), '{text}')" for name, text in _FORMATS.items()} | {"all": "''"}
 
 OWN = """case when direction = 'inbound' then "to" else "from" end"""
-SENDER = f"""case when length({OWN}) > 8 then 'longcode' when regexp_full_match({OWN}, '[0-9]{{3,8}}') then 'shortcode'
+PEER = """case when direction = 'inbound' then "from" else "to" end"""
+SENDER = f"""case
+  when sid like 'CA%' then case when {PEER} like 'sip:%' then 'sip' when {PEER} like 'client:%' then 'client'
+    when regexp_matches({OWN}, '^[+]1(800|833|844|855|866|877|888)') then 'tollfree' else 'local' end
+  when length({OWN}) > 8 then 'longcode' when regexp_full_match({OWN}, '[0-9]{{3,8}}') then 'shortcode'
   else 'longcode' end"""
+"""What the account's side of a message is, and of a call the way it came or went."""
 
 HIDE = pa.schema([("account", pa.string()), ("key", pa.string()), ("rev", pa.int64())])
 
@@ -64,11 +69,12 @@ create view documents as select sid, account as account_sid, kind, rev,
 """
 USAGE = """
 select account, {period} as period, direction, country, price_unit,
-  case when num_media > 0 or sid like 'MM%' then 'mms' else 'sms' end as channel,
+  case when sid like 'CA%' then 'call' when num_media > 0 or sid like 'MM%' then 'mms' else 'sms' end as channel,
   {sender} as sender, count(*) as count, sum(num_segments) as segments, sum(num_media) as media,
   coalesce(sum(price), 0) as price
 from (select *, case when sent_ms > 0 then sent_ms else created_ms end as at_ms from archive_rows)
 where kind in $counted and at_ms >= $start and at_ms < $end and status not in $unbilled{accounts}
+  and ((kind <> 'call' and sid not like 'CA%') or num_segments > 0)
 group by all order by all
 """
 

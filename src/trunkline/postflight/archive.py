@@ -176,9 +176,10 @@ class SegmentedArchive:
     async def usage(
         self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str
     ) -> list[dict[str, Any]]:
-        """Rows of account, period (UTC), direction, country, price_unit, channel (`sms`, `mms`), sender (`longcode`,
-        `shortcode`: the account's own side), count, segments, media, price (decimal string); by the time of sending,
-        else of creation; failed and canceled ones left out.
+        """Rows of account, period (UTC), direction, country, price_unit, channel (`sms`, `mms`, `call`), sender
+        (`longcode`, `shortcode`: the account's own side; of calls `local`, `tollfree`, `sip` or `client`), count,
+        segments (of calls: begun minutes), media, price (decimal string); by the time of sending, else of creation;
+        failed and canceled messages and calls that nobody answered left out.
 
         No accounts: all. Raises WorkerFailed.
         """

@@ -36,6 +36,7 @@ SCAN_GROUPS = 16
 SCAN_ROWS = SCAN_GROUPS * ROW_GROUP
 BOUNDS = b"trunkline.bounds"
 """Footer entry: JSON array of the first [account, key] of each row group."""
+MINUTE_MS = 60_000
 PRICE_SCALE = Decimal("0.00000001")
 PRICE_LIMIT = Decimal(10) ** 11
 
@@ -94,6 +95,8 @@ class Facts(msgspec.Struct):
     country: Any = ""
     connector: Any = ""
     messaging_service_sid: Any = ""
+    answered_ms: Any = 0
+    ended_ms: Any = 0
 
 
 _decode_facts = msgspec.json.Decoder(Facts).decode
@@ -139,6 +142,12 @@ def country_of(number: str) -> str:
     return region if len(region) == 2 else ""
 
 
+def _minutes(facts: Facts) -> int:
+    """Begun minutes of a call, as they are billed: what segments are to a message."""
+    answered, ended = _number(facts.answered_ms, 1 << 62), _number(facts.ended_ms, 1 << 62)
+    return -(-(ended - answered) // MINUTE_MS) if 0 < answered < ended else 0
+
+
 def entry_of(row: Row) -> Entry:
     """The columns of a document. A body that is no JSON object is kept, with empty columns."""
     try:
@@ -151,7 +160,7 @@ def entry_of(row: Row) -> Entry:
         media = len(facts.media) if isinstance(facts.media, (list, tuple)) else 0
     parts = facts.num_segments
     if parts is None:  # a record leaves out what has its default
-        parts = 1 if row.kind == "message" else 0
+        parts = 1 if row.kind == "message" else _minutes(facts) if row.kind == "call" else 0
     return (
         row.account,
         row.key,

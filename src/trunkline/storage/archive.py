@@ -55,8 +55,8 @@ class Archive(Protocol):
     def usage(
         self, accounts: Sequence[str], start_ms: int, end_ms: int, granularity: str
     ) -> Awaitable[list[dict[str, Any]]]:
-        """Sums of landed messages (and tallies of deleted ones) by account, period (`day`, `month`, `year`, `all`),
-        direction and country: count, segments, media, price."""
+        """Sums of landed messages and answered calls (and tallies of deleted ones) by account, period (`day`, `month`,
+        `year`, `all`), direction and country: count, segments (of calls: begun minutes), media, price."""
 
     def compact(self) -> Awaitable[dict[str, int]]:
         """Rewrite every segment, table and log that still holds deleted or redacted bytes."""
