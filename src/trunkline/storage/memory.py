@@ -1,6 +1,7 @@
 """The `MemoryStore` primitive: fast state that may be rebuilt (rate limits, registrations, leases, presence).
 
-The embedded default is `InProcess`: one dictionary with expiry and compare-and-set, bounded.
+`InProcess` is one dictionary with expiry and compare-and-set, bounded; the embedded default
+(trunkline.storage.engines.journal) outlives its process too.
 """
 
 from collections.abc import Awaitable
@@ -26,6 +27,9 @@ class MemoryStore(Protocol):
 
     def delete(self, key: str) -> Awaitable[None]:
         """Remove a value."""
+
+    def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
+        """Every key that begins with `prefix`, with its value (recovery; not for the hot path)."""
 
 
 class InProcess:
@@ -65,3 +69,7 @@ class InProcess:
 
     async def delete(self, key: str) -> None:
         self._entries.pop(key, None)
+
+    async def scan(self, prefix: str) -> list[tuple[str, bytes]]:
+        found = [key for key in self._entries if key.startswith(prefix)]
+        return [(key, value) for key in found if (value := self._live(key)) is not None]
