@@ -1,0 +1,350 @@
+"""Recordings: started on a live call, written by the media side, kept as a record and a WAV file.
+
+The row is inserted when a recording starts, so that it is found while it runs. When the media side says that the audio
+is complete (`Recorded`), the file goes into the blob store of recordings, the row becomes `completed` (`absent` when
+there is nothing to hear, `failed` when it could not be kept), and the recording's callback is owed.
+
+Sources: Twilio's Recording and Call Recording resources, recording status callback (webhook contract section 5).
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from trunkline.media import protocol
+from trunkline.media.protocol import Recorded
+from trunkline.model.call import Call
+from trunkline.model.clock import Clock
+from trunkline.model.errors import ApiError
+from trunkline.model.recording import Recording, RecordingStatus, Source
+from trunkline.model.sid import RECORDING, new_sid
+from trunkline.settings import Settings
+from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
+from trunkline.storage.database import Database
+from trunkline.storage.queue import Owed, Queue
+from trunkline.voice import callbacks
+
+NOT_ELIGIBLE = 21220
+NOT_KEPT = 31000
+"""Error code of a recording whose audio could not be kept (Twilio's "Generic error")."""
+CURRENT = "Twilio.CURRENT"
+"""Stands for the SID of the recording that runs on a call."""
+MAX_RECORDINGS = 20
+"""Recordings of one call that run at once."""
+CHUNK = 1 << 20
+"""Bytes of a file that are copied at once."""
+_RUNNING = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
+
+log = logging.getLogger(__name__)
+
+
+class NewRecording(msgspec.Struct, kw_only=True):
+    """What is to be recorded, and who is told."""
+
+    source: Source = Source.START_CALL_RECORDING_API
+    channels: int = 1
+    track: str = "both"
+    """`both`, `inbound` or `outbound`."""
+    trim: str = "do-not-trim"
+    status_callback: str = ""
+    status_callback_method: str = "POST"
+    status_callback_events: tuple[str, ...] = ("completed",)
+    max_ms: int = 0
+    """0: the settings' longest."""
+    silence_ms: int = 0
+    finish_on: str = ""
+    beep: bool = False
+    needs_voice: bool = False
+    """Whether silence alone counts as nothing (the Record verb)."""
+
+
+class MediaSide(Protocol):
+    """What is needed of a leg's media side (trunkline.voice.media_leg.MediaLeg)."""
+
+    def send(self, command: protocol.Command) -> None: ...
+
+
+class Recordable(Protocol):
+    """What is needed of a live call (trunkline.voice.live.LiveCall)."""
+
+    @property
+    def record(self) -> Call: ...
+
+    @property
+    def is_up(self) -> bool: ...
+
+    @property
+    def audio(self) -> MediaSide: ...
+
+    def note(self, kind: str, what: str, **details: Any) -> None:
+        """Write into the timeline."""
+
+
+class Running:
+    """A recording that runs, or whose file is being finished."""
+
+    __slots__ = ("call", "done", "lock", "new", "row", "stored")
+
+    def __init__(self, row: Recording, call: Recordable, new: NewRecording) -> None:
+        self.row = row
+        self.call = call
+        self.new = new
+        self.lock = asyncio.Lock()
+        """Held while the row is written: each write needs the rev of the one before."""
+        loop = asyncio.get_running_loop()
+        self.stored: asyncio.Future[None] = loop.create_future()
+        """Done once the row is in the database."""
+        self.done: asyncio.Future[Recorded] = loop.create_future()
+        """What the media side said of its end; the row may still be on its way to `completed`."""
+
+
+class Recordings:
+    """See the module. `blobs` is the store of recordings alone; `spool` a folder that the writer process fills."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        queue: Queue,
+        blobs: BlobStore,
+        spool: Path,
+        clock: Clock,
+        base_url: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._queue = queue
+        self.blobs = blobs
+        self._spool = spool
+        self._clock = clock
+        self._base_url = base_url
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
+        """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
+        self.find_call: Callable[[str], Recordable | None] = lambda sid: None
+        """The live call of a SID."""
+
+    def url(self, recording: Recording) -> str:
+        """The recording's address without extension, as webhooks name it."""
+        base = self._base_url().rstrip("/")
+        return f"{base}/2010-04-01/Accounts/{recording.account_sid}/Recordings/{recording.sid}"
+
+    # -- start, pause, stop ----------------------------------------------------------------------------------
+
+    def begin(self, call: Recordable, new: NewRecording) -> Running:
+        """Start recording a leg, now. Raises ApiError 21220 when too many run."""
+        if len(self.of_call(call.record.sid)) >= MAX_RECORDINGS:
+            raise ApiError.of(NOT_ELIGIBLE, message="Requested resource is not eligible for recording")
+        now = self._clock.now_ms()
+        record = call.record
+        row = Recording(
+            sid=new_sid(RECORDING, now),
+            account_sid=record.account_sid,
+            created_ms=now,
+            updated_ms=now,
+            call_sid=record.sid,
+            source=new.source,
+            channels=new.channels,
+            track=new.track,
+            trim=new.trim,
+            start_ms=now,
+            status_callback=new.status_callback,
+            status_callback_method=new.status_callback_method,
+            status_callback_events=" ".join(new.status_callback_events),
+        )
+        running = self._running[row.sid] = Running(row, call, new)
+        longest_ms = int(self._settings.voice.recording_max_s * 1000)
+        call.audio.send(
+            protocol.Record(
+                recording=row.sid, leg=record.sid, folder=str(self._folder(row.sid)), channels=new.channels,
+                tracks=new.track, max_ms=min(new.max_ms or longest_ms, longest_ms), silence_ms=new.silence_ms,
+                finish_on=new.finish_on, trim=new.trim == "trim-silence", beep=new.beep,
+            )
+        )  # fmt: skip
+        record.recordings.append(row.sid)
+        call.note("recording", f"started {row.sid}", source=str(new.source), channels=new.channels)
+        self._spawn(self._insert(running))
+        return running
+
+    async def start(self, account: str, call_sid: str, new: NewRecording) -> Recording:
+        """Start recording by the API; the row when it is stored. Raises ApiError 21220 for a call that is not up."""
+        call = self.find_call(call_sid)
+        if call is None or call.record.account_sid != account or not call.is_up:
+            raise ApiError.of(NOT_ELIGIBLE, message="Requested resource is not eligible for recording")
+        running = self.begin(call, new)
+        await asyncio.shield(running.stored)
+        return running.row
+
+    async def update(
+        self, account: str, call_sid: str, sid: str, status: str, pause_behavior: str = "silence"
+    ) -> Recording | None:
+        """Pause, resume (`in-progress`) or stop a recording of a call; `sid` may be `Twilio.CURRENT`. None: there is
+        none. Raises ApiError 21220 when it does not run any more."""
+        running = self._current(call_sid) if sid == CURRENT else self._running.get(sid)
+        if running is None or running.row.account_sid != account or running.row.call_sid != call_sid:
+            if sid == CURRENT or await self.get(account, sid, call_sid) is None:
+                return None
+            raise ApiError.of(NOT_ELIGIBLE, message="Recording is not in progress")
+        row = running.row
+        if row.status not in _RUNNING:
+            raise ApiError.of(NOT_ELIGIBLE, message="Recording is not in progress")
+        if status == RecordingStatus.STOPPED:
+            self.stop(running)
+        elif status == RecordingStatus.PAUSED and row.status != status:
+            mode = "skip" if pause_behavior == "skip" else "silence"
+            running.call.audio.send(protocol.PauseRecord(recording=row.sid, mode=mode))
+            self._mark(running, RecordingStatus.PAUSED)
+        elif status == RecordingStatus.IN_PROGRESS and row.status != status:
+            running.call.audio.send(protocol.ResumeRecord(recording=row.sid))
+            self._mark(running, RecordingStatus.IN_PROGRESS)
+        await asyncio.shield(running.stored)
+        return row
+
+    def stop(self, running: Running) -> None:
+        """End a recording, if it still runs; what it has is kept."""
+        if running.row.status in _RUNNING:
+            running.call.audio.send(protocol.StopRecord(recording=running.row.sid))
+            self._mark(running, RecordingStatus.STOPPED)
+
+    def of_call(self, call_sid: str) -> list[Running]:
+        """The recordings of a call that are not finished, oldest first."""
+        return [one for one in self._running.values() if one.row.call_sid == call_sid]
+
+    def _current(self, call_sid: str) -> Running | None:
+        return next((one for one in reversed(self.of_call(call_sid)) if one.row.status in _RUNNING), None)
+
+    def _mark(self, running: Running, status: RecordingStatus) -> None:
+        running.row.status = status
+        running.row.updated_ms = self._clock.now_ms()
+        running.call.note("recording", f"{status} {running.row.sid}")
+        self._spawn(self._update(running))
+
+    # -- read and delete -------------------------------------------------------------------------------------
+
+    async def get(self, account: str, sid: str, call_sid: str = "") -> Recording | None:
+        """A recording, running or finished; with `call_sid` only if it is of that call. None: there is none."""
+        running = self._running.get(sid)
+        found = running.row if running is not None else await self._database.get(Recording, sid)
+        if found is None or found.account_sid != account or (call_sid and found.call_sid != call_sid):
+            return None
+        return found
+
+    async def delete(self, recording: Recording) -> bool:
+        """Remove record and audio. Raises ApiError 20009 while it is recorded."""
+        if recording.sid in self._running:
+            raise ApiError.of(20009)
+        stored = await self._database.get(Recording, recording.sid)
+        if stored is None:
+            return False
+        await self.blobs.delete(stored.sid)
+        await self._database.delete(stored)
+        return True
+
+    # -- the end of one --------------------------------------------------------------------------------------
+
+    def event(self, event: protocol.Event) -> bool:
+        """An event of a leg; True when it was about a recording. Next: Recordings._finish"""
+        if not isinstance(event, Recorded):
+            return False
+        running = self._running.get(event.recording)
+        if running is None:
+            log.warning("audio of recording %s came, which nobody waits for", event.recording)
+            return True
+        if not running.done.done():
+            running.done.set_result(event)
+            self._spawn(self._finish(running, event))
+        return True
+
+    def lost(self, call_sid: str) -> None:
+        """The media side has lost a leg with what it recorded."""
+        for running in self.of_call(call_sid):
+            self.event(Recorded(recording=running.row.sid, leg=call_sid, why="failed"))
+
+    async def _finish(self, running: Running, event: Recorded) -> None:
+        await asyncio.shield(running.stored)
+        row = running.row
+        row.updated_ms = self._clock.now_ms()
+        row.duration_ms, row.gaps = event.duration_ms, event.gaps
+        if event.why == "failed":
+            row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
+        elif not event.file or event.duration_ms <= 0 or (running.new.needs_voice and not event.voiced_ms):
+            row.status, row.duration_ms = RecordingStatus.ABSENT, 0
+        else:
+            await self._keep(row, Path(event.file))
+        await self._settle(running)
+
+    async def _keep(self, row: Recording, file: Path) -> None:
+        """Move the audio into the blob store."""
+        try:
+            row.audio_bytes = await self.blobs.put(row.sid, _chunks(file))
+        except (BlobTooLarge, BlobsFull, OSError) as error:
+            log.error("recording %s was not kept: %s", row.sid, str(error) or type(error).__name__)
+            row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
+        else:
+            row.status, row.audio_key = RecordingStatus.COMPLETED, row.sid
+
+    async def _settle(self, running: Running) -> None:
+        """Store the outcome, owe its callback, then clear the spool."""
+        row = running.row
+        owed = callbacks.recording_event(row, str(row.status), self.url(row))
+        async with running.lock:
+            await self._database.update(row)
+        if owed:
+            await self._queue.owe(owed)
+            self.owed(owed)
+        running.call.note("recording", f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps))
+        self._running.pop(row.sid, None)
+        await asyncio.to_thread(shutil.rmtree, self._folder(row.sid), True)
+
+    # -- storing ---------------------------------------------------------------------------------------------
+
+    async def _insert(self, running: Running) -> None:
+        try:
+            await self._database.insert(running.row)
+            owed = callbacks.recording_event(running.row, "in-progress", self.url(running.row))
+            if owed:
+                await self._queue.owe(owed)
+                self.owed(owed)
+        finally:
+            if not running.stored.done():
+                running.stored.set_result(None)
+
+    async def _update(self, running: Running) -> None:
+        await asyncio.shield(running.stored)
+        async with running.lock:
+            await self._database.update(running.row)
+
+    def _folder(self, sid: str) -> Path:
+        """Where the writer process puts the segments of one recording."""
+        return self._spool / sid
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a recording was not stored", exc_info=task.exception())
+
+    async def close(self) -> None:
+        """Wait until what was said is stored."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+async def _chunks(file: Path) -> AsyncIterator[bytes]:
+    """A file's content, read off the event loop."""
+    handle = await asyncio.to_thread(file.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(handle.read, CHUNK):
+            yield chunk
+    finally:
+        await asyncio.to_thread(handle.close)
