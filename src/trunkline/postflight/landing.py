@@ -7,7 +7,7 @@ that moved on while it was being landed stays in flight and lands again with a h
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -57,6 +57,8 @@ class Landing:
         self._inflight = inflight
         self._archive = archive
         self._carrier_id_ms = carrier_id_ms
+        self.forget: list[Callable[[int, int], None]] = [inflight.forget]
+        """Told of (id, rev) of each flight that has landed: whoever keeps working copies."""
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._appending: set[asyncio.Task[None]] = set()
@@ -139,5 +141,6 @@ class Landing:
         await self._archive.land([document(flight, callbacks) for flight, callbacks in batch])
         await self._inflight.queue.remove([(flight.id, flight.rev) for flight, _ in batch])
         for flight, _ in batch:
-            self._inflight.forget(flight.id, flight.rev)
+            for forget in self.forget:
+                forget(flight.id, flight.rev)
         self.landed += len(batch)

@@ -44,6 +44,9 @@ RANGES = {
     "created_ge_ms": "created_ms",
     "created_lt_ms": "created_ms",
 }
+IN_DOCUMENT = {"parent": "parent_sid", "ended_ge_ms": "ended_ms", "ended_lt_ms": "ended_ms"}
+"""Filters of calls whose field is no column: it is looked for in the document's text (documents are written by us, as
+compact JSON). Those who ask bound the keys, so that few documents are read."""
 
 _decode_bounds = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
@@ -257,7 +260,7 @@ class Scanner:
 
 
 def _filter_columns(want: Want) -> list[str]:
-    return sorted({EQUAL.get(name) or RANGES[name] for name in want.filters})
+    return sorted({EQUAL.get(name) or RANGES.get(name) or _DOCUMENT[name] for name in want.filters})
 
 
 def _mask(table: Any, want: Want) -> Any:
@@ -266,12 +269,27 @@ def _mask(table: Any, want: Want) -> Any:
     for name, value in want.filters.items():
         if name in EQUAL:
             test = pc.equal(table.column(EQUAL[name]), str(value))
+        elif name in IN_DOCUMENT:
+            test = _in_document(table.column("doc"), name, value)
         else:
             column = table.column(RANGES[name])
             side = pc.greater_equal if name.endswith("_ge_ms") else pc.less
             test = pc.and_(side(column, int(value)), pc.greater(column, 0))
         mask = test if mask is None else pc.and_(mask, test)
     return mask
+
+
+_DOCUMENT = dict.fromkeys(IN_DOCUMENT, "doc")
+
+
+def _in_document(column: Any, name: str, value: Any) -> Any:
+    """Which documents have the field as the filter wants it."""
+    field = IN_DOCUMENT[name]
+    if not name.endswith("_ms"):
+        return pc.match_substring(column, f'"{field}":"{value}"')
+    found = pc.struct_field(pc.extract_regex(column, f'"{field}":(?P<ms>[0-9]{{1,18}})[,}}]'), "ms")
+    side = pc.greater_equal if name.endswith("_ge_ms") else pc.less
+    return pc.and_(side(pc.cast(found, pa.int64()), int(value)), pc.greater(pc.cast(found, pa.int64()), 0))
 
 
 def _may_hold(segment: Segment, want: Want) -> bool:

@@ -86,6 +86,8 @@ class Facts(msgspec.Struct):
     status: Any = ""
     created_ms: Any = 0
     sent_ms: Any = 0
+    started_ms: Any = 0
+    """When a call started: it stands where a message's sending does."""
     error_code: Any = 0
     num_segments: Any = None
     num_media: Any = None
@@ -168,7 +170,7 @@ def entry_of(row: Row) -> Entry:
         row.kind,
         row.rev,
         _number(facts.created_ms, 1 << 62),
-        _number(facts.sent_ms, 1 << 62),
+        _number(facts.sent_ms or facts.started_ms, 1 << 62),
         direction,
         sender,
         to,

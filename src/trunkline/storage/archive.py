@@ -43,7 +43,8 @@ class Archive(Protocol):
     ) -> Awaitable[list[Document]]:
         """Newest first, keys strictly below `before` and above `after` (empty: unbounded).
 
-        Filters: `to`, `from`, `status` (equal), `sent_ge_ms`, `sent_lt_ms`, `created_ge_ms`, `created_lt_ms`.
+        Filters: `to`, `from`, `status` (equal), `sent_ge_ms`, `sent_lt_ms`, `created_ge_ms`, `created_lt_ms`; of
+        calls, whose start stands for a message's sending, also `parent` (a SID), `ended_ge_ms`, `ended_lt_ms`.
         """
 
     def revise(self, document: Document) -> Awaitable[None]:

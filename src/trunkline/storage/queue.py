@@ -165,7 +165,10 @@ class Queue(Protocol):
     def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
     ) -> Awaitable[list[tuple[Flight, list[Owed]]]]:
-        """An account's flights newest first, keys strictly below `before` and above `after` (empty: unbounded)."""
+        """An account's flights newest first, keys strictly below `before` and above `after` (empty: unbounded).
+
+        Filters as `Archive.page`; of calls also `status_or_initiated`, `started_ge_ms` and `started_lt_ms`.
+        """
 
     def find_carrier_id(self, connector: str, carrier_id: str) -> tuple[int, str, str] | None:
         """(flight id, account, SID) that a carrier's message id belongs to; outlives the flight. Does not wait."""

@@ -96,6 +96,9 @@ FILTERS = {
     "sent_lt_ms": "sent_ms > 0 and sent_ms < ?",
     "created_ge_ms": "created_ms > 0 and created_ms >= ?",
     "created_lt_ms": "created_ms > 0 and created_ms < ?",
+    "parent": "cast(body as text) ->> '$.parent_sid' = ?",
+    "ended_ge_ms": "cast(body as text) ->> '$.ended_ms' >= ?",
+    "ended_lt_ms": "coalesce(cast(body as text) ->> '$.ended_ms', 0) between 1 and ? - 1",
 }
 
 
@@ -107,6 +110,8 @@ class _Facts(msgspec.Struct):
     status: Any = ""
     created_ms: Any = 0
     sent_ms: Any = 0
+    started_ms: Any = 0
+    """When a call started: it stands where a message's sending does."""
 
 
 _decode_facts = msgspec.json.Decoder(_Facts).decode
@@ -121,7 +126,13 @@ def _row(document: Document) -> tuple[Any, ...]:
         facts = _decode_facts(document.body)
     except msgspec.DecodeError:
         facts = _NO_FACTS
-    to, sender, status, created, sent = facts.to, facts.from_, facts.status, facts.created_ms, facts.sent_ms
+    to, sender, status, created, sent = (
+        facts.to,
+        facts.from_,
+        facts.status,
+        facts.created_ms,
+        facts.sent_ms or facts.started_ms,
+    )
     return (
         document.account,
         sid[2:],
