@@ -23,9 +23,13 @@ class MalformedMessage(Exception):
         self.partial = partial
 
 
-class MalformedSdp(Exception):
-    """A session description that cannot be understood (answer 400), or is larger than its limits."""
-
-
 class NotAcceptable(Exception):
-    """No common ground for media in an offer or an answer: answer 488."""
+    """No common ground for media in an offer or an answer. `status` is what to answer: 488."""
+
+    status = 488
+
+
+class MalformedSdp(NotAcceptable):
+    """A session description that cannot be understood, or is larger than its limits. `status` is 400."""
+
+    status = 400

@@ -243,7 +243,7 @@ class Via(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Via:
         """Raises MalformedMessage (400)."""
-        match = _VIA(text)
+        match = _VIA(text.strip())
         if match is None:
             raise MalformedMessage(400, "Bad Via")
         transport, host, port, rest = match.groups()
@@ -286,7 +286,7 @@ class Via(msgspec.Struct, frozen=True):
 
 
 _VIA: Final = re.compile(
-    r"\s*SIP\s*/\s*2\.0\s*/\s*([A-Za-z0-9.!%*_+`'~-]+)\s+(\[[^\]]*\]|[^\s;:,\[\]]+)\s*(?::\s*(\d+)\s*)?(;.*)?\s*\Z",
+    r"SIP\s*/\s*2\.0\s*/\s*([A-Za-z0-9.!%*_+`'~-]+)\s+(\[[^\]]*\]|[^\s;:,\[\]]+)\s*(?::\s*(\d+)\s*)?(;.*)?\Z",
     re.IGNORECASE | re.DOTALL,
 ).match
 

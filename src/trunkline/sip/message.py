@@ -113,7 +113,7 @@ _COPIED: Final = frozenset({"Via", "From", "Call-ID", "CSeq"})
 """What a response repeats as it was (section 8.2.6.2); To may get a tag."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+").fullmatch
-_FOLD: Final = re.compile(r"[ \t]*\n[ \t]+").sub
+_FOLD: Final = re.compile(r"\n[ \t]+").sub
 
 
 class Message:
