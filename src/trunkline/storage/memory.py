@@ -56,7 +56,12 @@ class InProcess:
         return self._live(key)
 
     async def put(self, key: str, value: bytes, ttl_ms: int = 0) -> None:
+        self.post(key, value, ttl_ms)
+
+    def post(self, key: str, value: bytes | None, ttl_ms: int = 0) -> None:
         self._entries.pop(key, None)
+        if value is None:
+            return
         while len(self._entries) >= self._max:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = (value, self._clock.now_ms() + ttl_ms if ttl_ms else 0)
@@ -64,7 +69,7 @@ class InProcess:
     async def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> bool:
         if self._live(key) != old:
             return False
-        await self.put(key, new, ttl_ms)
+        self.post(key, new, ttl_ms)
         return True
 
     async def delete(self, key: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from trunkline.twiml import encoding
 from trunkline.twiml.document import Document, DocumentKind, TwimlError, TwimlWarning, Verb
-from trunkline.twiml.schema import SCHEMA_WARNING, Notes, is_namespace, read_attributes, shown
+from trunkline.twiml.schema import SCHEMA_WARNING, Notes, VerbSpec, is_namespace, read_attributes, shown
 from trunkline.twiml.verbs import VERBS, VOICE_NAMES
 from trunkline.twiml.verbs.message import INVALID_BODY, MAX_BODY_CHARACTERS, Message
 from trunkline.twiml.xmltree import PARSE_FAILURE, Element, MalformedDocument, read
@@ -26,12 +27,13 @@ def parse(
     content_type: str,
     *,
     kind: DocumentKind = DocumentKind.MESSAGING,
+    verbs: Mapping[str, VerbSpec] | None = None,
     limit_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> Document | TwimlError:
     """What a webhook answered, as verbs.
 
     XML types are TwiML. `text/plain` is TwiML when it parses as such, else (messaging) the reply's body.
-    An empty answer (204 too) is an empty document. Never raises on foreign input.
+    `verbs` is the table to use instead of the kind's own (trunkline.voice.verbs has that of calls). An empty answer (204 too) is an empty document. Never raises on foreign input.
     """
     if len(document) > limit_bytes:
         return TwimlError(BODY_TOO_LARGE, f"the document has {len(document)} of at most {limit_bytes} bytes")
@@ -49,7 +51,7 @@ def parse(
         return Document()
     if plain and kind is DocumentKind.MESSAGING:
         return _plain(text)
-    return _markup(text, kind)
+    return _markup(text.lstrip() if plain else text, kind, verbs)
 
 
 def _plain(text: str) -> Document | TwimlError:
@@ -65,7 +67,7 @@ def _plain(text: str) -> Document | TwimlError:
     return Document(verbs=(Message(body=body),))
 
 
-def _markup(text: str, kind: DocumentKind) -> Document | TwimlError:
+def _markup(text: str, kind: DocumentKind, table: Mapping[str, VerbSpec] | None = None) -> Document | TwimlError:
     try:
         root = read(text)
     except MalformedDocument as error:
@@ -79,19 +81,20 @@ def _markup(text: str, kind: DocumentKind) -> Document | TwimlError:
             notes.add(SCHEMA_WARNING, f"attribute {shown(name)} is not allowed in <Response>", root)
     if root.text:
         notes.add(SCHEMA_WARNING, "text is not allowed in <Response>", root)
-    verbs = [verb for child in root.children if (verb := _verb(child, kind, notes)) is not None]
+    known = VERBS[kind] if table is None else table
+    verbs = [verb for child in root.children if (verb := _verb(child, kind, known, notes)) is not None]
     return Document(tuple(_bounded(verbs, root, notes)), tuple(notes.items))
 
 
-def _verb(element: Element, kind: DocumentKind, notes: Notes) -> Verb | None:
-    spec = VERBS[kind].get(element.name)
+def _verb(element: Element, kind: DocumentKind, known: Mapping[str, VerbSpec], notes: Notes) -> Verb | None:
+    spec = known.get(element.name)
     if spec is None:
         if kind is DocumentKind.MESSAGING and element.name in VOICE_NAMES:
             notes.add(WRONG_VERB, f"<{element.name}> is a voice verb, not for a reply to a message", element)
         else:
             notes.add(SCHEMA_WARNING, f"element {shown(element.name)} is not allowed in <Response>", element)
         return None
-    values = read_attributes(element, spec.attributes, notes)
+    values = {} if spec.unchecked else read_attributes(element, spec.attributes, notes)
     return None if values is None else spec.build(element, values, notes)
 
 

@@ -71,6 +71,8 @@ class VerbSpec:
     attributes: tuple[Attribute, ...] = ()
     has_text: bool = False
     children: Mapping[str, Noun] = field(default_factory=dict)
+    unchecked: bool = False
+    """Whether its attributes are left alone (`build` gets none): the verb is known, but not what it takes."""
 
 
 def shown(text: str) -> str:

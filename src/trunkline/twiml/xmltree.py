@@ -41,12 +41,13 @@ class Element:
     line: int
     column: int
     children: list[Element] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
+    content: list[str | Element] = field(default_factory=list)
+    """Character data and children in the order of the document."""
 
     @property
     def text(self) -> str:
         """Character data without the white space around it."""
-        return "".join(self.pieces).strip()
+        return "".join([piece for piece in self.content if isinstance(piece, str)]).strip()
 
 
 def read(document: str) -> Element:
@@ -106,6 +107,7 @@ class _Reader:
         element = Element(name, attributes, line, column)
         if self.open:
             self.open[-1].children.append(element)
+            self.open[-1].content.append(element)
         else:
             self.root = element
         self.open.append(element)
@@ -115,7 +117,7 @@ class _Reader:
 
     def characters(self, data: str) -> None:
         if self.open:
-            self.open[-1].pieces.append(data)
+            self.open[-1].content.append(data)
 
     def doctype(self, *_details: object) -> None:
         parser = self.parser

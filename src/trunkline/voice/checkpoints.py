@@ -1,0 +1,87 @@
+"""What is kept of a live call outside this process, so that it goes on when the process is lost.
+
+Three keys of the `MemoryStore` a call, each small and written only when it changes: `call/<sid>/leg` (dialog, media),
+`call/<sid>/document` (the document that runs) and `call/<sid>/position` (where in it, and the verb's own state).
+Writing never waits (`MemoryStore.post`): the embedded default has it when `post` returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trunkline.sip.dialog import DialogState
+from trunkline.sip.offer_answer import Local, Negotiated
+from trunkline.storage.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from trunkline.voice.live import LiveCall
+
+VERSION: Final = 1
+LEG, DOCUMENT, POSITION = "leg", "document", "position"
+LIFE_MS: Final = 26 * 3600 * 1000
+"""Longer than any call: what nobody removed goes by itself."""
+
+
+class LegCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A leg's SIP and media side."""
+
+    v: int = VERSION
+    sid: str
+    account_sid: str
+    trunk: str = ""
+    dialog: DialogState | None = None
+    local: Local | None = None
+    negotiated: Negotiated | None = None
+    slot: int = -1
+    plays: int = 0
+    """Plays begun so far: their names count on."""
+    source: str = ""
+    parent_sid: str = ""
+
+
+class DocumentCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The document that runs."""
+
+    v: int = VERSION
+    url: str = ""
+    """Where it came from, after redirects; empty for one that the API gave."""
+    content_type: str = ""
+    body: bytes = b""
+    fallback: bool = False
+    """Whether the fallback URL gave it."""
+
+
+class Position(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Where in the document."""
+
+    v: int = VERSION
+    verb: int = 0
+    documents: int = 0
+    verbs: int = 0
+    state: dict[str, Any] = {}
+    """The verb's own."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def key(sid: str, part: str) -> str:
+    return f"call/{sid}/{part}"
+
+
+def save_leg(call: LiveCall) -> None:
+    """Store the leg as it is now."""
+    put(call.services.memory, key(call.sid, LEG), call.checkpoint())
+
+
+def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:
+    """Store a value without waiting."""
+    memory.post(name, _encode(value), LIFE_MS)
+
+
+def drop(memory: MemoryStore, sid: str) -> None:
+    """A call has ended: forget it."""
+    for part in (LEG, DOCUMENT, POSITION):
+        memory.post(key(sid, part), None)

@@ -1,0 +1,480 @@
+"""A call that is up, or on its way there: one leg, its record, its SIP side and its media side.
+
+A `LiveCall` begins in one of two ways and ends in one, whatever happens in between:
+
+    incoming   `invited(invite, offer)`   `ring()`   `answer()` or `hangup()`
+    outgoing   `offer(host)`, then the INVITE; `ringing()`, `connected(dialog, negotiated)` or `hangup()`
+    end        `hangup()` by us, `on_bye` by the peer, RTP silence, the time limit, ... all lead to `_over`, once
+
+`status` moves at once; the record's step in the flights follows, the last one when the media process has told its
+numbers (`CLOSED_WAIT_S` at most). What hears of the end is told in the order it asked (`on_end`), then `ended` is set.
+
+The stack calls the `on_` methods of the two listeners; nothing here waits, except `answer`, for the durable record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trunkline.media.protocol import Digits, Event, Item, Played
+from trunkline.model.account import Account
+from trunkline.model.call import TERMINAL, Call, Direction, MediaQuality, Status
+from trunkline.settings import Trunk
+from trunkline.sip import offer_answer
+from trunkline.sip.core import DialogListener, InviteListener
+from trunkline.sip.offer_answer import Local, Negotiated
+from trunkline.voice import timeline
+from trunkline.voice.checkpoints import LegCheckpoint, save_leg
+from trunkline.voice.media_leg import MediaLeg
+from trunkline.voice.params import Place, place
+from trunkline.voice.timeline import Timeline
+
+if TYPE_CHECKING:
+    from trunkline.sip.dialog import Dialog
+    from trunkline.sip.message import Request
+    from trunkline.sip.server_invite import ServerInvite
+    from trunkline.voice.flights import CallFlight
+    from trunkline.voice.service import VoiceServices
+    from trunkline.voice.session import Session
+
+CLOSED_WAIT_S: Final = 1.0
+"""How long a call that has ended waits for the media process's numbers."""
+MAX_DIGITS: Final = 100
+"""Keys kept of those that nobody asked for yet."""
+MAX_INFO_BYTES: Final = 256
+"""Of an INFO's body that is read."""
+DIGITS: Final = frozenset("0123456789*#ABCD")
+NO_AUDIO: Final = 32014
+TOO_LONG: Final = 32015
+NO_ACK: Final = 32022
+Q850_NORMAL: Final = ("Reason", 'Q.850;cause=16;text="Normal call clearing"')
+UNANSWERED: Final[dict[int, Status]] = {486: Status.BUSY, 600: Status.BUSY, 480: Status.NO_ANSWER,
+                                        603: Status.NO_ANSWER, 487: Status.CANCELED, 408: Status.NO_ANSWER}  # fmt: skip
+"""How an incoming call that we refuse with a response ends; the rest is `failed`."""
+
+log = logging.getLogger(__name__)
+
+
+class LiveCall(DialogListener, InviteListener):
+    """See the module."""
+
+    def __init__(self, services: VoiceServices, account: Account, record: Call, status: Status) -> None:
+        self.services = services
+        self.account = account
+        self.record = record
+        self.sid = record.sid
+        self.status = status
+        self.flight: CallFlight | None = None
+        self.accepted: Awaitable[Any] | None = None
+        """Done when the record is stored; `answer` waits for it."""
+        self.trunk: Trunk | None = None
+        self.parent: LiveCall | None = None
+        self.children: list[LiveCall] = []
+        self.session: Session | None = None
+        """What runs documents on this leg."""
+        self.invite: ServerInvite | None = None
+        self.cancel: Callable[[], object] | None = None
+        """Gives up an INVITE of ours that has no final response."""
+        self.dialog: Dialog | None = None
+        self.audio = MediaLeg(services.media, record.sid)
+        self.audio.on_digit = self.press
+        self.audio.on_timeout = self._silent
+        self.audio.on_refused = self._refused
+        self.local: Local | None = None
+        self.negotiated: Negotiated | None = None
+        self.source = ""
+        """Address that the peer's signalling comes from."""
+        self.digits: deque[str] = deque(maxlen=MAX_DIGITS)
+        """Keys pressed, newest last; whoever listens takes or clears them."""
+        self.on_digit: Callable[[str], None] | None = None
+        """Who wants to know of keys as they are pressed."""
+        self.ended = asyncio.Event()
+        self._log = Timeline(record.timeline)
+        self._at_end: list[Callable[[LiveCall], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._rings = False
+        self._heard_rfc4733 = False
+        services.live[record.sid] = self
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Answered and not ended."""
+        return self.status is Status.IN_PROGRESS
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def incoming(self) -> bool:
+        return self.record.direction is Direction.INBOUND
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Where both ends are, as keyword arguments of trunkline.voice.params.standard."""
+        record, number = self.record, self.services.directory.number
+        return {
+            "from_place": place(record.from_, number(record.from_)),
+            "to_place": place(record.to, number(record.to)),
+        }
+
+    def note(self, kind: str, what: str, **details: Any) -> None:
+        """Add a line to the timeline."""
+        self._log.add(self.services.clock.now_ms(), kind, what, details)
+
+    def alert(self, code: int, text: str = "") -> None:
+        """Raise an alert about this call that no document is to blame for."""
+        self.note(timeline.ERROR, f"{code} {text}")
+        self.services.alerts.raise_(self.account.sid, code, resource_sid=self.sid, text=text)
+
+    def on_end(self, callback: Callable[[LiveCall], None]) -> None:
+        """Tell when it has ended; at once if it has."""
+        if self.is_over:
+            callback(self)
+        else:
+            self._at_end.append(callback)
+
+    def forget_end(self, callback: Callable[[LiveCall], None]) -> None:
+        """Tell it no more."""
+        if callback in self._at_end:
+            self._at_end.remove(callback)
+
+    # -- incoming --------------------------------------------------------------------------------------------
+
+    def negotiate(self, invite: ServerInvite) -> bool:
+        """Lease a port and answer the INVITE's offer in advance; False when no port is free.
+
+        Raises NotAcceptable. Next: trunkline.voice.session.Session.run
+        """
+        self.invite = invite
+        self.source = invite.flow.remote[0]
+        if not self._lease(self.source):
+            return False
+        assert self.local is not None
+        if invite.offer:
+            self.negotiated = offer_answer.answer(invite.offer, self.local)
+        invite.listener = self
+        return True
+
+    def ring(self) -> None:
+        """Tell the caller that it rings (180), once."""
+        if self.invite is not None and not self._rings and self.status is Status.RINGING:
+            self._rings = True
+            self.invite.ring(180)
+            self.note(timeline.SIP, "-> 180 Ringing")
+
+    async def answer(self) -> None:
+        """Pick up: stored, then 200. Does nothing when it is up or over."""
+        if self.accepted is not None:
+            await self.accepted
+            self.accepted = None
+        if self.invite is None or self.status is not Status.RINGING:
+            return
+        self._open(self.negotiated)
+        assert self.local is not None
+        sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
+        self.dialog = self.invite.accept(sdp)
+        self.dialog.listener = self
+        self.note(timeline.SIP, "-> 200 OK")
+        self.record.sip_response_code = 200
+        self._up()
+
+    # -- outgoing --------------------------------------------------------------------------------------------
+
+    def offer(self, host: str) -> bytes | None:
+        """Lease a port and describe it for a peer at `host`; None when no port is free."""
+        if not self._lease(host):
+            return None
+        assert self.local is not None
+        return offer_answer.offer(self.local)
+
+    def ringing(self, status: int, early: Negotiated | None = None) -> None:
+        """A provisional response came; with `early` its media may already be heard."""
+        self.note(timeline.SIP, f"<- {status}")
+        if early is not None:
+            self._media(early)
+        if self.status in (Status.QUEUED, Status.INITIATED):
+            self.status = Status.RINGING
+            self.note(timeline.STATUS, Status.RINGING)
+            self._advance(Status.RINGING)
+
+    def connected(self, dialog: Dialog, negotiated: Negotiated | None, status: int = 200) -> None:
+        """The INVITE was answered."""
+        self.dialog = dialog
+        self.cancel = None
+        dialog.listener = self
+        self.note(timeline.SIP, f"<- {status}")
+        self.record.sip_response_code = status
+        if negotiated is not None:
+            self._media(negotiated)
+        self._up()
+
+    # -- both ------------------------------------------------------------------------------------------------
+
+    def _lease(self, host: str) -> bool:
+        if self.local is None and self.audio.lease():
+            codecs = self.trunk.codecs if self.trunk is not None else ("PCMU", "PCMA")
+            self.local = Local(
+                address=self.services.media_address(host), port=self.audio.port, codecs=codecs,
+                session_id=int(self.sid[2:14], 16), version=1,
+            )  # fmt: skip
+        return self.local is not None
+
+    def _open(self, negotiated: Negotiated | None) -> None:
+        assert self.local is not None
+        self.audio.open(
+            negotiated, self.local.codecs[0], source=self.source,
+            rtp_timeout_ms=int(self.services.settings.media.rtp_timeout_s * 1000), cname=self.sid,
+        )  # fmt: skip
+
+    def _media(self, negotiated: Negotiated) -> None:
+        """Take on what was negotiated, first or again."""
+        if self.audio.is_open:
+            if negotiated != self.negotiated:
+                self.audio.modify(negotiated, source=self.source)
+        else:
+            self._open(negotiated)
+        self.negotiated = negotiated
+
+    def _up(self) -> None:
+        self.status = Status.IN_PROGRESS
+        record = self.record
+        record.answered_ms = self.services.clock.now_ms()
+        if self.negotiated is not None:
+            record.quality = MediaQuality(codec=self.negotiated.codec)
+        self.note(timeline.STATUS, Status.IN_PROGRESS)
+        longest = self.services.settings.voice.time_limit_s
+        limit_s = min(record.time_limit_s or longest, longest)
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self._too_long)
+        save_leg(self)
+        self._advance(Status.IN_PROGRESS)
+
+    def _advance(self, to: Status) -> None:
+        if self.flight is not None:
+            self.services.flights.advance(self.flight, to)
+
+    def checkpoint(self) -> LegCheckpoint:
+        """What another process needs to go on with this leg."""
+        return LegCheckpoint(
+            sid=self.sid,
+            account_sid=self.account.sid,
+            trunk=self.trunk.name if self.trunk is not None else "",
+            dialog=self.dialog.state() if self.dialog is not None else None,
+            local=self.local,
+            negotiated=self.negotiated,
+            slot=self.audio.slot,
+            plays=self.audio.plays,
+            source=self.source,
+            parent_sid=self.parent.sid if self.parent is not None else "",
+        )
+
+    # -- audio -----------------------------------------------------------------------------------------------
+
+    def play(
+        self, items: Sequence[Item], *, loop: int = 1, barge: str = "", start_item: int = 0, start_ms: int = 0
+    ) -> asyncio.Future[Played]:
+        """See MediaLeg.play."""
+        return self.audio.play(items, loop=loop, barge=barge, start_item=start_item, start_ms=start_ms)
+
+    def stop(self) -> None:
+        """End what is played."""
+        self.audio.stop()
+
+    def send_digits(self, digits: str) -> asyncio.Future[Played]:
+        """Press keys (`w` = 0.5 s, `W` = 1 s of silence)."""
+        self.note(timeline.MEDIA, f"digits {digits} are sent")
+        return self.audio.play([Digits(digits=digits)])
+
+    def press(self, digit: str, how: str) -> None:
+        """The peer pressed a key; by INFO only as long as the same peer sends no telephone-events."""
+        if how == "rfc4733":
+            self._heard_rfc4733 = True
+        elif how == "info" and self._heard_rfc4733:
+            return
+        self.note(timeline.DIGIT, digit, how=how)
+        if how == "info" and digit in self.audio.barge:
+            self.audio.stop()
+        if self.on_digit is not None:
+            self.on_digit(digit)
+        else:
+            self.digits.append(digit)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
+        """End the leg: BYE, CANCEL, or `sip_status` for a call that we have not answered. `end` is its last status
+        where that does not follow. Does nothing when it is over."""
+        if self.is_over:
+            return
+        if self.dialog is not None:
+            self.note(timeline.SIP, "-> BYE")
+            self.dialog.bye(headers=(Q850_NORMAL,))
+            self._over(end or Status.COMPLETED, why)
+        elif self.invite is not None:
+            self.note(timeline.SIP, f"-> {sip_status}")
+            self.invite.reject(sip_status)
+            self.record.sip_response_code = sip_status
+            self._over(end or UNANSWERED.get(sip_status, Status.FAILED), why)
+        else:
+            if self.cancel is not None:
+                self.note(timeline.SIP, "-> CANCEL")
+                self.cancel()
+            self._over(end or Status.CANCELED, why)
+
+    def failed(self, status: int, end: Status, why: str) -> None:
+        """An INVITE of ours got a final response above 299 (or none)."""
+        if not self.is_over:
+            self.cancel = None
+            self.note(timeline.SIP, f"<- {status}")
+            self.record.sip_response_code = status
+            self._over(end, why)
+
+    def _over(self, status: Status, why: str) -> None:
+        """The one way out."""
+        if self.is_over:
+            return
+        self.status = status
+        record = self.record
+        record.ended_ms = self.services.clock.now_ms()
+        record.hangup_cause = record.hangup_cause or why
+        self.note(timeline.STATUS, status, why=why)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.dialog = self.invite = None
+        self.cancel = None
+        self.audio.on_closed = self._closed
+        self._closing = asyncio.get_running_loop().call_later(CLOSED_WAIT_S, self._closed, {})
+        self.audio.close()
+        callbacks, self._at_end = self._at_end, []
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                log.exception("%s: what follows the end of a call failed", self.sid)
+        self.ended.set()
+
+    def _closed(self, numbers: dict[str, Any]) -> None:
+        """The media process has let go of it: the record is complete."""
+        if self._closing is None:
+            return
+        self._closing.cancel()
+        self._closing = None
+        if numbers:
+            self.record.quality = _quality(numbers, self.record.quality)
+        self._advance(self.status)
+        self.audio.forget()
+        self.services.live.pop(self.sid, None)
+
+    # -- what the stack tells --------------------------------------------------------------------------------
+
+    def on_cancel(self, reason: str) -> None:
+        """The caller gave up before we answered."""
+        self.note(timeline.SIP, "<- CANCEL", reason=reason)
+        self.record.sip_response_code = 487
+        self.invite = None
+        self._over(Status.NO_ANSWER, "caller")
+
+    def on_bye(self, request: Request) -> None:
+        reason = request.headers.get("Reason")
+        self.note(timeline.SIP, "<- BYE", **({"reason": reason} if reason else {}))
+        self.dialog = None
+        self._over(Status.COMPLETED, "caller" if self.incoming else "callee")
+
+    def on_ended(self, reason: str) -> None:
+        if reason == "no-ack":
+            self.alert(NO_ACK)
+        self.dialog = None
+        self._over(Status.COMPLETED, reason)
+
+    def on_ack(self, sdp: bytes) -> None:
+        self.note(timeline.SIP, "<- ACK")
+        if not sdp or self.local is None:
+            return
+        try:
+            negotiated = offer_answer.conclude(offer_answer.offer(self.local), sdp, self.local)
+        except offer_answer.NotAcceptable as refused:
+            self.note(timeline.ERROR, str(refused))
+            self.hangup("no-common-codec", end=Status.FAILED)
+            return
+        self._media(negotiated)
+        save_leg(self)
+
+    def on_reinvite(self, offer: bytes) -> bytes:
+        """Hold, a moved address, another codec. Raises NotAcceptable, which leaves everything as it was."""
+        self.note(timeline.SIP, "<- INVITE (again)")
+        if self.local is None:
+            raise offer_answer.NotAcceptable("there is no session")
+        if not offer:
+            return offer_answer.offer(self.local)
+        negotiated = offer_answer.answer(offer, self.local)
+        if self.negotiated is not None and negotiated.sdp != self.negotiated.sdp:
+            # RFC 3264 section 8: the version counts up when, and only when, the description changes.
+            self.local = msgspec.structs.replace(self.local, version=self.local.version + 1)
+            negotiated = offer_answer.answer(offer, self.local)
+        self._media(negotiated)
+        self.note(timeline.SIP, "-> 200 OK", direction=negotiated.direction)
+        save_leg(self)
+        return negotiated.sdp
+
+    def on_info(self, request: Request) -> None:
+        """Keys by INFO (application/dtmf-relay, application/dtmf)."""
+        digit = info_digit(request.content_type, request.body)
+        if digit:
+            self.press(digit, "info")
+
+    # -- what the media process tells ------------------------------------------------------------------------
+
+    def _silent(self) -> None:
+        self.alert(NO_AUDIO)
+        self.hangup("rtp-timeout")
+
+    def _too_long(self) -> None:
+        if self.record.time_limit_s >= self.services.settings.voice.time_limit_s:
+            self.alert(TOO_LONG)
+        self.hangup("time-limit")
+
+    def _refused(self, what: str, reason: str) -> None:
+        self.note(timeline.ERROR, f"the media process refused {what}: {reason}")
+        if what == "open":
+            self.hangup("media-failure", end=Status.FAILED)
+
+
+def info_digit(content_type: str, body: bytes) -> str:
+    """The key of an INFO, empty when it has none."""
+    text = body[:MAX_INFO_BYTES].decode("latin-1")
+    if content_type == "application/dtmf-relay":
+        for line in text.splitlines():
+            name, _, value = line.partition("=")
+            if name.strip().lower() == "signal":
+                text = value
+                break
+        else:
+            return ""
+    elif content_type != "application/dtmf":
+        return ""
+    digit = text.strip().upper()
+    digit = {"10": "*", "11": "#"}.get(digit, digit)
+    return digit if digit in DIGITS else ""
+
+
+def _quality(numbers: dict[str, Any], before: MediaQuality | None) -> MediaQuality:
+    try:
+        found = msgspec.convert(numbers, MediaQuality, strict=False)
+    except msgspec.ValidationError:
+        log.warning("the media process's numbers cannot be read: %s", numbers)
+        return before or MediaQuality()
+    if before is not None and not found.codec:
+        found.codec = before.codec
+    return found
+
+
+__all__ = ["DIGITS", "Event", "LiveCall", "info_digit"]

@@ -1,0 +1,85 @@
+"""Standard parameters of voice webhooks, as lists of (name, value).
+
+Source: Twilio's "TwiML voice: your request" tables, webhook contract sections 2 and 4.
+"""
+
+from email.utils import formatdate
+from typing import Final
+
+from trunkline.model.call import Call
+from trunkline.model.numbers import PhoneNumber
+from trunkline.webhooks.params import NOWHERE, Params, Place, place_of
+
+CALL_STATUS: Final = "CallStatus"
+"""The one standard parameter that changes while a call lasts."""
+
+
+def place(address: str, number: PhoneNumber | None = None) -> Place:
+    """Where an address belongs: what the inventory says of a number of ours, else what the number itself tells."""
+    known = place_of(address)
+    if number is None:
+        return known
+    return Place(
+        number.locality.upper(), number.region.upper(), number.postal_code, number.country or known.country
+    )
+
+
+def standard(call: Call, status: str, *, from_place: Place | None = None, to_place: Place | None = None) -> Params:
+    """The parameters that every request about a call has. Places left out are taken from the numbers."""
+    here = from_place or place_of(call.from_)
+    there = to_place or place_of(call.to)
+    params = [
+        ("CallSid", call.sid),
+        ("AccountSid", call.account_sid),
+        ("From", call.from_),
+        ("To", call.to),
+        (CALL_STATUS, status),
+        ("ApiVersion", call.api_version),
+        ("Direction", call.direction.value),
+        ("Caller", call.from_),
+        ("Called", call.to),
+        *_places("From", here),
+        *_places("To", there),
+        *_places("Caller", here),
+        *_places("Called", there),
+    ]
+    if call.forwarded_from:
+        params.append(("ForwardedFrom", call.forwarded_from))
+    if call.caller_name:
+        params.append(("CallerName", call.caller_name))
+    if call.parent_sid:
+        params.append(("ParentCallSid", call.parent_sid))
+    if call.application_sid:
+        params.append(("ApplicationSid", call.application_sid))
+    if call.answered_by:
+        params.append(("AnsweredBy", call.answered_by))
+    params += sip_params(call)
+    return params
+
+
+def _places(name: str, where: Place) -> Params:
+    city, state, zip_, country = where
+    return [(name + "City", city), (name + "State", state), (name + "Zip", zip_), (name + "Country", country)]
+
+
+def sip_params(call: Call, prefix: str = "") -> Params:
+    """`SipCallId` and `SipHeader_<name>` where the call came by SIP with headers to pass on."""
+    if not call.sip_headers:
+        return []
+    found = [(f"{prefix}SipHeader_{name}", value) for name, value in call.sip_headers.items()]
+    if call.sip_call_id:
+        found.insert(0, (f"{prefix}SipCallId", call.sip_call_id))
+    return found
+
+
+def with_status(params: Params, status: str) -> Params:
+    """The same parameters at another status."""
+    return [(name, status if name == CALL_STATUS else value) for name, value in params]
+
+
+def rfc2822(at_ms: int) -> str:
+    """`Thu, 01 Jun 2017 20:48:32 +0000`."""
+    return formatdate(at_ms / 1000)[:-5] + "+0000"
+
+
+__all__ = ["CALL_STATUS", "NOWHERE", "Params", "Place", "place", "rfc2822", "sip_params", "standard", "with_status"]
