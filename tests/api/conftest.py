@@ -133,3 +133,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     yield World(services, owner)
     await database.close()
     await queue.close()
+
+
+@pytest.fixture
+async def calls(world: World, tmp_path: Path) -> AsyncIterator[Any]:
+    """A world with calls (tests.api.call_world.CallWorld)."""
+    from tests.api.call_world import call_world
+
+    async with call_world(world, tmp_path) as made:
+        yield made

@@ -50,6 +50,10 @@ async def test_chunks_in_and_out(blobs, monkeypatch):
     sid = new_sid("ME")
     assert await blobs.put(sid, chunks(b"abc", b"", b"defgh", b"i")) == 9
     assert await collect(blobs.stream(sid)) == [b"abcd", b"efgh", b"i"]
+    assert await collect(blobs.stream(sid, 3, 5)) == [b"defg", b"h"]
+    assert await collect(blobs.stream(sid, 7)) == [b"hi"]
+    assert await collect(blobs.stream(sid, 2, 0)) == []
+    assert await collect(blobs.stream(sid, 100, 5)) == []
 
 
 async def test_a_second_put_replaces(blobs):

@@ -20,7 +20,7 @@ from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
 from trunkline.api.rate import RequestRate
 from trunkline.api.request import Request
-from trunkline.api.respond import Format, Response
+from trunkline.api.respond import Format, Response, Streamed
 from trunkline.api.route import Route
 from trunkline.api.router import Endpoint
 from trunkline.model.errors import ApiError
@@ -48,7 +48,8 @@ class Api:
     """The application. `services` is handed to every handler as it is.
 
     `mounts` are exact paths outside Twilio's API (`/healthz`, `/readyz`, `/metrics`), served to GET without a login;
-    of their request only method, path and headers are filled in.
+    of their request only method, path and headers are filled in. `public`: routes that may do without a login (the
+    audio of recordings) are served without one.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Api:
         mounts: Mapping[str, Mount] | None = None,
         trusted_proxies: tuple[str, ...] = (),
         observe: Observe | None = None,
+        public: bool = False,
     ) -> None:
         self._tries = router.build(routes)
         self._services = services
@@ -71,6 +73,7 @@ class Api:
         self._mounts = dict(mounts or {})
         self._proxies = address.Proxies(trusted_proxies)
         self._observe = observe
+        self._public = public
         self._deadlines = Deadlines(self._limits.body_seconds)
         per_second = self._limits.requests_per_second
         self._rate = RequestRate(per_second, time.monotonic) if per_second else None
@@ -210,6 +213,11 @@ class Api:
     def _log_in(self, request: Request, endpoint: Endpoint, segments: list[str]) -> None:
         """Fill in who asks and for which account; raises 20003, 20005, 20008, 20404 or 20429."""
         authenticator = self._authenticator
+        public = endpoint.route.public if self._public else None
+        if public is not None and b"authorization" not in request.headers and public(request.path):
+            request.account_sid = segments[endpoint.account_segment]
+            request.account = authenticator.anonymous(request.account_sid, request.path)
+            return
         principal = authenticator.authenticate(request.headers.get(b"authorization"), request.client)
         request.principal = principal
         if endpoint.main_only:
@@ -296,8 +304,11 @@ async def _send(send: Send, method: str, response: Response, request_id: str) ->
     body = response.body
     headers = [*response.headers, (b"twilio-request-id", request_id.encode("ascii"))]
     if response.status != 204:
-        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((b"content-length", b"%d" % (response.length if isinstance(response, Streamed) else len(body))))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if isinstance(response, Streamed) and method != "HEAD":
+        async for chunk in response.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 

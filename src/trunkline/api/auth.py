@@ -120,6 +120,13 @@ class Authenticator:
             raise ApiError.not_found(f"/2010-04-01/Accounts/{account_sid}.json")
         return account
 
+    def anonymous(self, sid: str, path: str) -> Account:
+        """The account whose public files are asked for without a login; raises 20404."""
+        account = self._directory.account(sid)
+        if account is None or account.status == "closed":
+            raise ApiError.not_found(path)
+        return account
+
     def _verify(self, header: bytes) -> Principal:
         username, password = self._credentials(header)
         if username.startswith("SK"):

@@ -26,6 +26,11 @@ def iso8601(ms: int) -> str:
     return _iso8601(ms // SECOND_MS)
 
 
+def iso8601_ms(ms: int) -> str:
+    """Unix milliseconds with their milliseconds: `2023-08-24T05:01:45.250Z`."""
+    return f"{_iso8601(ms // SECOND_MS)[:-1]}.{ms % SECOND_MS:03d}Z"
+
+
 @lru_cache(maxsize=SECONDS_CACHE)
 def _rfc2822(seconds: int) -> str:
     t = _EPOCH + timedelta(seconds=seconds)

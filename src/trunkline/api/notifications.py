@@ -3,6 +3,7 @@
 Source: spec `api.v2010.account.notification`, `notification-instance`.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -52,8 +53,15 @@ def render_whole(alert: Alert) -> dict[str, Any]:
 
 async def list_(request: Request, app: Services) -> Response:
     """GET Notifications, newest first, with Log and MessageDate filters."""
+    return await page(request, app, {}, render)
+
+
+async def page(
+    request: Request, app: Services, of: Mapping[str, Any], shown: Callable[[Alert], dict[str, Any]]
+) -> Response:
+    """A page of the account's alerts that have the columns `of`."""
     asked = paging.read(request)
-    where: dict[str, Any] = {"account_sid": request.account_sid}
+    where: dict[str, Any] = {"account_sid": request.account_sid, **of}
     log = request.enum("Log", LEVEL_OF_LOG)
     if log:
         where["log_level"] = LEVEL_OF_LOG[log]
@@ -63,7 +71,7 @@ async def list_(request: Request, app: Services) -> Response:
     if until is not None:
         where["created_ms__lt"] = until
     found, following, previous = await records.page(app.database, Alert, where, asked, NOTIFICATION)
-    items = [render(alert) for alert in found]
+    items = [shown(alert) for alert in found]
     return paging.render(request, asked, paging.Page("notifications", "Notification", items, following, previous))
 
 

@@ -90,6 +90,20 @@ def cut(items: list[Any], asked: PageRequest, key_of: Any) -> tuple[list[Any], s
     return shown, key_of(shown[-1]) if more else None, previous
 
 
+def bounds(asked: PageRequest, count: int) -> tuple[int, int]:
+    """The indexes of a page, the second exclusive, where tokens are indexes; raises 20422 for a token that is none."""
+    token = asked.before if asked.before is not None else asked.after
+    if token is None:
+        return 0, min(asked.size, count)
+    if not (token.isascii() and token.isdecimal() and len(token) <= 9):
+        raise ApiError.invalid("PageToken", "not a token of this list")
+    if asked.before is not None:
+        last = min(int(token), count)
+        return max(last - asked.size, 0), last
+    first = min(int(token) + 1, count)
+    return first, min(first + asked.size, count)
+
+
 class _Links:
     """The links of one page."""
 

@@ -1,6 +1,6 @@
 """Responses: JSON or Twilio-style XML bytes, ready to be sent and to be stored for replays."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -38,6 +38,17 @@ class Response:
     def with_header(self, name: str, value: str) -> "Response":
         """A copy with one header more."""
         return Response(self.status, self.body, (*self.headers, header(name, value)))
+
+
+class Streamed(Response):
+    """A response whose `length` bytes come in pieces, for files that are too long to be held whole. Never replayed."""
+
+    __slots__ = ("chunks", "length")
+
+    def __init__(self, status: int, chunks: AsyncIterator[bytes], length: int, headers: Headers = ()) -> None:
+        super().__init__(status, b"", headers)
+        self.chunks = chunks
+        self.length = length
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:

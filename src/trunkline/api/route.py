@@ -27,6 +27,9 @@ class Route:
     handler: Handler
     test_credentials: bool = False
     """Whether the handler knows test credentials (`request.principal.is_test`); else they get 20008."""
+    public: Callable[[str], bool] | None = None
+    """Tells the paths that are served without a login where the operator allows it; then there is no
+    `request.principal`."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS or not self.template.startswith("/"):

@@ -132,7 +132,7 @@ async def _list(request: Request, app: Services, path: str) -> Response:
     span = _span(request, scope, day_of(app.clock.now_ms()))
     newest = _number_of(span[1], scope.granularity)
     count = (newest - _number_of(span[0], scope.granularity) + 1) * len(categories)
-    first, last = _slice(asked, count)
+    first, last = paging.bounds(asked, count)
     usage = usage_of(app.archive, app.database, app.clock)
     include = request.bool("IncludeSubaccounts", True)
     accounts = await usage.family(request.account) if include else [request.account_sid]
@@ -152,20 +152,6 @@ async def _list(request: Request, app: Services, path: str) -> Response:
     following = str(last - 1) if last < count else None
     previous = str(first) if 0 < first < count else None
     return paging.render(request, asked, paging.Page("usage_records", "UsageRecord", items, following, previous))
-
-
-def _slice(asked: paging.PageRequest, count: int) -> tuple[int, int]:
-    """The indexes of a page, the second exclusive; raises 20422 for a token of another list."""
-    token = asked.before if asked.before is not None else asked.after
-    if token is None:
-        return 0, min(asked.size, count)
-    if not (token.isascii() and token.isdecimal() and len(token) <= 9):
-        raise ApiError.invalid("PageToken", "not a token of this list")
-    if asked.before is not None:
-        last = min(int(token), count)
-        return max(last - asked.size, 0), last
-    first = min(int(token) + 1, count)
-    return first, min(first + asked.size, count)
 
 
 def _render(

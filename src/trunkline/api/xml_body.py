@@ -14,13 +14,16 @@ _PROLOG = "<?xml version='1.0' encoding='UTF-8'?>\n<TwilioResponse>"
 _END = "</TwilioResponse>"
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Everything outside XML 1.0 section 2.2 `Char`."""
+_NO_NAME = re.compile("[^A-Za-z0-9.-]")
+"""Foreign names (parameters of webhooks) stand in elements too; the rest of XML's name characters is not needed."""
 NAME_CACHE = 2048
 
 
 @lru_cache(maxsize=NAME_CACHE)
 def camel(name: str) -> str:
-    """`date_created` -> `DateCreated`."""
-    return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+    """`date_created` -> `DateCreated`; what no element name can hold becomes `-`."""
+    words = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+    return _NO_NAME.sub("-", words) if words[:1].isalpha() else "X" + _NO_NAME.sub("-", words)
 
 
 def _clean(text: str) -> str:

@@ -52,6 +52,14 @@ TEMPLATES: dict[int, tuple[int, str]] = {
     20503: (503, "Service is unavailable, please try again"),
     21201: (400, "No 'To' number is specified"),
     21205: (400, "Url parameter is required."),
+    21206: (400, "The 'SendDigits' parameter may hold up to 32 of 0-9, A-D, #, *, w and W."),
+    21208: (400, "The 'Timeout' parameter {value} must be a number of seconds between 1 and 600."),
+    21209: (400, "The 'Method' parameter {value} must be GET or POST."),
+    21210: (
+        400,
+        "The source phone number provided, {from_}, is not yet verified for your account. You may only make calls "
+        "from phone numbers that you've verified or purchased from Twilio.",
+    ),
     21211: (400, "The 'To' number {to} is not a valid phone number."),
     21212: (
         400,
@@ -59,6 +67,8 @@ TEMPLATES: dict[int, tuple[int, str]] = {
     ),
     21213: (400, "No 'From' number is specified"),
     21214: (400, "'To' phone number cannot be reached"),
+    21220: (400, "Call is not in-progress. Cannot redirect."),
+    21234: (400, "The answering machine detection parameter {name} {reason}"),
     21408: (
         400,
         "Permission to send an SMS has not been enabled for the region indicated by the 'To' number: {to}.",
@@ -89,6 +99,7 @@ TEMPLATES: dict[int, tuple[int, str]] = {
     21617: (400, "The concatenated message body exceeds the 1600 character limit"),
     21620: (400, "Invalid media URL(s): {url}"),
     21623: (400, "Number of media files exceeds allowed limit of {limit}"),
+    21626: (400, "The 'StatusCallbackEvent' parameter may hold {allowed}."),
     21910: (400, "Invalid From and To pair. From and To should be of the same channel"),
     63007: (400, "Twilio could not find a Channel with the specified From address"),
     70002: (400, "Paged requests must include a PageToken"),

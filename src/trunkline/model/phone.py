@@ -305,6 +305,8 @@ MAGIC_MESSAGE_TO = {
     "+15005550004": 21610,
     "+15005550009": 21614,
 }
+MAGIC_CALL_FROM = {"+15005550001": 21212}
+MAGIC_CALL_TO = {"+15005550001": 21217, "+15005550002": 21214, "+15005550003": 21215, "+15005550004": 21216}
 MAGIC_PURCHASE = {"+15005550000": 21422, "+15005550001": 21421}
 MAGIC_AREA_CODE = {"533": 21452}
 
@@ -319,6 +321,13 @@ def check_magic_message(from_: str | None, to: str) -> None:
         code = MAGIC_MESSAGE_FROM.get(from_, 21606)
     if code is not None:
         raise ApiError.of(code, from_=from_ or "", to=to)
+
+
+def check_magic_call(from_: str, to: str) -> None:
+    """Raise what test credentials answer to a call from and to these numbers; any other caller is 21210."""
+    code = MAGIC_CALL_TO.get(to) if from_ == MAGIC_SENDER else MAGIC_CALL_FROM.get(from_, 21210)
+    if code is not None:
+        raise ApiError.of(code, from_=from_, to=to)
 
 
 def check_magic_purchase(phone_number: str | None, area_code: str | None) -> None:

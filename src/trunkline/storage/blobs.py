@@ -23,6 +23,7 @@ MAX_TOTAL_BYTES = 1 << 40
 STALE_DRAFT_S = 24 * 3600
 """Age at which a draft that a crash left behind is removed."""
 _DRAFTS = "drafts"
+_NO_END = 1 << 62
 
 
 class BlobTooLarge(Exception):
@@ -44,8 +45,8 @@ class BlobStore(Protocol):
     def get(self, sid: str) -> Awaitable[bytes | None]:
         """The whole blob, or None."""
 
-    def stream(self, sid: str) -> AsyncIterator[bytes]:
-        """The blob in chunks; none at all when it is not there."""
+    def stream(self, sid: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The blob, or `length` bytes of it from `start` on, in chunks; none at all when it is not there."""
 
     def size(self, sid: str) -> Awaitable[int | None]:
         """Its size in bytes, or None."""
@@ -148,15 +149,18 @@ class FolderBlobs:
         except FileNotFoundError:
             return None
 
-    async def stream(self, sid: str) -> AsyncIterator[bytes]:
+    async def stream(self, sid: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """See `BlobStore.stream`. A blob that is deleted meanwhile is read to its end."""
         path = self._file(sid)
         try:
             file = await asyncio.to_thread(open, path, "rb")
         except FileNotFoundError:
             return
+        left = _NO_END if length is None else length
         try:
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            file.seek(start)
+            while left > 0 and (chunk := await asyncio.to_thread(file.read, min(left, CHUNK_BYTES))):
+                left -= len(chunk)
                 yield chunk
         finally:
             file.close()
