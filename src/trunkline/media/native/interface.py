@@ -1,0 +1,119 @@
+"""What the compiled helper and its fallback both do: the sample and socket work of one tick."""
+
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.rtp import g711
+
+ABI: Final = 1
+"""Of helper.c."""
+FRAME: Final = 160
+"""Samples of 20 ms at 8 kHz."""
+MISSING: Final = -32768
+"""A ring sample that never came: no G.711 level."""
+HEADER: Final = 12
+"""Octets of an RTP header."""
+PACKET_BYTES: Final = 768
+"""Largest datagram received: 80 ms of G.711 and a long header."""
+SEND_BYTES: Final = HEADER + FRAME
+"""Octets of a packet sent."""
+ADDRESS_BYTES: Final = 28
+"""Room of a socket address (sockaddr_in6)."""
+PER_SOCKET: Final = 16
+"""Datagrams of one leg that a tick reads; a flood waits and then overflows in the kernel."""
+BURST: Final = 4
+"""Datagrams of one system call."""
+ULAW, ALAW = 0, 1
+"""Laws as indices."""
+
+Ints = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.int16]
+
+LEVELS: Final = np.array([g711.LEVELS[g711.PCMU], g711.LEVELS[g711.PCMA]], np.int16)
+"""Sample by law and code."""
+CODES: Final = np.frombuffer(g711.CODES[g711.PCMU] + g711.CODES[g711.PCMA], np.uint8).reshape(2, 65536)
+"""Code by law and unsigned sample."""
+
+
+class Batch:
+    """What one `receive` read; element i of each array is datagram i."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
+        self.data: Bytes = np.zeros((most, PACKET_BYTES), np.uint8)
+        self.row: Int32s = np.zeros(most, np.int32)
+        self.length: Int32s = np.zeros(most, np.int32)
+        """0: longer than PACKET_BYTES."""
+        self.address: Bytes = np.zeros((most, 16), np.uint8)
+        """IPv6, or IPv4 as ::ffff:a.b.c.d."""
+        self.port: Int32s = np.zeros(most, np.int32)
+        self.at: Ints = np.zeros(most, np.int64)
+        """Kernel's arrival time, ns since 1970; 0: not known."""
+
+
+class Helper(Protocol):
+    """`rows` index the arrays over all legs; other arguments are per element of `rows` where said so."""
+
+    name: str
+
+    def receive(self, fds: Int32s, rows: Int32s, batch: Batch) -> int:
+        """Read what waits on the sockets into `batch`; the number of datagrams."""
+        ...
+
+    def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
+        """Send each row's datagram (`data[row]`) from its socket (per element) to its address; errno per element."""
+        ...
+
+    def put(
+        self,
+        rows: Ints,
+        packet: Ints,
+        offset: Ints,
+        length: Ints,
+        law: Bytes,
+        timestamp: Ints,
+        data: Bytes,
+        ring: Samples,
+    ) -> None:
+        """Decode payloads (all per element; `packet` indexes `data`) into `ring[row]` at their timestamps."""
+        ...
+
+    def take(
+        self,
+        rows: Ints,
+        position: Ints,
+        ring: Samples,
+        heard: Samples,
+        last: Samples,
+        missing: Int32s,
+        energy: npt.NDArray[np.float32],
+    ) -> None:
+        """Move the frame at `position` (per element) from `ring[row]` to `heard[row]`: missing samples become 0 and are
+        counted in `missing[row]`, whole frames are kept in `last[row]`; `energy[row]` is the mean square."""
+        ...
+
+    def gather(self, rows: Ints, sources: list[Samples], index: Ints, position: Ints, base: Any, out: Samples) -> None:
+        """`out[row]` = the frame of `sources[index]` at `position` (both per element); `base` holds the address of
+        each source (uint64)."""
+        ...
+
+    def pack(
+        self,
+        rows: Ints,
+        pcm: Samples,
+        law: Bytes,
+        payload_type: Bytes,
+        marker: Bytes,
+        sequence: Ints,
+        timestamp: Ints,
+        ssrc: Ints,
+        data: Bytes,
+        length: Int32s,
+    ) -> None:
+        """Write each row's RTP packet into `data[row]`, its length into `length[row]`."""
+        ...
