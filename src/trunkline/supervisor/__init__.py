@@ -1,0 +1,5 @@
+"""The supervisor: a small process that starts the others, starts them again, and keeps what must outlive them.
+
+It keeps the SIP sockets, the RTP sockets and the media process's shared memory, so that a process that dies is replaced
+by one that goes on with the same calls. It imports the standard library alone.
+"""

@@ -1,0 +1,183 @@
+"""The supervisor: what it keeps outlives its children, and nothing outlives it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trunkline.supervisor.plan import Child, Plan
+from trunkline.supervisor.run import CannotBind, bind_sip
+
+PATIENCE_S = 20.0
+HEADER = """
+import os, signal, socket, sys, time
+from trunkline.inherited import descriptors, end_with_parent
+end_with_parent()
+name, folder = sys.argv[1:3]
+def say(text):
+    with open(f"{folder}/{name}", "a") as file:
+        file.write(f"{os.getpid()} {text}\\n")
+"""
+ECHO = (
+    HEADER
+    + """
+given = descriptors()
+udp = socket.socket(fileno=given["sip-udp"])
+memory = given["state"]
+os.set_blocking(udp.fileno(), True)
+say(f"port {udp.getsockname()[1]} memory {os.pread(memory, 10, 0).decode()}")
+os.pwrite(memory, b"kept", 0)
+while True:
+    data, source = udp.recvfrom(100)
+    udp.sendto(b"%d %s" % (os.getpid(), data), source)
+"""
+)
+WAIT = (
+    HEADER
+    + """
+say("up")
+signal.signal(signal.SIGTERM, lambda *_: (say("down"), sys.exit(0)))
+while True:
+    time.sleep(60)
+"""
+)
+FAIL = HEADER + "say('failed'); sys.exit(3)"
+
+
+def eventually(look):
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+class Run:
+    def __init__(self, folder, children, port=0):
+        self.folder = folder
+        plan = Plan(
+            children=[
+                Child(name, [sys.executable, "-c", code, name, str(folder)], wants, main)
+                for name, code, wants, main in children
+            ],
+            sip_port=port,
+            memories=["state"],
+            stop_s=5.0,
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trunkline.supervisor", plan.to_json()], stderr=subprocess.PIPE, text=True
+        )
+
+    def lines(self, name):
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def pid(self, name):
+        return int(eventually(lambda: self.lines(name))[-1].split()[0])
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = []
+
+    def start(children, port=0):
+        made.append(Run(tmp_path, children, port))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+        one.process.stderr.close()
+
+
+def state(pid):
+    """As the system has it: `S` sleeps, `T` is stopped, `Z` has ended; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pid):
+    return state(pid) not in ("", "Z")
+
+
+def ask(port, text):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE_S)
+        client.sendto(text, ("127.0.0.1", port))
+        return client.recv(100)
+
+
+def test_a_killed_child_is_replaced_with_the_same_socket_and_memory(run):
+    started = run([("echo", ECHO, ["sip-udp", "state"], True)])
+    first = started.pid("echo")
+    port = int(started.lines("echo")[0].split()[2])
+    assert ask(port, b"a") == b"%d a" % first
+    os.kill(first, signal.SIGSTOP)
+    eventually(lambda: state(first) == "T")  # what comes now waits in the socket for the next process
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE_S)
+        client.sendto(b"b", ("127.0.0.1", port))
+        os.kill(first, signal.SIGKILL)
+        pid, said = client.recv(100).split()
+    assert int(pid) != first
+    assert said == b"b"
+    assert started.lines("echo")[1].split()[1:] == ["port", str(port), "memory", "kept"]
+
+
+def test_a_signal_stops_all_in_order_the_last_first(run):
+    started = run([("one", WAIT, [], True), ("two", WAIT, [], False)])
+    pids = [started.pid("one"), started.pid("two")]
+    assert started.end() == 0
+    assert not any(alive(pid) for pid in pids)
+    assert [line.split()[1] for line in started.lines("two")] == ["up", "down"]
+    assert (started.folder / "two").stat().st_mtime_ns <= (started.folder / "one").stat().st_mtime_ns
+
+
+def test_children_end_with_a_killed_supervisor(run):
+    started = run([("one", WAIT, [], True)])
+    pid = started.pid("one")
+    started.end(signal.SIGKILL)
+    eventually(lambda: not alive(pid))
+
+
+def test_a_main_child_that_cannot_start_ends_everything_with_its_status(run):
+    started = run([("other", WAIT, [], False), ("node", FAIL, [], True)])
+    assert started.process.wait(PATIENCE_S) == 3
+    assert len(started.lines("node")) == 1
+
+
+def test_another_child_that_fails_is_tried_again_ever_more_slowly(run):
+    started = run([("node", WAIT, [], True), ("media", FAIL, [], False)])
+    eventually(lambda: len(started.lines("media")) >= 3)
+    assert len({line.split()[0] for line in started.lines("media")}) >= 3
+    assert started.end() == 0
+
+
+def test_a_taken_port_is_one_line():
+    taken = bind_sip("127.0.0.1", 0)
+    port = taken["sip-udp"].getsockname()[1]
+    with pytest.raises(CannotBind, match=f"cannot take SIP port {port} on 127.0.0.1: Address already in use; see sip"):
+        bind_sip("127.0.0.1", port)
+    for one in taken.values():
+        one.close()
+
+
+def test_it_imports_the_standard_library_alone():
+    code = "import sys, trunkline.supervisor.run; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "trunkline" in loaded
+    assert not {"msgspec", "numpy", "orjson", "uvloop"} & set(loaded)
