@@ -66,26 +66,33 @@ class JournalStore:
 
     def put(self, key: str, value: bytes, ttl_ms: int = 0) -> Awaitable[None]:
         """See `MemoryStore.put`. The journal has it on return. Raises ValueTooLarge."""
+        self.post(key, value, ttl_ms)
+        return _done(None)
+
+    def post(self, key: str, value: bytes | None, ttl_ms: int = 0) -> None:
+        """See `MemoryStore.post`. The journal has it on return. Raises ValueTooLarge."""
+        if value is None:
+            if key in self._entries:
+                self._append(key, None, 0)
+                self._drop(key)
+            return
         if len(value) > MAX_VALUE_BYTES:
             raise ValueTooLarge(f"{key}: {len(value)} bytes, at most {MAX_VALUE_BYTES} can be kept")
         expires_ms = self._clock.now_ms() + ttl_ms if ttl_ms else 0
         self._append(key, value, expires_ms)
         self._set(key, value, expires_ms)
         self._make_room()
-        return _done(None)
 
     def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> Awaitable[bool]:
         """See `MemoryStore.compare_and_set`."""
         if self._live(key) != old:
             return _done(False)
-        self.put(key, new, ttl_ms)
+        self.post(key, new, ttl_ms)
         return _done(True)
 
     def delete(self, key: str) -> Awaitable[None]:
         """See `MemoryStore.delete`."""
-        if key in self._entries:
-            self._append(key, None, 0)
-            self._drop(key)
+        self.post(key, None)
         return _done(None)
 
     def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
