@@ -6,6 +6,8 @@ call to `voice.outbound`. Changes go to the live call of this node; a call that 
 Sources: Twilio's Call resource (spec `api.v2010.account.call`), error codes of its dictionary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -28,6 +30,7 @@ from trunkline.voice.callbacks import minutes
 from trunkline.voice.flights import CallFlight, CallFlights
 from trunkline.voice.reader import CallReader, StoredCall
 from trunkline.voice.recordings import Recordings
+from trunkline.voice.steps import Goto, Inline, Source
 
 NOT_IN_PROGRESS = 21220
 TWIML_TOO_LONG = 32018
@@ -99,16 +102,24 @@ class CallChange(msgspec.Struct, kw_only=True):
     time_limit_s: int = 0
 
 
+class LiveSession(Protocol):
+    """What this part needs of a session (trunkline.voice.session.Session)."""
+
+    def redirect(self, to: Source) -> None:
+        """Leave the verb that runs at once and go on with another document."""
+
+
 class LiveControl(Protocol):
     """What this part needs of a live call (trunkline.voice.live.LiveCall)."""
 
-    def redirect(self, *, url: str = "", method: str = "POST", twiml: str = "") -> bool:
-        """Leave the verb that runs and go on with another document; False when no session runs it."""
+    @property
+    def session(self) -> LiveSession | None:
+        """What runs documents on it."""
 
-    def hangup(self, why: str, sip_status: int = 0) -> None:
+    def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
         """End the call, answered or not."""
 
-    def set_time_limit(self, seconds: int) -> None:
+    def set_time_limit(self, seconds: float) -> None:
         """The call ends that long after its answer."""
 
 
@@ -118,8 +129,11 @@ class Placing(Protocol):
     def check_route(self, call: Call) -> None:
         """Raises ApiError 21214 when nothing leads there."""
 
-    def enqueue(self, flight: CallFlight) -> None:
-        """A call was accepted: place it when its account's turn comes."""
+    def reserve(self, account: str) -> bool:
+        """Whether a call may go out without waiting; then it counts as running, and `enqueue` must follow."""
+
+    def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
+        """Place a call when it is stored and its account's turn comes."""
 
     def cancel(self, flight: CallFlight) -> bool:
         """End a call that waits or rings, by the API; False when it is none of the two."""
@@ -155,6 +169,8 @@ class Calls:
         self._secrets = secrets
         self._live = live
         self._hide = hide
+        self.take_over: Callable[[Any, Source], bool] = lambda live, source: False
+        """Lets a leg that no session of its own runs (a child in a bridge) go on with a document; False: it cannot."""
 
     # -- create ----------------------------------------------------------------------------------------------
 
@@ -170,13 +186,17 @@ class Calls:
         call = self._call(new)
         self._outbound.check_route(call)
         replay = complete(call) if complete else None
-        flight, written = self._flights.accept(call, Status.QUEUED, replay=replay)
+        status = Status.QUEUED
+        if self._outbound.reserve(call.account_sid):
+            # Nobody is before it: the acceptance and the intent to place it are one commit.
+            status, call.started_ms = Status.INITIATED, call.created_ms
+        flight, written = self._flights.accept(call, status, replay=replay)
         if new.machine_detection:
             self._alerts.raise_(
                 call.account_sid, NO_MACHINE_DETECTION, resource_sid=call.sid,
                 text="MachineDetection is not available on this server: the call is made, AnsweredBy is `unknown`",
             )  # fmt: skip
-        self._outbound.enqueue(flight)  # it waits for the commit itself
+        self._outbound.enqueue(flight, written)
         return call, written
 
     def _call(self, new: NewCall) -> Call:
@@ -248,7 +268,7 @@ class Calls:
     def _machine_detection(self, call: Call, new: NewCall) -> None:
         if not new.machine_detection:
             return
-        call.answered_by = UNKNOWN_ANSWER
+        call.extra["detect"] = new.machine_detection
         if new.async_amd and new.async_amd_status_callback:
             call.extra["amd"] = [new.async_amd_status_callback, new.async_amd_status_callback_method]
 
@@ -322,8 +342,10 @@ class Calls:
         if not change.url and len(change.twiml) > MAX_TWIML:
             raise ApiError.of(TWIML_TOO_LONG)
         live = None if flight.ended else self._live(flight.call.sid)
-        twiml = "" if change.url else change.twiml
-        if live is None or not live.redirect(url=change.url, method=change.method, twiml=twiml):
+        source = Goto(change.url, change.method) if change.url else Inline(change.twiml)
+        if live is not None and live.session is not None:
+            live.session.redirect(source)
+        elif live is None or not self.take_over(live, source):
             raise _not_in_progress("redirect")
 
     async def _end(self, flight: CallFlight, status: str) -> None:
@@ -334,7 +356,8 @@ class Calls:
             return
         live = self._live(flight.call.sid)
         if live is not None:
-            live.hangup("api")
+            end = None if flight.status is Status.IN_PROGRESS else Status.CANCELED
+            live.hangup("api", sip_status=603, end=end)
         elif flight.status is Status.IN_PROGRESS:
             await self._flights.advance(flight, Status.COMPLETED)
         else:

@@ -1,0 +1,364 @@
+"""Calls that go out: the API's, each in its account's turn, and the children of `<Dial>`.
+
+A call of the API waits in its account's lane until the account may start another (`voice.calls_per_second`,
+`voice.calls_at_once`). The intent is durable before the INVITE leaves (`initiated`); where nothing is before it,
+acceptance and intent are one commit. After a restart what was queued is placed again, in the order of acceptance; what
+had been initiated or rang ends `failed`, with its callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trunkline.model.call import Call, Direction, Status, StatusTarget
+from trunkline.model.errors import ApiError, describe
+from trunkline.model.recording import Source
+from trunkline.model.sid import CALL, new_sid
+from trunkline.sip.uri import SIP_SCHEMES
+from trunkline.storage.secrets import CannotOpen, Secrets
+from trunkline.storage.written import when_done
+from trunkline.voice import callbacks
+from trunkline.voice.caller_id import UNREACHABLE
+from trunkline.voice.calls import SEALED_FOR, UNKNOWN_ANSWER
+from trunkline.voice.flights import CallFlight
+from trunkline.voice.limits import AccountLimits
+from trunkline.voice.live import LiveCall
+from trunkline.voice.outgoing import Outgoing, Plan, Wires
+from trunkline.voice.recordings import NewRecording, Recordings
+from trunkline.voice.session import Session
+from trunkline.voice.steps import Goto, Inline
+
+if TYPE_CHECKING:
+    from trunkline.voice.service import VoiceServices
+
+ACCOUNT_INACTIVE: Final = 10001
+TOO_MANY: Final = 10004
+"""Twilio's "Call concurrency limit exceeded": a call waited longer than `voice.queue_s`."""
+PROCESS_LOST: Final = "process-lost"
+"""`hangup_cause` of calls that ended because the process did."""
+MAX_QUEUED: Final = 100_000
+"""Calls of one account that wait, whatever its rate."""
+RETRY_AFTER_S: Final = 5
+
+log = logging.getLogger(__name__)
+
+
+class NewLeg(msgspec.Struct, kw_only=True):
+    """A leg that `<Dial>` wants, checked for form."""
+
+    to: str
+    """E.164 or a `sip:` URI without headers."""
+    from_: str
+    display: str = ""
+    headers: dict[str, str] = {}
+    username: str = ""
+    password: str = ""
+    timeout_s: int = 30
+    time_limit_s: int = 0
+    status_callbacks: list[StatusTarget] = []
+
+
+class Outbound:
+    """See the module."""
+
+    def __init__(self, services: VoiceServices, wires: Wires, recordings: Recordings, secrets: Secrets) -> None:
+        self._services = services
+        self._wires = wires
+        self._recordings = recordings
+        self._secrets = secrets
+        self._voice = services.settings.voice
+        self._flights = services.flights
+        self.limits = AccountLimits(self._voice.calls_per_second, self._voice.calls_at_once, wires.now)
+        self._lanes: dict[str, deque[CallFlight]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.refuse = ""
+        """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
+        services.flights.price = wires.trunks.price
+
+    # -- acceptance ------------------------------------------------------------------------------------------
+
+    def check_route(self, call: Call) -> None:
+        """Raises ApiError: 20503 while nothing new is taken, 20429 when too many wait, 21214 when nothing leads
+        there."""
+        if self.refuse:
+            raise ApiError.of(20503, headers=(("Retry-After", str(RETRY_AFTER_S)),))
+        if not self.leads_to(call.to):
+            raise ApiError.of(UNREACHABLE)
+        lane = self._lanes.get(call.account_sid)
+        rate = self._voice.calls_per_second
+        most = min(MAX_QUEUED, max(1, int(rate * self._voice.queue_s))) if rate else MAX_QUEUED
+        if lane is not None and len(lane) >= most:
+            raise ApiError.of(20429)
+
+    def leads_to(self, to: str) -> bool:
+        """Whether anything leads to an address."""
+        return to.partition(":")[0].lower() in SIP_SCHEMES or self._wires.trunks.reach(to)
+
+    def reserve(self, account: str) -> bool:
+        """Whether a call may go out without waiting; if so it is counted, and `enqueue` must follow."""
+        return account not in self._lanes and self.limits.of(account).begin(self._wires.now())
+
+    def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
+        """A call was handed to the store: place it once it is there, in its turn.
+
+        Next: trunkline.voice.outgoing.Outgoing.start
+        """
+        when_done(written, lambda future: self._accepted(flight, future))
+
+    def _accepted(self, flight: CallFlight, future: asyncio.Future[Any]) -> None:
+        account = flight.call.account_sid
+        lost = future.cancelled() or future.exception() is not None
+        if flight.status is Status.INITIATED:  # it had been reserved
+            if lost:
+                self._left(account)
+            else:
+                self._place(flight, None)
+        elif not lost:
+            self._wait(flight)
+
+    def _wait(self, flight: CallFlight) -> None:
+        account = flight.call.account_sid
+        self._lanes.setdefault(account, deque()).append(flight)
+        if account not in self._timers:
+            self._pump(account)
+
+    # -- the account's lane ----------------------------------------------------------------------------------
+
+    def _pump(self, account: str) -> None:
+        """Place what may be placed now; come back when more may."""
+        timer = self._timers.pop(account, None)
+        if timer is not None:
+            timer.cancel()
+        lane = self._lanes.get(account)
+        limit = self.limits.of(account)
+        while lane:
+            flight = lane[0]
+            left_s = (flight.call.created_ms - self._flights.clock.now_ms()) / 1000 + self._voice.queue_s
+            if flight.ended:
+                lane.popleft()
+            elif left_s <= 0:
+                lane.popleft()
+                self._refuse(flight, TOO_MANY)
+            elif limit.begin(self._wires.now()):
+                lane.popleft()
+                self._intend(flight)
+            else:
+                wait_s = left_s if limit.full else min(left_s, limit.pace.wait_s(self._wires.now()))
+                loop = asyncio.get_running_loop()
+                self._timers[account] = loop.call_later(wait_s + 0.001, self._pump, account)
+                return
+        self._lanes.pop(account, None)
+
+    def _left(self, account: str) -> None:
+        """One of the account's calls has ended: another may begin."""
+        self.limits.of(account).end()
+        if account in self._lanes:
+            self._pump(account)
+
+    def _refuse(self, flight: CallFlight, code: int) -> None:
+        """End a call that was not placed."""
+        flight.call.error_code, flight.call.error_message = code, describe(code).message
+        flight.call.hangup_cause = "not-placed"
+        self._flights.advance(flight, Status.FAILED)
+
+    def _intend(self, flight: CallFlight) -> None:
+        """State the intent durably, then place the call."""
+        record, now = flight.call, self._flights.clock.now_ms()
+        record.started_ms, record.queue_time_ms = now, max(0, now - record.created_ms)
+        self._place(flight, self._flights.advance(flight, Status.INITIATED))
+
+    # -- calls of the API ------------------------------------------------------------------------------------
+
+    def _place(self, flight: CallFlight, intended: Awaitable[bool] | None) -> None:
+        """The INVITE leaves when `intended` is stored."""
+        record = flight.call
+        account = self._services.directory.account(record.account_sid)
+        if account is None or account.status != "active":
+            self._refuse(flight, ACCOUNT_INACTIVE)
+            self._left(record.account_sid)
+            return
+        live = LiveCall(self._services, account, record, Status.INITIATED)
+        live.flight = flight
+        live.on_end(lambda _: self._left(record.account_sid))
+        headers = dict(record.extra.get("out_headers", {}))
+        plan = Plan(self._wires.trunks.ways(record.to), record.timeout_s, list(headers.items()), self._login(record))
+        outgoing = Outgoing(self._wires, live, plan)
+        if record.extra.get("detect"):
+            outgoing.before_up = lambda: setattr(record, "answered_by", UNKNOWN_ANSWER)
+        outgoing.outcome.add_done_callback(lambda future: self._settled(live, future))
+        if intended is None:
+            outgoing.start()
+        else:
+            when_done(intended, lambda future: self._intended(outgoing, future))
+
+    def _intended(self, outgoing: Outgoing, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() or future.exception() is not None or not future.result():
+            outgoing.live.hangup("store-unavailable", end=Status.FAILED)
+        else:
+            outgoing.start()
+
+    def _login(self, record: Call) -> tuple[str, str] | None:
+        if not record.sip_auth_username:
+            return None
+        try:
+            return record.sip_auth_username, self._secrets.open(record.sip_auth_password, SEALED_FOR)
+        except CannotOpen as error:
+            log.error("%s: its SIP password cannot be read: %s", record.sid, error)
+            return None
+
+    def _settled(self, live: LiveCall, future: asyncio.Future[bool]) -> None:
+        """Answered, or over."""
+        if not future.result() or live.is_over:
+            return
+        record = live.record
+        if record.record:
+            self._record(live)
+        if record.extra.get("amd"):
+            self._tell_amd(record)
+        if record.send_digits:
+            task = asyncio.get_running_loop().create_task(self._dial_on(live))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._run(live)
+
+    def _record(self, live: LiveCall) -> None:
+        record = live.record
+        running = self._recordings.begin(
+            live,
+            NewRecording(
+                source=Source.OUTBOUND_API, channels=record.record_channels, track=record.record_track,
+                trim=record.record_trim, status_callback=record.recording_status_callback,
+                status_callback_method=record.recording_status_callback_method,
+                status_callback_events=record.recording_status_callback_events,
+            ),
+        )  # fmt: skip
+        row = running.row
+        record.extra[callbacks.RECORDED] = {
+            "sid": row.sid, "url": self._recordings.url(row), "start_ms": row.start_ms,
+        }  # fmt: skip
+
+    def _tell_amd(self, record: Call) -> None:
+        """Detection is over at once: nobody can tell."""
+        url, method = record.extra["amd"]
+        owed = [callbacks.amd_event(record, StatusTarget(url, method), 0)]
+        when_done(self._flights.queue.owe(owed), lambda future: self._owed(owed, future))
+
+    def _owed(self, owed: list[Any], future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._flights.owed(owed)
+
+    async def _dial_on(self, live: LiveCall) -> None:
+        """Press the keys (an extension), then let the document begin."""
+        await live.send_digits(live.record.send_digits)
+        if live.is_up:
+            self._run(live)
+
+    def _run(self, live: LiveCall) -> None:
+        record = live.record
+        source = Goto(record.url, record.method) if record.url else Inline(record.twiml)
+        Session(live).start(source)
+
+    def cancel(self, flight: CallFlight) -> bool:
+        """End a call of ours that nobody has answered, by the API; False when it is none."""
+        if flight.status is Status.QUEUED:
+            lane = self._lanes.get(flight.call.account_sid)
+            if lane is not None and flight in lane:
+                lane.remove(flight)
+            self._flights.advance(flight, Status.CANCELED)
+            return True
+        live = self._services.live.get(flight.call.sid)
+        if live is None or live.is_up or live.is_over or live.incoming:
+            return False
+        live.hangup("api", end=Status.CANCELED)
+        return True
+
+    # -- children of <Dial> ----------------------------------------------------------------------------------
+
+    def dial(self, parent: LiveCall, new: NewLeg) -> Outgoing | None:
+        """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
+        as may be."""
+        account = parent.account
+        if not self.limits.of(account.sid).join():
+            return None
+        now = self._flights.clock.now_ms()
+        record = Call(
+            sid=new_sid(CALL, now),
+            account_sid=account.sid,
+            direction=Direction.OUTBOUND_DIAL,
+            from_=new.from_,
+            to=new.to,
+            parent_sid=parent.sid,
+            application_sid=parent.record.application_sid,
+            phone_number_sid=parent.record.phone_number_sid,
+            forwarded_from="",
+            created_ms=now,
+            started_ms=now,
+            timeout_s=new.timeout_s,
+            time_limit_s=new.time_limit_s or int(self._voice.time_limit_s),
+            status_callbacks=new.status_callbacks,
+        )
+        live = LiveCall(self._services, account, record, Status.INITIATED)
+        live.parent = parent
+        parent.children.append(live)
+        live.on_end(lambda _: self._left(account.sid))
+        live.on_end(lambda ended: _forget_child(parent, ended))
+        login = (new.username, new.password) if new.username else None
+        plan = Plan(self._wires.trunks.ways(new.to), new.timeout_s, list(new.headers.items()), login, new.display)
+        outgoing = Outgoing(self._wires, live, plan)
+        live.flight, written = self._flights.accept(record, Status.INITIATED)
+        when_done(written, lambda future: self._stored(outgoing, future))
+        return outgoing
+
+    def _stored(self, outgoing: Outgoing, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            outgoing.live.flight = None
+            outgoing.live.hangup("store-unavailable", end=Status.FAILED)
+        else:
+            outgoing.start()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def recover(self, adopted: Collection[str] = ()) -> int:
+        """Settle what the last process left, but for calls that were `adopted`: place what was queued, end the rest.
+        Returns how many calls were ended."""
+        lost = 0
+        for status, end in _LOST.items():
+            for flight in await self._flights.in_state(status):
+                if flight.call.sid not in adopted:
+                    flight.call.hangup_cause = PROCESS_LOST
+                    self._flights.advance(flight, end)
+                    lost += 1
+        for flight in await self._flights.in_state(Status.QUEUED):
+            self._wait(flight)
+        return lost
+
+    def stop(self) -> None:
+        """Place nothing more; what waits is placed by the next process."""
+        self.refuse = "the server is stopping"
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._lanes.clear()
+        for task in self._tasks:
+            task.cancel()
+
+
+_LOST: dict[Status, Status] = {
+    Status.INITIATED: Status.FAILED,
+    Status.RINGING: Status.FAILED,
+    Status.IN_PROGRESS: Status.COMPLETED,
+}
+"""How calls end whose process is gone."""
+
+
+def _forget_child(parent: LiveCall, child: LiveCall) -> None:
+    if child in parent.children:
+        parent.children.remove(child)

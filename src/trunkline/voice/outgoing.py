@@ -1,0 +1,315 @@
+"""The INVITEs of one outgoing leg: one way after the other, until one is answered or there is nothing left to try.
+
+Another way is tried only where surely nobody was reached: the transport failed or nothing answered, or the far end said
+5xx before it rang. A busy line, a refusal, a phone that rang and was not picked up end the leg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import quote
+
+from trunkline.model.call import Status
+from trunkline.sip import offer_answer
+from trunkline.sip.core import CallListener
+from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
+from trunkline.sip.flow import DEFAULT_PORT, bracketed
+from trunkline.voice import timeline
+from trunkline.voice.limits import CallLimit
+from trunkline.voice.trunks import Trunks, Way
+from trunkline.webhooks.failures import Failure
+
+if TYPE_CHECKING:
+    from trunkline.sip.dialog import Dialog
+    from trunkline.sip.message import Response
+    from trunkline.sip.offer_answer import Negotiated
+    from trunkline.voice.live import LiveCall
+
+RING_EXTRA_S: Final = 5.0
+"""How much longer than `Timeout` a phone rings, as at Twilio."""
+LEAST_WAIT_S: Final = 0.05
+"""Least wait for a trunk that is at its limit."""
+NO_PORT: Final = 503
+NO_CODEC: Final = 488
+REQUEST_TERMINATED: Final = 487
+TIMED_OUT: Final = 408
+
+ENDINGS: Final[dict[int, Status]] = {
+    486: Status.BUSY,
+    600: Status.BUSY,
+    603: Status.BUSY,
+    480: Status.NO_ANSWER,
+    408: Status.NO_ANSWER,
+    487: Status.NO_ANSWER,
+}
+"""How final responses end a call; all others above 299 end it `failed`. `voice.busy_on_decline` may change 603."""
+
+
+def ending(status: int, *, busy_on_decline: bool) -> Status:
+    """The last status of a call whose INVITE got this final response."""
+    if status == 603 and not busy_on_decline:
+        return Status.NO_ANSWER
+    return ENDINGS.get(status, Status.FAILED)
+
+
+def elsewhere(status: int, *, answered: bool, rang: bool) -> bool:
+    """Whether another way may be tried: `answered` tells a far end's response from a failure of the transport."""
+    if not answered:
+        return status in (TIMED_OUT, 503) and not rang
+    return 500 <= status < 600 and not rang
+
+
+class Invite(Protocol):
+    """An INVITE under way (trunkline.sip.client_invite.ClientInvite)."""
+
+    @property
+    def call_id(self) -> str: ...
+
+    def cancel(self, headers: Any = ()) -> None: ...
+
+
+class PlaceInvite(Protocol):
+    """`trunkline.sip.stack.Stack.invite`."""
+
+    def __call__(
+        self, uri: str, *, to: str = "", from_: str, target: tuple[str, str, int] | None, sdp: bytes,
+        headers: Any = (), credentials: tuple[str, str] | None = None, listener: CallListener,
+    ) -> Invite: ...  # fmt: skip
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be sent."""
+
+    ways: list[Way]
+    timeout_s: float
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    login: tuple[str, str] | None = None
+    """For a `sip:` URI; trunks have their own."""
+    display: str = ""
+
+
+@dataclass(slots=True)
+class Wires:
+    """What all legs share."""
+
+    invite: PlaceInvite
+    trunks: Trunks
+    domain: str
+    """Host part of our own addresses."""
+    resolve: Callable[[str], Awaitable[str]]
+    """The address of a host that a customer named; raises Failure for one that may not be reached."""
+    now: Callable[[], float]
+    busy_on_decline: bool = True
+
+
+class Outgoing(CallListener):
+    """See the module. `outcome` is True once the leg is up, False when it ended before."""
+
+    def __init__(self, wires: Wires, live: LiveCall, plan: Plan) -> None:
+        self._wires = wires
+        self._plan = plan
+        self._ways = list(plan.ways)
+        self._full: list[Way] = []
+        self._limit: CallLimit | None = None
+        self._offer = b""
+        self._way: Way | None = None
+        self._rang = False
+        self._ring_timer: asyncio.TimerHandle | None = None
+        self._limit_timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._invite: Invite | None = None
+        self.live = live
+        self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.early: Callable[[Negotiated], None] = lambda negotiated: None
+        """Told when the far end's audio can be heard before it answers."""
+        self.before_up: Callable[[], None] = lambda: None
+        """Called when it is answered, before the record says so."""
+        live.on_end(self._over)
+
+    def start(self) -> None:
+        """Send the first INVITE. The record, with the intent, is durable."""
+        if self.live.is_over:
+            return
+        loop = asyncio.get_running_loop()
+        self._ring_timer = loop.call_later(self._plan.timeout_s + RING_EXTRA_S, self._timed_out)
+        self._next()
+
+    # -- ways ------------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Try the next way that has room."""
+        while self._ways:
+            way = self._ways.pop(0)
+            if way.trunk is not None:
+                limit = self._wires.trunks.limit(way.trunk)
+                if not limit.begin(self._wires.now()):
+                    self._full.append(way)
+                    continue
+                self._limit = limit
+                self._send(way, way.host)
+            else:
+                self._task = asyncio.get_running_loop().create_task(self._resolve(way))
+            return
+        if self._full:
+            self._wait_for_room()
+        else:
+            self._fail(NO_PORT, "no-route")
+
+    def _wait_for_room(self) -> None:
+        """All trunks are at their limits: try them again when the first has room; the ring timeout goes on."""
+        now = self._wires.now()
+        self._ways, self._full = self._full, []
+        waits = [self._wires.trunks.limit(way.trunk).pace.wait_s(now) for way in self._ways if way.trunk is not None]
+        delay = max(LEAST_WAIT_S, min(waits, default=LEAST_WAIT_S))
+        self._limit_timer = asyncio.get_running_loop().call_later(delay, self._next)
+
+    async def _resolve(self, way: Way) -> None:
+        """A `sip:` URI of a customer's: its host is looked up and checked first."""
+        try:
+            address = await self._wires.resolve(way.host)
+        except Failure as failure:
+            self.live.note(timeline.ERROR, f"{way.host}: {failure}")
+            address = ""
+        if self.live.is_over:
+            return
+        if address:
+            self._send(way, address)
+        else:
+            self._next()
+
+    def _send(self, way: Way, address: str) -> None:
+        live, trunk = self.live, way.trunk
+        if live.local is not None:
+            live.local = None  # another trunk may want other codecs, or see us at another address
+        live.trunk = trunk
+        live.record.trunk = trunk.name if trunk is not None else ""
+        live.source = address
+        offer = live.offer(address)
+        if offer is None:
+            self._fail(NO_PORT, "no-media-port")
+            return
+        self._offer, self._way = offer, way
+        uri = str(way.uri.replace(headers={}))
+        try:
+            self._invite = self._wires.invite(
+                uri, from_=self._from(), target=(way.transport, address, way.port or DEFAULT_PORT), sdp=offer,
+                headers=self._headers(way), credentials=self._login(way), listener=self,
+            )  # fmt: skip
+        except MalformedMessage as error:
+            self._fail(404, str(error))
+            return
+        live.cancel = self._cancel
+        live.record.sip_call_id = self._invite.call_id
+        live.note(timeline.SIP, f"-> INVITE {uri}")
+
+    def _from(self) -> str:
+        caller = self.live.record.from_
+        display = self._plan.display.replace("\\", "").replace('"', "")
+        name = f'"{display}" ' if display else ""
+        if caller.startswith(("sip:", "sips:")):
+            return f"{name}<{caller}>"
+        return f"{name}<sip:{quote(caller, safe='+')}@{bracketed(self._wires.domain)}>"
+
+    def _headers(self, way: Way) -> list[tuple[str, str]]:
+        headers = list(self._plan.headers)
+        caller = self.live.record.from_
+        if way.trunk is not None and caller.startswith("+"):
+            headers.append(("P-Asserted-Identity", f"<sip:{caller}@{bracketed(self._wires.domain)}>"))
+        return headers
+
+    def _login(self, way: Way) -> tuple[str, str] | None:
+        if way.trunk is None:
+            return self._plan.login
+        return (way.trunk.username, str(way.trunk.password)) if way.trunk.username else None
+
+    # -- what the far end says -------------------------------------------------------------------------------
+
+    def on_progress(self, response: Response, sdp: bytes) -> None:
+        live = self.live
+        if live.is_over:
+            return
+        if response.status != 183:
+            self._rang = True
+        early: Negotiated | None = None
+        if sdp and live.local is not None:
+            try:
+                early = offer_answer.conclude(self._offer, sdp, live.local)
+            except (NotAcceptable, MalformedSdp) as refused:
+                live.note(timeline.ERROR, f"early media: {refused}")
+        live.ringing(response.status, early)
+        if early is not None:
+            self.early(early)
+
+    def on_answer(self, dialog: Dialog, response: Response, sdp: bytes) -> None:
+        live = self.live
+        self._stop_timers()
+        self._invite = None
+        if live.is_over or live.local is None:
+            dialog.bye()
+            return
+        try:
+            negotiated = offer_answer.conclude(self._offer, sdp, live.local)
+        except (NotAcceptable, MalformedSdp) as refused:
+            live.note(timeline.ERROR, f"the answer: {refused}")
+            dialog.bye()
+            live.failed(NO_CODEC, Status.FAILED, "no-common-codec")
+            return
+        self.before_up()
+        live.connected(dialog, negotiated, response.status)
+        if not self.outcome.done():
+            self.outcome.set_result(True)
+
+    def on_failure(self, status: int, reason: str, response: Response | None) -> None:
+        self._invite = None
+        self._give_back()
+        live = self.live
+        if live.is_over:
+            return
+        live.cancel = None
+        if elsewhere(status, answered=response is not None, rang=self._rang) and (self._ways or self._full):
+            live.note(timeline.SIP, f"<- {status} {reason}", next_way=True)
+            self._next()
+            return
+        if response is not None:
+            live.record.hangup_cause = response.headers.get("Reason")
+        self._fail(status, f"sip-{status}")
+
+    def _fail(self, status: int, why: str) -> None:
+        end = ending(status, busy_on_decline=self._wires.busy_on_decline)
+        self.live.failed(status, end, why)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _timed_out(self) -> None:
+        self.live.hangup("timeout", end=Status.NO_ANSWER)
+
+    def _cancel(self) -> None:
+        """We give up: CANCEL, to which the far end answers 487."""
+        invite, self._invite = self._invite, None
+        if invite is not None:
+            self.live.record.sip_response_code = REQUEST_TERMINATED
+            invite.cancel()
+
+    def _over(self, _live: LiveCall) -> None:
+        """The leg has ended, before or after it was answered."""
+        self._stop_timers()
+        self._give_back()
+        if self._task is not None:
+            self._task.cancel()
+        if not self.outcome.done():
+            self.outcome.set_result(False)
+
+    def _give_back(self) -> None:
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.end()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._ring_timer, self._limit_timer):
+            if timer is not None:
+                timer.cancel()
+        self._ring_timer = self._limit_timer = None
