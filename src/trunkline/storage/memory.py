@@ -28,6 +28,9 @@ class MemoryStore(Protocol):
     def delete(self, key: str) -> Awaitable[None]:
         """Remove a value."""
 
+    def post(self, key: str, value: bytes | None, ttl_ms: int = 0) -> None:
+        """Set a value, or remove it (None), without waiting: done or on its way, in order, when this returns."""
+
     def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
         """Every key that begins with `prefix`, with its value (recovery; not for the hot path)."""
 
