@@ -21,6 +21,7 @@ from trunkline.voice.calls import Calls
 from trunkline.voice.flights import CallFlight, CallFlights
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
+from trunkline.voice.steps import Source
 
 OWN = "+12025550142"
 THEIRS = "+14155550123"
@@ -34,7 +35,10 @@ class Line:
 
     def check_route(self, call: Call) -> None: ...
 
-    def enqueue(self, flight: CallFlight) -> None:
+    def reserve(self, account: str) -> bool:
+        return False
+
+    def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
         self.waiting.append(flight)
 
     def cancel(self, flight: CallFlight) -> bool:
@@ -59,18 +63,25 @@ class LiveLeg:
     def is_up(self) -> bool:
         return self.flight.status is Status.IN_PROGRESS
 
-    def redirect(self, *, url: str = "", method: str = "POST", twiml: str = "") -> bool:
-        self.told.append((method, url or twiml))
-        return True
+    @property
+    def session(self) -> "LiveLeg":
+        return self
 
-    def hangup(self, why: str, sip_status: int = 0) -> None:
+    def redirect(self, to: Source) -> None:
+        self.told.append(to)
+
+    def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
         self.told.append(why)
         self.ended = self._world.flights.advance(self.flight, Status.COMPLETED)
 
-    def set_time_limit(self, seconds: int) -> None:
+    def set_time_limit(self, seconds: float) -> None:
         self.told.append(seconds)
 
-    def send_media(self, command: protocol.Command) -> None:
+    @property
+    def audio(self) -> "LiveLeg":
+        return self
+
+    def send(self, command: protocol.Command) -> None:
         self.media.append(command)
 
     def note(self, kind: str, what: str, **details: Any) -> None:

@@ -214,6 +214,7 @@ async def exchange(api: Api, scope: dict[str, Any], events: list[dict[str, Any]]
     await api(scope, receive, send)
     if not out:
         return Reply(0, {}, b"")
-    start, end = out
+    start, *pieces = out
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-    return Reply(start["status"], headers, end["body"])
+    assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    return Reply(start["status"], headers, b"".join(piece["body"] for piece in pieces))

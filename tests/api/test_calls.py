@@ -20,6 +20,7 @@ from trunkline.accounts.directory import create_account
 from trunkline.model.call import Direction, Status
 from trunkline.model.numbers import Alert, Application
 from trunkline.model.sid import new_sid
+from trunkline.voice.steps import Goto, Inline
 
 NO_CALL = "CA" + "0" * 32
 
@@ -185,14 +186,14 @@ async def test_error_texts_are_twilios(calls: CallWorld) -> None:
     assert "is not yet verified for your account" in await text(From="+14155550199")
 
 
-async def test_machine_detection_answers_unknown_and_says_so(calls: CallWorld) -> None:
+async def test_machine_detection_is_not_there_and_an_alert_says_so(calls: CallWorld) -> None:
     made = await calls.place(MachineDetection="Enable")
-    assert made["answered_by"] == "unknown"
     await calls.world.services.alerts.close()
     (alert,) = await calls.world.database.find(Alert, {"resource_sid": made["sid"]})
     assert "MachineDetection" in alert.alert_text
-    ignored = await calls.place(MachineDetection="Enable", SendDigits="1")
-    assert ignored["answered_by"] is None, "as at Twilio"
+    await calls.place(MachineDetection="Enable", SendDigits="1")
+    await calls.world.services.alerts.close()
+    assert len(await calls.world.database.find(Alert)) == 1, "with SendDigits it is ignored, as at Twilio"
 
 
 async def test_the_same_key_calls_once(calls: CallWorld) -> None:
@@ -299,8 +300,8 @@ async def test_pages(calls: CallWorld) -> None:
 @pytest.mark.parametrize(
     ("form", "told"),
     [
-        ({"Url": "https://example.com/next", "Method": "GET"}, [("GET", "https://example.com/next")]),
-        ({"Twiml": "<Response/>"}, [("POST", "<Response/>")]),
+        ({"Url": "https://example.com/next", "Method": "GET"}, [Goto("https://example.com/next", "GET")]),
+        ({"Twiml": "<Response/>"}, [Inline("<Response/>")]),
         ({"Status": "completed"}, ["api"]),
         ({"TimeLimit": "60"}, [60]),
     ],
