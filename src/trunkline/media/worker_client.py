@@ -1,0 +1,164 @@
+"""The node's side of the audio and speech workers: started when first needed, started again when they died."""
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.media.worker_wire import HEADER, MAX_FRAME, Reply, Request, Setup, decode_reply, frame
+
+RESTART_S: Final = 1.0
+"""Seconds between two starts of a worker, so that one that dies at once does not eat the machine."""
+MAX_WAITING: Final = 1000
+"""Requests that may wait for a worker; more are refused."""
+END_S: Final = 2.0
+"""Seconds a worker has to end by itself before it is killed."""
+
+
+class WorkerFailed(Exception):
+    """A worker did not answer: it died, took too long or has too much to do."""
+
+
+class WorkerDied(WorkerFailed):
+    """The process ended before it answered."""
+
+
+class Refused(WorkerFailed):
+    """The worker could not do it; `kind` is the name of its exception."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class _Process:
+    """One running worker and its connection; one request at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None and not self._reader.at_eof()
+
+    async def ask(self, request: Request) -> Reply:
+        """Raises WorkerDied."""
+        try:
+            self._writer.write(frame(request))
+            length = int.from_bytes(await self._reader.readexactly(HEADER), "big")
+            if length > MAX_FRAME:
+                raise WorkerDied("the worker talks nonsense")
+            return decode_reply(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
+            raise WorkerDied("the worker died") from error
+
+    async def end(self, *, kill: bool) -> None:
+        """Close the connection, upon which the worker ends; kill it when it does not (or at once)."""
+        self._writer.close()
+        if kill and self.process.returncode is None:
+            self.process.kill()
+        try:
+            await asyncio.wait_for(self.process.wait(), END_S)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+class Workers:
+    """A few like workers. Use from one event loop. A request takes a free one, or waits for one in order of arrival."""
+
+    def __init__(self, setup: Setup, *, processes: int = 1, timeout_s: float = 30.0) -> None:
+        self._setup = setup
+        self._timeout_s = timeout_s
+        self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
+        for index in range(processes):
+            self._free.put_nowait(index)
+        self._running: list[_Process | None] = [None] * processes
+        self._started_at = [-RESTART_S] * processes
+        self._next_id = 0
+        self._waiting = 0
+        self._closed = False
+        self.starts = 0
+        """How often a process was started."""
+
+    @property
+    def pids(self) -> list[int]:
+        """The running processes."""
+        return [running.process.pid for running in self._running if running is not None and running.alive]
+
+    async def start(self) -> None:
+        """Start every process now, so that a warm one waits for the first request. Raises WorkerFailed."""
+        for index in range(len(self._running)):
+            self._running[index] = await self._start(index)
+
+    async def call(self, op: str, *, timeout_s: float = 0, **args: Any) -> Any:
+        """The operation's result, as plain values. `timeout_s` 0: the pool's own. Raises WorkerFailed."""
+        if self._waiting >= MAX_WAITING:
+            raise WorkerFailed("too many requests wait for a worker")
+        self._waiting += 1
+        try:
+            index = await self._free.get()
+        finally:
+            self._waiting -= 1
+        try:
+            reply = await self._ask(index, op, args, timeout_s or self._timeout_s)
+        finally:
+            self._free.put_nowait(index)
+        if reply.error:
+            raise Refused(reply.kind, reply.error)
+        return reply.result
+
+    async def _ask(self, index: int, op: str, args: dict[str, Any], timeout_s: float) -> Reply:
+        running = self._running[index]
+        if running is None or not running.alive:
+            if running is not None:
+                await running.end(kill=True)
+            running = self._running[index] = await self._start(index)
+        self._next_id += 1
+        answered = False
+        try:
+            reply = await asyncio.wait_for(running.ask(Request(self._next_id, op, args)), timeout_s)
+            answered = True
+        except TimeoutError:
+            raise WorkerFailed(f"took more than {timeout_s:g} s") from None
+        finally:
+            if not answered:  # timed out, died or was cancelled: what it would still say has nobody to hear it
+                self._running[index] = None
+                await running.end(kill=True)
+        return reply
+
+    async def _start(self, index: int) -> _Process:
+        if self._closed:
+            raise WorkerFailed("closed")
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._started_at[index] + RESTART_S - loop.time()))
+        self._started_at[index] = loop.time()
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "trunkline.media.audio_worker", str(theirs.fileno()),
+                msgspec.json.encode(self._setup).decode(), pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise WorkerFailed(f"the worker cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self.starts += 1
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return _Process(process, reader, writer)
+
+    async def close(self) -> None:
+        """End the workers; what waits for them fails."""
+        self._closed = True
+        running = [process for process in self._running if process is not None]
+        self._running = [None] * len(self._running)
+        await asyncio.gather(*(process.end(kill=True) for process in running))
