@@ -32,8 +32,9 @@ def parse(
 ) -> Document | TwimlError:
     """What a webhook answered, as verbs.
 
-    XML types are TwiML. `text/plain` is TwiML when it parses as such, else (messaging) the reply's body.
-    `verbs` is the table to use instead of the kind's own (trunkline.voice.verbs has that of calls). An empty answer (204 too) is an empty document. Never raises on foreign input.
+    XML types are TwiML. `text/plain` is TwiML when it parses as such, else (messaging) the reply's body. `verbs` is
+    the table to use instead of the kind's own (trunkline.voice.verbs has that of calls). An empty answer (204 too) is
+    an empty document. Never raises on foreign input.
     """
     if len(document) > limit_bytes:
         return TwimlError(BODY_TOO_LARGE, f"the document has {len(document)} of at most {limit_bytes} bytes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.accounts.callbacks import idempotency_token
 from trunkline.model.call import Status
@@ -28,6 +28,7 @@ from trunkline.webhooks.overrides import split
 from trunkline.webhooks.params import Params, encode_form, fallback
 
 if TYPE_CHECKING:
+    from trunkline.voice.live import LiveCall
     from trunkline.voice.session import Session
 
 MAX_WARNINGS: Final = 10
@@ -37,6 +38,9 @@ CACHED_DOCUMENTS: Final = 256
 CACHED_BYTES: Final = 8192
 """Longest document that is kept parsed."""
 NO_URL: Final = 11100
+TOO_LARGE: Final = 11750
+MAX_SHOWN_BODY: Final = 1024
+"""Characters of an answer that the timeline keeps."""
 INLINE_TYPE: Final = "text/xml; charset=utf-8"
 _UNPARSED: Final = frozenset({12100, 12101, 12102})
 _USERINFO: Final = re.compile(r"//[^/?]*@")
@@ -107,8 +111,7 @@ async def request(session: Session, url: str, method: str, extra: Params) -> tup
         )
     )  # fmt: skip
     for attempt in outcome.attempts:
-        result = attempt.status or attempt.error
-        call.note(timeline.WEBHOOK, f"{attempt.method} {attempt.url} {result} in {attempt.total_ms:.0f} ms")
+        _note(call, attempt)
     last = outcome.attempts[-1]
     if outcome.error_code or outcome.answer is None:
         code = outcome.error_code or HTTP_RETRIEVAL_FAILURE
@@ -117,6 +120,20 @@ async def request(session: Session, url: str, method: str, extra: Params) -> tup
         _alert(session, code, outcome.error, last)
         return _Failed(code, last.url)
     return outcome.answer, last
+
+
+def _note(call: LiveCall, attempt: Attempt) -> None:
+    """One request in the timeline; its details are shaped as an Attempt, for the API's Events."""
+    result = attempt.status or attempt.error
+    details: dict[str, Any] = {
+        "url": attempt.url, "method": attempt.method, "started_ms": attempt.started_ms, "status": attempt.status,
+        "total_ms": round(attempt.total_ms, 1), "params": attempt.params,
+        "response_body": attempt.response_body[:MAX_SHOWN_BODY],
+    }  # fmt: skip
+    if attempt.error_code:
+        details |= {"error_code": attempt.error_code, "error": attempt.error, "failure": attempt.failure}
+    line = f"{attempt.method} {attempt.url} {result} in {attempt.total_ms:.0f} ms"
+    call.note(timeline.WEBHOOK, line, **details)
 
 
 def _status(status: Status) -> str:
@@ -187,7 +204,5 @@ def _alert(session: Session, code: int, text: str, attempt: Attempt | None) -> N
         response_headers=encode_form(attempt.response_headers.items()),
     )
 
-
-TOO_LARGE: Final = 11750
 
 __all__ = ["Found", "Goto", "again", "load", "request"]

@@ -30,9 +30,10 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
 from trunkline.sip.offer_answer import Local, Negotiated
 from trunkline.voice import timeline
-from trunkline.voice.checkpoints import LegCheckpoint, save_leg
+from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
 from trunkline.voice.media_leg import MediaLeg
 from trunkline.voice.params import Place, place
+from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 CLOSED_WAIT_S: Final = 1.0
 """How long a call that has ended waits for the media process's numbers."""
+RECORDED_WAIT_S: Final = 60.0
+"""How long the audio of its recordings may take to be finished after that."""
+DEFAULT_REFUSAL: Final = 480
 MAX_DIGITS: Final = 100
 """Keys kept of those that nobody asked for yet."""
 MAX_INFO_BYTES: Final = 256
@@ -64,7 +68,9 @@ log = logging.getLogger(__name__)
 class LiveCall(DialogListener, InviteListener):
     """See the module."""
 
-    def __init__(self, services: VoiceServices, account: Account, record: Call, status: Status) -> None:
+    def __init__(
+        self, services: VoiceServices, account: Account, record: Call, status: Status, trunk: Trunk | None = None
+    ) -> None:
         self.services = services
         self.account = account
         self.record = record
@@ -73,7 +79,7 @@ class LiveCall(DialogListener, InviteListener):
         self.flight: CallFlight | None = None
         self.accepted: Awaitable[Any] | None = None
         """Done when the record is stored; `answer` waits for it."""
-        self.trunk: Trunk | None = None
+        self.trunk = trunk
         self.parent: LiveCall | None = None
         self.children: list[LiveCall] = []
         self.session: Session | None = None
@@ -86,6 +92,7 @@ class LiveCall(DialogListener, InviteListener):
         self.audio.on_digit = self.press
         self.audio.on_timeout = self._silent
         self.audio.on_refused = self._refused
+        self.audio.on_other = self._other
         self.local: Local | None = None
         self.negotiated: Negotiated | None = None
         self.source = ""
@@ -101,7 +108,24 @@ class LiveCall(DialogListener, InviteListener):
         self._closing: asyncio.TimerHandle | None = None
         self._rings = False
         self._heard_rfc4733 = False
-        services.live[record.sid] = self
+        self._call_id = ""
+        self._offered = b""
+        """Our offer in a 2xx, while the answer to it has not come."""
+
+    def enlist(self, flight: CallFlight, accepted: Awaitable[Any] | None = None) -> None:
+        """From now on it is one of the node's live calls. `accepted`: the write of its record, while under way."""
+        self.flight, self.accepted = flight, accepted
+        self.services.live[self.sid] = self
+
+    def use(self, trunk: Trunk | None) -> None:
+        """Go by a trunk, or by another one."""
+        self.trunk = trunk
+        self.record.trunk = trunk.name if trunk is not None else ""
+
+    def trace(self, call_id: str) -> None:
+        """SIP messages with this Call-ID belong into the timeline."""
+        self.record.sip_call_id = self._call_id = call_id
+        self.services.traced[call_id] = self
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -170,12 +194,11 @@ class LiveCall(DialogListener, InviteListener):
         if self.invite is not None and not self._rings and self.status is Status.RINGING:
             self._rings = True
             self.invite.ring(180)
-            self.note(timeline.SIP, "-> 180 Ringing")
 
     async def answer(self) -> None:
         """Pick up: stored, then 200. Does nothing when it is up or over."""
         if self.accepted is not None:
-            await self.accepted
+            await self.accepted  # what is answered is stored
             self.accepted = None
         if self.invite is None or self.status is not Status.RINGING:
             return
@@ -184,7 +207,6 @@ class LiveCall(DialogListener, InviteListener):
         sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
         self.dialog = self.invite.accept(sdp)
         self.dialog.listener = self
-        self.note(timeline.SIP, "-> 200 OK")
         self.record.sip_response_code = 200
         self._up()
 
@@ -199,7 +221,6 @@ class LiveCall(DialogListener, InviteListener):
 
     def ringing(self, status: int, early: Negotiated | None = None) -> None:
         """A provisional response came; with `early` its media may already be heard."""
-        self.note(timeline.SIP, f"<- {status}")
         if early is not None:
             self._media(early)
         if self.status in (Status.QUEUED, Status.INITIATED):
@@ -212,7 +233,6 @@ class LiveCall(DialogListener, InviteListener):
         self.dialog = dialog
         self.cancel = None
         dialog.listener = self
-        self.note(timeline.SIP, f"<- {status}")
         self.record.sip_response_code = status
         if negotiated is not None:
             self._media(negotiated)
@@ -252,11 +272,18 @@ class LiveCall(DialogListener, InviteListener):
         if self.negotiated is not None:
             record.quality = MediaQuality(codec=self.negotiated.codec)
         self.note(timeline.STATUS, Status.IN_PROGRESS)
-        longest = self.services.settings.voice.time_limit_s
-        limit_s = min(record.time_limit_s or longest, longest)
-        self._timer = asyncio.get_running_loop().call_later(limit_s, self._too_long)
+        self._limit()
         save_leg(self)
         self._advance(Status.IN_PROGRESS)
+
+    def _limit(self) -> None:
+        """Set the timer of the time limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+        longest_s = self.services.settings.voice.time_limit_s
+        limit_s = min(self.record.time_limit_s or longest_s, longest_s)
+        passed_s = (self.services.clock.now_ms() - self.record.answered_ms) / 1000
+        self._timer = asyncio.get_running_loop().call_later(max(0, limit_s - passed_s), self._too_long)
 
     def _advance(self, to: Status) -> None:
         if self.flight is not None:
@@ -310,23 +337,35 @@ class LiveCall(DialogListener, InviteListener):
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
-        """End the leg: BYE, CANCEL, or `sip_status` for a call that we have not answered. `end` is its last status
-        where that does not follow. Does nothing when it is over."""
+    def redirect(self, *, url: str = "", method: str = "POST", twiml: str = "") -> bool:
+        """A live update: leave the verb that runs and go on with another document; False when no session runs it."""
+        if self.session is None or self.is_over:
+            return False
+        self.note(timeline.TWIML, f"redirected to {url}" if url else "redirected to a document")
+        self.session.redirect(Goto(url, method) if url else Inline(twiml))
+        return True
+
+    def set_time_limit(self, seconds: int) -> None:
+        """The call ends that long after its answer."""
+        self.record.time_limit_s = seconds
+        if self.is_up:
+            self._limit()
+
+    def hangup(self, why: str, sip_status: int = 0, *, end: Status | None = None) -> None:
+        """End the leg: BYE, CANCEL, or `sip_status` (480) for a call that we have not answered. `end` is its last
+        status where that does not follow. Does nothing when it is over."""
         if self.is_over:
             return
+        sip_status = sip_status or DEFAULT_REFUSAL
         if self.dialog is not None:
-            self.note(timeline.SIP, "-> BYE")
             self.dialog.bye(headers=(Q850_NORMAL,))
             self._over(end or Status.COMPLETED, why)
         elif self.invite is not None:
-            self.note(timeline.SIP, f"-> {sip_status}")
             self.invite.reject(sip_status)
             self.record.sip_response_code = sip_status
             self._over(end or UNANSWERED.get(sip_status, Status.FAILED), why)
         else:
             if self.cancel is not None:
-                self.note(timeline.SIP, "-> CANCEL")
                 self.cancel()
             self._over(end or Status.CANCELED, why)
 
@@ -334,7 +373,6 @@ class LiveCall(DialogListener, InviteListener):
         """An INVITE of ours got a final response above 299 (or none)."""
         if not self.is_over:
             self.cancel = None
-            self.note(timeline.SIP, f"<- {status}")
             self.record.sip_response_code = status
             self._over(end, why)
 
@@ -371,21 +409,29 @@ class LiveCall(DialogListener, InviteListener):
         if numbers:
             self.record.quality = _quality(numbers, self.record.quality)
         self._advance(self.status)
-        self.audio.forget()
-        self.services.live.pop(self.sid, None)
+        services = self.services
+        services.live.pop(self.sid, None)
+        services.traced.pop(self._call_id, None)
+        drop(services.memory, self.sid)
+        if services.recordings is not None and services.recordings.of_call(self.sid):
+            asyncio.get_running_loop().call_later(RECORDED_WAIT_S, self.audio.forget)  # their audio is yet to come
+        else:
+            self.audio.forget()
 
     # -- what the stack tells --------------------------------------------------------------------------------
 
     def on_cancel(self, reason: str) -> None:
         """The caller gave up before we answered."""
-        self.note(timeline.SIP, "<- CANCEL", reason=reason)
         self.record.sip_response_code = 487
+        if reason:
+            self.note(timeline.SIP, f"Reason: {reason}")
         self.invite = None
         self._over(Status.NO_ANSWER, "caller")
 
     def on_bye(self, request: Request) -> None:
         reason = request.headers.get("Reason")
-        self.note(timeline.SIP, "<- BYE", **({"reason": reason} if reason else {}))
+        if reason:
+            self.note(timeline.SIP, f"Reason: {reason}")
         self.dialog = None
         self._over(Status.COMPLETED, "caller" if self.incoming else "callee")
 
@@ -396,12 +442,11 @@ class LiveCall(DialogListener, InviteListener):
         self._over(Status.COMPLETED, reason)
 
     def on_ack(self, sdp: bytes) -> None:
-        self.note(timeline.SIP, "<- ACK")
         if not sdp or self.local is None:
             return
         try:
-            negotiated = offer_answer.conclude(offer_answer.offer(self.local), sdp, self.local)
-        except offer_answer.NotAcceptable as refused:
+            negotiated = offer_answer.conclude(self._offered or offer_answer.offer(self.local), sdp, self.local)
+        except (offer_answer.NotAcceptable, offer_answer.MalformedSdp) as refused:
             self.note(timeline.ERROR, str(refused))
             self.hangup("no-common-codec", end=Status.FAILED)
             return
@@ -410,18 +455,20 @@ class LiveCall(DialogListener, InviteListener):
 
     def on_reinvite(self, offer: bytes) -> bytes:
         """Hold, a moved address, another codec. Raises NotAcceptable, which leaves everything as it was."""
-        self.note(timeline.SIP, "<- INVITE (again)")
         if self.local is None:
             raise offer_answer.NotAcceptable("there is no session")
         if not offer:
-            return offer_answer.offer(self.local)
+            if self.negotiated is None:
+                return offer_answer.offer(self.local)
+            sdp = self.negotiated.sdp
+            self._offered = offer_answer.revise(sdp, offer_answer.offer(self.local, sdp))
+            return self._offered
         negotiated = offer_answer.answer(offer, self.local)
-        if self.negotiated is not None and negotiated.sdp != self.negotiated.sdp:
-            # RFC 3264 section 8: the version counts up when, and only when, the description changes.
-            self.local = msgspec.structs.replace(self.local, version=self.local.version + 1)
-            negotiated = offer_answer.answer(offer, self.local)
+        if self.negotiated is not None:
+            negotiated = msgspec.structs.replace(
+                negotiated, sdp=offer_answer.revise(self.negotiated.sdp, negotiated.sdp)
+            )
         self._media(negotiated)
-        self.note(timeline.SIP, "-> 200 OK", direction=negotiated.direction)
         save_leg(self)
         return negotiated.sdp
 
@@ -441,6 +488,10 @@ class LiveCall(DialogListener, InviteListener):
         if self.record.time_limit_s >= self.services.settings.voice.time_limit_s:
             self.alert(TOO_LONG)
         self.hangup("time-limit")
+
+    def _other(self, event: Event) -> None:
+        if self.services.recordings is not None:
+            self.services.recordings.event(event)
 
     def _refused(self, what: str, reason: str) -> None:
         self.note(timeline.ERROR, f"the media process refused {what}: {reason}")

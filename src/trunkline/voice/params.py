@@ -19,9 +19,7 @@ def place(address: str, number: PhoneNumber | None = None) -> Place:
     known = place_of(address)
     if number is None:
         return known
-    return Place(
-        number.locality.upper(), number.region.upper(), number.postal_code, number.country or known.country
-    )
+    return Place(number.locality.upper(), number.region.upper(), number.postal_code, number.country or known.country)
 
 
 def standard(call: Call, status: str, *, from_place: Place | None = None, to_place: Place | None = None) -> Params:

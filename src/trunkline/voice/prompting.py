@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from trunkline.media.prompts import PromptFailed
+from trunkline.media.prompts import INVALID_CONTENT_TYPE, PromptFailed
 from trunkline.media.protocol import Audio, Item, Played
 from trunkline.voice.timeline import MEDIA
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from trunkline.voice.session import Session
 
 TEXT_TOO_LONG: Final = 13521
+INVALID_VOICE: Final = 13511
+NOT_AUDIO: Final = 13420
 KEYS: Final = "0123456789*#ABCD"
 """Every key there is."""
 
@@ -28,7 +30,9 @@ async def spoken(session: Session, text: str, voice: str, language: str) -> list
         except PromptFailed as failed:
             session.alert(failed.code, failed.reason)
             return []
-    return [Audio(path=str(prepared.path))]
+    if prepared.warning:
+        session.alert_once(INVALID_VOICE, prepared.warning)
+    return [Audio(path=prepared.path)]
 
 
 async def fetched(session: Session, reference: str) -> list[Item]:
@@ -36,12 +40,16 @@ async def fetched(session: Session, reference: str) -> list[Item]:
     url = session.resolve(reference)
     if url is None:
         return []
-    try:
-        prepared = await session.wait(session.services.prompts.audio(url))
-    except PromptFailed as failed:
-        session.alert(failed.code, failed.reason, request_url=url)
-        return []
-    return [Audio(path=str(prepared.path))]
+    prompts, scope = session.services.prompts, session.account.sid
+    prepared = prompts.cached_audio(url, scope=scope)
+    if prepared is None:
+        try:
+            prepared = await session.wait(prompts.audio(url, scope=scope))
+        except PromptFailed as failed:
+            code = NOT_AUDIO if failed.code == INVALID_CONTENT_TYPE else failed.code
+            session.alert(code, failed.reason, request_url=url)
+            return []
+    return [Audio(path=prepared.path)]
 
 
 async def play(session: Session, items: list[Item], loop: int, state: dict[str, Any], *, barge: str = "") -> Played:

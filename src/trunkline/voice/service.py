@@ -11,41 +11,34 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
+from trunkline.media.prompts import Prepared
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings, Trunk
 from trunkline.storage.memory import MemoryStore
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.media_leg import Media
+from trunkline.voice.timeline import SIP
 from trunkline.webhooks.fetch import Fetcher
 
 if TYPE_CHECKING:
     from trunkline.voice.live import LiveCall
-
-
-class Prepared(Protocol):
-    """A prompt that can be played: a file of PCM and its length."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def ms(self) -> int: ...
+    from trunkline.voice.recordings import Recordings
 
 
 class Prompts(Protocol):
-    """Texts and audio files to prompts (trunkline.media.prompts.Prompts); raises PromptFailed(code, reason)."""
+    """Texts and audio files to prompts (trunkline.media.prompts.Prompts); what waits raises PromptFailed."""
 
     def cached_speech(self, text: str, *, voice: str = "", language: str = "") -> Prepared | None:
         """The prompt of a text that was spoken before, without waiting."""
 
     def speech(self, text: str, *, voice: str = "", language: str = "") -> Awaitable[Prepared]:
-        """Speak a text, or SSML (it begins with `<speak>`)."""
+        """Speak a text, or SSML (it begins with `<speak`)."""
 
-    def audio(self, url: str, **details: Any) -> Awaitable[Prepared]:
+    def cached_audio(self, url: str, *, scope: str = "") -> Prepared | None:
+        """The prompt of a URL whose answer is still fresh, without waiting."""
+
+    def audio(self, url: str, *, scope: str = "") -> Awaitable[Prepared]:
         """Fetch and decode an audio file."""
-
-
-class PlaceCall(Protocol):
-    """What `<Dial>` and the API need: see trunkline.voice.outbound."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,5 +57,17 @@ class VoiceServices:
     trunks: Sequence[Trunk] = ()
     media_address: Callable[[str], str] = lambda host: "127.0.0.1"
     """The address that our SDP names towards a host."""
+    recordings: Recordings | None = None
+    outbound: Any = None
+    """trunkline.voice.outbound.Outbound: what `<Dial>` places calls with."""
+    send_message: Any = None
+    """What `<Sms>` sends messages with."""
     live: dict[str, LiveCall] = field(default_factory=dict)
-    parts: dict[str, Any] = field(default_factory=dict)
+    traced: dict[str, LiveCall] = field(default_factory=dict)
+    """By Call-ID."""
+
+    def trace(self, call_id: str, sent: bool, line: str) -> None:
+        """A SIP message, for the timeline of its call (`Stack.trace`)."""
+        call = self.traced.get(call_id)
+        if call is not None:
+            call.note(SIP, f"-> {line}" if sent else f"<- {line}")

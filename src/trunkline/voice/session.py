@@ -22,6 +22,7 @@ from trunkline.voice.checkpoints import DocumentCheckpoint, Position
 from trunkline.voice.documents import Found
 from trunkline.voice.steps import CallEnded, Goto, Inline, Next, Redirected, Source, Stop
 from trunkline.voice.verbs import VERBS
+from trunkline.voice.verbs.later import Later
 from trunkline.webhooks import fetch
 
 if TYPE_CHECKING:
@@ -90,17 +91,14 @@ class Session:
         finally:
             if call.session is self:
                 call.session = None
-                call.hangup(ending, sip_status=480 if ending != FAILED else 500)
-                checkpoints.drop(self.services.memory, call.sid)
+                call.hangup(ending, 500 if ending == FAILED else 0)
 
     def cancel(self) -> None:
         """End the task without another word (the node stops)."""
         if self._task is not None:
             self._task.cancel()
 
-    async def run(
-        self, source: Source | None, resume: tuple[DocumentCheckpoint, Position] | None = None
-    ) -> str:
+    async def run(self, source: Source | None, resume: tuple[DocumentCheckpoint, Position] | None = None) -> str:
         """Follow documents to the end; how it ended. The call is not hung up."""
         self.call.on_end(self._ended)
         step: Source | None = source
@@ -156,7 +154,7 @@ class Session:
         return END
 
     async def _verb(self, verb: Verb, index: int, state: dict[str, Any]) -> Next | None:
-        name = getattr(verb, "name", type(verb).__name__)
+        name = verb.name if isinstance(verb, Later) else type(verb).__name__
         row = VERBS[name]
         position = self.position
         position.verb, position.state = index, state

@@ -89,7 +89,9 @@ ATTRIBUTES: Final = (
     Attribute("timeout", "timeout", _timeout, default=DEFAULT_TIMEOUT_S, invalid_code=INVALID_TIMEOUT),
     Attribute("finishOnKey", "finish_on_key", _finish, default="#", invalid_code=INVALID_FINISH),
     Attribute("numDigits", "num_digits", kinds.whole(1, MAX_DIGITS), default=0, invalid_code=INVALID_NUM_DIGITS),
-    Attribute("actionOnEmptyResult", "action_on_empty_result", kinds.boolean, default=False, invalid_code=INVALID_EMPTY),
+    Attribute(
+        "actionOnEmptyResult", "action_on_empty_result", kinds.boolean, default=False, invalid_code=INVALID_EMPTY
+    ),
     Attribute("bargeIn", "barge_in", kinds.boolean, default=True, invalid_code=INVALID_BARGE_IN),
     Attribute("language", "language", kinds.text, default=""),
     Attribute("hints", "hints", kinds.text, default=""),
@@ -101,7 +103,7 @@ ATTRIBUTES: Final = (
     Attribute("debug", "debug", kinds.text, default=""),
     Attribute("partialResultCallback", "partial_result_callback", kinds.url, default=""),
     Attribute("partialResultCallbackMethod", "partial_result_callback_method", kinds.method, default="POST"),
-)  # fmt: skip
+)
 
 
 def build(element: Element, values: dict[str, Value], notes: Notes) -> Gather:

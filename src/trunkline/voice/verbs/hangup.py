@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from trunkline.twiml import kinds
 from trunkline.twiml.document import DocumentKind, Verb
 from trunkline.twiml.schema import Attribute, Notes, Noun, Value, VerbSpec, check_content, read_noun
-from trunkline.twiml import kinds
 from trunkline.twiml.xmltree import Element
 from trunkline.voice.steps import Stop
 
@@ -28,9 +28,7 @@ def build(element: Element, values: dict[str, Value], notes: Notes) -> Hangup:
     return Hangup(line=element.line, column=element.column, **values)
 
 
-SPEC: Final = VerbSpec(
-    "Hangup", kinds=frozenset({DocumentKind.VOICE}), build=build, children={"Parameter": PARAMETER}
-)
+SPEC: Final = VerbSpec("Hangup", kinds=frozenset({DocumentKind.VOICE}), build=build, children={"Parameter": PARAMETER})
 
 
 async def run(verb: Hangup, session: Session, state: dict[str, Any]) -> Stop:

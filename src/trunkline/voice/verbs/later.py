@@ -31,8 +31,7 @@ def _build(name: str, element: Element, values: dict[str, Value], notes: Notes) 
 
 
 SPECS: Final = tuple(
-    VerbSpec(name, kinds=frozenset({DocumentKind.VOICE}), build=partial(_build, name), unchecked=True)
-    for name in NAMES
+    VerbSpec(name, kinds=frozenset({DocumentKind.VOICE}), build=partial(_build, name), unchecked=True) for name in NAMES
 )
 
 

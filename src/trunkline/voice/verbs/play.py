@@ -28,7 +28,7 @@ def _digits(raw: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Play(Verb):
-    """`url` as written; `loop` 0: until the call ends. With `digits` (w: 0.5 s, W: 1 s) and no URL, keys are pressed."""
+    """`url` as written; `loop` 0: until the call ends. Without a URL `digits` are pressed (w: 0.5 s, W: 1 s)."""
 
     url: str = ""
     loop: int = 1
@@ -54,9 +54,7 @@ def build(element: Element, values: dict[str, Value], notes: Notes) -> Play | No
     return Play(url=url, line=element.line, column=element.column, **values)
 
 
-SPEC: Final = VerbSpec(
-    "Play", kinds=frozenset({DocumentKind.VOICE}), build=build, attributes=ATTRIBUTES, has_text=True
-)
+SPEC: Final = VerbSpec("Play", kinds=frozenset({DocumentKind.VOICE}), build=build, attributes=ATTRIBUTES, has_text=True)
 
 
 async def items(verb: Play, session: Session) -> list[Item]:

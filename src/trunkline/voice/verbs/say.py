@@ -82,9 +82,7 @@ def _read(element: Element, plain: list[str], marked: list[str], notes: Notes) -
                 plain.append(" ")
 
 
-SPEC: Final = VerbSpec(
-    "Say", kinds=frozenset({DocumentKind.VOICE}), build=build, attributes=ATTRIBUTES, has_text=True
-)
+SPEC: Final = VerbSpec("Say", kinds=frozenset({DocumentKind.VOICE}), build=build, attributes=ATTRIBUTES, has_text=True)
 
 
 async def items(verb: Say, session: Session) -> list[Item]:

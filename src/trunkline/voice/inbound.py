@@ -1,0 +1,203 @@
+"""Calls that come in: who may call whom, and the beginning of the call's own session.
+
+`Inbound` is the core of the SIP stack. An INVITE is taken only if its source is a trunk (trunkline.voice.sources) and
+its target is a number of an active account with something to run; else it gets 401, 403 or 404. Nothing is ever
+forwarded: this is no relay. A call that is taken is stored as `ringing` while its first document is fetched; what it
+needs to be answered (a port, a codec in common) is settled before.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from trunkline.model.account import Account
+from trunkline.model.call import Call, Direction, Status, StatusTarget
+from trunkline.model.numbers import Application, PhoneNumber
+from trunkline.model.sid import CALL, new_sid
+from trunkline.settings import Trunk
+from trunkline.sip import number as numbers
+from trunkline.sip.offer_answer import MalformedSdp, NotAcceptable
+from trunkline.storage.written import when_done
+from trunkline.voice import timeline
+from trunkline.voice.limits import AccountLimits
+from trunkline.voice.live import LiveCall
+from trunkline.voice.session import Session
+from trunkline.voice.sources import Challenge, Sources
+from trunkline.voice.steps import Goto
+from trunkline.voice.trunks import Trunks
+
+if TYPE_CHECKING:
+    from trunkline.sip.core import Answer
+    from trunkline.sip.flow import Flow
+    from trunkline.sip.message import Request
+    from trunkline.sip.server_invite import ServerInvite
+    from trunkline.voice.service import VoiceServices
+
+RETRY_AFTER: Final = ("Retry-After", "5")
+NO_URL: Final = 11100
+ACTIVE: Final = "active"
+
+log = logging.getLogger(__name__)
+
+
+class Target(NamedTuple):
+    """Whom a call is for, and what it runs."""
+
+    account: Account
+    number: PhoneNumber
+    application: Application | None
+
+    @property
+    def owner(self) -> PhoneNumber | Application:
+        """What holds the URLs."""
+        return self.application or self.number
+
+
+class Refusal(Exception):
+    """An INVITE is not taken."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Inbound:
+    """See the module. `counters` are INVITEs by what became of them."""
+
+    def __init__(self, services: VoiceServices, sources: Sources, trunks: Trunks, limits: AccountLimits) -> None:
+        self._services = services
+        self._sources = sources
+        self._trunks = trunks
+        self._limits = limits
+        self.draining = False
+        """Whether new calls are refused, because the node stops."""
+        self.counters: dict[str, int] = {}
+
+    # -- the stack's core ------------------------------------------------------------------------------------
+
+    def permitted(self, request: Request, flow: Flow) -> bool:
+        """See trunkline.sip.core.Core."""
+        return self._sources.permitted(flow.remote[0])
+
+    def on_request(self, request: Request, flow: Flow) -> Answer | None:
+        """OPTIONS get 200, whoever asks; the rest the stack's default."""
+        return None
+
+    def on_invite(self, invite: ServerInvite) -> None:
+        """Take a call or refuse it. Next: trunkline.voice.session.Session.run"""
+        try:
+            trunk = self._sources.trunk_of(invite.request, invite.flow.remote[0])
+            if trunk is None:
+                raise Refusal(403, "an unknown source")
+            if self.draining:
+                raise Refusal(503, "the node stops")
+            target = self._target(invite.request)
+            call = self._call(invite, trunk, target)
+        except Challenge as challenge:
+            self._count("challenged")
+            invite.challenge(challenge.value)
+        except Refusal as refusal:
+            self._count(f"refused-{refusal.status}")
+            log.info("INVITE from %s refused with %d: %s", invite.flow.remote[0], refusal.status, refusal)
+            invite.reject(refusal.status, headers=(RETRY_AFTER,) if refusal.status == 503 else ())
+        else:
+            self._count("taken")
+            self._begin(call, invite, target)
+
+    def _count(self, name: str) -> None:
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    # -- whether ---------------------------------------------------------------------------------------------
+
+    def _target(self, request: Request) -> Target:
+        """The number that is called. Raises Refusal."""
+        directory = self._services.directory
+        called = numbers.called_of(request)
+        number = directory.number(called)
+        account = directory.account(number.account_sid) if number is not None and number.account_sid else None
+        if number is None or account is None or not number.voice_enabled:
+            raise Refusal(404, f"{called[:60]!r} is no number of ours")
+        if account.status != ACTIVE:
+            raise Refusal(403, f"account {account.sid} is {account.status}")
+        application = None
+        if number.voice_application_sid:
+            application = directory.application(number.voice_application_sid)
+        target = Target(account, number, application)
+        if not target.owner.voice_url:
+            text = f"{number.phone_number} was called, but has no voice URL"
+            self._services.alerts.raise_(account.sid, NO_URL, resource_sid=number.sid, text=text)
+            raise Refusal(404, text)
+        return target
+
+    def _call(self, invite: ServerInvite, trunk: Trunk, target: Target) -> LiveCall:
+        """The call with its port and its answer to the offer, counted. Raises Refusal: 503 for the trunk's limit, so
+        that the carrier goes elsewhere, 486 for the account's."""
+        trunk_limit, account_limit = self._trunks.limit(trunk), self._limits.of(target.account.sid)
+        if trunk_limit.full:
+            raise Refusal(503, f"trunk {trunk.name} has {trunk_limit.running} calls")
+        if account_limit.full:
+            raise Refusal(486, f"account {target.account.sid} has {account_limit.running} calls")
+        call = LiveCall(self._services, target.account, self._record(invite, trunk, target), Status.RINGING, trunk)
+        try:
+            leased = call.negotiate(invite)
+        except NotAcceptable as refused:
+            call.audio.close()
+            raise Refusal(488, str(refused)) from None
+        except MalformedSdp as malformed:
+            call.audio.close()
+            raise Refusal(400, str(malformed)) from None
+        if not leased:
+            call.audio.close()
+            raise Refusal(503, "no media port is free")
+        for limit in (trunk_limit, account_limit):
+            limit.join()
+            call.on_end(lambda _, limit=limit: limit.end())  # type: ignore[misc]
+        return call
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _record(self, invite: ServerInvite, trunk: Trunk, target: Target) -> Call:
+        services, request, owner = self._services, invite.request, target.owner
+        now = services.clock.now_ms()
+        caller = numbers.caller_of(request)
+        record = Call(
+            sid=new_sid(CALL, now),
+            account_sid=target.account.sid,
+            direction=Direction.INBOUND,
+            from_=caller.number_or_uri,
+            to=target.number.phone_number,
+            forwarded_from=numbers.forwarded_from(request),
+            phone_number_sid=target.number.sid,
+            application_sid=target.application.sid if target.application is not None else "",
+            created_ms=now,
+            started_ms=now,
+            url=owner.voice_url,
+            method=owner.voice_method,
+            fallback_url=owner.voice_fallback_url,
+            fallback_method=owner.voice_fallback_method,
+            time_limit_s=int(services.settings.voice.time_limit_s),
+            trunk=trunk.name,
+            sip_headers=numbers.custom_headers(request),
+        )
+        if owner.status_callback:
+            record.status_callbacks = [StatusTarget(owner.status_callback, owner.status_callback_method)]
+        return record
+
+    def _begin(self, call: LiveCall, invite: ServerInvite, target: Target) -> None:
+        record = call.record
+        call.trace(invite.request.call_id)
+        call.note(timeline.SIP, f"<- INVITE {invite.request.uri}", source=invite.flow.remote[0], trunk=record.trunk)
+        flight, written = self._services.flights.accept(record, Status.RINGING)
+        call.enlist(flight, written)
+        when_done(written, lambda done: _stored(call, done))
+        call.ring()
+        Session(call).start(Goto(record.url, record.method))
+
+
+def _stored(call: LiveCall, done: Any) -> None:
+    """A call that cannot be stored is not taken."""
+    if done.cancelled() or done.exception() is not None:
+        log.error("call %s could not be stored: %s", call.sid, "cancelled" if done.cancelled() else done.exception())
+        call.flight = None
+        call.hangup("not-stored", 503, end=Status.FAILED)

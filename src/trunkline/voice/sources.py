@@ -1,0 +1,130 @@
+"""Which requests are listened to: trunks by address and by login, and a limit for everyone else.
+
+A request is from a trunk when it comes from one of the trunk's `addresses`, or when it carries the trunk's digest
+credentials (RFC 7616). Everything else is a stranger: it may ask a few times a second, and is told 401 or 403.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from trunkline.model.clock import Clock
+from trunkline.settings import Trunk
+from trunkline.sip import digest
+from trunkline.sip.digest import Freshness, Nonces
+from trunkline.sip.errors import MalformedMessage
+from trunkline.sip.message import Request
+
+MAX_SOURCES: Final = 10_000
+"""Addresses remembered, of trunks and of strangers each; the longest unused leaves first."""
+ALGORITHM: Final = "MD5"
+"""What challenges ask for: what every phone and carrier can. Stronger answers are taken too."""
+
+log = logging.getLogger(__name__)
+
+
+class Challenge(Exception):
+    """Credentials are wanted: the value of WWW-Authenticate."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+class Sources:
+    """See the module. `realm` is that of challenges, `secret` the key of nonces, `rate` what a stranger may send."""
+
+    def __init__(self, trunks: Sequence[Trunk], realm: str, secret: bytes, rate: float, clock: Clock) -> None:
+        self._clock = clock
+        self._realm = realm
+        self._nonces = Nonces(secret)
+        self._rate = max(rate, 1.0)
+        self._networks = [(ip_network(text, strict=False), trunk) for trunk in trunks for text in trunk.addresses]
+        self._networks.sort(key=_narrowest_first)
+        self._by_user: dict[str, list[Trunk]] = {}
+        for trunk in trunks:
+            if trunk.username and trunk.password:
+                self._by_user.setdefault(trunk.username, []).append(trunk)
+        self._ha1 = {trunk.name: _hashes(trunk, realm) for several in self._by_user.values() for trunk in several}
+        self._known: OrderedDict[str, Trunk | None] = OrderedDict()
+        self._strangers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def by_address(self, host: str) -> Trunk | None:
+        """The trunk that an address belongs to (the narrowest network wins)."""
+        try:
+            return self._known[host]
+        except KeyError:
+            pass
+        found = None
+        address = _address(host)
+        if address is not None:
+            found = next((trunk for network, trunk in self._networks if address in network), None)
+        self._known[host] = found
+        if len(self._known) > MAX_SOURCES:
+            self._known.popitem(last=False)
+        return found
+
+    def permitted(self, host: str) -> bool:
+        """Whether a request from `host` is looked at: a trunk's always, a stranger's within the rate."""
+        if self.by_address(host) is not None:
+            return True
+        now = self._clock.monotonic()
+        tokens, at = self._strangers.pop(host, (self._rate, now))
+        tokens = min(self._rate, tokens + (now - at) * self._rate)
+        allowed = tokens >= 1
+        self._strangers[host] = (tokens - 1 if allowed else tokens), now
+        if len(self._strangers) > MAX_SOURCES:
+            self._strangers.popitem(last=False)
+        return allowed
+
+    def trunk_of(self, request: Request, host: str) -> Trunk | None:
+        """The trunk that a request comes from; None: from nobody we know. Raises Challenge."""
+        found = self.by_address(host)
+        if found is not None or not self._by_user:
+            return found
+        value = request.headers.get("Authorization") or request.headers.get("Proxy-Authorization")
+        if not value:
+            raise Challenge(self._challenge(host))
+        try:
+            credentials = digest.parse_credentials(value)
+        except MalformedMessage:
+            return None
+        return self._verified(credentials, request, host)
+
+    def _verified(self, credentials: digest.Credentials, request: Request, host: str) -> Trunk | None:
+        if credentials.realm != self._realm:
+            raise Challenge(self._challenge(host))
+        freshness = self._nonces.check(credentials.nonce, self._clock.now_ms() / 1000, host, self._realm)
+        if freshness is Freshness.FORGED:
+            raise Challenge(self._challenge(host))
+        for trunk in self._by_user.get(credentials.username, ()):
+            if digest.verify(credentials, self._ha1[trunk.name], request.method, request.body):
+                if freshness is Freshness.STALE or not self._nonces.use(credentials.nonce, credentials.nc):
+                    raise Challenge(self._challenge(host, stale=True))
+                return trunk
+        return None
+
+    def _challenge(self, host: str, *, stale: bool = False) -> str:
+        nonce = self._nonces.make(self._clock.now_ms() / 1000, host, self._realm)
+        return digest.challenge(self._realm, nonce, ALGORITHM, stale=stale)
+
+
+def _hashes(trunk: Trunk, realm: str) -> dict[str, str]:
+    return {name: digest.ha1(name, trunk.username, realm, str(trunk.password)) for name in digest.ALGORITHMS}
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.partition("%")[0].strip("[]"))
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def _narrowest_first(entry: tuple[IPv4Network | IPv6Network, Trunk]) -> int:
+    return -entry[0].prefixlen
