@@ -1,0 +1,256 @@
+"""An INVITE of ours, from the call to its answer (RFC 3261 sections 9.1, 13.2 and 22)."""
+
+from typing import TYPE_CHECKING, Final
+
+from trunkline.sip.body import session_description
+from trunkline.sip.core import ALLOW, SDP_TYPE, CallListener, Credentials, HeaderList
+from trunkline.sip.dialog import Dialog
+from trunkline.sip.flow import Flow, Target, plan
+from trunkline.sip.headers import Field
+from trunkline.sip.login import Login
+from trunkline.sip.message import REASONS, MalformedMessage, Request, Response
+from trunkline.sip.requests import MAX_FORWARDS, cancel_of, renewed
+from trunkline.sip.timers import Timer
+from trunkline.sip.transaction import ClientTransaction, ServerTransaction
+
+if TYPE_CHECKING:
+    from trunkline.sip.stack import Stack
+
+MAX_FORKS: Final = 16
+"""Answers and early dialogs of one INVITE that are told apart; further ones are ignored."""
+
+
+class ClientInvite:
+    """A call that is being placed. `cancel` gives it up; the listener hears how it ended, once."""
+
+    __slots__ = (
+        "_cancel_headers",
+        "_cancel_status",
+        "_dialogs",
+        "_early_bye",
+        "_early_sdp",
+        "_expiry",
+        "_listener",
+        "_login",
+        "_offered",
+        "_over",
+        "_proceeding",
+        "_stack",
+        "_target",
+        "_transaction",
+        "call_id",
+        "from_",
+        "local_tag",
+        "routes",
+        "to",
+        "uri",
+    )
+
+    def __init__(
+        self,
+        stack: "Stack",
+        uri: str,
+        to: str,
+        from_: str,
+        routes: list[str],
+        credentials: Credentials | None,
+        listener: CallListener,
+    ) -> None:
+        self.call_id = stack.token()
+        self.local_tag = stack.token()
+        self.uri, self.to, self.from_, self.routes = uri, to, from_, routes
+        self._stack = stack
+        self._listener = listener
+        self._login = None if credentials is None else Login(*credentials)
+        self._offered = False
+        self._transaction: ClientTransaction | None = None
+        self._target: Flow | Target | None = None
+        self._proceeding = False  # a provisional response has come
+        self._over = False  # the listener has heard the end
+        self._cancel_status = 0  # what to tell once it is cancelled: 487, or 408 if it rang too long
+        self._cancel_headers: list[Field] = []
+        self._expiry: Timer | None = None
+        self._dialogs: dict[str, Dialog] = {}  # by the peer's tag
+        self._early_sdp: dict[str, bytes] = {}
+        self._early_bye: dict[str, Request] = {}  # a BYE that overtook its 2xx
+
+    def start(self, target: Flow | Target | None, sdp: bytes, headers: HeaderList, timeout_s: float | None) -> None:
+        """Send the INVITE. Raises MalformedMessage for a URI that is none."""
+        stack = self._stack
+        uri, routes, hop = plan(self.routes, self.uri)
+        self._target = target or hop
+        self._offered = bool(sdp)
+        flow = self._target if isinstance(self._target, Flow) else stack.flow_to(self._target)
+        fields: list[Field] = [("Route", value) for value in routes]
+        fields += [
+            ("Max-Forwards", MAX_FORWARDS),
+            ("From", f"{self.from_};tag={self.local_tag}"),
+            ("To", self.to),
+            ("Call-ID", self.call_id),
+            ("CSeq", "1 INVITE"),
+            ("Contact", stack.contact(flow)),
+            ("Allow", ALLOW),
+            ("User-Agent", stack.config.user_agent),
+            *headers,
+        ]
+        if sdp:
+            fields.append(("Content-Type", SDP_TYPE))
+        stack.add_call((self.call_id, self.local_tag), self)
+        limit_s = stack.config.invite_timeout_s if timeout_s is None else timeout_s
+        self._expiry = stack.timers.set(stack.now() + limit_s, self._expired)
+        self._send(Request.make("INVITE", uri, headers=_last_wins(fields), body=sdp))
+
+    @property
+    def over(self) -> bool:
+        """Whether its end has been told."""
+        return self._over
+
+    def cancel(self, headers: HeaderList = ()) -> None:
+        """Give up. CANCEL goes out once the callee is known to have the INVITE (section 9.1). `on_failure` hears 487
+        (at once if the callee is not known to have it) or the status that came before it. If an answer was faster, it
+        is ACKed and ended."""
+        self._cancel(487, headers)
+
+    # --- for the stack
+
+    def receive_early(self, request: Request, transaction: ServerTransaction) -> None:
+        """A request in a dialog whose 2xx we have not seen: the network changed their order."""
+        if request.method == "BYE" and len(self._early_bye) < MAX_FORKS:
+            self._early_bye[request.from_tag] = request
+            self._stack.reply(transaction, request, 200)
+        else:
+            self._stack.reply(transaction, request, 500, headers=[("Retry-After", "1")])
+
+    # --- inside
+
+    def _send(self, request: Request) -> None:
+        assert self._target is not None
+        self._proceeding = False
+        self._transaction = self._stack.start_client(request, self._target, self._report)
+
+    def _report(self, transaction: ClientTransaction, status: int, response: Response | None) -> None:
+        if response is not None and 200 <= status < 300:
+            self._answered(transaction, response)
+        elif transaction is not self._transaction or (self._over and not self._cancel_status):
+            return
+        elif response is None:
+            self._fail(self._cancel_status or status, "", None)
+        elif status < 200:
+            self._progress(status, response)
+        elif not self._retry(transaction, status, response):
+            cancelled = self._cancel_status if status == 487 else 0
+            self._fail(cancelled or status, "" if cancelled else response.reason, response)
+
+    def _progress(self, status: int, response: Response) -> None:
+        first, self._proceeding = not self._proceeding, True
+        if self._cancel_status:
+            if first:
+                self._send_cancel()
+            return
+        if status == 100:
+            return
+        sdp = session_description(response) or b""
+        tag = response.to_tag
+        if sdp and (tag in self._early_sdp or len(self._early_sdp) < MAX_FORKS):
+            self._early_sdp[tag] = sdp
+        self._listener.on_progress(response, sdp)
+
+    def _retry(self, transaction: ClientTransaction, status: int, response: Response) -> bool:
+        """Once more with credentials, if that is what is asked for."""
+        if status not in (401, 407) or self._login is None or self._cancel_status:
+            return False
+        credentials = self._login.answer(transaction.request, response, self._stack.token())
+        if credentials is None:
+            return False
+        self._send(renewed(transaction.request, transaction.request.cseq[0] + 1, credentials))
+        return True
+
+    def _answered(self, transaction: ClientTransaction, response: Response) -> None:
+        tag = response.to_tag
+        known = self._dialogs.get(tag)
+        if known is not None:
+            known.ack_again(response.cseq[0])
+            return
+        if len(self._dialogs) >= MAX_FORKS:
+            return
+        try:
+            dialog = Dialog.of_caller(self._stack, transaction, response, self._login)
+            self._dialogs[tag] = dialog
+            if self._over or self._cancel_status:
+                self._decline(dialog)
+            else:
+                self._accept(dialog, response)
+        except MalformedMessage:  # of its Contact or Record-Route: there is no way to reach it
+            self._stack.count("malformed")
+            if not self._over:
+                self._fail(502, "Bad answer", response)
+
+    def _accept(self, dialog: Dialog, response: Response) -> None:
+        tag = response.to_tag
+        sdp = session_description(response) or self._early_sdp.get(tag, b"")
+        if self._offered:
+            dialog.ack()
+        self._stack.add_dialog(dialog)
+        self._end()
+        self._listener.on_answer(dialog, response, sdp)
+        bye = self._early_bye.get(tag)
+        if bye is not None:
+            dialog.ended_early(bye)
+
+    def _decline(self, dialog: Dialog) -> None:
+        """An answer that is not wanted: another fork was faster, or we had given up (section 13.2.2.4)."""
+        dialog.ack()
+        self._stack.add_dialog(dialog)
+        dialog.bye()
+        if not self._over:
+            self._fail(self._cancel_status, "", None)
+
+    def _cancel(self, status: int, headers: HeaderList = ()) -> None:
+        if self._over or self._cancel_status:
+            return
+        self._cancel_status = status
+        self._cancel_headers = list(headers)
+        if self._proceeding:
+            self._send_cancel()
+        else:  # nobody has heard of it yet; should that change, the CANCEL follows
+            self._stack.timers.set(self._stack.now(), lambda: self._fail(status, "", None))
+
+    def _send_cancel(self) -> None:
+        stack, transaction = self._stack, self._transaction
+        assert transaction is not None
+        request = cancel_of(transaction.request, self._cancel_headers)
+        stack.start_client(request, transaction.flow, lambda *_: None, branch=transaction.key[0])
+        stack.timers.cancel(self._expiry)
+        # Section 9.1: a callee of RFC 2543 answers the CANCEL only.
+        self._expiry = stack.timers.set(stack.now() + stack.timing.give_up, self._unanswered)
+
+    def _expired(self) -> None:
+        """It rang too long."""
+        self._expiry = None
+        self._cancel(408)
+
+    def _unanswered(self) -> None:
+        self._expiry = None
+        if self._transaction is not None:
+            self._transaction.done()
+        self._fail(self._cancel_status, "", None)
+
+    def _end(self) -> None:
+        self._over = True
+        self._stack.timers.cancel(self._expiry)
+        self._expiry = None
+        self._stack.forget_call((self.call_id, self.local_tag))
+
+    def _fail(self, status: int, reason: str, response: Response | None) -> None:
+        if self._over:
+            self._stack.timers.cancel(self._expiry)
+        else:
+            self._end()
+            self._listener.on_failure(status, reason or REASONS.get(status, ""), response)
+
+
+def _last_wins(fields: list[Field]) -> list[Field]:
+    """Let the user's own Max-Forwards, User-Agent or Contact replace ours."""
+    ours, names = fields, {"max-forwards", "user-agent", "contact"}
+    last = {name.lower(): at for at, (name, _) in enumerate(ours)}
+    return [field for at, field in enumerate(ours) if field[0].lower() not in names or last[field[0].lower()] == at]

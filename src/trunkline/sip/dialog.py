@@ -1,0 +1,499 @@
+"""Dialogs (RFC 3261 section 12): a call that is up, and what either side may do in it.
+
+Theory of operation. All that another process needs to go on is one record, `DialogState`; the dialog changes it in
+place. Beside it are only timers and requests under way. Three obligations meet here: our 2xx is repeated until its ACK
+comes (section 13.3.1.4), a repeated 2xx of the peer gets the same ACK again (section 13.2.2.4), and a callee sends no
+BYE before the ACK (section 15).
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from trunkline.sip.body import session_description
+from trunkline.sip.client_request import ClientRequest, OnResponse
+from trunkline.sip.core import ALLOW, SDP_TYPE, Credentials, DialogListener, HeaderList
+from trunkline.sip.errors import MalformedSdp, NotAcceptable
+from trunkline.sip.flow import Flow, Target, contact_unreachable, plan
+from trunkline.sip.headers import Field
+from trunkline.sip.login import Login
+from trunkline.sip.message import Request, Response
+from trunkline.sip.reinvite import OnResult, Reinvite
+from trunkline.sip.requests import MAX_FORWARDS, credentials_in, record_route
+from trunkline.sip.timers import Timer
+from trunkline.sip.transaction import ClientTransaction, ServerTransaction
+from trunkline.sip.uri import SIP_SCHEMES
+
+if TYPE_CHECKING:
+    from trunkline.sip.stack import Stack
+
+STATE_VERSION: Final = 1
+ADOPT_CSEQ_JUMP: Final = 100
+"""Requests that the other process may have sent after its last export."""
+MAX_ROUTES: Final = 32
+
+
+class DialogState(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A dialog as another process can go on with it. `id` names it."""
+
+    v: int = STATE_VERSION
+    call_id: str
+    local_tag: str
+    remote_tag: str
+    local: str
+    """Our From, with the tag."""
+    remote: str
+    """Our To, with the peer's tag."""
+    local_cseq: int = 0
+    remote_cseq: int = -1
+    """-1: the peer has sent no request yet."""
+    target: str
+    """The peer's Contact."""
+    routes: tuple[str, ...] = ()
+    flow: Flow
+    behind_nat: bool = False
+    """The peer is reached where its messages come from, not at its Contact."""
+    is_caller: bool
+    """Whether we sent the INVITE that made it."""
+    invite_cseq: int = 0
+    """Of our last INVITE."""
+    ack: bytes = b""
+    """The ACK of our last INVITE's 2xx, for when that is repeated."""
+    ack_flow: Flow | None = None
+    answer: bytes = b""
+    """Our 2xx that no ACK has come for yet."""
+    answer_cseq: int = -1
+    """CSeq of the last INVITE that we answered with a 2xx."""
+    answer_flow: Flow | None = None
+    invite_key: tuple[str, ...] = ()
+    """What identifies the INVITE that made it, when the peer sent it."""
+
+
+class Dialog:
+    """See the module's text. `ended` tells whether anything may still be sent."""
+
+    __slots__ = (
+        "_ack_due",
+        "_answer_deadline",
+        "_answer_interval",
+        "_answer_timer",
+        "_bye",
+        "_ending",
+        "_hop",
+        "_login",
+        "_reinvite",
+        "_state",
+        "ended",
+        "invite_credentials",
+        "key",
+        "listener",
+        "stack",
+    )
+
+    def __init__(self, stack: "Stack", state: DialogState, login: Login | None = None) -> None:
+        self.stack = stack
+        self.listener: DialogListener = DialogListener()
+        self.ended = False
+        self.key = (state.call_id, state.local_tag, state.remote_tag)
+        self.invite_credentials: list[Field] = []
+        """Those of our last INVITE, which its ACK repeats."""
+        self._state = state
+        self._login = login
+        self._hop: tuple[str, list[str], Flow | Target, Target | None] | None = None
+        self._reinvite: Reinvite | None = None
+        self._bye: list[Field] | None = None  # wanted, but waiting for the ACK
+        self._ending = False  # our BYE has been asked for
+        self._ack_due = False  # a 2xx of the peer waits for `ack`
+        self._answer_timer: Timer | None = None
+        self._answer_interval = 0.0
+        self._answer_deadline = 0.0
+
+    @classmethod
+    def of_callee(cls, stack: "Stack", invite: Request, tag: str, flow: Flow, key: tuple[str, ...]) -> "Dialog":
+        """The dialog that our 2xx makes (section 12.1.1). Raises MalformedMessage for a bad Record-Route."""
+        contact, via = invite.contact, invite.via
+        assert contact is not None
+        state = DialogState(
+            call_id=invite.call_id,
+            local_tag=tag,
+            remote_tag=invite.from_tag,
+            local=f"{invite.headers.get('To')};tag={tag}",
+            remote=invite.headers.get("From"),
+            remote_cseq=invite.cseq[0],
+            target=str(contact.uri.replace(headers={}) if contact.uri.headers else contact.uri),
+            routes=tuple(record_route(invite)[:MAX_ROUTES]),
+            flow=flow,
+            behind_nat=contact_unreachable(contact.uri.host, flow.remote[0], via.host),
+            is_caller=False,
+            invite_key=key,
+        )
+        return cls(stack, state)
+
+    @classmethod
+    def of_caller(
+        cls, stack: "Stack", transaction: ClientTransaction, response: Response, login: Login | None
+    ) -> "Dialog":
+        """The dialog that a 2xx of our INVITE makes (section 12.1.2). Raises MalformedMessage."""
+        invite, contact = transaction.request, response.contact
+        heard, sent = transaction.heard, transaction.flow
+        flow = heard if heard.id else sent._replace(remote=heard.remote)
+        cseq = invite.cseq[0]
+        state = DialogState(
+            call_id=invite.call_id,
+            local_tag=invite.from_tag,
+            remote_tag=response.to_tag,
+            local=invite.headers.get("From"),
+            remote=response.headers.get("To"),
+            local_cseq=cseq,
+            invite_cseq=cseq,
+            target=invite.uri if contact is None else str(contact.uri.replace(headers={})),
+            routes=tuple(record_route(response)[:MAX_ROUTES][::-1]),
+            flow=flow,
+            behind_nat=contact is not None and contact_unreachable(contact.uri.host, heard.remote[0], ""),
+            is_caller=True,
+        )
+        dialog = cls(stack, state, login)
+        dialog.invite_credentials = credentials_in(invite)
+        dialog._ack_due = True
+        return dialog
+
+    @classmethod
+    def adopted(
+        cls, stack: "Stack", state: DialogState, listener: DialogListener, credentials: Credentials | None
+    ) -> "Dialog":
+        """One that another process exported; what was unacknowledged is repeated from here."""
+        copy = msgspec.structs.replace(state, local_cseq=state.local_cseq + ADOPT_CSEQ_JUMP)
+        dialog = cls(stack, copy, None if credentials is None else Login(*credentials))
+        dialog.listener = listener
+        stack.add_dialog(dialog)
+        if copy.answer:
+            dialog._repeat_answer()
+        return dialog
+
+    # --- for the owner
+
+    @property
+    def id(self) -> str:
+        """Unique among our dialogs."""
+        return f"{self._state.call_id};{self._state.local_tag}"
+
+    @property
+    def call_id(self) -> str:
+        return self._state.call_id
+
+    @property
+    def is_caller(self) -> bool:
+        return self._state.is_caller
+
+    @property
+    def flow(self) -> Flow:
+        """Where the peer was last heard."""
+        return self._state.flow
+
+    @property
+    def remote_target(self) -> str:
+        return self._state.target
+
+    def state(self) -> DialogState:
+        """A copy that stays as it is; see `Stack.adopt`."""
+        return msgspec.structs.replace(self._state)
+
+    def bye(self, headers: HeaderList = ()) -> None:
+        """Hang up; nothing is heard of this dialog after it. Waits for the ACK of our 2xx if that is due."""
+        if self._ending or self.ended:
+            return
+        self._ending = True
+        self.listener = DialogListener()
+        if self._answer_timer is not None:
+            self._bye = list(headers)
+        else:
+            self._send_bye(headers)
+
+    def reinvite(self, sdp: bytes, on_result: OnResult) -> None:
+        """Change the session; `on_result(status, sdp)` is called once, later. `sdp` empty: a late offer, which ends
+        with a call of `ack`. A refusal leaves the session as it was; 408 and 481 have ended the dialog."""
+        reinvite = Reinvite(self, sdp, on_result)
+        if self._ending or self.ended:
+            reinvite.finish_later(481)
+        elif self._reinvite is not None:
+            reinvite.finish_later(491)
+        else:
+            self._reinvite = reinvite
+            if self._answer_timer is not None:  # section 14.1: not while another INVITE is under way
+                reinvite.retry_later()
+            else:
+                reinvite.send()
+
+    def ack(self, sdp: bytes = b"") -> None:
+        """ACK the 2xx of our last INVITE; with the answer, if the 2xx had the offer."""
+        state = self._state
+        fields = [("Content-Type", SDP_TYPE)] if sdp else []
+        request, hop, fallback = self.build("ACK", [*self.invite_credentials, *fields], sdp, cseq=state.invite_cseq)
+        self._ack_due = False
+        state.ack, state.ack_flow = self.stack.send_ack(request, hop, fallback)
+
+    def info(self, content_type: str, body: bytes) -> None:
+        """INFO (RFC 6086); what is answered is of no consequence, but for 481."""
+        self.request("INFO", [("Content-Type", content_type)], body)
+
+    def request(
+        self, method: str, headers: HeaderList = (), body: bytes = b"", on_response: OnResponse | None = None
+    ) -> None:
+        """Send a request in the dialog; `on_response` hears its final status once. 481 ends the dialog."""
+
+        def report(status: int, response: Response | None) -> None:
+            if on_response is not None:
+                on_response(status, response)
+            if status == 481:
+                self.fail("gone")
+
+        if self.ended:
+            self.stack.timers.set(self.stack.now(), lambda: report(481, None))
+        else:
+            self._exchange(method, headers, body, report)
+
+    # --- for the stack
+
+    def build(
+        self, method: str, headers: HeaderList, body: bytes = b"", *, cseq: int
+    ) -> tuple[Request, Flow | Target, Target | None]:
+        """A request in this dialog, its next hop, and where to connect if that flow is gone (section 12.2.1.1)."""
+        state = self._state
+        if self._hop is None:
+            self._hop = self._find_hop()
+        uri, routes, hop, fallback = self._hop
+        fields: list[Field] = [("Route", value) for value in routes]
+        fields += [
+            ("Max-Forwards", MAX_FORWARDS),
+            ("From", state.local),
+            ("To", state.remote),
+            ("Call-ID", state.call_id),
+            ("CSeq", f"{cseq} {method}"),
+            *headers,
+        ]
+        return Request.make(method, uri, headers=fields, body=body), hop, fallback
+
+    def build_invite(self, sdp: bytes) -> tuple[Request, Flow | Target, Target | None]:
+        """A re-INVITE."""
+        state = self._state
+        state.invite_cseq = self.next_cseq()
+        state.ack = b""
+        fields = [("Contact", self.stack.contact(state.flow)), ("Allow", ALLOW)]
+        if sdp:
+            fields.append(("Content-Type", SDP_TYPE))
+        return self.build("INVITE", fields, sdp, cseq=state.invite_cseq)
+
+    def next_cseq(self) -> int:
+        self._state.local_cseq += 1
+        return self._state.local_cseq
+
+    def invite_sent(self, request: Request) -> None:
+        """An INVITE of ours has gone out, perhaps with credentials: what its ACK repeats."""
+        self._state.invite_cseq = request.cseq[0]
+        self.invite_credentials = credentials_in(request)
+
+    def login(self) -> Login | None:
+        return None if self._login is None else self._login.fresh()
+
+    def ack_again(self, cseq: int) -> bool:
+        """Our peer repeats the 2xx of our INVITE `cseq`: repeat the ACK, if that has been sent."""
+        state = self._state
+        if cseq != state.invite_cseq or not state.ack or state.ack_flow is None:
+            return False
+        self.stack.transmit(state.ack, state.ack_flow)
+        return True
+
+    def reinvite_accepted(self, response: Response, flow: Flow) -> None:
+        """A 2xx of our re-INVITE."""
+        self._ack_due = True
+        self.retarget(response, flow)
+
+    def ended_early(self, request: Request) -> None:
+        """The peer's BYE came before its 2xx, and has been answered."""
+        listener, self._ending = self.listener, True
+        self._over()
+        listener.on_bye(request)
+
+    def retarget(self, message: Request | Response, flow: Flow) -> None:
+        """A target refresh (section 12.2): the peer may have moved."""
+        contact = message.contact
+        if contact is not None and contact.uri.scheme in SIP_SCHEMES:
+            state = self._state
+            state.target = str(contact.uri.replace(headers={}))
+            sent_by = message.via.host if isinstance(message, Request) else ""
+            state.behind_nat = contact_unreachable(contact.uri.host, flow.remote[0], sent_by)
+            state.flow = flow if flow.id or not state.flow.id else state.flow
+            self._hop = None
+
+    def await_ack(self, transaction: ServerTransaction, data: bytes, cseq: int) -> None:
+        """Our 2xx has been sent: repeat it until the ACK comes (section 13.3.1.4)."""
+        state = self._state
+        state.answer, state.answer_cseq, state.answer_flow = data, cseq, transaction.flow
+        self._repeat_answer()
+
+    def receive_ack(self, request: Request) -> None:
+        state = self._state
+        if self._answer_timer is None or request.cseq[0] != state.answer_cseq:
+            return
+        self._stop_answer()
+        self.stack.traced(state.call_id, False, "ACK")
+        if self._bye is not None:
+            self._send_bye(self._bye)
+            return
+        self.listener.on_ack(session_description(request) or b"")
+
+    def receive(self, request: Request, transaction: ServerTransaction, flow: Flow) -> None:
+        """A request other than ACK and CANCEL, in a transaction of its own."""
+        state, number, method = self._state, request.cseq[0], request.method
+        if number < state.remote_cseq or (number == state.remote_cseq and method == "INVITE"):
+            # Section 12.2.2. The same INVITE again: its transaction died with another process.
+            if number == state.answer_cseq and state.answer:
+                transaction.respond(state.answer, 200)
+            else:
+                self._reply(transaction, request, 500, reason="CSeq out of order")
+            return
+        state.remote_cseq = number
+        if flow.id:
+            state.flow = flow
+        if method == "BYE":
+            self._receive_bye(request, transaction)
+        elif self._ending:
+            self._reply(transaction, request, 481)
+        elif method == "INVITE":
+            self._receive_reinvite(request, transaction, flow)
+        elif method == "INFO":
+            self.listener.on_info(request)
+            self._reply(transaction, request, 200)
+        else:
+            status, headers = self.listener.on_request(request) or self.stack.default_answer(request)
+            self._reply(transaction, request, status, headers)
+
+    def reinvite_done(self, reinvite: Reinvite) -> None:
+        if self._reinvite is reinvite:
+            self._reinvite = None
+
+    @property
+    def invite_under_way(self) -> bool:
+        """Whether the peer has not yet ACKed our last 2xx."""
+        return self._answer_timer is not None
+
+    def fail(self, reason: str) -> None:
+        """End it with a BYE that we send on our own account."""
+        if self._ending or self.ended:
+            return
+        listener = self.listener
+        self._stop_answer()
+        self.bye([("Reason", f'SIP;cause={_CAUSES[reason]};text="{reason}"')])
+        listener.on_ended(reason)
+
+    # --- inside
+
+    def _find_hop(self) -> tuple[str, list[str], Flow | Target, Target | None]:
+        state = self._state
+        uri, routes, target = plan(state.routes, state.target)
+        flow = state.flow
+        if flow.id and target.transport in ("", flow.transport):
+            # The peer's connection is used as long as it lives: behind a NAT there is no other way.
+            return uri, routes, flow, target
+        if state.behind_nat and not routes and not flow.reliable:
+            return uri, routes, flow, None
+        if not target.transport:
+            target = target._replace(transport=flow.transport if flow.reliable else "")
+        return uri, routes, target, None
+
+    def _exchange(self, method: str, headers: HeaderList, body: bytes, report: OnResponse) -> None:
+        request, hop, fallback = self.build(method, headers, body, cseq=self.next_cseq())
+        ClientRequest(self.stack, hop, fallback, self.login(), self.next_cseq, report).send(request)
+
+    def _send_bye(self, headers: Iterable[Field]) -> None:
+        self._bye = None
+        if self._ack_due:
+            self.ack()
+        self._exchange("BYE", list(headers), b"", lambda status, response: self._over())
+
+    def _receive_bye(self, request: Request, transaction: ServerTransaction) -> None:
+        self._reply(transaction, request, 200)
+        crossing, listener = self._ending, self.listener
+        if self._bye is not None or not crossing:  # ours was not sent and is not needed any more
+            self._over()
+        if not crossing:
+            self._ending = True
+            listener.on_bye(request)
+
+    def _receive_reinvite(self, request: Request, transaction: ServerTransaction, flow: Flow) -> None:
+        """Section 14.2."""
+        if self._answer_timer is not None:
+            self._reply(transaction, request, 500, [("Retry-After", str(int(self.stack.token()[:4], 16) % 10))])
+            return
+        if self._reinvite is not None and self._reinvite.under_way:
+            self._reply(transaction, request, 491)
+            return
+        offer = session_description(request)
+        if offer is None:
+            self._reply(transaction, request, 415, [("Accept", SDP_TYPE)])
+            return
+        try:
+            sdp = self.listener.on_reinvite(offer)
+        except NotAcceptable:
+            self._reply(transaction, request, 488)
+            return
+        except MalformedSdp:
+            self._reply(transaction, request, 400, reason="Bad SDP")
+            return
+        self.retarget(request, flow)
+        fields = [("Contact", self.stack.contact(self._state.flow)), ("Allow", ALLOW)]
+        if sdp:
+            fields.append(("Content-Type", SDP_TYPE))
+        data = self._reply(transaction, request, 200, fields, body=sdp)
+        self.await_ack(transaction, data, request.cseq[0])
+
+    def _reply(
+        self,
+        transaction: ServerTransaction,
+        request: Request,
+        status: int,
+        headers: HeaderList = (),
+        *,
+        reason: str = "",
+        body: bytes = b"",
+    ) -> bytes:
+        return self.stack.reply(transaction, request, status, reason, headers=headers, body=body)
+
+    def _repeat_answer(self) -> None:
+        now, timing = self.stack.now(), self.stack.timing
+        self._answer_interval = timing.t1
+        self._answer_deadline = now + timing.give_up
+        self._answer_timer = self.stack.timers.set(now + timing.t1, self._on_answer_timer)
+
+    def _on_answer_timer(self) -> None:
+        state, now = self._state, self.stack.now()
+        if now >= self._answer_deadline:
+            self._stop_answer()
+            self.stack.count("unacknowledged")
+            if self._bye is not None:
+                self._send_bye(self._bye)
+            else:
+                self.fail("no-ack")
+            return
+        if state.answer_flow is not None:
+            self.stack.count("retransmissions")
+            self.stack.transmit(state.answer, state.answer_flow)
+        self._answer_interval = min(self._answer_interval * 2, self.stack.timing.t2)
+        due = min(now + self._answer_interval, self._answer_deadline)
+        self._answer_timer = self.stack.timers.set(due, self._on_answer_timer)
+
+    def _stop_answer(self) -> None:
+        self.stack.timers.cancel(self._answer_timer)
+        self._answer_timer = None
+        self._state.answer = b""
+
+    def _over(self) -> None:
+        self.ended = True
+        self._bye = None
+        self._stop_answer()
+        self.stack.forget_dialog(self)
+
+
+_CAUSES: Final = {"no-ack": 408, "timeout": 408, "gone": 481}
+"""The status that a BYE of our own account gives as its Reason (RFC 3326)."""
