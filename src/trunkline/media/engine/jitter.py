@@ -1,0 +1,239 @@
+"""The jitter buffer: audio in by RTP timestamp, one frame out per leg and tick.
+
+Each leg has a ring of samples; a packet's samples lie at their timestamp, so packets of any length (10 to 80 ms), late,
+early or twice, need no care. `position` is the timestamp of the next frame to play, `level` how much audio lies between
+it and the newest sample. A talkspurt begins `depth` samples behind its first packet.
+
+- A frame that is not whole is concealed: the last whole frame again, fading over three frames.
+- When the buffer runs empty, playing waits (at most STRETCH frames a gap): if audio comes soon it was jitter, and
+  `depth` grows; a longer gap is a pause, and the next packet begins a talkspurt at the depth known.
+- Clock drift and shrinking: over a window of 2 s the least level tells how much is held in vain. A frame is dropped,
+  or repeated when too little is held, in silence; after another window without silence, anyway.
+- A jump of the timestamp beyond the ring, or a run of late packets, starts anew.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.media.engine.state import FRAME, RATE, RING, Flags, Ints, Rows, Samples, State
+from trunkline.media.native.interface import MISSING, Bytes, Helper, Int32s
+
+MAX_PAYLOAD: Final = 640
+"""Samples of one packet that are taken: 80 ms."""
+ROOM: Final = RING - MAX_PAYLOAD - FRAME
+"""Samples ahead of the position that a packet may be."""
+STRETCH: Final = 2
+"""Frames that playing waits for audio in one gap."""
+PAUSE: Final = 4
+"""Frames of gap, with nothing in the buffer, after which the next packet begins a talkspurt."""
+LATE_RUN: Final = 8
+"""Late packets in a row after which the stream starts anew."""
+LATE_MOST: Final = RATE
+"""Samples behind the position that are a jump, not lateness."""
+WINDOW: Final = 100
+"""Ticks over which the level is watched: 2 s."""
+LOW_WATER: Final = 80
+"""Samples; with less at the worst moment of a window a frame is repeated."""
+HIGH_WATER: Final = 200
+"""Samples beyond the least depth; with more at the worst moment of a window a frame is dropped."""
+QUIET: Final = 40_000.0
+"""Mean square below which a frame is silence: RMS 200, -44 dB of full scale."""
+FADE: Final = np.array([1.0, 0.9, 0.5, 0.2, 0.0], np.float32)
+"""Gain of the concealing frame by length of the gap."""
+_EMPTY: Final = 1 << 40
+
+
+def signed(difference: Ints) -> Ints:
+    """Differences of 32-bit timestamps as signed numbers."""
+    return ((difference + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+class JitterBuffer:
+    """Works on the receive fields of a State. `heard` holds each leg's current frame, `energy` its mean square."""
+
+    def __init__(self, state: State, helper: Helper, *, min_ms: int, max_ms: int) -> None:
+        self._state = state
+        self._helper = helper
+        most = (RING - MAX_PAYLOAD) // 2
+        self.min_depth = min(min_ms * RATE // 1000, most)
+        self.max_depth = max(self.min_depth, min(max_ms * RATE // 1000, most))
+        self.heard: Samples = np.zeros((state.legs, FRAME), np.int16)
+        self.energy: npt.NDArray[np.float32] = np.zeros(state.legs, np.float32)
+        self._last: Samples = np.zeros((state.legs, FRAME), np.int16)
+        self._missing: Int32s = np.zeros(state.legs, np.int32)
+
+    def reset(self, row: int) -> None:
+        """Forget a leg's audio: a new leg, or one that is heard again after a hold."""
+        state = self._state
+        state.started[row] = 0
+        state.ring[row] = MISSING
+        state.depth[row] = self.min_depth
+        state.gap[row] = state.stretched[row] = state.late_run[row] = state.noise[row] = state.adjust[row] = 0
+        self._last[row] = 0
+        self.heard[row] = 0
+        self.energy[row] = 0
+
+    # -- in
+
+    def insert(
+        self,
+        rows: Ints,
+        timestamp: Ints,
+        packet: Ints,
+        offset: Ints,
+        length: Ints,
+        law: Flags,
+        marker: Flags,
+        data: Bytes,
+    ) -> None:
+        """Put packets in, at most one of each row."""
+        state = self._state
+        length = np.minimum(length, MAX_PAYLOAD)
+        fresh = state.started[rows] == 0
+        ahead = signed(timestamp - state.position[rows])
+        late = ~fresh & (ahead + length <= 0)
+        jump = ~fresh & ((ahead > ROOM) | (ahead < -LATE_MOST))
+        if late.any():
+            at = rows[late]
+            state.late[at] += 1
+            state.late_run[at] += 1
+            jump |= late & (state.late_run[rows] >= LATE_RUN)
+        if jump.any():
+            state.ring[rows[jump]] = MISSING
+            late &= ~jump
+        empty = signed(state.newest[rows] - state.position[rows]) <= 0
+        pause = empty & ((state.gap[rows] >= PAUSE) | (marker != 0)) & ~late
+        begin = fresh | jump | pause
+        self._resumed(rows[~begin & ~late])
+        if begin.any():
+            self._begin(rows[begin], timestamp[begin])
+            ahead = signed(timestamp - state.position[rows])
+        keep = ~late
+        if not keep.all():
+            rows, timestamp, packet, offset = rows[keep], timestamp[keep], packet[keep], offset[keep]
+            length, law, ahead = length[keep], law[keep], ahead[keep]
+        state.late_run[rows] = 0
+        skip = np.maximum(0, -ahead)
+        if skip.any():
+            timestamp, offset, length = (timestamp + skip) & 0xFFFFFFFF, offset + skip, length - skip
+        end = (timestamp + length) & 0xFFFFFFFF
+        newest = state.newest[rows]
+        state.newest[rows] = np.where(signed(end - newest) > 0, end, newest)
+        self._helper.put(rows, packet, offset, length, law, timestamp, data, state.ring)
+
+    def _begin(self, rows: Ints, timestamp: Ints) -> None:
+        """A talkspurt begins with this packet."""
+        state = self._state
+        state.depth[rows] = np.clip(state.depth[rows], self.min_depth, self.max_depth)
+        state.position[rows] = (timestamp - state.depth[rows]) & 0xFFFFFFFF
+        state.newest[rows] = timestamp
+        state.started[rows] = 1
+        state.gap[rows] = state.stretched[rows] = state.late_run[rows] = state.adjust[rows] = 0
+        self._open_window(rows)
+
+    def _resumed(self, rows: Ints) -> None:
+        """Audio came although playing had to wait for it: that was jitter."""
+        state = self._state
+        waited = rows[state.stretched[rows] > 0]
+        if len(waited):
+            deeper = state.depth[waited] + FRAME * state.stretched[waited]
+            state.depth[waited] = np.minimum(deeper, self.max_depth)
+            state.stretched[waited] = 0
+
+    def _open_window(self, rows: Ints | Rows) -> None:
+        state = self._state
+        state.least[rows] = _EMPTY
+        state.levels[rows] = state.window[rows] = 0
+
+    # -- out
+
+    def take(self, rows: Rows) -> None:
+        """The next frame of each of `rows` (those that may be heard) into `heard`; silence for those that have none."""
+        state = self._state
+        started = state.started[rows] != 0
+        if not started.all():
+            idle = rows[~started]
+            self.heard[idle] = 0
+            self.energy[idle] = 0
+            rows = rows[started]
+        if not len(rows):
+            return
+        level = signed(state.newest[rows] - state.position[rows])
+        waits = self._waits(rows, level)
+        if waits.any():
+            self._missing[rows[waits]] = FRAME
+            self.heard[rows[waits]] = 0
+            self.energy[rows[waits]] = 0
+            self._move(rows[~waits])
+        else:
+            self._move(rows)
+        gone = rows[self._missing[rows] > 0]
+        if len(gone):
+            self._conceal(gone)
+        whole = rows[self._missing[rows] == 0]
+        state.gap[whole] = state.stretched[whole] = state.noise[whole] = 0
+        self._watch(rows, level)
+
+    def _waits(self, rows: Rows, level: Ints) -> npt.NDArray[np.bool_]:
+        """Who holds its position for this tick: the buffer ran empty, or a frame is to be repeated in silence."""
+        state = self._state
+        dry = (
+            (level <= 0)
+            & (state.gap[rows] == state.stretched[rows])  # the gap's beginning
+            & (state.stretched[rows] < STRETCH)
+            & (state.depth[rows] + FRAME <= self.max_depth)
+            & (state.noise[rows] == 0)
+        )
+        repeat = (state.adjust[rows] < 0) & (self.energy[rows] < QUIET) & (level > 0)
+        if dry.any():
+            state.stretched[rows[dry]] += 1
+        if repeat.any():
+            at = rows[repeat]
+            state.adjust[at] = 0
+            state.depth[at] = np.minimum(state.depth[at] + FRAME, self.max_depth)
+        return dry | repeat
+
+    def _move(self, rows: Rows) -> None:
+        """Take a frame from the rings, and another where one is to be dropped."""
+        state, helper = self._state, self._helper
+        ring = state.ring
+        helper.take(rows, state.position[rows], ring, self.heard, self._last, self._missing, self.energy)
+        state.position[rows] = (state.position[rows] + FRAME) & 0xFFFFFFFF
+        drop = rows[(state.adjust[rows] > 1) | ((state.adjust[rows] == 1) & (self.energy[rows] < QUIET))]
+        while len(drop):
+            helper.take(drop, state.position[drop], ring, self.heard, self._last, self._missing, self.energy)
+            state.position[drop] = (state.position[drop] + FRAME) & 0xFFFFFFFF
+            state.depth[drop] = np.maximum(state.depth[drop] - FRAME, self.min_depth)
+            left = state.adjust[drop] = np.maximum(0, state.adjust[drop] - 2)
+            drop = drop[left > 0]
+
+    def _conceal(self, rows: Rows) -> None:
+        state = self._state
+        state.gap[rows] += 1
+        gain = FADE[np.minimum(state.gap[rows], len(FADE) - 1)] * (state.noise[rows] == 0)
+        filled = (self._last[rows] * gain[:, None]).astype(np.int16)
+        frames = self.heard[rows]
+        np.copyto(frames, filled, where=frames == 0)
+        self.heard[rows] = frames
+
+    def _watch(self, rows: Rows, level: Ints) -> None:
+        """Follow the level; decide once a window."""
+        state = self._state
+        flowing = level > 0
+        if not flowing.all():
+            rows, level = rows[flowing], level[flowing]
+        state.least[rows] = np.minimum(state.least[rows], level - FRAME)
+        state.window[rows] += 1
+        due = rows[state.window[rows] >= WINDOW]
+        if len(due):
+            least = state.least[due]
+            pending = state.adjust[due]
+            deep = least - (self.min_depth + HIGH_WATER)
+            # In silence first (1); by force (2 a frame) when a window brought none, or far too much is held.
+            force = np.where(least > self.max_depth, 2 * ((least - self.min_depth) // FRAME), 2)
+            shrink = np.where((pending > 0) | (least > self.max_depth), force, 1)
+            grow = (least < LOW_WATER) & (least + FRAME <= self.max_depth)
+            state.adjust[due] = np.where(deep > 0, shrink, np.where(grow, -1, 0))
+            self._open_window(due)
