@@ -102,24 +102,16 @@ class CallChange(msgspec.Struct, kw_only=True):
     time_limit_s: int = 0
 
 
-class LiveSession(Protocol):
-    """What this part needs of a session (trunkline.voice.session.Session)."""
-
-    def redirect(self, to: Source) -> None:
-        """Leave the verb that runs at once and go on with another document."""
-
-
 class LiveControl(Protocol):
     """What this part needs of a live call (trunkline.voice.live.LiveCall)."""
 
-    @property
-    def session(self) -> LiveSession | None:
-        """What runs documents on it."""
+    def redirect(self, *, url: str = "", method: str = "POST", twiml: str = "") -> bool:
+        """Leave the verb that runs and go on with another document; False when no session runs it."""
 
-    def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
+    def hangup(self, why: str, sip_status: int = 0, *, end: Status | None = None) -> None:
         """End the call, answered or not."""
 
-    def set_time_limit(self, seconds: float) -> None:
+    def set_time_limit(self, seconds: int) -> None:
         """The call ends that long after its answer."""
 
 
@@ -169,7 +161,7 @@ class Calls:
         self._secrets = secrets
         self._live = live
         self._hide = hide
-        self.take_over: Callable[[Any, Source], bool] = lambda live, source: False
+        self.take_over: Callable[[str, Source], bool] = lambda sid, source: False
         """Lets a leg that no session of its own runs (a child in a bridge) go on with a document; False: it cannot."""
 
     # -- create ----------------------------------------------------------------------------------------------
@@ -342,11 +334,13 @@ class Calls:
         if not change.url and len(change.twiml) > MAX_TWIML:
             raise ApiError.of(TWIML_TOO_LONG)
         live = None if flight.ended else self._live(flight.call.sid)
-        source = Goto(change.url, change.method) if change.url else Inline(change.twiml)
-        if live is not None and live.session is not None:
-            live.session.redirect(source)
-        elif live is None or not self.take_over(live, source):
+        if live is None:
             raise _not_in_progress("redirect")
+        twiml = "" if change.url else change.twiml
+        if not live.redirect(url=change.url, method=change.method, twiml=twiml):
+            source = Goto(change.url, change.method) if change.url else Inline(twiml)
+            if not self.take_over(flight.call.sid, source):
+                raise _not_in_progress("redirect")
 
     async def _end(self, flight: CallFlight, status: str) -> None:
         """Raises 21220 when the call has ended, or is in progress and only to be canceled."""
@@ -357,7 +351,7 @@ class Calls:
         live = self._live(flight.call.sid)
         if live is not None:
             end = None if flight.status is Status.IN_PROGRESS else Status.CANCELED
-            live.hangup("api", sip_status=603, end=end)
+            live.hangup("api", end=end)
         elif flight.status is Status.IN_PROGRESS:
             await self._flights.advance(flight, Status.COMPLETED)
         else:

@@ -45,6 +45,8 @@ PROCESS_LOST: Final = "process-lost"
 MAX_QUEUED: Final = 100_000
 """Calls of one account that wait, whatever its rate."""
 RETRY_AFTER_S: Final = 5
+FULL_S: Final = 1.0
+"""How often an account that has as many calls as it may is looked at again, for received ones that have ended."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,14 @@ class Outbound:
 
     def reserve(self, account: str) -> bool:
         """Whether a call may go out without waiting; if so it is counted, and `enqueue` must follow."""
-        return account not in self._lanes and self.limits.of(account).begin(self._wires.now())
+        if account in self._lanes or self._is_full(account):
+            return False
+        return self.limits.of(account).begin(self._wires.now())
+
+    def _is_full(self, account: str) -> bool:
+        """Whether a call of the account must end before another may begin, received ones included."""
+        most = self._voice.calls_at_once
+        return 0 < most <= max(self.limits.of(account).running, self._services.counts.account.get(account, 0))
 
     def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
         """A call was handed to the store: place it once it is there, in its turn.
@@ -146,11 +155,11 @@ class Outbound:
             elif left_s <= 0:
                 lane.popleft()
                 self._refuse(flight, TOO_MANY)
-            elif limit.begin(self._wires.now()):
+            elif not self._is_full(account) and limit.begin(self._wires.now()):
                 lane.popleft()
                 self._intend(flight)
             else:
-                wait_s = left_s if limit.full else min(left_s, limit.pace.wait_s(self._wires.now()))
+                wait_s = min(left_s, FULL_S if self._is_full(account) else limit.pace.wait_s(self._wires.now()))
                 loop = asyncio.get_running_loop()
                 self._timers[account] = loop.call_later(wait_s + 0.001, self._pump, account)
                 return
@@ -185,7 +194,7 @@ class Outbound:
             self._left(record.account_sid)
             return
         live = LiveCall(self._services, account, record, Status.INITIATED)
-        live.flight = flight
+        live.enlist(flight)
         live.on_end(lambda _: self._left(record.account_sid))
         headers = dict(record.extra.get("out_headers", {}))
         plan = Plan(self._wires.trunks.ways(record.to), record.timeout_s, list(headers.items()), self._login(record))
@@ -286,8 +295,9 @@ class Outbound:
         """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
         as may be."""
         account = parent.account
-        if not self.limits.of(account.sid).join():
+        if self._is_full(account.sid):
             return None
+        self.limits.of(account.sid).join()
         now = self._flights.clock.now_ms()
         record = Call(
             sid=new_sid(CALL, now),
@@ -313,7 +323,8 @@ class Outbound:
         login = (new.username, new.password) if new.username else None
         plan = Plan(self._wires.trunks.ways(new.to), new.timeout_s, list(new.headers.items()), login, new.display)
         outgoing = Outgoing(self._wires, live, plan)
-        live.flight, written = self._flights.accept(record, Status.INITIATED)
+        flight, written = self._flights.accept(record, Status.INITIATED)
+        live.enlist(flight)
         when_done(written, lambda future: self._stored(outgoing, future))
         return outgoing
 

@@ -18,6 +18,7 @@ from trunkline.sip.core import CallListener
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.flow import DEFAULT_PORT, bracketed
 from trunkline.voice import timeline
+from trunkline.voice.caller_id import passes
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.trunks import Trunks, Way
 from trunkline.webhooks.failures import Failure
@@ -36,6 +37,8 @@ NO_PORT: Final = 503
 NO_CODEC: Final = 488
 REQUEST_TERMINATED: Final = 487
 TIMED_OUT: Final = 408
+MAX_HEADERS: Final = 50
+"""Headers of an answer that are kept."""
 
 ENDINGS: Final[dict[int, Status]] = {
     486: Status.BUSY,
@@ -60,6 +63,12 @@ def elsewhere(status: int, *, answered: bool, rang: bool) -> bool:
     if not answered:
         return status in (TIMED_OUT, 503) and not rang
     return 500 <= status < 600 and not rang
+
+
+def passed_on(response: Response) -> dict[str, str]:
+    """The headers of an answer that customers see: X- ones and User-to-User."""
+    found = [(name, value) for name, value in response.headers.items() if passes(name)]
+    return dict(found[:MAX_HEADERS])
 
 
 class Invite(Protocol):
@@ -185,8 +194,8 @@ class Outgoing(CallListener):
         live, trunk = self.live, way.trunk
         if live.local is not None:
             live.local = None  # another trunk may want other codecs, or see us at another address
-        live.trunk = trunk
-        live.record.trunk = trunk.name if trunk is not None else ""
+        if trunk is not None:
+            live.use(trunk)
         live.source = address
         offer = live.offer(address)
         if offer is None:
@@ -203,8 +212,7 @@ class Outgoing(CallListener):
             self._fail(404, str(error))
             return
         live.cancel = self._cancel
-        live.record.sip_call_id = self._invite.call_id
-        live.note(timeline.SIP, f"-> INVITE {uri}")
+        live.trace(self._invite.call_id)
 
     def _from(self) -> str:
         caller = self.live.record.from_
@@ -258,6 +266,7 @@ class Outgoing(CallListener):
             dialog.bye()
             live.failed(NO_CODEC, Status.FAILED, "no-common-codec")
             return
+        live.record.sip_headers = passed_on(response)
         self.before_up()
         live.connected(dialog, negotiated, response.status)
         if not self.outcome.done():
@@ -271,7 +280,7 @@ class Outgoing(CallListener):
             return
         live.cancel = None
         if elsewhere(status, answered=response is not None, rang=self._rang) and (self._ways or self._full):
-            live.note(timeline.SIP, f"<- {status} {reason}", next_way=True)
+            live.note(timeline.SIP, f"{status} {reason}: another way is tried")
             self._next()
             return
         if response is not None:
