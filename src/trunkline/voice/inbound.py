@@ -20,12 +20,10 @@ from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import MalformedSdp, NotAcceptable
 from trunkline.storage.written import when_done
 from trunkline.voice import timeline
-from trunkline.voice.limits import AccountLimits
 from trunkline.voice.live import LiveCall
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
 from trunkline.voice.steps import Goto
-from trunkline.voice.trunks import Trunks
 
 if TYPE_CHECKING:
     from trunkline.sip.core import Answer
@@ -65,11 +63,9 @@ class Refusal(Exception):
 class Inbound:
     """See the module. `counters` are INVITEs by what became of them."""
 
-    def __init__(self, services: VoiceServices, sources: Sources, trunks: Trunks, limits: AccountLimits) -> None:
+    def __init__(self, services: VoiceServices, sources: Sources) -> None:
         self._services = services
         self._sources = sources
-        self._trunks = trunks
-        self._limits = limits
         self.draining = False
         """Whether new calls are refused, because the node stops."""
         self.counters: dict[str, int] = {}
@@ -93,6 +89,7 @@ class Inbound:
             if self.draining:
                 raise Refusal(503, "the node stops")
             target = self._target(invite.request)
+            self._check_limits(trunk, target.account)
             call = self._call(invite, trunk, target)
         except Challenge as challenge:
             self._count("challenged")
@@ -130,14 +127,17 @@ class Inbound:
             raise Refusal(404, text)
         return target
 
+    def _check_limits(self, trunk: Trunk, account: Account) -> None:
+        """Raises Refusal: 503 for the trunk's limit, so that the carrier goes elsewhere, 486 for the account's."""
+        counts = self._services.counts
+        if 0 < trunk.calls_at_once <= counts.trunk.get(trunk.name, 0):
+            raise Refusal(503, f"trunk {trunk.name} has {trunk.calls_at_once} calls")
+        most = self._services.settings.voice.calls_at_once
+        if 0 < most <= counts.account.get(account.sid, 0):
+            raise Refusal(486, f"account {account.sid} has {most} calls")
+
     def _call(self, invite: ServerInvite, trunk: Trunk, target: Target) -> LiveCall:
-        """The call with its port and its answer to the offer, counted. Raises Refusal: 503 for the trunk's limit, so
-        that the carrier goes elsewhere, 486 for the account's."""
-        trunk_limit, account_limit = self._trunks.limit(trunk), self._limits.of(target.account.sid)
-        if trunk_limit.full:
-            raise Refusal(503, f"trunk {trunk.name} has {trunk_limit.running} calls")
-        if account_limit.full:
-            raise Refusal(486, f"account {target.account.sid} has {account_limit.running} calls")
+        """The call with its port and its answer to the offer. Raises Refusal."""
         call = LiveCall(self._services, target.account, self._record(invite, trunk, target), Status.RINGING, trunk)
         try:
             leased = call.negotiate(invite)
@@ -150,9 +150,6 @@ class Inbound:
         if not leased:
             call.audio.close()
             raise Refusal(503, "no media port is free")
-        for limit in (trunk_limit, account_limit):
-            limit.join()
-            call.on_end(lambda _, limit=limit: limit.end())  # type: ignore[misc]
         return call
 
     # -- how -------------------------------------------------------------------------------------------------

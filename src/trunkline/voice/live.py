@@ -116,11 +116,14 @@ class LiveCall(DialogListener, InviteListener):
         """From now on it is one of the node's live calls. `accepted`: the write of its record, while under way."""
         self.flight, self.accepted = flight, accepted
         self.services.live[self.sid] = self
+        self.services.counts.add(self)
 
     def use(self, trunk: Trunk | None) -> None:
         """Go by a trunk, or by another one."""
         self.trunk = trunk
         self.record.trunk = trunk.name if trunk is not None else ""
+        if self.sid in self.services.live:
+            self.services.counts.add(self)
 
     def trace(self, call_id: str) -> None:
         """SIP messages with this Call-ID belong into the timeline."""
@@ -411,6 +414,7 @@ class LiveCall(DialogListener, InviteListener):
         self._advance(self.status)
         services = self.services
         services.live.pop(self.sid, None)
+        services.counts.remove(self)
         services.traced.pop(self._call_id, None)
         drop(services.memory, self.sid)
         if services.recordings is not None and services.recordings.of_call(self.sid):

@@ -41,6 +41,33 @@ class Prompts(Protocol):
         """Fetch and decode an audio file."""
 
 
+class Counts:
+    """How many calls are live, by trunk and by account."""
+
+    def __init__(self) -> None:
+        self.trunk: dict[str, int] = {}
+        self.account: dict[str, int] = {}
+        self._counted: dict[str, tuple[str, str]] = {}
+
+    def add(self, call: LiveCall) -> None:
+        """Count a call; again, it is counted where it is now."""
+        self.remove(call)
+        trunk, account = call.record.trunk, call.account.sid
+        self._counted[call.sid] = trunk, account
+        self.trunk[trunk] = self.trunk.get(trunk, 0) + 1
+        self.account[account] = self.account.get(account, 0) + 1
+
+    def remove(self, call: LiveCall) -> None:
+        """It is gone."""
+        counted = self._counted.pop(call.sid, None)
+        if counted is None:
+            return
+        for table, name in ((self.trunk, counted[0]), (self.account, counted[1])):
+            table[name] -= 1
+            if not table[name]:
+                del table[name]
+
+
 @dataclass(slots=True, kw_only=True)
 class VoiceServices:
     """See the module. `live` has every call of this node that has not ended, by SID."""
@@ -65,6 +92,7 @@ class VoiceServices:
     live: dict[str, LiveCall] = field(default_factory=dict)
     traced: dict[str, LiveCall] = field(default_factory=dict)
     """By Call-ID."""
+    counts: Counts = field(default_factory=Counts)
 
     def trace(self, call_id: str, sent: bool, line: str) -> None:
         """A SIP message, for the timeline of its call (`Stack.trace`)."""
