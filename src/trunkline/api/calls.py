@@ -1,8 +1,8 @@
 """Calls: create, list, fetch, update (redirect, end), delete.
 
 Parameters are checked for form here; who may call whom is `trunkline.voice.calls`' business. Machine detection is not
-there yet: such calls are made, `answered_by` becomes `unknown`, and an alert says so. `ClientNotificationUrl`, `CallToken`
-and what belongs to machine detection change nothing without it, as at Twilio.
+there yet: such calls are made, `answered_by` becomes `unknown`, and an alert says so. `ClientNotificationUrl` and
+`CallToken` change nothing.
 
 Source: spec `api.v2010.account.call`; error codes and texts from Twilio's dictionary.
 """

@@ -36,7 +36,12 @@ def _audio_operations(_setup: Setup) -> Operations:
     def to_mp3(source: str, target: str) -> int:
         return audio_file.to_mp3(Path(source), Path(target))
 
-    return {"decode": decode, "to_mp3": to_mp3}
+    def convert(source: str, target: str, form: str, channels: int) -> int:
+        from trunkline.media import recording_file
+
+        return recording_file.convert(Path(source), Path(target), form=form, channels=channels)
+
+    return {"decode": decode, "to_mp3": to_mp3, "convert": convert}
 
 
 def _speech_operations(setup: Setup) -> Operations:
