@@ -69,21 +69,14 @@ class NewLeg(msgspec.Struct, kw_only=True):
 class Outbound:
     """See the module."""
 
-    def __init__(
-        self,
-        services: VoiceServices,
-        wires: Wires,
-        limits: AccountLimits,
-        recordings: Recordings,
-        secrets: Secrets,
-    ) -> None:
+    def __init__(self, services: VoiceServices, wires: Wires, recordings: Recordings, secrets: Secrets) -> None:
         self._services = services
         self._wires = wires
         self._recordings = recordings
         self._secrets = secrets
         self._voice = services.settings.voice
         self._flights = services.flights
-        self._limits = limits
+        self.limits = AccountLimits(self._voice.calls_per_second, self._voice.calls_at_once, wires.now)
         self._lanes: dict[str, deque[CallFlight]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -112,7 +105,14 @@ class Outbound:
 
     def reserve(self, account: str) -> bool:
         """Whether a call may go out without waiting; if so it is counted, and `enqueue` must follow."""
-        return account not in self._lanes and self._limits.of(account).begin(self._wires.now())
+        if account in self._lanes or self._is_full(account):
+            return False
+        return self.limits.of(account).begin(self._wires.now())
+
+    def _is_full(self, account: str) -> bool:
+        """Whether a call of the account must end before another may begin, received ones included."""
+        most = self._voice.calls_at_once
+        return 0 < most <= max(self.limits.of(account).running, self._services.counts.account.get(account, 0))
 
     def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
         """A call was handed to the store: place it once it is there, in its turn.
@@ -146,7 +146,7 @@ class Outbound:
         if timer is not None:
             timer.cancel()
         lane = self._lanes.get(account)
-        limit = self._limits.of(account)
+        limit = self.limits.of(account)
         while lane:
             flight = lane[0]
             left_s = (flight.call.created_ms - self._flights.clock.now_ms()) / 1000 + self._voice.queue_s
@@ -155,11 +155,11 @@ class Outbound:
             elif left_s <= 0:
                 lane.popleft()
                 self._refuse(flight, TOO_MANY)
-            elif limit.begin(self._wires.now()):
+            elif not self._is_full(account) and limit.begin(self._wires.now()):
                 lane.popleft()
                 self._intend(flight)
             else:
-                wait_s = min(left_s, FULL_S if limit.full else limit.pace.wait_s(self._wires.now()))
+                wait_s = min(left_s, FULL_S if self._is_full(account) else limit.pace.wait_s(self._wires.now()))
                 loop = asyncio.get_running_loop()
                 self._timers[account] = loop.call_later(wait_s + 0.001, self._pump, account)
                 return
@@ -167,7 +167,7 @@ class Outbound:
 
     def _left(self, account: str) -> None:
         """One of the account's calls has ended: another may begin."""
-        self._limits.of(account).end()
+        self.limits.of(account).end()
         if account in self._lanes:
             self._pump(account)
 
@@ -295,8 +295,9 @@ class Outbound:
         """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
         as may be."""
         account = parent.account
-        if not self._limits.of(account.sid).join():
+        if self._is_full(account.sid):
             return None
+        self.limits.of(account.sid).join()
         now = self._flights.clock.now_ms()
         record = Call(
             sid=new_sid(CALL, now),
