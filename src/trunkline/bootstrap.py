@@ -113,6 +113,11 @@ def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatab
     return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock or SystemClock(), open_secrets(settings))
 
 
+def open_queue(settings: Settings) -> SqliteQueue:
+    """What is in flight, to be read by the command line beside a running server."""
+    return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+
+
 def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:
     """The landed documents (also for the command line, beside a running server)."""
     folder = data_folder(settings)

@@ -20,11 +20,14 @@ from trunkline.cli import app
 from trunkline.messaging.connectors.table import CONNECTORS
 from trunkline.settings import CONNECTORS as KINDS
 from trunkline.twiml.document import DocumentKind
-from trunkline.twiml.schema import Attribute
+from trunkline.twiml.schema import Attribute, Noun, VerbSpec
 from trunkline.twiml.verbs import VERBS, VOICE_NAMES
+from trunkline.voice.verbs import VERBS as VOICE_VERBS
+from trunkline.voice.verbs import later
 
 WEBHOOKS: Final[Mapping[str, str]] = {
-    "status": "Status callbacks: to the message's, the application's or the service's StatusCallback URL.",
+    "status": "Status callbacks: to the message's, the call's, the recording's, the application's or the service's"
+    " StatusCallback URL.",
     "inbound": "Received messages: to the service's, the application's or the number's SmsUrl, then its fallback URL;"
     " the answer is TwiML.",
     "smpp-receipt": "Delivery receipts to the account's own SMPP clients.",
@@ -33,11 +36,15 @@ WEBHOOKS: Final[Mapping[str, str]] = {
 }
 """Kinds of owed callbacks -> what they are; a test compares them with the handlers of a node."""
 
+EXTENSIONS: Final = frozenset({"/2010-04-01/Accounts/{}/Calls/{}/Timeline"})
+"""Paths of ours under Twilio's names that Twilio does not have."""
+
 HEAD = """# Features
 
 Made by `make docs` from the code; `tests/test_features.py` checks that it is current. An operation that Twilio has and
 this server lacks answers 501 with Twilio's error body, never 404. Which properties are always null in an answer:
-[null fields](null-fields.md).
+[null fields](null-fields.md). `Calls/Timeline` is ours: [a call's timeline](../howto/call-timeline.md). Without
+`sip.enabled` everything about calls answers 501.
 """
 
 _NAME = re.compile(r"\{\w*\}")
@@ -135,19 +142,35 @@ _ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def _twiml() -> Iterator[str]:
+    yield "\n## TwiML for calls\n"
+    yield from _verbs({name: verb.spec for name, verb in VOICE_VERBS.items() if verb.run is not later.run})
+    lacking = ", ".join(sorted(name for name, verb in VOICE_VERBS.items() if verb.run is later.run))
+    yield f"\nVerbs that are not there yet raise alert {later.NOT_SUPPORTED}, and the call goes on: {lacking}."
     yield "\n## TwiML for messages\n"
-    yield "| verb | attributes | nouns |"
-    yield "|---|---|---|"
-    for name, spec in VERBS[DocumentKind.MESSAGING].items():
-        attributes = ", ".join(map(_attribute, spec.attributes))
-        nouns = ", ".join(f"`<{child}>`" for child in spec.children)
-        yield f"| `<{name}>` | {attributes or '-'} | {nouns or '-'} |"
+    yield from _verbs(VERBS[DocumentKind.MESSAGING])
     foreign = ", ".join(sorted(VOICE_NAMES - set(VERBS[DocumentKind.MESSAGING])))
     yield f"\nVerbs for calls in the document of a message raise warning 14110 and are passed over: {foreign}."
 
 
+def _verbs(table: Mapping[str, VerbSpec]) -> Iterator[str]:
+    """A table of verbs; a noun's attributes stand behind its name."""
+    yield "| verb | attributes | nouns |"
+    yield "|---|---|---|"
+    for name, spec in table.items():
+        attributes = ", ".join(map(_attribute, spec.attributes))
+        nouns = ", ".join(map(_noun, spec.children.values()))
+        yield f"| `<{name}>` | {attributes or '-'} | {nouns or '-'} |"
+
+
+def _noun(noun: Noun) -> str:
+    attributes = ", ".join(map(_attribute, noun.attributes))
+    return f"`<{noun.name}>`" + (f" ({attributes})" if attributes else "")
+
+
 def _attribute(attribute: Attribute) -> str:
-    default = f" (default {attribute.default})" if attribute.default is not None else ""
+    value = attribute.default
+    shown = "" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
+    default = f" (default {shown.lower() if isinstance(value, bool) else shown})" if shown else ""
     return f"`{attribute.name}`{default}"
 
 

@@ -13,7 +13,7 @@ import apsw
 import typer
 
 from trunkline import __version__
-from trunkline.cli import accounts, archive, backup, doctor, keys, numbers, routes, serve
+from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, routes, serve
 from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
 from trunkline.settings import SettingsError
@@ -37,7 +37,7 @@ EXPECTED = (
 
 app = typer.Typer(
     name="trunkline",
-    help="A self-hosted SMS platform that speaks Twilio's public API.",
+    help="A self-hosted voice and SMS platform that speaks Twilio's public API.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -54,6 +54,8 @@ for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 app.command()(serve.serve)
 app.command()(serve.dev)
+app.command()(calls.calls)
+app.command()(calls.call)
 app.command()(doctor.doctor)
 app.command()(backup.backup)
 app.command()(backup.restore)
@@ -65,7 +67,7 @@ def options(
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", envvar="TRUNKLINE_CONFIG")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder, over the settings'.")] = None,
 ) -> None:
-    """A self-hosted SMS platform that speaks Twilio's public API."""
+    """A self-hosted voice and SMS platform that speaks Twilio's public API."""
     os.umask(0o077)  # what it writes (messages, keys, backups) is for the owner's eyes alone
     context.obj = State(config, data)
 
