@@ -286,7 +286,7 @@ class Via(msgspec.Struct, frozen=True):
 
 
 _VIA: Final = re.compile(
-    r"SIP\s*/\s*2\.0\s*/\s*([A-Za-z0-9.!%*_+`'~-]+)\s+(\[[^\]]*\]|[^\s;:,\[\]]+)\s*(?::\s*(\d+)\s*)?(;.*)?\Z",
+    r"SIP\s*/\s*[0-9.]+\s*/\s*([A-Za-z0-9.!%*_+`'~-]+)\s+(\[[^\]]*\]|[^\s;:,\[\]]+)\s*(?::\s*(\d+)\s*)?(;.*)?\Z",
     re.IGNORECASE | re.DOTALL,
 ).match
 
@@ -321,8 +321,11 @@ def first_value(value: str) -> str:
 def header_params(text: str) -> Params:
     """`;name=value;name`, as after a header's main value; of a repeated name the first counts.
 
-    Raises MalformedMessage (400) for an open quote or anything before the first semicolon.
+    Raises MalformedMessage (400) for an open quote, anything before the first semicolon, or an empty parameter that is
+    not the last.
     """
+    if text[-1:] == ";":
+        text = text[:-1]
     if '"' in text:
         return _quoted_params(text)
     pieces = text.split(";")
@@ -332,7 +335,9 @@ def header_params(text: str) -> Params:
     for piece in pieces[1:]:
         name, equals, value = piece.partition("=")
         name = name.strip().lower()
-        if name and name not in params:
+        if not name:
+            raise MalformedMessage(400, "Empty parameter")
+        if name not in params:
             params[name] = value.strip() if equals else None
     return params
 
@@ -345,7 +350,9 @@ def _quoted_params(text: str) -> Params:
     for piece in pieces[1:]:
         name, equals, value = piece.partition("=")
         name, value = name.strip().lower(), value.strip()
-        if not name or name in params:
+        if not name:
+            raise MalformedMessage(400, "Empty parameter")
+        if name in params:
             continue
         if value.startswith('"'):
             value = unquote_string(value[: _closing_quote(value, 0) + 1])

@@ -114,13 +114,13 @@ def caller_of(request: Request, country: str = "") -> Caller:
         withheld = ANONYMOUS
     if withheld or _wants_privacy(request.headers):
         return Caller(withheld or ANONYMOUS, anonymous=True)
-    display = address.display[:MAX_DISPLAY_CHARACTERS]
+    display = _printable(address.display)[:MAX_DISPLAY_CHARACTERS]
     number = number_of(address.uri, country)
     if not number:
         for asserted in (*_addresses(request, "P-Asserted-Identity"), *_addresses(request, "Remote-Party-ID")):
             number = number_of(asserted.uri, country)
             if number:
-                return Caller(number, display or asserted.display[:MAX_DISPLAY_CHARACTERS])
+                return Caller(number, display or _printable(asserted.display)[:MAX_DISPLAY_CHARACTERS])
     return Caller(number or show(address.uri, country), display)
 
 
@@ -153,7 +153,7 @@ def custom_headers(request: Request) -> dict[str, str]:
             value = f"{found[name]}, {value}"
         elif len(found) >= MAX_CUSTOM_HEADERS:
             continue
-        found[name] = value[:MAX_CUSTOM_HEADER_CHARACTERS]
+        found[name] = _printable(value)[:MAX_CUSTOM_HEADER_CHARACTERS]
     return found
 
 
@@ -177,6 +177,11 @@ def reason_of(headers: Headers) -> tuple[str, int, str] | None:
     except MalformedMessage:
         return best
     return best
+
+
+def _printable(text: str) -> str:
+    """Without control characters: these texts go into records, parameters and logs."""
+    return text if text.isprintable() else "".join(character for character in text if character.isprintable())
 
 
 def _wants_privacy(headers: Headers) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -22,6 +23,7 @@ _PASSWORD_SAFE: Final = _MARK + "&=+$,"
 _PARAM_SAFE: Final = _MARK + "[]/:&+$"
 _HEADER_SAFE: Final = _MARK + "[]/?:+$"
 _HOST_FORBIDDEN: Final = frozenset(' \t"<>@,/\\()[]{}=?%;:\x00\x7f')
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*").fullmatch
 _MUST_MATCH: Final = ("user", "ttl", "method", "maddr", "transport")
 """Parameters that, when only one of two URIs has them, make these differ (section 19.1.4)."""
 
@@ -54,7 +56,7 @@ class Uri(msgspec.Struct, frozen=True):
         scheme = scheme.lower()
         if scheme in SIP_SCHEMES:
             return _sip_uri(scheme, rest, text)
-        if " " in text or "<" in text or ">" in text or not scheme.replace("+", "").replace("-", "").isalnum():
+        if " " in text or "<" in text or ">" in text or not _SCHEME(scheme):
             raise MalformedMessage(400, "Bad URI")
         if scheme == "tel":
             number, semicolon, params = rest.partition(";")
