@@ -90,7 +90,7 @@ class ClientInvite:
             ("CSeq", "1 INVITE"),
             ("Contact", stack.contact(flow)),
             ("Allow", ALLOW),
-            ("User-Agent", stack.config.user_agent),
+            *stack.client_headers,
             *headers,
         ]
         if sdp:

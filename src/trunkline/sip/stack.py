@@ -78,6 +78,7 @@ class Stack:
         self._by_flow: dict[tuple[str, Address, int], set[ClientTransaction]] = {}
         self._contacts: dict[tuple[str, Address], str] = {}
         self._udp_only: dict[Address, float] = {}
+        self.client_headers: list[Field] = [("User-Agent", config.user_agent)] if config.user_agent else []
         self._server_headers: list[Field] = [("Server", config.user_agent)] if config.user_agent else []
 
     # --- for the owner

@@ -369,4 +369,5 @@ NON_INVITE_CLIENT: Final[dict[tuple[State, Event], _ClientStep]] = {
     (State.PROCEEDING, Event.EXPIRE): (State.TERMINATED, Client.timed_out),
     (State.PROCEEDING, Event.SUCCESS): (State.COMPLETED, Client.answered),
     (State.PROCEEDING, Event.FAILURE): (State.COMPLETED, Client.answered),
+    (State.COMPLETED, Event.EXPIRE): (State.TERMINATED, Client.done),
 }
