@@ -193,7 +193,8 @@ class JitterBuffer:
             at = rows[repeat]
             state.adjust[at] = 0
             state.depth[at] = np.minimum(state.depth[at] + FRAME, self.max_depth)
-        return dry | repeat
+        waits: npt.NDArray[np.bool_] = dry | repeat
+        return waits
 
     def _move(self, rows: Rows) -> None:
         """Take a frame from the rings, and another where one is to be dropped."""

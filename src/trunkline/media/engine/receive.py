@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.engine.jitter import JitterBuffer
-from trunkline.media.engine.state import KIND_EVENT, KIND_NOISE, KIND_NONE, KIND_PCMA, RATE, Ints, State
+from trunkline.media.engine.state import KIND_EVENT, KIND_NOISE, KIND_NONE, KIND_PCMA, RATE, Flags, Ints, State
 from trunkline.media.native.interface import HEADER, Batch
 
 MAX_DROPOUT: Final = 3000
@@ -35,7 +35,7 @@ class _Packets:
         self.row: Ints = batch.row[:count].astype(np.int64)
         self.first = head[:, 0]
         self.type = head[:, 1] & 0x7F
-        self.marker = head[:, 1] >> 7
+        self.marker: Flags = (head[:, 1] >> 7).astype(np.uint8)
         self.sequence: Ints = head.view(">u2")[:, 1].astype(np.int64)
         words = head.view(">u4")
         self.timestamp: Ints = words[:, 1].astype(np.int64)
@@ -159,7 +159,8 @@ class Receiver:
         state.candidate[waits] = ssrc[other & ~takes]
         for i in np.flatnonzero(takes):
             self._new_stream(int(rows[i]), int(ssrc[i]), int(packets.sequence[index[i]]), first=bool(locked[i] < 0))
-        return good & (~other | takes)
+        streams: Bools = good & (~other | takes)
+        return streams
 
     def _new_stream(self, row: int, ssrc: int, sequence: int, *, first: bool) -> None:
         state = self._state

@@ -124,6 +124,7 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "offset": (np.int64, 0, 0),  # samples into the item
     "left": (np.int64, 0, 0),  # samples of the item from there
     "loops": (np.int64, 0, 0),  # done
+    "event_at": (np.int64, 0, 0),  # RTP timestamp of the telephone-event being sent
     "peer": (np.int64, 0, -1),
     # silence detection
     "detect": (np.int64, 0, 0),  # samples; 0: off
@@ -227,6 +228,7 @@ class State:
     offset: Ints
     left: Ints
     loops: Ints
+    event_at: Ints
     peer: Ints
     detect: Ints
     quiet: Ints

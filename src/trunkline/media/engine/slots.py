@@ -1,0 +1,69 @@
+"""Slots: the port pairs that legs sit on, and their way from free to leased, used, resting and free again."""
+
+from typing import Final
+
+import numpy as np
+
+from trunkline.media.engine.state import SLOT_FREE, SLOT_LEASED, SLOT_RESTING, SLOT_USED, State
+
+LEASE: Final = 128
+"""Slots that the node has ahead of need."""
+
+
+class Slots:
+    """The slot fields of a State. A slot is known once `offer`ed with its port."""
+
+    def __init__(self, state: State, quarantine_ticks: int) -> None:
+        self._state = state
+        self._quarantine = quarantine_ticks
+        self.known = 0
+        """Slots 0 to known - 1 have sockets."""
+
+    def offer(self, slot: int, port: int) -> None:
+        """A slot has sockets now; slots come in order. One in use from before this process stays so."""
+        self._state.slot_port[slot] = port
+        self.known = max(self.known, slot + 1)
+
+    def lease(self, most_legs: int) -> list[tuple[int, int]]:
+        """Slots to lease to the node now, so that it has LEASE, and with the used ones no more than there may be legs."""
+        state = self._state
+        states = state.slot_state[: self.known]
+        leased = int((states == SLOT_LEASED).sum())
+        used = int((states == SLOT_USED).sum())
+        count = min(LEASE, most_legs - used) - leased
+        if count <= 0:
+            return []
+        free = np.flatnonzero(states == SLOT_FREE)
+        # Those that rested longest first, so that a port is seldom used again soon.
+        free = free[np.argsort(state.slot_until[free], kind="stable")][:count]
+        state.slot_state[free] = SLOT_LEASED
+        return [(int(slot), int(state.slot_port[slot])) for slot in free]
+
+    def leased(self) -> list[tuple[int, int]]:
+        """What the node has."""
+        state = self._state
+        at = np.flatnonzero(state.slot_state[: self.known] == SLOT_LEASED)
+        return [(int(slot), int(state.slot_port[slot])) for slot in at]
+
+    @property
+    def short(self) -> bool:
+        """Whether there are too few free slots to lease ahead of need: more sockets should be opened."""
+        states = self._state.slot_state[: self.known]
+        return int((states == SLOT_FREE).sum()) < LEASE
+
+    def use(self, slot: int) -> bool:
+        """Put a leg on it; False when it is not leased."""
+        if not 0 <= slot < self.known or self._state.slot_state[slot] != SLOT_LEASED:
+            return False
+        self._state.slot_state[slot] = SLOT_USED
+        return True
+
+    def rest(self, slot: int, tick: int) -> None:
+        """Its leg is gone: nobody gets it for the quarantine."""
+        self._state.slot_state[slot] = SLOT_RESTING
+        self._state.slot_until[slot] = tick + self._quarantine
+
+    def wake(self, tick: int) -> None:
+        """Free those that have rested."""
+        state = self._state
+        state.slot_state[(state.slot_state == SLOT_RESTING) & (state.slot_until <= tick)] = SLOT_FREE
