@@ -38,7 +38,6 @@ CACHED_DOCUMENTS: Final = 256
 CACHED_BYTES: Final = 8192
 """Longest document that is kept parsed."""
 NO_URL: Final = 11100
-TOO_LARGE: Final = 11750
 MAX_SHOWN_BODY: Final = 1024
 """Characters of an answer that the timeline keeps."""
 INLINE_TYPE: Final = "text/xml; charset=utf-8"
@@ -107,7 +106,7 @@ async def request(session: Session, url: str, method: str, extra: Params) -> tup
     outcome = await session.services.fetcher.fetch(
         FetchRequest(
             url=url, secret=account.auth_token, method=method, params=[*standard, *extra], idempotency_token=token,
-            verify_tls=account.verify_tls, cache_scope=account.sid, session=session.web,
+            verify_tls=account.verify_tls, audio=True, cache_scope=account.sid, session=session.web,
         )
     )  # fmt: skip
     for attempt in outcome.attempts:
@@ -115,8 +114,6 @@ async def request(session: Session, url: str, method: str, extra: Params) -> tup
     last = outcome.attempts[-1]
     if outcome.error_code or outcome.answer is None:
         code = outcome.error_code or HTTP_RETRIEVAL_FAILURE
-        if code == TOO_LARGE and _is_audio(last.response_headers.get("Content-Type", "")):
-            return Answer(200, "audio/*", b"", url), last
         _alert(session, code, outcome.error, last)
         return _Failed(code, last.url)
     return outcome.answer, last

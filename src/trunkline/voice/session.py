@@ -93,6 +93,11 @@ class Session:
                 call.session = None
                 call.hangup(ending, 500 if ending == FAILED else 0)
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self._task is None or self._task.done()
+
     def cancel(self) -> None:
         """End the task without another word (the node stops)."""
         if self._task is not None:

@@ -31,6 +31,7 @@ from trunkline.webhooks.connection import Response, Timeouts
 from trunkline.webhooks.cookies import CookieJar
 from trunkline.webhooks.failures import (
     HTTP_RETRIEVAL_FAILURE,
+    BodyTooLarge,
     Failure,
     InvalidUrl,
     TooManyRedirects,
@@ -66,7 +67,8 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook to request. `url` is as configured, overrides included; `secret` is the account's auth token.
 
     `idempotency_token` is the same on every try of one webhook. `document` False: the answer is only looked at, a
-    longer one is cut instead of failing. `cache_scope` (the account's SID) allows to cache a GET.
+    longer one is cut instead of failing; `audio` True: a longer one of type audio/* is cut (it is fetched again to be
+    played). `cache_scope` (the account's SID) allows to cache a GET.
     """
 
     url: str
@@ -76,6 +78,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_token: str = ""
     verify_tls: bool = True
     document: bool = True
+    audio: bool = False
     cache_scope: str = ""
     session: Session | None = None
 
@@ -251,13 +254,15 @@ class Fetcher:
                 payload,
                 timeouts=run.timeouts._replace(total_s=_left(run, loop.time())),
                 max_body_bytes=self._settings.response_bytes,
-                truncate=not request.document,
+                truncate=request.audio or not request.document,
             )
         except Failure as failure:
             if failure.kind in ("connect-timeout", "connection-failed"):
                 self._guard.demote(to.host, address)
             raise
         self._after(run, response)
+        if response.truncated and request.document and not response.header("content-type").startswith("audio/"):
+            raise BodyTooLarge(f"the response's body is longer than {self._settings.response_bytes} bytes")
         if entry is not None and response.status == _NOT_MODIFIED:
             run.attempt.from_cache = True
             return entry.response._replace(timing=response.timing)
