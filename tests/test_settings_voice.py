@@ -130,3 +130,7 @@ def test_production_refuses_trunks_that_anybody_could_use(file: Load, line: str,
 def test_production_takes_a_trunk_with_addresses_or_a_login(file: Load) -> None:
     both = trunk("addresses = ['192.0.2.7']") + trunk("username = 'me'", "password = 'x'").replace('"a"', '"b"')
     assert len(file(REAL + both, TRUNKLINE_MASTER_KEY="k").trunks) == 2
+
+
+def test_variables_that_processes_read_by_themselves_are_no_settings(file: Load) -> None:
+    assert file("", TRUNKLINE_CACHE="/tmp/x", TRUNKLINE_MEDIA_HELPER="fallback").media.legs == 1000

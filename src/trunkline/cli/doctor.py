@@ -17,6 +17,8 @@ import apsw
 import typer
 
 from trunkline.cli.common import settings_of, show_table
+from trunkline.cli.doctor_voice import look_at_voice
+from trunkline.cli.findings import Finding
 from trunkline.settings import Http, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE, BadMasterKey, parse_keys
 
@@ -64,21 +66,21 @@ def kept(settings: Settings) -> list[Kept]:
         Kept("accepted messages, callbacks owed", "Queue", sqlite, synced, ONE_MACHINE),
         Kept("idempotency keys and responses", "Queue", sqlite, synced, "a repeated request is taken as new"),
         Kept("parts of long inbound messages", "Queue", sqlite, synced, "the carrier sends unconfirmed ones again"),
-        Kept("landed messages, recent", "archive", sqlite, synced, ONE_MACHINE + aged),
-        Kept("landed messages, older", "archive", "Parquet segments", synced, ONE_MACHINE + aged),
-        Kept("media", "archive", "files", synced, ONE_MACHINE),
+        Kept("landed messages and calls, recent", "archive", sqlite, synced, ONE_MACHINE + aged),
+        Kept("landed messages and calls, older", "archive", "Parquet segments", synced, ONE_MACHINE + aged),
+        Kept("media, recordings", "archive", "files", synced, ONE_MACHINE),
+        *(_kept_of_calls(sqlite, synced) if settings.sip.enabled else ()),
         Kept("master key", "secret", key, DISK, "tokens and keys at rest can never be read again"),
         Kept("rate limits, login failures", "MemoryStore", "in process", "nothing", "budgets begin anew at a start"),
     ]
 
 
-class Finding(NamedTuple):
-    """One look at the machine."""
-
-    verdict: str
-    """`ok`, `warn` or `bad`; `bad` makes the exit code 1."""
-    what: str
-    text: str
+def _kept_of_calls(sqlite: str, synced: str) -> tuple[Kept, ...]:
+    return (
+        Kept("calls under way: record, callbacks", "Queue", sqlite, synced, ONE_MACHINE),
+        Kept("calls under way: dialog, position", "MemoryStore", "journal, unsynced", "process", "the call ends"),
+        Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
+    )
 
 
 def doctor(context: typer.Context) -> None:
@@ -198,6 +200,8 @@ def look_at_limits(settings: Settings) -> Iterator[Finding]:
     wanted = settings.server.max_connections + settings.webhooks.in_flight + SPARE_FILES
     if settings.smpp_server.enabled:
         wanted += settings.smpp_server.max_connections
+    if settings.sip.enabled:
+        wanted += settings.sip.max_connections + 2 * settings.media.legs
     text = f"{soft} open files (at most {hard}), {wanted} needed at full load"
     if hard != resource.RLIM_INFINITY and hard < wanted:
         text += ": raise LimitNOFILE or `ulimit -n`, or lower server.max_connections"
@@ -255,5 +259,6 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     look_at_limits,
     look_at_clock,
     look_at_carriers,
+    look_at_voice,
 )
 """Every check, in the order in which it is printed."""

@@ -40,8 +40,14 @@ ENV_PREFIX = "TRUNKLINE_"
 CONFIG_ENV = "TRUNKLINE_CONFIG"
 PROFILE_ENV = "TRUNKLINE_PROFILE"
 MASTER_KEY_ENV = "TRUNKLINE_MASTER_KEY"
-FOREIGN_PREFIXES = ("TRUNKLINE_TEST_", "TRUNKLINE_DEMO_", "TRUNKLINE_BENCH_")
-"""Variables that are not settings."""
+FOREIGN_PREFIXES = (
+    "TRUNKLINE_TEST_",
+    "TRUNKLINE_DEMO_",
+    "TRUNKLINE_BENCH_",
+    "TRUNKLINE_CACHE",
+    "TRUNKLINE_MEDIA_HELPER",
+)
+"""Variables that are not settings: those of tests, and what the media process reads by itself."""
 DEFAULT_FILES = ("trunkline.toml", "/etc/trunkline/trunkline.toml")
 """Where the file is looked for when none is named."""
 MAX_FILE_BYTES = 1024 * 1024

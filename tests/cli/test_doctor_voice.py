@@ -1,0 +1,88 @@
+"""The doctor on calls."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trunkline.cli import doctor_voice
+from trunkline.sip.message import Request, parse
+
+from .conftest import Command
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[int, list[bytes]]]:
+    """Answers one OPTIONS on a UDP port."""
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+
+        def answer() -> None:
+            data, source = peer.recvfrom(4096)
+            heard.append(data)
+            peer.sendto(b"SIP/2.0 200 OK\r\n\r\n", source)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield peer.getsockname()[1], heard
+        thread.join(10)
+
+
+def settings(folder: Path, *trunks: str, **sections: str) -> None:
+    text = "[sip]\nenabled = true\n" + "\n".join(f"[{name}]\n{body}" for name, body in sections.items())
+    (folder / "trunkline.toml").write_text(text + "\n" + "\n".join(f"[[trunks]]\n{trunk}" for trunk in trunks))
+
+
+def test_nothing_is_said_of_calls_where_there_are_none(trunkline: Command, account: str) -> None:
+    ran = trunkline("doctor")
+    assert "RTP" not in ran.out
+    assert "calls under way" not in ran.out
+
+
+def test_a_gateway_is_asked(trunkline: Command, account: str, tmp_path: Path, gateway: tuple[int, list[bytes]]) -> None:
+    port, heard = gateway
+    uri = f"sip:me@127.0.0.1:{port};transport=udp"
+    settings(tmp_path, f'name = "acme"\ngateways = ["{uri}"]\naddresses = ["127.0.0.1"]')
+    ran = trunkline("doctor")
+    assert f"ok\tacme\t{uri} answers 200 in " in ran.out
+    assert "calls under way: dialog, position\tMemoryStore" in ran.out
+    request = parse(heard[0])
+    assert isinstance(request, Request)
+    assert (request.method, request.uri) == ("OPTIONS", f"sip:me@127.0.0.1:{port}")
+
+
+def test_what_keeps_calls_away(
+    trunkline: Command, account: str, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_voice, "ANSWER_S", 0.05)
+    ephemeral = tmp_path / "range"
+    ephemeral.write_text("28000\t60999\n")
+    monkeypatch.setattr(doctor_voice, "EPHEMERAL", ephemeral)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        quiet = f"sip:127.0.0.1:{silent.getsockname()[1]}"
+        settings(
+            tmp_path, 'name = "lonely"', f'name = "dead"\ngateways = ["sip:127.0.0.1:{free_port};transport=tcp"]',
+            f'name = "quiet"\ngateways = ["{quiet}"]',
+        )  # fmt: skip
+        ran = trunkline("doctor")
+    assert ran.code == 1
+    assert "warn\tlonely\ttakes no calls" in ran.out
+    assert "warn\tlonely\tmakes no calls" in ran.out
+    assert f"bad\tdead\tsip:127.0.0.1:{free_port};transport=tcp cannot be reached: Connection refused" in ran.out
+    assert f"warn\tquiet\t{quiet} does not answer OPTIONS" in ran.out
+    assert "warn\tmedia\tRTP ports 20000 to 29998 lie in the system's own range 28000 to 60999" in ran.out
+
+
+def test_no_trunks_and_no_address(
+    trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trunkline.toml").write_text('[sip]\nenabled = true\nhost = "0.0.0.0"\n')
+    monkeypatch.setenv("PATH", "/nowhere")
+    ran = trunkline("doctor")
+    assert "warn\ttrunks\tno [[trunks]]" in ran.out
+    assert "warn\tsip\thost is 0.0.0.0 and advertised is empty" in ran.out
