@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 
 from trunkline.sip.core import CallListener, DialogListener, InviteListener, StackConfig
 from trunkline.sip.errors import NotAcceptable
-from trunkline.sip.flow import Flow
+from trunkline.sip.flow import Flow, bracketed
 from trunkline.sip.message import Request, parse
 from trunkline.sip.stack import Stack
 
@@ -176,7 +176,7 @@ class Phone(InviteListener):
         host, port = other.address
         options.setdefault("target", (self.transport, host, port))
         caller.invite = self.stack.invite(
-            f"sip:bob@{host}:{port}", from_="<sip:alice@a.example>", sdp=sdp, listener=caller, **options
+            f"sip:bob@{bracketed(host)}:{port}", from_="<sip:alice@a.example>", sdp=sdp, listener=caller, **options
         )
         return caller
 
