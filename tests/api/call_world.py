@@ -21,7 +21,6 @@ from trunkline.voice.calls import Calls
 from trunkline.voice.flights import CallFlight, CallFlights
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
-from trunkline.voice.steps import Source
 
 OWN = "+12025550142"
 THEIRS = "+14155550123"
@@ -63,12 +62,9 @@ class LiveLeg:
     def is_up(self) -> bool:
         return self.flight.status is Status.IN_PROGRESS
 
-    @property
-    def session(self) -> "LiveLeg":
-        return self
-
-    def redirect(self, to: Source) -> None:
-        self.told.append(to)
+    def redirect(self, *, url: str = "", method: str = "POST", twiml: str = "") -> bool:
+        self.told.append((method, url or twiml))
+        return True
 
     def hangup(self, why: str, *, sip_status: int = 480, end: Status | None = None) -> None:
         self.told.append(why)

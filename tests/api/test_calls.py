@@ -20,7 +20,6 @@ from trunkline.accounts.directory import create_account
 from trunkline.model.call import Direction, Status
 from trunkline.model.numbers import Alert, Application
 from trunkline.model.sid import new_sid
-from trunkline.voice.steps import Goto, Inline
 
 NO_CALL = "CA" + "0" * 32
 
@@ -300,8 +299,8 @@ async def test_pages(calls: CallWorld) -> None:
 @pytest.mark.parametrize(
     ("form", "told"),
     [
-        ({"Url": "https://example.com/next", "Method": "GET"}, [Goto("https://example.com/next", "GET")]),
-        ({"Twiml": "<Response/>"}, [Inline("<Response/>")]),
+        ({"Url": "https://example.com/next", "Method": "GET"}, [("GET", "https://example.com/next")]),
+        ({"Twiml": "<Response/>"}, [("POST", "<Response/>")]),
         ({"Status": "completed"}, ["api"]),
         ({"TimeLimit": "60"}, [60]),
     ],

@@ -12,6 +12,7 @@ from tests.api.spec_check import document, needs_contract, null_fields, problems
 from trunkline.api import resources
 from trunkline.api.route import Route
 from trunkline.model.numbers import UsageTrigger
+from trunkline.model.sid import CALL, new_sid
 
 PRODUCT = "api_v2010"
 MODULES = (
@@ -81,7 +82,7 @@ class Stage:
         self.sids["short_codes"] = (await world.short_code("12345")).sid
         self.sids["notifications"] = world.services.alerts.raise_(
             world.owner.sid, 11200, request_method="POST", request_url=URL, request_variables="a=b", response_body="no",
-            response_headers="c=d",
+            response_headers="c=d", resource_sid=new_sid(CALL),
         )  # fmt: skip
         await world.services.alerts.close()
         trigger = (await world.post(world.path("Usage/Triggers.json"), self.form("usage_triggers"))).json
