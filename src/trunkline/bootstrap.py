@@ -34,6 +34,7 @@ from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
 from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.listeners.smpp import SmppServer
+from trunkline.media.recording_audio import RecordingAudio
 from trunkline.messaging import usage_triggers
 from trunkline.messaging.connectors.base import Connector
 from trunkline.messaging.connectors.incoming import Mounted
@@ -301,6 +302,7 @@ class Node:
             idempotency_retention_ms=int(settings.messaging.idempotency_s * 1000),
             idempotency_wait_ms=int(settings.messaging.idempotency_wait_s * 1000),
         )
+        self.recording_audio = RecordingAudio() if settings.sip.enabled else None
         self.services = Services(
             settings=settings,
             clock=self.clock,
@@ -317,6 +319,7 @@ class Node:
             alerts=self.alerts,
             privacy=self.privacy,
             scheduler=self.scheduler,
+            audio=self.recording_audio,
         )
         self.metrics = metrics.Metrics(self)
         api = Api(
@@ -328,6 +331,7 @@ class Node:
             mounts=self.metrics.mounts(),
             trusted_proxies=settings.server.trusted_proxies,
             observe=self.metrics.observe,
+            public=not settings.voice.recording_login,
         )
         mounted: dict[str, Any] = {n: c for n, c in self.connectors.items() if hasattr(c, "handle")}
         return CarrierFront(MediaFront(api, self.services), mounted, self._simulator())
@@ -417,6 +421,8 @@ class Node:
         )
         await self.delivery.stop(grace_s)
         await self.landing.stop()
+        if self.recording_audio is not None:
+            await self.recording_audio.close()
         await self.client.close()
         await self.alerts.close()
         await self.archive.close()
