@@ -116,13 +116,15 @@ def offer(local: Local, previous: bytes = b"") -> bytes:
     payload types their numbers (RFC 3264 section 8). See `revise` for the version.
     """
     before = sdp.parse(previous) if previous else None
-    numbers = {name: CODECS[name].payload_type for name in local.codecs}
+    fresh = {name: CODECS[name].payload_type for name in local.codecs}
     dtmf = DTMF_PAYLOAD_TYPE if local.dtmf else -1
     if before is None or not before.media:
-        return _write(local, [_audio_lines(local, list(numbers.items()), dtmf, local.direction)], "0 0")
+        return _write(local, [_audio_lines(local, list(fresh.items()), dtmf, local.direction)], "0 0")
     at = _own_audio(before)
     mapped = before.media[at].rtpmap()
-    numbers.update({name: number for number, name in _known(before.media[at], mapped, local.codecs)})
+    # What is in use comes first, so that the session need not change.
+    numbers = {name: number for number, name in _known(before.media[at], mapped, local.codecs)}
+    numbers = {**numbers, **{name: number for name, number in fresh.items() if name not in numbers}}
     if local.dtmf:
         taken = set(numbers.values())
         dtmf = _dtmf_of(before.media[at], mapped, CODECS[local.codecs[0]].clock, taken)
@@ -155,13 +157,13 @@ def conclude(offered: bytes, answered: bytes, local: Local) -> Negotiated:
     at = _own_audio(ours)
     if at >= len(remote.media):
         raise NotAcceptable("the answer has fewer m-lines than the offer")
-    stream = _stream(remote, remote.media[at], local)
+    mapped = ours.media[at].rtpmap()
+    stream = _stream(remote, remote.media[at], local, mapped)
     if stream is None:
         raise NotAcceptable("the answer refuses the audio stream")
     sends, receives = _wishes(remote, stream)
     direction = _DIRECTION[receives and local.direction in _SENDS, sends and local.direction in _RECEIVES]
     # What comes in bears our offer's numbers; peers that use their answer's own ones are understood too.
-    mapped = ours.media[at].rtpmap()
     payload_types = dict(_known(ours.media[at], mapped, local.codecs))
     own_dtmf = _dtmf_of(ours.media[at], mapped, CODECS[stream.codecs[0][1]].clock, set(payload_types))
     if own_dtmf >= 0:
@@ -212,11 +214,16 @@ def _acceptable(remote: SessionDescription, local: Local) -> tuple[int, _Stream]
     raise NotAcceptable("no audio stream with a codec and a profile that we know")
 
 
-def _stream(remote: SessionDescription, media: Media, local: Local) -> _Stream | None:
+def _stream(
+    remote: SessionDescription, media: Media, local: Local, offered: dict[int, str] | None = None
+) -> _Stream | None:
+    """The stream of an m-line, `None` if it cannot be taken. `offered` are our own rtpmaps: some answers lack theirs."""
     if media.kind != "audio" or not media.port or media.protocol not in PROTOCOLS:
         return None
     address = remote.address_of(media)
     mapped = media.rtpmap()
+    if offered:
+        mapped = {**offered, **mapped}
     codecs = _known(media, mapped, local.codecs)
     if not codecs or not _unicast(address):
         return None
