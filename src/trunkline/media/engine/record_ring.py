@@ -227,6 +227,12 @@ class RecordRing:
         """What `open` was given for a slot in use."""
         return self._read(slot, "description", "length")
 
+    def running(self, slot: int, generation: int) -> dict[str, Any] | None:
+        """The description of a recording that is not complete; None: the slot is not that recording's (any more)."""
+        if self._state[slot] != ACTIVE or self._generation[slot] != generation:
+            return None
+        return self.description(slot)
+
     def take(self, limit: int = 4096) -> npt.NDArray[Any]:
         """Up to `limit` of the oldest entries, in order, as an array of ENTRY: a view of the ring, good until
         `release`. May be fewer than there are (where the ring wraps); empty when there is nothing."""
