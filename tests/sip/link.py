@@ -64,8 +64,8 @@ class Network:
         return [
             message
             for local, _, message in self.log
-            if (source is None or local == source) and kind in (getattr(message, "method", ""), getattr(message, "status", 0))
-        ]  # fmt: skip
+            if source in (None, local) and kind in (getattr(message, "method", ""), getattr(message, "status", 0))
+        ]
 
 
 class Leg(DialogListener):

@@ -14,7 +14,7 @@ import msgspec
 from trunkline.sip.body import session_description
 from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, Credentials, DialogListener, HeaderList
-from trunkline.sip.errors import MalformedSdp, NotAcceptable
+from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.flow import Flow, Target, contact_unreachable, plan
 from trunkline.sip.headers import Field
 from trunkline.sip.login import Login
@@ -435,11 +435,8 @@ class Dialog:
             return
         try:
             sdp = self.listener.on_reinvite(offer)
-        except NotAcceptable:
-            self._reply(transaction, request, 488)
-            return
-        except MalformedSdp:
-            self._reply(transaction, request, 400, reason="Bad SDP")
+        except NotAcceptable as error:  # MalformedSdp too: 400
+            self._reply(transaction, request, error.status)
             return
         self.retarget(request, flow)
         fields = [("Contact", self.stack.contact(self._state.flow)), ("Allow", ALLOW)]

@@ -66,7 +66,7 @@ def is_private(host: str) -> bool:
         address = ip_address(host.strip("[]"))
     except ValueError:
         return False
-    return address.is_private and not address.is_loopback
+    return not address.is_global and not address.is_loopback
 
 
 def contact_unreachable(contact: str, source: str, sent_by: str) -> bool:
