@@ -253,9 +253,9 @@ def test_mutated_messages(data: bytes, cuts: list[tuple[int, int, bytes]]) -> No
     ],
 )
 def test_no_header_takes_long_to_read(line: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     read(invite(line, drop=(line.partition(":")[0],)))
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_headers_are_an_ordered_multimap() -> None:

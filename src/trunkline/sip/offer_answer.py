@@ -217,7 +217,7 @@ def _acceptable(remote: SessionDescription, local: Local) -> tuple[int, _Stream]
 def _stream(
     remote: SessionDescription, media: Media, local: Local, offered: dict[int, str] | None = None
 ) -> _Stream | None:
-    """The stream of an m-line, `None` if it cannot be taken. `offered` are our own rtpmaps: some answers lack theirs."""
+    """The stream of an m-line, `None` if it cannot be taken. `offered`: our own rtpmaps; some answers lack theirs."""
     if media.kind != "audio" or not media.port or media.protocol not in PROTOCOLS:
         return None
     address = remote.address_of(media)
