@@ -93,7 +93,9 @@ XML = "<Response><Say>one</Say></Response>"
         ("text/xml", "<Response><Bogus/><Say tempo='9'>one</Say></Response>", ["one"], [12200, 12200]),
     ],
 )
-async def test_content_types(here: World, content_type: str, body: str | bytes, played: list[str], alerts: list[int]) -> None:
+async def test_content_types(
+    here: World, content_type: str, body: str | bytes, played: list[str], alerts: list[int]
+) -> None:
     here.app.answers("/voice", body if isinstance(body, bytes) else body.encode(), content_type)
     caller = here.phone.dials()
     await caller.ended()
@@ -137,7 +139,9 @@ async def test_a_call_that_is_up_hears_an_apology(here: World) -> None:
 async def test_the_application_overrides_the_number(here: World) -> None:
     from trunkline.model.numbers import Application
 
-    here.applications["AP1"] = Application(sid="AP1", account_sid=ACCOUNT, voice_url=f"{here.app.url}/app", voice_method="GET")
+    here.applications["AP1"] = Application(
+        sid="AP1", account_sid=ACCOUNT, voice_url=f"{here.app.url}/app", voice_method="GET"
+    )
     here.number.voice_application_sid = "AP1"
     here.app.answers("/app", "<Hangup/>")
     await here.phone.dials().ended()
@@ -255,7 +259,7 @@ async def test_every_verb_is_left_at_once_for_another_document(here: World, name
 async def test_every_verb_ends_with_the_call(here: World, name: str) -> None:
     caller, call = await middle(here, name)
     session = call.session
-    caller.hangs_up(("Reason", 'Q.850;cause=16'))
+    caller.hangs_up(("Reason", "Q.850;cause=16"))
     await until(lambda: session.done, "the session's end")
     stored = await here.landed()
     assert (stored.status, stored.hangup_cause) == ("completed", "caller")
@@ -337,7 +341,16 @@ async def test_whisper_documents_run_without_dial(here: World) -> None:
 
 
 async def test_checkpoints_lead_on_where_it_was(here: World) -> None:
-    from trunkline.voice.checkpoints import DOCUMENT, LEG, POSITION, DocumentCheckpoint, LegCheckpoint, Position, key, msgspec
+    from trunkline.voice.checkpoints import (
+        DOCUMENT,
+        LEG,
+        POSITION,
+        DocumentCheckpoint,
+        LegCheckpoint,
+        Position,
+        key,
+        msgspec,
+    )
 
     here.media.holds = True
     caller, call = await here.up("<Say>one</Say><Say>two</Say><Say>three</Say>")

@@ -1,9 +1,9 @@
 """A node's voice side in memory: a real SIP stack joined to a phone's, a media process that is a list, a web app.
 
-    async with world(tmp_path) as here:
-        here.app.answers("/voice", "<Response><Say>hi</Say></Response>")
-        call = await here.phone.dials()
-        await here.media.played()
+async with world(tmp_path) as here:
+    here.app.answers("/voice", "<Response><Say>hi</Say></Response>")
+    call = await here.phone.dials()
+    await here.media.played()
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class App:
         """Cleared: the answer of /slow waits."""
         self.hold.set()
 
-    def answers(self, path: str, body: str | bytes | list[Any], content_type: str = "text/xml", status: int = 200) -> None:
+    def answers(
+        self, path: str, body: str | bytes | list[Any], content_type: str = "text/xml", status: int = 200
+    ) -> None:
         """What a path answers; a list: one after the other, the last for ever. A verb without <Response> gets one."""
         bodies = body if isinstance(body, list) else [body]
         self.documents[path] = [(_document(one, content_type), content_type, status) for one in bodies]

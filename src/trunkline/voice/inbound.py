@@ -17,7 +17,7 @@ from trunkline.model.numbers import Application, PhoneNumber
 from trunkline.model.sid import CALL, new_sid
 from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
-from trunkline.sip.offer_answer import MalformedSdp, NotAcceptable
+from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
 from trunkline.voice import timeline
 from trunkline.voice.live import LiveCall
@@ -120,6 +120,8 @@ class Inbound:
         application = None
         if number.voice_application_sid:
             application = directory.application(number.voice_application_sid)
+            if application is not None and application.account_sid != account.sid:
+                application = None
         target = Target(account, number, application)
         if not target.owner.voice_url:
             text = f"{number.phone_number} was called, but has no voice URL"
@@ -143,10 +145,7 @@ class Inbound:
             leased = call.negotiate(invite)
         except NotAcceptable as refused:
             call.audio.close()
-            raise Refusal(488, str(refused)) from None
-        except MalformedSdp as malformed:
-            call.audio.close()
-            raise Refusal(400, str(malformed)) from None
+            raise Refusal(refused.status, str(refused)) from None
         if not leased:
             call.audio.close()
             raise Refusal(503, "no media port is free")

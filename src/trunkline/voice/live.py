@@ -450,7 +450,7 @@ class LiveCall(DialogListener, InviteListener):
             return
         try:
             negotiated = offer_answer.conclude(self._offered or offer_answer.offer(self.local), sdp, self.local)
-        except (offer_answer.NotAcceptable, offer_answer.MalformedSdp) as refused:
+        except offer_answer.NotAcceptable as refused:
             self.note(timeline.ERROR, str(refused))
             self.hangup("no-common-codec", end=Status.FAILED)
             return

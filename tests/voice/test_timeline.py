@@ -1,0 +1,35 @@
+"""The timeline: bounded, its middle is left out."""
+
+from trunkline.model.call import MAX_TIMELINE, TimelineEntry
+from trunkline.voice.timeline import MAX_WHAT, Timeline
+
+
+def test_the_middle_is_left_out_and_an_entry_says_so() -> None:
+    entries: list[TimelineEntry] = []
+    log = Timeline(entries)
+    for number in range(MAX_TIMELINE + 1000):
+        log.add(number, "sip", f"entry {number}", {"n": number})
+    assert len(entries) == MAX_TIMELINE
+    whats = [entry.what for entry in entries]
+    assert whats[0] == "entry 0"
+    assert whats[-1] == f"entry {MAX_TIMELINE + 999}"
+    assert whats[MAX_TIMELINE // 2] == "... 1001 entries are left out here ..."
+    kept = {int(what.split()[1]) for what in whats if what.startswith("entry")}
+    assert len(kept) == MAX_TIMELINE - 1
+    assert len(kept) + 1001 == MAX_TIMELINE + 1000
+
+
+def test_it_counts_on_in_a_record_that_was_read_again() -> None:
+    entries: list[TimelineEntry] = []
+    log = Timeline(entries)
+    for number in range(MAX_TIMELINE + 10):
+        log.add(number, "sip", "x")
+    again = Timeline(entries)
+    again.add(0, "sip", "y")
+    assert entries[MAX_TIMELINE // 2].details == {"dropped": 12}
+
+
+def test_lines_are_cut() -> None:
+    entries: list[TimelineEntry] = []
+    Timeline(entries).add(1, "webhook", "x" * 10_000)
+    assert len(entries[0].what) == MAX_WHAT
