@@ -92,11 +92,8 @@ async def test_the_time_limit(tmp_path) -> None:
         await caller.ended()
         assert asyncio.get_running_loop().time() - began < 2
         stored = await here.landed()
-        assert (stored.status, stored.hangup_cause, stored.duration_s) == (
-            "completed",
-            "time-limit",
-            2 if stored.ended_ms - stored.answered_ms > 1000 else 1,
-        )
+        assert (stored.status, stored.hangup_cause) == ("completed", "time-limit")
+        assert 950 <= stored.ended_ms - stored.answered_ms < 1500
         assert here.alerts.codes == [32015]
 
 
@@ -120,7 +117,7 @@ async def test_a_media_process_that_cannot(here: World) -> None:
 
 async def test_numbers_that_never_come_do_not_hold_the_end_up(here: World, monkeypatch) -> None:
     monkeypatch.setattr("trunkline.voice.live.CLOSED_WAIT_S", 0.1)
-    caller, call = await here.up(LONG)
+    caller, _ = await here.up(LONG)
     here.media.watchers.clear()
     caller.hangs_up()
     stored = await here.landed()

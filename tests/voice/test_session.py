@@ -7,6 +7,7 @@ import pytest
 from tests.voice.world import ACCOUNT, CALLER, NUMBER, World, until, world
 from trunkline.media import protocol
 from trunkline.model.call import Status
+from trunkline.model.numbers import Application
 from trunkline.settings import Voice
 from trunkline.voice import session as module
 
@@ -137,8 +138,6 @@ async def test_a_call_that_is_up_hears_an_apology(here: World) -> None:
 
 
 async def test_the_application_overrides_the_number(here: World) -> None:
-    from trunkline.model.numbers import Application
-
     here.applications["AP1"] = Application(
         sid="AP1", account_sid=ACCOUNT, voice_url=f"{here.app.url}/app", voice_method="GET"
     )

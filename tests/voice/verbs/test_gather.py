@@ -212,7 +212,7 @@ async def test_speech_alone_says_so_and_hears_no_keys(here: World) -> None:
 
 
 async def test_keys_by_info(here: World) -> None:
-    caller, call = await gathering(here, "numDigits='2' timeout='60'", "<Say loop='0'>press</Say>")
+    caller, _ = await gathering(here, "numDigits='2' timeout='60'", "<Say loop='0'>press</Say>")
     await until(lambda: here.media.playing, "the prompt")
     caller.dialog.info("application/dtmf-relay", b"Signal=4\r\nDuration=160\r\n")
     await until(lambda: not here.media.playing, "the end of the prompt")

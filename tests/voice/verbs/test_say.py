@@ -22,7 +22,10 @@ from trunkline.voice.verbs.say import Say
     [
         ("<Say>hi</Say>", Say(text="hi"), []),
         ("<Say>  two\n  lines </Say>", Say(text="two lines"), []),
-        ("<Say voice='alice' language='de-DE' loop='3'>x</Say>", Say(text="x", voice="alice", language="de-DE", loop=3), []),
+        (
+            "<Say voice='alice' language='de-DE' loop='3'>x</Say>",
+            Say(text="x", voice="alice", language="de-DE", loop=3), [],
+        ),
         ("<Say loop='0'>x</Say>", Say(text="x", loop=0), []),
         ("<Say loop='1001'>x</Say>", Say(text="x"), [13510]),
         ("<Say loop='often'>x</Say>", Say(text="x"), [13510]),
@@ -32,7 +35,10 @@ from trunkline.voice.verbs.say import Say
         ("<Say></Say>", None, [13520]),
         (
             "<Say>a <break time='1s'/>b &amp; <emphasis level='strong'>c</emphasis></Say>",
-            Say(text="a b & c", ssml='<speak>a <break time="1s"></break>b &amp; <emphasis level="strong">c</emphasis></speak>'),
+            Say(
+                text="a b & c",
+                ssml='<speak>a <break time="1s"></break>b &amp; <emphasis level="strong">c</emphasis></speak>',
+            ),
             [],
         ),
         ("<Say>a <b>bold</b> c</Say>", Say(text="a c", ssml="<speak>a  c</speak>"), [12200]),
