@@ -273,7 +273,7 @@ class NoPrompts:
     """Every text is a file of silence that is ready."""
 
     def __init__(self, folder):
-        self.path, self.ms = folder / "said.pcm", 500
+        self.path, self.ms, self.warning = folder / "said.pcm", 500, None
 
     def cached_speech(self, text, **details):
         return self

@@ -53,7 +53,7 @@ async def test_calls_wait_for_their_accounts_turn(make_lines, rate):
     assert waiting == sids[-len(waiting) :]
     await lines.until(sids[-1], "in-progress")
     assert (await lines.stored(sids[-1])).queue_time_ms > 0
-    assert [one["CallStatus"] for one in lines.events(sids[-1])][0] == "initiated"
+    assert lines.events(sids[-1])[0]["CallStatus"] == "initiated"
 
 
 async def test_calls_wait_until_others_have_ended(make_lines):

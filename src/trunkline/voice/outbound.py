@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -33,6 +33,7 @@ from trunkline.voice.outgoing import Outgoing, Plan, Wires
 from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.session import Session
 from trunkline.voice.steps import Goto, Inline
+from trunkline.voice.steps import Source as Document
 
 if TYPE_CHECKING:
     from trunkline.voice.service import VoiceServices
@@ -56,6 +57,8 @@ class NewLeg(msgspec.Struct, kw_only=True):
 
     to: str
     """E.164 or a `sip:` URI without headers."""
+    others: list[str] = []
+    """`sip:` URIs to try after `to`."""
     from_: str
     display: str = ""
     headers: dict[str, str] = {}
@@ -80,6 +83,8 @@ class Outbound:
         self._lanes: dict[str, deque[CallFlight]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.bridged: dict[str, Callable[[Document], bool]] = {}
+        """By SID, children that are connected: lets one go on with a document of its own."""
         self.refuse = ""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
         services.flights.price = wires.trunks.price
@@ -321,7 +326,8 @@ class Outbound:
         live.on_end(lambda _: self._left(account.sid))
         live.on_end(lambda ended: _forget_child(parent, ended))
         login = (new.username, new.password) if new.username else None
-        plan = Plan(self._wires.trunks.ways(new.to), new.timeout_s, list(new.headers.items()), login, new.display)
+        ways = [way for to in (new.to, *new.others) for way in self._wires.trunks.ways(to)]
+        plan = Plan(ways, new.timeout_s, list(new.headers.items()), login, new.display)
         outgoing = Outgoing(self._wires, live, plan)
         flight, written = self._flights.accept(record, Status.INITIATED)
         live.enlist(flight)
@@ -334,6 +340,11 @@ class Outbound:
             outgoing.live.hangup("store-unavailable", end=Status.FAILED)
         else:
             outgoing.start()
+
+    def take_over(self, sid: str, to: Document) -> bool:
+        """Let a child that is connected go on with a document of its own; False when it is none."""
+        take = self.bridged.get(sid)
+        return take is not None and take(to)
 
     # -- life ------------------------------------------------------------------------------------------------
 

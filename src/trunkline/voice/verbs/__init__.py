@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.twiml.schema import VerbSpec
 from trunkline.voice.steps import Next
-from trunkline.voice.verbs import gather, hangup, later, pause, play, redirect, reject, say
+from trunkline.voice.verbs import dial, gather, hangup, later, pause, play, redirect, reject, say
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
@@ -43,6 +43,7 @@ class VoiceVerb(NamedTuple):
 
 
 _ROWS: Final = (
+    VoiceVerb(dial.SPEC, dial.run, answers=dial.answers),
     VoiceVerb(gather.SPEC, gather.run),
     VoiceVerb(hangup.SPEC, hangup.run),
     VoiceVerb(pause.SPEC, pause.run, answers=_never),

@@ -1,0 +1,473 @@
+"""<Dial> at work: legs are placed, the first who picks up is asked (`url`) and connected, until somebody hangs up.
+
+Theory. Everything that happens (a leg was answered, has ended, was taken away; `*` was pressed; what a callee heard
+before the connection has ended) is put into one queue, and one loop takes it out; so there is one place where the call
+waits, and an interruption of the session leaves it there. `close` undoes whatever there is, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from trunkline.media import protocol
+from trunkline.media.tones import DEFAULT_RINGING, RINGING
+from trunkline.model import phone
+from trunkline.model.call import Status, StatusTarget
+from trunkline.model.errors import ApiError
+from trunkline.model.recording import Source
+from trunkline.voice import caller_id, timeline
+from trunkline.voice.callbacks import seconds
+from trunkline.voice.dial_nouns import NotYet, Target
+from trunkline.voice.outbound import NewLeg
+from trunkline.voice.recordings import NewRecording, Running
+from trunkline.voice.session import END, CallEnded, Session
+from trunkline.voice.steps import Goto
+from trunkline.voice.steps import Source as Document
+from trunkline.voice.verbs.later import not_yet
+
+if TYPE_CHECKING:
+    from trunkline.voice.live import LiveCall
+    from trunkline.voice.outgoing import Outgoing
+    from trunkline.voice.verbs.dial import Dial
+
+NOT_A_NUMBER: Final = 13223
+NO_ROUTE: Final = 13224
+INVALID_CALLER_ID: Final = 13214
+INVALID_SIP_URI: Final = 13243
+TOO_MANY_CALLS: Final = 10004
+NO_MACHINE_DETECTION: Final = 21263
+WITHOUT: Final = ("Dial",)
+"""Verbs that what a callee hears before the connection must not have (alert 13201)."""
+RANK: Final = (Status.COMPLETED, Status.BUSY, Status.NO_ANSWER, Status.FAILED, Status.CANCELED)
+"""Of several legs that nobody picked up, the one with the first of these is told of."""
+STAR: Final = "*"
+COUNTRY_TONES: Final = {"gb": "uk"}
+"""Countries whose tone has another name."""
+
+
+async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Goto | None:
+    """Run a <Dial>; what comes next."""
+    dialing = Dialing(session, verb)
+    try:
+        await dialing.run(state)
+    except CallEnded:
+        dialing.close("caller")
+        if verb.action:
+            await session.finish(Goto(verb.action, verb.method, tuple(dialing.params())))
+        raise
+    finally:
+        dialing.close("redirected")
+    return Goto(verb.action, verb.method, tuple(dialing.params())) if verb.action else None
+
+
+class Leg:
+    """One callee."""
+
+    __slots__ = ("asked", "is_sip", "live", "outgoing", "target", "was_up")
+
+    def __init__(self, live: LiveCall, target: Target, outgoing: Outgoing | None) -> None:
+        self.live = live
+        self.target = target
+        self.outgoing = outgoing
+        self.is_sip = bool(target.uris)
+        self.was_up = False
+        self.asked: asyncio.Task[None] | None = None
+        """What the callee hears before the connection."""
+
+
+class Keys:
+    """Passes keys on to a leg, one after the other."""
+
+    def __init__(self, to: LiveCall) -> None:
+        self._to = to
+        self._waiting = ""
+        self._playing = False
+
+    def press(self, digit: str) -> None:
+        self._waiting += digit
+        self._send()
+
+    def _send(self) -> None:
+        if self._playing or not self._waiting or not self._to.is_up:
+            return
+        digits, self._waiting = self._waiting, ""
+        self._playing = True
+        self._to.audio.play([protocol.Digits(digits=digits)]).add_done_callback(self._sent)
+
+    def _sent(self, _played: asyncio.Future[Any]) -> None:
+        self._playing = False
+        self._send()
+
+
+class Dialing:
+    """See the module."""
+
+    def __init__(self, session: Session, verb: Dial) -> None:
+        self._session = session
+        self._call = session.call
+        self._services = session.services
+        self._verb = verb
+        self._events: asyncio.Queue[tuple[str, Leg | None, Any]] = asyncio.Queue()
+        self._waiting: list[Target] = []
+        self._legs: list[Leg] = []
+        self._told: Leg | None = None
+        """The leg that the application is told of."""
+        self._connected: Leg | None = None
+        self._bridged = False
+        self._was_bridged = False
+        self._recording: Running | None = None
+        self._closed = False
+        self._in_band = False
+        self._to_callee = self._to_caller = Keys(self._call)
+
+    # -- the whole -------------------------------------------------------------------------------------------
+
+    async def run(self, state: dict[str, Any]) -> None:
+        """Until the call goes on. Raises CallEnded, Redirected."""
+        if state:
+            leg = self._resumed(state)
+        else:
+            self._session.save({"dialing": True})
+            leg = await self._connect()
+        if leg is not None:
+            await self._talk(leg)
+        self.close("dial-ended")
+
+    def _resumed(self, state: dict[str, Any]) -> Leg | None:
+        """The connection that a lost process had made; None when it has ended, or was not made."""
+        live = self._services.live.get(str(state.get("child", "")))
+        if live is None or not live.is_up:
+            return None
+        leg = Leg(live, Target(), None)
+        leg.was_up = True
+        self._legs.append(leg)
+        live.on_end(lambda _: self._happened("over", leg))
+        return leg
+
+    def _happened(self, what: str, leg: Leg | None, detail: Any = None) -> None:
+        self._events.put_nowait((what, leg, detail))
+
+    # -- placing ---------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Leg | None:
+        """Place legs until one wants to be connected; None when there is none left."""
+        self._waiting = self._targets()
+        self._begin_ringing()
+        self._place()
+        while self._open:
+            what, leg, detail = await self._session.wait(self._events.get())
+            if what == "answered" and leg is not None:
+                self._answered(leg)
+            elif what == "asked" and leg is not None:
+                if detail == END and leg.live.is_up:
+                    return leg
+                leg.live.hangup("not-connected")
+            elif what == "over" and leg is not None:
+                self._next(leg)
+            elif what == "star":
+                return None
+        return None
+
+    @property
+    def _open(self) -> list[Leg]:
+        """Legs that may still be connected."""
+        return [leg for leg in self._legs if not leg.live.is_over]
+
+    def _targets(self) -> list[Target]:
+        targets: list[Target] = []
+        for noun in self._verb.nouns:
+            if isinstance(noun, NotYet):
+                not_yet(self._session, noun.name)
+            else:
+                targets.append(noun)
+        return targets
+
+    def _place(self) -> None:
+        """Place what is due: everything at once, or one after the other."""
+        while self._waiting and not (self._verb.sequential and self._open):
+            if any(leg.was_up for leg in self._legs):
+                return  # somebody has picked up: nobody else is called
+            target = self._waiting.pop(0)
+            new = self._new_leg(target)
+            outgoing = self._services.outbound.dial(self._call, new) if new is not None else None
+            if outgoing is None:
+                if new is not None:
+                    self._session.alert(TOO_MANY_CALLS, "the account has as many calls as it may have")
+                continue
+            leg = Leg(outgoing.live, target, outgoing)
+            self._legs.append(leg)
+            outgoing.early = lambda _negotiated, leg=leg: self._hear_early(leg)
+            outgoing.outcome.add_done_callback(lambda future, leg=leg: self._settled(leg, future))
+            outgoing.live.on_end(lambda _live, leg=leg: self._happened("over", leg))
+
+    def _next(self, leg: Leg) -> None:
+        """A leg has ended without being connected: another may be due."""
+        early = self._bridged
+        if early:  # it was heard before it answered
+            self._part(leg)
+        self._place()
+        if early and self._open and self._call.is_up:
+            self._call.play([RINGING[self._tone()]])
+
+    def _settled(self, leg: Leg, future: asyncio.Future[bool]) -> None:
+        if not future.cancelled() and future.result():
+            self._happened("answered", leg)
+
+    def _new_leg(self, target: Target) -> NewLeg | None:
+        """What is called; None, with an alert, when it cannot be."""
+        try:
+            addresses, headers = self._addresses(target)
+        except ApiError as error:
+            self._session.alert(INVALID_SIP_URI if target.uris else NOT_A_NUMBER, error.message)
+            return None
+        if not addresses or not self._services.outbound.leads_to(addresses[0]):
+            self._session.alert(NO_ROUTE, f"nothing leads to {target.number[:60] or 'an empty address'}")
+            return None
+        caller = self._caller(addresses[0])
+        if caller is None:
+            return None
+        if target.machine_detection:
+            self._session.alert_once(NO_MACHINE_DETECTION, "machineDetection is not available on this server yet")
+        login = next((uri for uri in target.uris if uri.username), None)
+        return NewLeg(
+            to=addresses[0],
+            others=addresses[1:],
+            from_=caller,
+            headers=headers,
+            username=login.username if login is not None else "",
+            password=login.password if login is not None else "",
+            timeout_s=self._verb.timeout,
+            time_limit_s=self._verb.time_limit,
+            status_callbacks=self._callbacks(target),
+        )
+
+    def _addresses(self, target: Target) -> tuple[list[str], dict[str, str]]:
+        """Raises ApiError."""
+        if not target.uris:
+            return [caller_id.destination(target.number).address], {}
+        found = [caller_id.destination(one.uri if ":" in one.uri else f"sip:{one.uri}") for one in target.uris]
+        return [one.address for one in found], {**(found[0].headers if found else {}), **target.headers}
+
+    def _caller(self, to: str) -> str | None:
+        """Who is shown: `callerId`, else the call's own caller, who need not be a number of the account."""
+        record, wanted = self._call.record, self._verb.caller_id.strip()
+        passed_on = {record.from_, record.to}
+        if not wanted or wanted in passed_on or (phone.to_e164(wanted) or wanted) in passed_on:
+            return phone.to_e164(wanted) or wanted or record.from_
+        try:
+            directory, voice = self._services.directory, self._services.settings.voice
+            return caller_id.caller(wanted, to, record.account_sid, directory, voice)
+        except ApiError as error:
+            self._session.alert(INVALID_CALLER_ID, error.message)
+            return None
+
+    def _callbacks(self, target: Target) -> list[StatusTarget]:
+        url = self._session.resolve(target.status_callback) if target.status_callback else None
+        if url is None:
+            return []
+        return [StatusTarget(url, target.status_callback_method, target.status_callback_event or ("completed",))]
+
+    # -- ringing ---------------------------------------------------------------------------------------------
+
+    def _begin_ringing(self) -> None:
+        """Let the caller know that it rings."""
+        call = self._call
+        call.on_digit = self._key
+        call.digits.clear()
+        if not call.is_up:
+            call.ring()
+            return
+        if self._verb.record.startswith("ringing"):
+            self._record()
+        call.play([RINGING[self._tone()]], loop=1)
+
+    def _tone(self) -> str:
+        if self._verb.ring_tone:
+            return self._verb.ring_tone
+        number = next((one.number for one in self._waiting if one.number), "")
+        country = (phone.country(phone.to_e164(number) or "") or "").lower()
+        name = COUNTRY_TONES.get(country, country)
+        return name if name in RINGING else DEFAULT_RINGING
+
+    def _hear_early(self, leg: Leg) -> None:
+        """The far end has something to hear before it answers: instead of our tone, if there is but this leg."""
+        alone = len(self._legs) == 1 and not self._waiting
+        if alone and self._call.is_up and not self._bridged and not self._verb.ring_tone and not leg.target.url:
+            self._bridge(leg)
+
+    def _key(self, digit: str) -> None:
+        """The caller has pressed a key."""
+        if digit == STAR and self._verb.hangup_on_star:
+            self._happened("star", None)
+        elif self._connected is not None and not self._in_band:
+            self._to_callee.press(digit)
+
+    # -- the callee ------------------------------------------------------------------------------------------
+
+    def _answered(self, leg: Leg) -> None:
+        """Somebody has picked up: nobody else may, and he hears what he has to hear first."""
+        if leg.live.is_over:
+            return
+        if any(other.was_up for other in self._legs):
+            leg.live.hangup("answered-elsewhere")
+            return
+        leg.was_up = True
+        for other in self._legs:
+            if other is not leg:
+                other.live.hangup("answered-elsewhere")
+        leg.asked = asyncio.get_running_loop().create_task(self._ask(leg))
+
+    async def _ask(self, leg: Leg) -> None:
+        """Press the keys, run the document of `url`; what it ends with decides whether he is connected."""
+        ending = END
+        try:
+            if leg.target.send_digits:
+                await leg.live.send_digits(leg.target.send_digits)
+            url = self._session.resolve(leg.target.url) if leg.target.url else None
+            if url is not None and leg.live.is_up:
+                inner = Session(leg.live, without=WITHOUT)
+                leg.live.session = inner
+                try:
+                    ending = await inner.run(Goto(url, leg.target.method))
+                finally:
+                    leg.live.session = None
+        except Exception as error:
+            leg.live.note(timeline.ERROR, f"the document for the callee failed: {error!r}")
+            ending = ""
+        self._happened("asked", leg, ending)
+
+    # -- connected -------------------------------------------------------------------------------------------
+
+    async def _talk(self, leg: Leg) -> None:
+        """Connect, until one of the two has enough."""
+        call, session = self._call, self._session
+        self._connected = self._told = leg
+        if not call.is_up:
+            await session.wait(call.answer())
+        self._to_callee, self._to_caller = Keys(leg.live), Keys(call)
+        call.on_digit = self._key
+        self._listen(call)
+        self._listen(leg.live)
+        leg.live.on_digit = self._callee_key
+        self._services.outbound.bridged[leg.live.sid] = lambda to: self._take_away(leg, to)
+        self._bridge(leg)
+        if self._verb.record and self._recording is None:
+            self._record()
+        session.save({"child": leg.live.sid})
+        while not leg.live.is_over:
+            what, who, _ = await session.wait(self._events.get())
+            if what == "star":
+                leg.live.hangup("star")
+            if what == "taken" or (what == "over" and who is leg):
+                return
+
+    def _bridge(self, leg: Leg) -> None:
+        if not self._bridged:
+            self._bridged = True
+            self._call.stop()
+            self._call.audio.send(protocol.Bridge(a=self._call.sid, b=leg.live.sid))
+            self._call.note(timeline.MEDIA, f"connected with {leg.live.sid}")
+        if leg.live.is_up:
+            self._was_bridged = True
+
+    def _listen(self, live: LiveCall) -> None:
+        """Know how keys come: those in the audio reach the other side with it."""
+
+        def heard(digit: str, how: str) -> None:
+            self._in_band = how == "in-band"
+            try:
+                live.press(digit, how)
+            finally:
+                self._in_band = False
+
+        live.audio.on_digit = heard
+
+    def _callee_key(self, digit: str) -> None:
+        if not self._in_band:
+            self._to_caller.press(digit)
+
+    def _record(self) -> None:
+        recordings, verb = self._services.recordings, self._verb
+        if recordings is None:
+            return
+        url = self._session.resolve(verb.recording_status_callback) if verb.recording_status_callback else None
+        new = NewRecording(
+            source=Source.DIAL_VERB, channels=2 if verb.record.endswith("dual") else 1, track=verb.recording_track,
+            trim=verb.trim, status_callback=url or "", status_callback_method=verb.recording_status_callback_method,
+            status_callback_events=verb.recording_status_callback_event,
+        )  # fmt: skip
+        try:
+            self._recording = recordings.begin(self._call, new)
+        except ApiError as error:
+            self._session.alert(error.code or 0, error.message)
+
+    def _take_away(self, leg: Leg, to: Document) -> bool:
+        """A live update of the callee's leg: it goes on with a document of its own, the caller with what follows."""
+        if self._closed or leg.live.is_over:
+            return False
+        self._part(leg)
+        self._legs.remove(leg)
+        Session(leg.live).start(to)
+        self._happened("taken", leg)
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _part(self, leg: Leg) -> None:
+        """Undo what connects the two."""
+        self._services.outbound.bridged.pop(leg.live.sid, None)
+        if self._bridged:
+            self._bridged = False
+            self._call.audio.send(protocol.Unbridge(leg=self._call.sid))
+        for live in (self._call, leg.live):
+            live.audio.on_digit = live.press
+            live.on_digit = None
+
+    def close(self, why: str) -> None:
+        """Hang up what is still there; does nothing the second time."""
+        if self._closed:
+            return
+        self._closed = True
+        self._call.on_digit = None
+        for leg in self._legs:
+            if leg.asked is not None:
+                leg.asked.cancel()
+            if leg is self._connected or self._bridged:
+                self._part(leg)
+            leg.live.hangup(why)
+        self._call.stop()
+        if self._recording is not None and self._services.recordings is not None:
+            self._services.recordings.stop(self._recording)
+
+    def params(self) -> list[tuple[str, str]]:
+        """What the action is told."""
+        leg = self._told or min(self._legs, key=lambda one: _rank(one.live.status), default=None)
+        if leg is None:
+            return [("DialCallStatus", Status.FAILED.value), ("DialBridged", "false")]
+        record = leg.live.record
+        status = leg.live.status if leg.live.is_over else Status.COMPLETED
+        params = [("DialCallStatus", status.value), ("DialCallSid", record.sid)]
+        duration_s = record.duration_s
+        if record.answered_ms and not record.ended_ms:  # it was taken away
+            duration_s = -(-(self._services.clock.now_ms() - record.answered_ms) // 1000)
+        params += [
+            ("DialCallDuration", str(duration_s)),
+            ("DialBridged", "true" if self._was_bridged else "false"),
+        ]
+        if leg.is_sip:
+            params += [("DialSipCallId", record.sip_call_id), ("DialSipResponseCode", str(record.sip_response_code))]
+            params += [(f"DialSipHeader_{name}", value) for name, value in record.sip_headers.items()]
+        if self._recording is not None and self._services.recordings is not None:
+            row = self._recording.row
+            length_ms = row.duration_ms or max(0, self._services.clock.now_ms() - row.start_ms)
+            params += [
+                ("RecordingUrl", self._services.recordings.url(row)),
+                ("RecordingSid", row.sid),
+                ("RecordingDuration", str(seconds(length_ms))),
+            ]
+        return params
+
+
+def _rank(status: Status) -> int:
+    return RANK.index(status) if status in RANK else len(RANK)
