@@ -245,6 +245,9 @@ def test_a_recorder_that_died_while_finishing_is_made_good(rig: Rig) -> None:
     rig.put(slot, ramp(10))
     rig.ring.control(slot, STOP, 10 * FRAME, {"why": "digit", "digit": "5"})
     rig.recorder.step()  # spooled and released; the result is never told
+    limit = time.monotonic() + DEADLINE_S
+    while not (rig.folder / "RE1" / "RE1.wav").exists():
+        assert time.monotonic() < limit
     rig.recorder = Recorder(RecordRing(rig.fd), rig.folder)
     rig.recorder.recover()
     result = rig.wait(slot)

@@ -2,7 +2,7 @@
 
     python -m trunkline.media.recorder --ring FD_OR_NAME --folder SPOOLS
 
-It drains the ring (trunkline.media.engine.record_ring) every POLL_S into one spool a recording, in the folder that the
+It drains the ring (trunkline.media.engine.record_ring) every GATHER_S into one spool a recording, in the folder that the
 recording names, and gives the ring's room back. At a recording's STOP the WAV file is made in a thread, so that a long
 one holds up nothing, and the result goes into the ring's table, where the media process finds it: nothing else is said
 between the two. The tick never waits: when this process stands still, the ring holds some seconds, and what it cannot
@@ -27,14 +27,17 @@ import numpy as np
 
 from trunkline.inherited import descriptors
 from trunkline.media import recorded
-from trunkline.media.engine.record_ring import ACTIVE, STOP, RecordRing, RingMismatch
+from trunkline.media.engine.record_ring import ACTIVE, AUDIO, STOP, RecordRing, RingMismatch
 from trunkline.media.protocol import Record, Recorded
 from trunkline.media.recording_spool import Entries, Outcome, Spool, finish, read
 
-POLL_S: Final = 0.1
-"""Rest when the ring was empty."""
-BATCH: Final = 8192
-"""Entries taken at once: 5 MB."""
+POLL_S: Final = 0.04
+"""Rest between two looks at the ring."""
+GATHER_S: Final = 0.5
+"""Longest time for which audio is left in the ring, so that many frames go into a spool at once; a control (a STOP: a
+caller waits) is dealt with at the next look."""
+BATCH: Final = 32_768
+"""Entries taken at once: 21 MB."""
 FINISHING: Final = 2
 """WAV files made at the same time."""
 RING_WAIT_S: Final = 0.05
@@ -57,6 +60,7 @@ class Recorder:
         self._finishing: dict[_Key, tuple[Future[Outcome], Path]] = {}
         self._threads = ThreadPoolExecutor(FINISHING, "finish")
         self._orphans: list[Future[None]] = []
+        self._gathered_at = 0.0
 
     def recover(self) -> None:
         """Go on with what runs, finish what nobody runs any more."""
@@ -72,13 +76,18 @@ class Recorder:
             if path not in known:
                 self._orphans.append(self._threads.submit(_finish_orphan, path))
 
-    def step(self) -> int:
-        """Deal with what is in the ring and what was finished; returns the entries taken."""
+    def step(self, *, gather: bool = False) -> int:
+        """Deal with what is in the ring and what was finished; returns the entries taken. `gather`: leave audio alone
+        for GATHER_S."""
         for key in [key for key, (future, _) in self._finishing.items() if future.done()]:
             self._complete(key, *self._finishing.pop(key))
         entries = self.ring.take(BATCH)
         if not len(entries):
             return 0
+        now = time.monotonic()
+        if gather and now < self._gathered_at + GATHER_S and len(entries) < BATCH and (entries["kind"] == AUDIO).all():
+            return 0
+        self._gathered_at = now
         keys = entries["slot"].astype(np.int64) << 32 | entries["generation"]
         order = np.argsort(keys, kind="stable")
         cuts = np.flatnonzero(np.diff(keys[order])) + 1
@@ -209,7 +218,7 @@ def main(arguments: list[str]) -> int:
     recorder = Recorder(ring, options.folder)
     recorder.recover()
     while not ended and os.getppid() == parent:
-        if not recorder.step():
+        if not recorder.step(gather=True):
             time.sleep(POLL_S)
     while recorder.step():
         pass
