@@ -22,6 +22,12 @@ def test_add_assign_release(trunkline: Command, account: str) -> None:
     assert trunkline("numbers", "release", "+12025550142").code == 1
 
 
+def test_webhooks_of_a_new_number(trunkline: Command) -> None:
+    assert trunkline("numbers", "add", "+12025550142", "--voice-url", "https://example.com/voice").code == 0
+    ran = trunkline("numbers", "add", "+12025550143", "--voice-url", "nowhere")
+    assert (ran.code, ran.err.count("voice_url 'nowhere' is no URL")) == (1, 1)
+
+
 def test_type_follows_from_the_number(trunkline: Command) -> None:
     for number in ("+18005550199", "+491701234567", "+442079460018"):
         assert trunkline("numbers", "add", number).code == 0

@@ -157,10 +157,12 @@ def add(
     account: Annotated[str, typer.Option(help="Give it to this account at once.")] = "",
     connector: Annotated[str, typer.Option(help="Messages from it leave by this connector.")] = "",
     sms_url: Annotated[str, typer.Option(help="Webhook for inbound messages.")] = "",
+    voice_url: Annotated[str, typer.Option(help="Webhook for inbound calls.")] = "",
 ) -> None:
     """Add one number."""
     settings = settings_of(context)
-    entry = new_number(number, {"account_sid": account, "connector": connector, "sms_url": sms_url})
+    urls = {"sms_url": sms_url, "voice_url": voice_url}
+    entry = new_number(number, {"account_sid": account, "connector": connector, **urls})
     _check_connector(entry, settings)
 
     async def work() -> None:
