@@ -58,8 +58,6 @@ _CANONICAL: Final[dict[str, str]] = {name.lower(): name for name in (*_NAMES, *C
 SPELLINGS: Final[dict[str, str]] = _CANONICAL | {name: name for name in _CANONICAL.values()}
 """Canonical name by the spellings that are common, so that few names need lower-casing."""
 
-_KEYS: Final[dict[str, str]] = {spelling: name.lower() for spelling, name in SPELLINGS.items()}
-
 Field = tuple[str, str]
 
 
@@ -69,11 +67,12 @@ def canonical(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    key = _KEYS.get(name)
-    if key is None:
-        key = name.lower()
-        key = _KEYS.get(key, key)
-    return key
+    """What an index has a name under: the full name of a known one, another in lower case."""
+    known = SPELLINGS.get(name)
+    if known is None:
+        name = name.lower()
+        known = _CANONICAL.get(name, name)
+    return known
 
 
 class Headers:
@@ -83,22 +82,23 @@ class Headers:
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         self.fields: list[Field] = [(canonical(name), value) for name, value in fields]  # read only
-        self._index: dict[str, list[str]] | None = None  # by lower-case name, made when first asked
+        self._index: dict[str, list[str]] | None = None  # made when first asked
 
     @classmethod
-    def of_canonical(cls, fields: list[Field]) -> Headers:
-        """Take over a list whose names are canonical already."""
+    def of_canonical(cls, fields: list[Field], index: dict[str, list[str]] | None = None) -> Headers:
+        """Take over a list whose names are canonical already, and its index if that is at hand."""
         headers = cls.__new__(cls)
         headers.fields = fields
-        headers._index = None
+        headers._index = index
         return headers
 
-    def _indexed(self) -> dict[str, list[str]]:
+    def index(self) -> dict[str, list[str]]:
+        """Values by full name, by lower-case name of those without one. Read only."""
         index = self._index
         if index is None:
             index = self._index = {}
             for name, value in self.fields:
-                key = _KEYS.get(name) or name.lower()
+                key = name if name in SPELLINGS else name.lower()
                 if key in index:
                     index[key].append(value)
                 else:
@@ -107,12 +107,12 @@ class Headers:
 
     def get(self, name: str, default: str = "") -> str:
         """The value of the first field of that name."""
-        found = (self._index or self._indexed()).get(_KEYS.get(name) or _key(name))
+        found = (self._index or self.index()).get(SPELLINGS.get(name) or _key(name))
         return found[0] if found else default
 
     def all(self, name: str) -> list[str]:
         """One value per field, not split at commas."""
-        return list(self._indexed().get(_key(name), ()))
+        return list(self.index().get(_key(name), ()))
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
@@ -128,7 +128,7 @@ class Headers:
         """Replace every field of that name by one, at the place of the first; append it if there was none."""
         key, fields, placed = _key(name), [], False
         for field in self.fields:
-            if field[0].lower() != key:
+            if _key(field[0]) != key:
                 fields.append(field)
             elif not placed:
                 placed = True
@@ -140,7 +140,7 @@ class Headers:
     def remove(self, name: str) -> None:
         """Drop every field of that name, if there is one."""
         key = _key(name)
-        self.fields = [field for field in self.fields if field[0].lower() != key]
+        self.fields = [field for field in self.fields if _key(field[0]) != key]
         self._index = None
 
     def items(self) -> list[Field]:
@@ -151,7 +151,7 @@ class Headers:
         return Headers.of_canonical(list(self.fields))
 
     def __contains__(self, name: str) -> bool:
-        return _key(name) in self._indexed()
+        return _key(name) in self.index()
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields)

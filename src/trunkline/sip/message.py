@@ -107,7 +107,7 @@ REASONS: Final[dict[int, str]] = {
 }
 """Default reason phrases (IANA's registry of SIP response codes)."""
 
-_ONCE: Final = ("from", "to", "call-id", "cseq", "max-forwards", "content-length", "content-type")
+_ONCE: Final = ("From", "To", "Call-ID", "CSeq", "Max-Forwards", "Content-Length", "Content-Type")
 """Headers that a message has at most once (RFC 3261 section 7.3.1)."""
 _COPIED: Final = frozenset({"Via", "From", "Call-ID", "CSeq"})
 """What a response repeats as it was (section 8.2.6.2); To may get a tag."""
@@ -373,21 +373,28 @@ def _read_head(head: bytes) -> tuple[Request | Response, MalformedMessage | None
 
 def _read_fields(text: str) -> tuple[Headers, MalformedMessage | None]:
     fields: list[Field] = []
+    index: dict[str, list[str]] = {}
     error: MalformedMessage | None = None
     lines = text.split("\n") if text else []
     if len(lines) > MAX_HEADER_FIELDS:
         return Headers(), MalformedMessage(513, "Too many headers")
     for line in lines:
         name, colon, value = line.partition(":")
-        known = SPELLINGS.get(name)
-        if known is None:
+        known = key = SPELLINGS.get(name)
+        if known is None or key is None:
             name = name.rstrip(" \t")
-            known = canonical(name)
             if not colon or not _TOKEN(name):
                 error = MalformedMessage(400, "Bad header line")
                 continue
-        fields.append((known, value.strip(" \t")))
-    return Headers.of_canonical(fields), error
+            known = canonical(name)
+            key = known if known in SPELLINGS else known.lower()
+        value = value.strip(" \t")
+        fields.append((known, value))
+        if key in index:
+            index[key].append(value)
+        else:
+            index[key] = [value]
+    return Headers.of_canonical(fields, index), error
 
 
 def _read_request_line(line: str, headers: Headers, charset: str) -> tuple[Request, MalformedMessage | None]:
@@ -417,24 +424,37 @@ def _read_status_line(line: str, headers: Headers, charset: str) -> tuple[Respon
 
 def _check(message: Request | Response) -> None:
     """Raise MalformedMessage unless everything that all elements rely on is there and well-formed."""
-    index = message.headers._indexed()
+    index = message.headers.index()
     for name in _ONCE:
-        if len(index.get(name, ())) > 1:
-            raise MalformedMessage(400, f"More than one {canonical(name)}")
-    if not message.call_id:
-        raise MalformedMessage(400, "No Call-ID")
-    via, from_, to, (_, method) = message.via, message.from_, message.to, message.cseq
-    if len(index["via"]) > MAX_VIAS:
+        values = index.get(name)
+        if values is not None and len(values) > 1:
+            raise MalformedMessage(400, f"More than one {name}")
+    vias = index.get("Via", _NONE)
+    if len(vias) > MAX_VIAS:
         raise MalformedMessage(483, REASONS[483])
-    del via, from_, to
+    if not index.get("Call-ID", _NONE)[0]:
+        raise MalformedMessage(400, "No Call-ID")
+    cache = message._cache
+    for name, read, value in (
+        ("via", _read_via, vias[0]),
+        ("from", NameAddr.parse, index.get("From", _NONE)[0]),
+        ("to", NameAddr.parse, index.get("To", _NONE)[0]),
+        ("cseq", _read_cseq, index.get("CSeq", _NONE)[0]),
+    ):
+        cache[name] = value, read(value)
+    if "Contact" in index:
+        value = index["Contact"][0]
+        cache["contact"] = value, _read_contact(value)
     if isinstance(message, Request):
-        if method != message.method:
+        if cache["cseq"][1][1] != message.method:
             raise MalformedMessage(400, "CSeq method is not the request's")
-        uri = message.request_uri
+        uri = Uri.parse(message.uri)
         if uri.headers:
             raise MalformedMessage(400, "Headers in the Request-URI")
-    if "contact" in index:
-        message.contact  # noqa: B018 - raises when malformed
+        cache[""] = message.uri, uri
+
+
+_NONE: Final = [""]
 
 
 def _answerable(message: Message) -> Request | None:

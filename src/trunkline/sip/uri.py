@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -23,6 +24,14 @@ _PASSWORD_SAFE: Final = _MARK + "&=+$,"
 _PARAM_SAFE: Final = _MARK + "[]/:&+$"
 _HEADER_SAFE: Final = _MARK + "[]/?:+$"
 _HOST_FORBIDDEN: Final = frozenset(' \t"<>@,/\\()[]{}=?%;:\x00\x7f')
+KEPT_URIS: Final = 4096
+KEPT_CHARACTERS: Final = 200
+"""How many parsed URIs are kept, and up to which length: those of a call, a trunk or a phone come again and again."""
+
+_PLAIN: Final = re.compile(
+    r"(sips?):(?:([A-Za-z0-9+._-]+)@)?([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(?:;([A-Za-z0-9;=._+-]+))?"
+).fullmatch
+"""Most URIs: no password, no escapes, no IPv6, no headers."""
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*").fullmatch
 _MUST_MATCH: Final = ("user", "ttl", "method", "maddr", "transport")
 """Parameters that, when only one of two URIs has them, make these differ (section 19.1.4)."""
@@ -30,6 +39,8 @@ _MUST_MATCH: Final = ("user", "ttl", "method", "maddr", "transport")
 
 class Uri(msgspec.Struct, frozen=True):
     """A parsed URI. Text is without escapes; `str()` of a parsed one gives it back as it was on the wire.
+
+    It is shared by all who parse the same text: its dicts are read only.
 
     Of a tel URI `user` is the number, `host` is empty. Of any other scheme `user` is all that follows the colon.
     """
@@ -50,6 +61,15 @@ class Uri(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Uri:
         """Raises MalformedMessage (400)."""
+        return _parse_kept(text) if len(text) <= KEPT_CHARACTERS else cls._parse(text)
+
+    @classmethod
+    def _parse(cls, text: str) -> Uri:
+        plain = _PLAIN(text)
+        if plain is not None:
+            scheme, user, host, digits, params = plain.groups()
+            port = None if digits is None else parse_port(digits)
+            return cls(scheme, user or "", None, host.lower(), port, _params(params) if params else {}, {}, text)
         scheme, colon, rest = text.partition(":")
         if not colon or not scheme or not rest or not scheme.isascii():
             raise MalformedMessage(400, "Bad URI")
@@ -94,6 +114,11 @@ class Uri(msgspec.Struct, frozen=True):
             )
             headers = "?" + "&".join(pairs)
         return f"{self.scheme}:{userinfo}{self.host}{port}{format_params(self.params)}{headers}"
+
+
+@lru_cache(maxsize=KEPT_URIS)
+def _parse_kept(text: str) -> Uri:
+    return Uri._parse(text)
 
 
 def unescape(text: str) -> str:
