@@ -96,6 +96,19 @@ async def test_calls_are_summed_in_begun_minutes(tmp_path: Path, rolled: bool) -
         }
 
 
+async def test_queries_see_typed_calls(tmp_path: Path) -> None:
+    async with archive_at(tmp_path) as archive:
+        quality = {"codec": "PCMU", "mos": 4.25}
+        await archive.land([call(DAY1, 1, 61, trunk="acme", quality=quality), call(DAY1, 2, 0), message(DAY1, 3)])
+        _, rows = await archive.query(
+            "select status, duration, minutes, trunk, mos, answered_at::varchar from calls order by created_at, sid"
+        )
+        assert rows == [
+            ["completed", 61, 2, "acme", 4.25, "2026-09-21 00:00:01"],
+            ["no-answer", 0, 0, "", None, None],
+        ]
+
+
 async def test_an_unknown_granularity_is_refused(tmp_path: Path) -> None:
     async with archive_at(tmp_path) as archive:
         with pytest.raises(Refused, match="granularity"):

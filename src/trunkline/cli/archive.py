@@ -44,7 +44,7 @@ async def _archive(settings: Settings) -> AsyncIterator[Any]:
 @app.command()
 def query(
     context: typer.Context,
-    sql: Annotated[str, typer.Argument(help="One SELECT over the views `messages` and `documents`.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over the views `messages`, `calls` and `documents`.")],
 ) -> None:
     """Run one SELECT over everything landed (DuckDB's SQL)."""
     settings = settings_of(context)

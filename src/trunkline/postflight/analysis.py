@@ -63,6 +63,19 @@ create view messages as select sid, account as account_sid, rev, status, directi
   coalesce(doc::json ->> '$.body', '') as body, doc
 from archive_rows where kind = 'message'
 """
+CALLS = """
+create view calls as
+with parts as (select *, doc::json as j from archive_rows where kind = 'call'),
+  times as (select *, (j ->> '$.answered_ms')::bigint as answered_ms, (j ->> '$.ended_ms')::bigint as ended_ms from parts)
+select sid, account as account_sid, rev, status, direction, "from", "to",
+  make_timestamp(created_ms * 1000) as created_at, make_timestamp(answered_ms * 1000) as answered_at,
+  make_timestamp(ended_ms * 1000) as ended_at,
+  coalesce(ceil((ended_ms - answered_ms) / 1000.0)::bigint, 0) as duration, num_segments as minutes,
+  price, price_unit, country, coalesce(j ->> '$.trunk', '') as trunk,
+  (j ->> '$.sip_response_code')::int as sip_response_code, j ->> '$.hangup_cause' as hangup_cause,
+  (j ->> '$.quality.mos')::double as mos, doc
+from times
+"""
 DOCUMENTS = """
 create view documents as select sid, account as account_sid, kind, rev,
   make_timestamp(created_ms * 1000) as created_at, doc::json as doc from archive_rows
@@ -179,7 +192,7 @@ def check_select(con: "duckdb.DuckDBPyConnection", sql: str) -> None:
             waiting.extend(node.values())
             name = str(node.get("table_name", ""))
             if node.get("type") == "BASE_TABLE" and (not name.isidentifier() or name.lower() in INTERNAL):
-                raise QueryError(f"{name}: the tables are `messages` and `documents`")
+                raise QueryError(f"{name}: the tables are `messages`, `calls` and `documents`")
             function = str(node["function"]["function_name"]) if node.get("type") == "TABLE_FUNCTION" else ""
             if function and function.lower() not in TABLE_FUNCTIONS:
                 raise QueryError(f"the table function {function} cannot be used here")
@@ -198,7 +211,7 @@ def opened(
     """A database with the view `archive_rows` (COLUMNS of every readable document).
 
     `accounts` and `span` (Unix ms, start and end) only save work: rows outside may still be there. `sealed`: for an
-    operator's SQL, with the views `messages` and `documents`.
+    operator's SQL, with the views `messages`, `calls` and `documents`.
     """
     con = _scratch(folder, bounds)
     try:
@@ -219,6 +232,7 @@ def opened(
         con.execute(f"create view archive_rows as {segments_sql} union all select {names} from recent")  # noqa: S608
         if sealed:
             con.execute(MESSAGES)
+            con.execute(CALLS)
             con.execute(DOCUMENTS)
             _seal(con, paths)
         yield con
@@ -282,7 +296,7 @@ def usage(
 
 
 def query(folder: Path, reader: RecentReader, sql: str, bounds: Bounds = DEFAULT_BOUNDS) -> QueryResult:
-    """Run one SELECT over the views `messages` and `documents`. Raises QueryError."""
+    """Run one SELECT over the views `messages`, `calls` and `documents`. Raises QueryError."""
 
     def run() -> QueryResult:
         with opened(folder, reader, sealed=True, bounds=bounds) as con:
