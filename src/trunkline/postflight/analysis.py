@@ -66,7 +66,8 @@ from archive_rows where kind = 'message'
 CALLS = """
 create view calls as
 with parts as (select *, doc::json as j from archive_rows where kind = 'call'),
-  times as (select *, (j ->> '$.answered_ms')::bigint as answered_ms, (j ->> '$.ended_ms')::bigint as ended_ms from parts)
+  times as (
+    select *, (j ->> '$.answered_ms')::bigint as answered_ms, (j ->> '$.ended_ms')::bigint as ended_ms from parts)
 select sid, account as account_sid, rev, status, direction, "from", "to",
   make_timestamp(created_ms * 1000) as created_at, make_timestamp(answered_ms * 1000) as answered_at,
   make_timestamp(ended_ms * 1000) as ended_at,

@@ -189,7 +189,8 @@ class SegmentedArchive:
         return rows
 
     async def query(self, sql: str) -> tuple[list[str], list[list[Any]]]:
-        """(columns, rows) of one SELECT over `messages`, `calls`, `documents`. Raises Refused for SQL that cannot be run."""
+        """(columns, rows) of one SELECT over `messages`, `calls` and `documents`. Raises Refused for SQL that cannot be
+        run."""
         answer = await self.analysis_worker.call("query", sql=sql)
         return answer["columns"], answer["rows"]
 
