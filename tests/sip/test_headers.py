@@ -68,6 +68,14 @@ def test_via_as_received_and_filled_in() -> None:
     assert str(Via("TCP", "h", None, {"branch": "b", "received": "[::1]"})) == "SIP/2.0/TCP h;branch=b;received=[::1]"
 
 
+@pytest.mark.parametrize(
+    "text", ["SIP/2.0/UDP  h;branch=1", "SIP/2.0/UDP h : 7 ;branch=1", "SIP/2.0/UDP\th ; branch = 1"]
+)
+def test_white_space_in_a_via(text: str) -> None:
+    via = Via.parse(text)
+    assert (via.transport, via.host, via.branch) == ("UDP", "h", "1")
+
+
 TEXT = st.text(alphabet='<>";,=\\ \t:@sipab1[]%?', max_size=40)
 
 

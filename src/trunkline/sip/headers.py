@@ -243,6 +243,12 @@ class Via(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Via:
         """Raises MalformedMessage (400)."""
+        if text.startswith("SIP/2.0/"):
+            transport, _, rest = text[8:].partition(" ")
+            sent_by, semicolon, rest = rest.partition(";")
+            if transport in _TRANSPORTS and " " not in sent_by and "\t" not in sent_by:
+                host, number = split_host_port(sent_by)
+                return cls(transport, host, number, header_params(";" + rest) if semicolon else {}, text)
         match = _VIA(text.strip())
         if match is None:
             raise MalformedMessage(400, "Bad Via")
@@ -285,6 +291,7 @@ class Via(msgspec.Struct, frozen=True):
         return f"SIP/2.0/{self.transport} {self.host}{port}{format_header_params(self.params)}"
 
 
+_TRANSPORTS: Final = frozenset({"UDP", "TCP", "TLS", "WS", "WSS", "SCTP", "TLS-SCTP"})
 _VIA: Final = re.compile(
     r"SIP\s*/\s*[0-9.]+\s*/\s*([A-Za-z0-9.!%*_+`'~-]+)\s+(\[[^\]]*\]|[^\s;:,\[\]]+)\s*(?::\s*(\d+)\s*)?(;.*)?\Z",
     re.IGNORECASE | re.DOTALL,

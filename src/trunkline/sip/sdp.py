@@ -184,10 +184,12 @@ def _small(text: str) -> int:
     return number if number <= MAX_PORT else -1
 
 
+_PAYLOAD_NUMBERS: Final = {str(number): number for number in range(128)}
+
+
 def payload_number(text: str) -> int:
     """An RTP payload type (0 to 127), else -1."""
-    number = _small(text)
-    return number if number <= 127 else -1
+    return _PAYLOAD_NUMBERS.get(text, -1)
 
 
 def _version(text: str) -> int:
