@@ -2,8 +2,8 @@
 
     python -m trunkline.media.recorder --ring FD_OR_NAME --folder SPOOLS
 
-It drains the ring (trunkline.media.engine.record_ring) every GATHER_S into one spool a recording, in the folder that the
-recording names, and gives the ring's room back. At a recording's STOP the WAV file is made in a thread, so that a long
+It drains the ring (trunkline.media.engine.record_ring) every GATHER_S into one spool a recording, in the folder that
+the recording names, and gives the ring's room back. At a recording's STOP the WAV file is made in a thread, so that a long
 one holds up nothing, and the result goes into the ring's table, where the media process finds it: nothing else is said
 between the two. The tick never waits: when this process stands still, the ring holds some seconds, and what it cannot
 hold becomes a gap, listed.
