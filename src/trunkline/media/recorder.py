@@ -3,10 +3,10 @@
     python -m trunkline.media.recorder --ring FD_OR_NAME --folder SPOOLS
 
 It drains the ring (trunkline.media.engine.record_ring) every GATHER_S into one spool a recording, in the folder that
-the recording names, and gives the ring's room back. At a recording's STOP the WAV file is made in a thread, so that a long
-one holds up nothing, and the result goes into the ring's table, where the media process finds it: nothing else is said
-between the two. The tick never waits: when this process stands still, the ring holds some seconds, and what it cannot
-hold becomes a gap, listed.
+the recording names, and gives the ring's room back. At a recording's STOP the WAV file is made in a thread, so that a
+long one holds up nothing, and the result goes into the ring's table, where the media process finds it: nothing else is
+said between the two. The tick never waits: when this process stands still, the ring holds some seconds, and what it
+cannot hold becomes a gap, listed.
 
 Started anew it goes on with the spools of the recordings that the ring says are running; a spool that belongs to none
 (the machine went down, or the ring is gone) is finished to its last whole frame and noted (trunkline.media.recorded).

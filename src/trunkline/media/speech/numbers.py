@@ -150,7 +150,7 @@ def ordinal(value: int) -> str:
 
 def year(value: int) -> str:
     """`1970` -> nineteen seventy; `2005` -> two thousand five."""
-    if 1100 <= value < 10_000 and value // 100 % 10 and value % 100:
+    if 1100 <= value < 10_000 and value % 100 and (value // 100 % 10 or value % 100 >= 10):
         rest = f"oh {_SMALL[value % 100]}" if value % 100 < 10 else cardinal(value % 100)
         return f"{cardinal(value // 100)} {rest}"
     if 1100 <= value < 2000:
