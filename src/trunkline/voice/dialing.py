@@ -56,8 +56,9 @@ async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Goto | No
         if verb.action:
             await session.finish(Goto(verb.action, verb.method, tuple(dialing.params())))
         raise
-    finally:
+    except Exception:  # a node that stops leaves the legs to the next process
         dialing.close("redirected")
+        raise
     return Goto(verb.action, verb.method, tuple(dialing.params())) if verb.action else None
 
 

@@ -38,6 +38,10 @@ MAX_RECORDINGS = 20
 """Recordings of one call that run at once."""
 CHUNK = 1 << 20
 """Bytes of a file that are copied at once."""
+OPEN = (
+    RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED, RecordingStatus.STOPPED, RecordingStatus.PROCESSING,
+)  # fmt: skip
+"""Statuses of recordings whose audio is still to come."""
 _RUNNING = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
 
 log = logging.getLogger(__name__)
@@ -59,8 +63,6 @@ class NewRecording(msgspec.Struct, kw_only=True):
     silence_ms: int = 0
     finish_on: str = ""
     beep: bool = False
-    needs_voice: bool = False
-    """Whether silence alone counts as nothing (the Record verb)."""
 
 
 class MediaSide(Protocol):
@@ -88,19 +90,31 @@ class Recordable(Protocol):
 class Running:
     """A recording that runs, or whose file is being finished."""
 
-    __slots__ = ("call", "done", "lock", "new", "row", "stored")
+    __slots__ = ("call", "done", "finished", "lock", "row", "stored")
 
-    def __init__(self, row: Recording, call: Recordable, new: NewRecording) -> None:
+    def __init__(self, row: Recording, call: Recordable | None) -> None:
         self.row = row
         self.call = call
-        self.new = new
+        """None: the call has ended with a process before this one."""
         self.lock = asyncio.Lock()
         """Held while the row is written: each write needs the rev of the one before."""
         loop = asyncio.get_running_loop()
         self.stored: asyncio.Future[None] = loop.create_future()
         """Done once the row is in the database."""
         self.done: asyncio.Future[Recorded] = loop.create_future()
-        """What the media side said of its end; the row may still be on its way to `completed`."""
+        """What the media side said of its end."""
+        self.finished: asyncio.Future[None] = loop.create_future()
+        """Done once the audio is kept and the row says so."""
+
+    def send(self, command: protocol.Command) -> None:
+        """Tell the media side."""
+        if self.call is not None:
+            self.call.audio.send(command)
+
+    def note(self, what: str, **details: Any) -> None:
+        """Write into the call's timeline."""
+        if self.call is not None:
+            self.call.note("recording", what, **details)
 
 
 class Recordings:
@@ -158,7 +172,7 @@ class Recordings:
             status_callback_method=new.status_callback_method,
             status_callback_events=" ".join(new.status_callback_events),
         )
-        running = self._running[row.sid] = Running(row, call, new)
+        running = self._running[row.sid] = Running(row, call)
         longest_ms = int(self._settings.voice.recording_max_s * 1000)
         call.audio.send(
             protocol.Record(
@@ -198,10 +212,10 @@ class Recordings:
             self.stop(running)
         elif status == RecordingStatus.PAUSED and row.status != status:
             mode = "skip" if pause_behavior == "skip" else "silence"
-            running.call.audio.send(protocol.PauseRecord(recording=row.sid, mode=mode))
+            running.send(protocol.PauseRecord(recording=row.sid, mode=mode))
             self._mark(running, RecordingStatus.PAUSED)
         elif status == RecordingStatus.IN_PROGRESS and row.status != status:
-            running.call.audio.send(protocol.ResumeRecord(recording=row.sid))
+            running.send(protocol.ResumeRecord(recording=row.sid))
             self._mark(running, RecordingStatus.IN_PROGRESS)
         await asyncio.shield(running.stored)
         return row
@@ -209,7 +223,7 @@ class Recordings:
     def stop(self, running: Running) -> None:
         """End a recording, if it still runs; what it has is kept."""
         if running.row.status in _RUNNING:
-            running.call.audio.send(protocol.StopRecord(recording=running.row.sid))
+            running.send(protocol.StopRecord(recording=running.row.sid))
             self._mark(running, RecordingStatus.STOPPED)
 
     def of_call(self, call_sid: str) -> list[Running]:
@@ -222,7 +236,7 @@ class Recordings:
     def _mark(self, running: Running, status: RecordingStatus) -> None:
         running.row.status = status
         running.row.updated_ms = self._clock.now_ms()
-        running.call.note("recording", f"{status} {running.row.sid}")
+        running.note(f"{status} {running.row.sid}")
         self._spawn(self._update(running))
 
     # -- read and delete -------------------------------------------------------------------------------------
@@ -254,12 +268,40 @@ class Recordings:
             return False
         running = self._running.get(event.recording)
         if running is None:
-            log.warning("audio of recording %s came, which nobody waits for", event.recording)
-            return True
+            self._spawn(self._late(event))
+        else:
+            self._ended(running, event)
+        return True
+
+    def _ended(self, running: Running, event: Recorded) -> None:
         if not running.done.done():
             running.done.set_result(event)
             self._spawn(self._finish(running, event))
-        return True
+
+    async def _late(self, event: Recorded) -> None:
+        """Audio of a recording that a process before this one began, or that is finished: told again."""
+        row = await self._database.get(Recording, event.recording)
+        if row is not None and row.status in OPEN and row.sid not in self._running:
+            self._ended(self._adopt(row), event)
+
+    def _adopt(self, row: Recording) -> Running:
+        running = self._running[row.sid] = Running(row, self.find_call(row.call_sid))
+        running.stored.set_result(None)
+        return running
+
+    async def recover(self) -> int:
+        """Take up recordings of calls that a process before this one left to us; how many. Those of calls that are
+        gone wait for the media side to tell of them (`event`)."""
+        found = 0
+        for row in await self._database.find(Recording, {"status__in": list(OPEN)}):
+            if row.sid not in self._running and self.find_call(row.call_sid) is not None:
+                self._adopt(row)
+                found += 1
+        return found
+
+    def running(self, sid: str) -> Running | None:
+        """A recording that is not finished."""
+        return self._running.get(sid)
 
     def lost(self, call_sid: str) -> None:
         """The media side has lost a leg with what it recorded."""
@@ -273,7 +315,7 @@ class Recordings:
         row.duration_ms, row.gaps = event.duration_ms, event.gaps
         if event.why == "failed":
             row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
-        elif not event.file or event.duration_ms <= 0 or (running.new.needs_voice and not event.voiced_ms):
+        elif not event.file or event.duration_ms <= 0 or (row.source == Source.RECORD_VERB and not event.voiced_ms):
             row.status, row.duration_ms = RecordingStatus.ABSENT, 0
         else:
             await self._keep(row, Path(event.file))
@@ -298,8 +340,10 @@ class Recordings:
         if owed:
             await self._queue.owe(owed)
             self.owed(owed)
-        running.call.note("recording", f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps))
+        running.note(f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps))
         self._running.pop(row.sid, None)
+        if not running.finished.done():
+            running.finished.set_result(None)
         await asyncio.to_thread(shutil.rmtree, self._folder(row.sid), True)
 
     # -- storing ---------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """<Dial>
 
-Twilio's attributes: action, method (POST), timeout (30), hangupOnStar (false), timeLimit (14400), callerId (the caller's),
-record (do-not-record), trim (do-not-trim), recordingStatusCallback, recordingStatusCallbackMethod (POST),
+Twilio's attributes: action, method (POST), timeout (30), hangupOnStar (false), timeLimit (14400), callerId (the
+caller's), record (do-not-record), trim (do-not-trim), recordingStatusCallback, recordingStatusCallbackMethod (POST),
 recordingStatusCallbackEvent (completed), answerOnBridge (false), ringTone, recordingTrack (both), sequential (false).
 Nouns: Number (sendDigits, url, method, statusCallback, statusCallbackEvent, statusCallbackMethod), Sip (username,
 password, url, ..., Headers, Uri); the others are not there yet.
@@ -136,7 +136,7 @@ async def test_a_completed_call_tells_how_long_it_was(dialled):
 async def test_nobody_picks_up_within_the_timeout(dialled, monkeypatch):
     monkeypatch.setattr("trunkline.voice.outgoing.RING_EXTRA_S", -0.9)
     dialled.phone.plan = dialled.phone.rings
-    sid = await dialled.run(f'<Dial timeout="1" action="{APP}after">{OTHER}</Dial>')
+    await dialled.run(f'<Dial timeout="1" action="{APP}after">{OTHER}</Dial>')
     (params,) = await after(dialled)
     assert params["DialCallStatus"] == "no-answer"
     child = await dialled.until(params["DialCallSid"], "no-answer")
