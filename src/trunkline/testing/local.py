@@ -5,6 +5,10 @@
         trunkline.client.messages.create(to=ada.number, from_=trunkline.number, body="Hello")
         assert ada.receives().body == "Hello"
 
+        bob = trunkline.phone()
+        trunkline.client.calls.create(to=bob.number, from_=trunkline.number, twiml="<Response><Say>Hi</Say></Response>")
+        bob.answers().hears("Hi")
+
 The fixtures of trunkline.testing.plugin are made of this. Everything here blocks, so that it serves any test.
 """
 
@@ -27,6 +31,7 @@ from typing import Any, Final
 import msgspec
 
 from trunkline.testing.handsets import RECEIVE_TIMEOUT_S, UNREACHABLE, NotReceived, Text
+from trunkline.testing.phones.client import RemotePhone
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
@@ -47,8 +52,25 @@ retry_first_s = 0.2
 kind = "loopback"
 name = "simulated"
 delay_s = 0.02
+
+[sip]
+enabled = true
+port = 0
+
+[media]
+legs = 50
+
+[voice]
+calls_per_second = 0
+
+[speech]
+engine = "tones"
+
+[[trunks]]
+name = "simulated"
+simulated = true
 """
-"""Nothing waits for a sender's rate, and receipts come soon."""
+"""Nothing waits for a rate, receipts come soon, and each spoken text is half a second of tones of its own."""
 FORCED: Final = {
     "TRUNKLINE_PROFILE": "development",
     "TRUNKLINE_SERVER_HOST": "127.0.0.1",
@@ -225,12 +247,23 @@ class Local:
         """The phone with this number, else one that nobody has used yet."""
         return RemoteHandset(self, number or f"+{next(self._handsets)}")
 
+    def phone(self, number: str = "") -> RemotePhone:
+        """The phone for calls with this number, else one that nobody has used yet."""
+        return RemotePhone(self, number or f"+{next(self._handsets)}")
+
+    def answer_at(self, url: str, number: str = "") -> None:
+        """Let calls to one of the numbers (the first by default) be answered by the TwiML at a URL: its VoiceUrl."""
+        self._announce_at(number, {"VoiceUrl": url, "VoiceMethod": "POST"})
+
     def receive_at(self, url: str, number: str = "") -> None:
         """Let messages to one of the numbers (the first by default) be announced at a URL: its SmsUrl."""
+        self._announce_at(number, {"SmsUrl": url, "SmsMethod": "POST"})
+
+    def _announce_at(self, number: str, fields: Mapping[str, str]) -> None:
         path = f"/2010-04-01/Accounts/{self.account_sid}/IncomingPhoneNumbers"
         query = urllib.parse.urlencode({"PhoneNumber": number or self.number})
         (found,) = self.call("GET", f"{path}.json?{query}")["incoming_phone_numbers"]
-        self.call("POST", f"{path}/{found['sid']}.json", {"SmsUrl": url, "SmsMethod": "POST"})
+        self.call("POST", f"{path}/{found['sid']}.json", fields)
 
     def call(self, method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
         """One logged-in request to the REST API, without any SDK; its JSON answer. Raises LocalFailed."""
@@ -239,7 +272,9 @@ class Local:
         return self._ask(method, path, body, {"Authorization": f"Basic {login}"})
 
     def simulator(self, method: str, path: str, document: object = None) -> Any:
-        """One request to the simulator's control surface (trunkline.testing.simulator). Raises LocalFailed."""
+        """One request to the simulator's control surface (trunkline.testing.simulator): JSON, or the octets of audio.
+
+        Raises LocalFailed."""
         body = None if document is None else json.dumps(document).encode()
         return self._ask(method, path, body, {"Content-Type": "application/json"})
 
@@ -248,6 +283,8 @@ class Local:
         try:
             with self._opener.open(request, timeout=CALL_TIMEOUT_S + RECEIVE_TIMEOUT_S) as answer:
                 text = answer.read()
+                if answer.headers.get_content_maintype() == "audio":
+                    return text
         except urllib.error.HTTPError as error:
             with error:
                 shown = error.read(500).decode("utf-8", "replace")

@@ -4,6 +4,10 @@
         my_app.confirm(handset.number)
         assert handset.receives().body == "Confirmed"
 
+    def test_my_app_answers(trunkline, phone):
+        trunkline.answer_at(my_app.url)
+        phone.dials().hears("Hello!")
+
 `trunkline` is a `testing.local.Local`: a development server in a process of its own, one for the whole run. It is
 loaded by every pytest run in an environment that has the package, so it imports nothing heavy before a fixture is used.
 """
@@ -15,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from trunkline.testing.local import Local, RemoteHandset
+    from trunkline.testing.phones.client import RemotePhone
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +41,9 @@ def trunkline(tmp_path_factory: pytest.TempPathFactory, trunkline_settings: dict
 def handset(trunkline: "Local") -> "RemoteHandset":
     """A simulated phone that no other test has."""
     return trunkline.handset()
+
+
+@pytest.fixture
+def phone(trunkline: "Local") -> "RemotePhone":
+    """A simulated phone for calls that no other test has."""
+    return trunkline.phone()
