@@ -1,6 +1,7 @@
 """Prompts: spoken texts and fetched audio files as files of PCM that a leg can play, kept on disk.
 
-    prompts = Prompts(folder, speech=speech_workers(settings.speech), audio=audio_workers(), fetch=fetch, max_bytes=...)
+    prompts = Prompts(folder, speech=speech_workers(settings.speech), audio=audio_workers(), fetch=fetch,
+                      max_bytes=settings.media.prompt_bytes, engine=settings.speech.engine)
     await prompts.start()
     prepared = prompts.cached_speech(text, voice=voice) or await prompts.speech(text, voice=voice)
     prepared = prompts.cached_audio(url) or await prompts.audio(url)
@@ -101,9 +102,11 @@ class Prompts:
         """Prompts made (not found in the cache)."""
 
     async def start(self) -> None:
-        """Read what is on disk. Raises OSError."""
+        """Read what is on disk, and start the speech workers, which load their engine meanwhile. Raises OSError."""
         await asyncio.to_thread(self._folder.open)
         await asyncio.to_thread(self._urls.open)
+        with suppress(WorkerFailed):  # the first text tries again and tells
+            await self._speech.start()
 
     async def close(self) -> None:
         """End the workers; what waits for them fails."""

@@ -8,7 +8,18 @@ from typing import Any, Final
 
 import msgspec
 
-from trunkline.media.worker_wire import HEADER, MAX_FRAME, Reply, Request, Setup, decode_reply, frame
+from trunkline.media.worker_wire import (
+    AUDIO,
+    HEADER,
+    MAX_FRAME,
+    SPEECH,
+    Reply,
+    Request,
+    Setup,
+    decode_reply,
+    frame,
+)
+from trunkline.settings.voice import Speech
 
 RESTART_S: Final = 1.0
 """Seconds between two starts of a worker, so that one that dies at once does not eat the machine."""
@@ -16,6 +27,12 @@ MAX_WAITING: Final = 1000
 """Requests that may wait for a worker; more are refused."""
 END_S: Final = 2.0
 """Seconds a worker has to end by itself before it is killed."""
+SPEECH_MEMORY_BYTES: Final = 2 << 30
+"""Address space of a speech worker; it uses some 200 MB."""
+AUDIO_MEMORY_BYTES: Final = 1 << 30
+"""Address space of a worker that reads audio files; it uses some 40 MB."""
+AUDIO_TIMEOUT_S: Final = 30.0
+"""Longest time an audio file may take; an hour of MP3 takes 6 s."""
 
 
 class WorkerFailed(Exception):
@@ -162,3 +179,14 @@ class Workers:
         running = [process for process in self._running if process is not None]
         self._running = [None] * len(self._running)
         await asyncio.gather(*(process.end(kill=True) for process in running))
+
+
+def speech_workers(settings: Speech) -> Workers:
+    """Workers that speak, with their engine loaded before the first text."""
+    setup = Setup(role=SPEECH, memory_bytes=SPEECH_MEMORY_BYTES, engine=settings.engine, warm=True)
+    return Workers(setup, processes=settings.workers, timeout_s=settings.timeout_s)
+
+
+def audio_workers() -> Workers:
+    """A worker that reads audio files."""
+    return Workers(Setup(role=AUDIO, memory_bytes=AUDIO_MEMORY_BYTES), timeout_s=AUDIO_TIMEOUT_S)
