@@ -87,6 +87,7 @@ class Outbound:
         """By SID, children that are connected: lets one go on with a document of its own."""
         self.refuse = ""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
+        wires.busy_on_decline = self._voice.busy_on_decline
         services.flights.price = wires.trunks.price
 
     # -- acceptance ------------------------------------------------------------------------------------------
