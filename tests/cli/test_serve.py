@@ -6,6 +6,7 @@ import pytest
 
 from trunkline import bootstrap
 from trunkline.settings import Settings
+from trunkline.sip.transport import bind
 
 from .conftest import Command
 
@@ -49,3 +50,30 @@ def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, trunk
         monkeypatch.setenv("TRUNKLINE_SERVER_PORT", str(taken.getsockname()[1]))
         with pytest.raises(SystemExit, match=r"^trunkline: cannot listen on .+: Address already in use"):
             trunkline("dev")
+
+
+def test_dev_takes_calls_from_simulated_phones(trunkline: Command, served: list[Settings]) -> None:
+    assert trunkline("dev").code == 0
+    assert trunkline("dev", "--no-calls").code == 0
+    with_calls, without = served
+    assert with_calls.sip.enabled
+    assert [(trunk.name, trunk.simulated) for trunk in with_calls.trunks] == [("simulated", True)]
+    assert not without.sip.enabled
+    assert without.trunks == ()
+
+
+def test_dev_takes_another_sip_port_where_the_usual_one_is_taken(
+    trunkline: Command, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr("trunkline.cli.serve.bind", lambda host, port: bind(host, taken.getsockname()[1]))
+        assert trunkline("dev").code == 0
+    assert served[0].sip.port == 0
+
+
+def test_dev_leaves_sip_alone_where_it_is_set(
+    trunkline: Command, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_SIP_PORT", "5099")
+    assert trunkline("dev").code == 0
+    assert not served[0].sip.enabled

@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -35,10 +35,12 @@ class State(NamedTuple):
     data: Path | None
 
 
-def settings_of(context: typer.Context, profile: str = "") -> Settings:
-    """The settings that this call of the command uses. Raises SettingsError."""
+def settings_of(
+    context: typer.Context, profile: str = "", given: Mapping[str, Mapping[str, Any]] | None = None
+) -> Settings:
+    """The settings that this call of the command uses, with what is `given` over the rest. Raises SettingsError."""
     state: State = context.obj
-    overrides = {"data": {"path": str(state.data.absolute())}} if state.data else None
+    overrides = {**(given or {}), **({"data": {"path": str(state.data.absolute())}} if state.data else {})}
     environment = {**os.environ, PROFILE_ENV: profile} if profile else None
     return load(state.config, environment, overrides)
 

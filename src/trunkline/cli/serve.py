@@ -1,5 +1,7 @@
 """`trunkline serve` and `trunkline dev`: run the server."""
 
+from contextlib import suppress
+
 import typer
 
 from trunkline.cli import log
@@ -7,7 +9,8 @@ from trunkline.cli.accounts import all_accounts, new_account
 from trunkline.cli.common import bootstrap, database_of, run, settings_of
 from trunkline.cli.numbers import add_new, new_number
 from trunkline.model.account import Account
-from trunkline.settings import Settings
+from trunkline.settings import Settings, Sip
+from trunkline.sip.transport import bind
 
 DEV_NUMBERS = ("+12025550142", "+12025550143")
 """Numbers of the range that North America keeps for fiction."""
@@ -20,9 +23,14 @@ def serve(context: typer.Context) -> None:
     bootstrap().serve(settings)
 
 
-def dev(context: typer.Context) -> None:
+def dev(
+    context: typer.Context,
+    calls: bool = typer.Option(True, help="Take calls too, from simulated phones, where [sip] says nothing."),
+) -> None:
     """Run the server with the development profile; the first start makes an account and two numbers."""
     settings = settings_of(context, "development")
+    if calls and settings.sip == Sip():
+        settings = settings_of(context, "development", {"sip": {"enabled": True, "port": _sip_port(settings)}})
     account = run(first_account(settings))
     typer.echo(f"Trunkline (development) on {settings.base_url}, data in {settings.data_path}")
     typer.echo(f"  account  {account.sid}")
@@ -35,6 +43,15 @@ def dev(context: typer.Context) -> None:
     )
     log.configure(settings.log)
     bootstrap().serve(settings)
+
+
+def _sip_port(settings: Settings) -> int:
+    """The usual port if it is free, else 0: any."""
+    with suppress(OSError):
+        for one in bind(settings.sip.host, settings.sip.port):
+            one.close()
+        return settings.sip.port
+    return 0
 
 
 async def first_account(settings: Settings) -> Account:

@@ -334,11 +334,15 @@ def _complete(settings: Settings, label: str, base: Path) -> Settings:
         if not rules.loopback:
             raise SettingsError(f"{label}: connectors: {settings.profile} needs a carrier; add one as [[connectors]]")
         connectors = (Loopback(name="loopback"),)
+    trunks = settings.trunks
+    if not trunks and settings.sip.enabled and rules.loopback and not rules.strict:
+        trunks = (Trunk(name="simulated", simulated=True),)
     routes = settings.routes or tuple(Route(name=one.name, connector=one.name) for one in connectors)
     whole = msgspec.structs.replace(
         settings,
         connectors=connectors,
         routes=routes,
+        trunks=trunks,
         data=msgspec.structs.replace(settings.data, path=str((base / settings.data.path).absolute())),
         server=_absolute(settings.server, base),
         smpp_server=_absolute(settings.smpp_server, base),

@@ -62,7 +62,8 @@ def _profiles() -> str:
         "",
         "*strict* refuses settings that are dangerous: a master key beside the data, webhooks to any",
         "private address. Without a `[[connectors]]`, profiles that allow it get one loopback connector; without a",
-        "`[[routes]]`, every connector gets a route for all destinations.",
+        "`[[routes]]`, every connector gets a route for all destinations; with `sip.enabled` and without a",
+        "`[[trunks]]`, profiles that are not strict get a simulated one.",
         "",
     ]
     return "\n".join(rows)
