@@ -30,6 +30,7 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
+from trunkline.bootstrap_voice import Voice
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
 from trunkline.listeners.guarded_http import HttpLimits, guarded
@@ -43,6 +44,7 @@ from trunkline.messaging.connectors.table import Context, make
 from trunkline.messaging.disk import DiskWatch
 from trunkline.messaging.dispatch import Dispatcher
 from trunkline.messaging.failover import Failover
+from trunkline.messaging.from_calls import FromCalls
 from trunkline.messaging.inbound import Inbound
 from trunkline.messaging.media import MediaFiles, OutboundMedia
 from trunkline.messaging.optout import OptOuts
@@ -60,6 +62,7 @@ from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.storage.blobs import FolderBlobs
+from trunkline.storage.engines.journal.memory import JournalStore
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
@@ -74,6 +77,8 @@ from trunkline.storage.secrets import (
 )
 from trunkline.storage.survives import CannotSurvive
 from trunkline.testing.handsets import Handsets
+from trunkline.testing.phones import remote
+from trunkline.testing.phones.remote import Phones
 from trunkline.testing.simulator import Simulator
 from trunkline.webhooks.delivery import Delivery, Handler
 from trunkline.webhooks.fetch import Fetcher
@@ -86,6 +91,7 @@ ARCHIVE_FILE = "archive.db"
 SEGMENT_FOLDER = "segments"
 MEDIA_FOLDER = "media"
 LOCK_FILE = "server.lock"
+MEMORY_FILE = "memory.journal"
 SPARE_FILES = 1024
 """Open files beside connections: databases, segments, carriers."""
 UPKEEP_S = 600.0
@@ -168,8 +174,9 @@ async def rotate_master_key(settings: Settings) -> int:
 class Node:
     """Every part of one server. Built on the running event loop; `start`, then serve `app`, then `stop`."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, phones: Phones | None = None) -> None:
         self.settings = settings
+        self.phones = phones
         self.clock = clock or SystemClock()
         self.base_url = settings.base_url
         folder = data_folder(settings)
@@ -187,6 +194,7 @@ class Node:
         self._wire_messages()
         self.connectors = self._make_connectors()
         self._wire_dispatch()
+        self.voice = self._make_voice() if settings.sip.enabled else None
         self.app = self._make_app()
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
@@ -291,6 +299,29 @@ class Node:
             self.delivery.push,
         )
 
+    def _make_voice(self) -> Voice:
+        self.memory = JournalStore(self.settings.data_path / MEMORY_FILE, self.clock)
+        voice = Voice(
+            self.settings,
+            self.clock,
+            database=self.database,
+            queue=self.queue,
+            archive=self.archive,
+            memory=self.memory,
+            secrets=self.secrets,
+            directory=self.directory,
+            alerts=self.alerts,
+            client=self.client,
+            guard=self.guard,
+            fetcher=self.fetcher,
+            delivery=self.delivery,
+            base_url=lambda: self.base_url,
+            send_message=FromCalls(self.outbound, self.directory),
+        )
+        voice.flights.landed = self.landing.wake
+        self.landing.forget.append(voice.flights.forget)
+        return voice
+
     def _make_app(self) -> CarrierFront:
         settings = self.settings
         limits = ApiLimits(
@@ -319,6 +350,7 @@ class Node:
             alerts=self.alerts,
             privacy=self.privacy,
             scheduler=self.scheduler,
+            calls=self.voice.calls if self.voice is not None else None,
             audio=self.recording_audio,
         )
         self.metrics = metrics.Metrics(self)
@@ -337,11 +369,11 @@ class Node:
         return CarrierFront(MediaFront(api, self.services), mounted, self._simulator())
 
     def _simulator(self) -> Mounted | None:
-        """The handsets' control surface, where the profile allows the loopback connector and there is one."""
+        """The control surface of handsets and phones, where the profile allows them and there are some."""
         loopback = next((c for c in self.connectors.values() if isinstance(c, LoopbackConnector)), None)
-        if loopback is None or self.settings.rules.strict:  # it asks for no login: staging goes without
-            return None
-        return Simulator(Handsets(loopback, self.clock))
+        if self.settings.rules.strict or (loopback is None and self.phones is None):
+            return None  # it asks for no login: staging goes without
+        return Simulator(Handsets(loopback, self.clock) if loopback else None, self.phones)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -368,6 +400,11 @@ class Node:
             raise CannotStart(f"smpp_server: {error}") from None
         self.landing.start()
         self.landing.wake()
+        if self.voice is not None:
+            try:
+                await self.voice.start()
+            except OSError as error:
+                raise CannotStart(f"sip: {error}") from None
         self.scheduler.start()
         self.usage_triggers.start()
         self.inbound.start()
@@ -410,6 +447,8 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.voice is not None:
+            await self.voice.stop()
         self.dispatcher.stop()
         await asyncio.gather(
             self.smpp_server.stop(),
@@ -423,6 +462,8 @@ class Node:
         await self.landing.stop()
         if self.recording_audio is not None:
             await self.recording_audio.close()
+        if self.voice is not None:
+            self.memory.close()
         await self.client.close()
         await self.alerts.close()
         await self.archive.close()
@@ -510,8 +551,27 @@ def _port_is_free(host: str, port: int) -> None:
         raise CannotStart(f"cannot listen on {host} port {port}: {reason}; see server.host and server.port") from None
 
 
+async def _phones(settings: Settings) -> Phones | None:
+    """The simulated phones, where a trunk leads to them. Raises CannotStart."""
+    if not remote.wanted(settings):
+        return None
+    try:
+        return await Phones.start(data_folder(settings), host=remote.host(settings), engine=settings.speech.engine)
+    except remote.CannotStart as error:
+        raise CannotStart(str(error)) from None
+
+
 async def _serve(settings: Settings) -> None:
-    node = Node(settings)
+    phones = await _phones(settings)
+    try:
+        await _serve_with(remote.with_phones(settings, phones) if phones else settings, phones)
+    finally:
+        if phones is not None:
+            await phones.stop()
+
+
+async def _serve_with(settings: Settings, phones: Phones | None) -> None:
+    node = Node(settings, phones=phones)
     _port_is_free(settings.server.host, settings.server.port)
     await node.start()
     gc.collect()

@@ -102,6 +102,8 @@ class LiveCall(DialogListener, InviteListener):
         self.on_digit: Callable[[str], None] | None = None
         """Who wants to know of keys as they are pressed."""
         self.ended = asyncio.Event()
+        self.settled = asyncio.Event()
+        """It has ended, and its record is complete."""
         self._log = Timeline(record.timeline)
         self._at_end: list[Callable[[LiveCall], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -416,6 +418,7 @@ class LiveCall(DialogListener, InviteListener):
         services.live.pop(self.sid, None)
         services.counts.remove(self)
         services.traced.pop(self._call_id, None)
+        self.settled.set()
         drop(services.memory, self.sid)
         if services.recordings is not None and services.recordings.of_call(self.sid):
             asyncio.get_running_loop().call_later(RECORDED_WAIT_S, self.audio.forget)  # their audio is yet to come

@@ -22,7 +22,6 @@ from trunkline.voice.checkpoints import DocumentCheckpoint, Position
 from trunkline.voice.documents import Found
 from trunkline.voice.steps import CallEnded, Goto, Inline, Next, Redirected, Source, Stop
 from trunkline.voice.verbs import VERBS
-from trunkline.voice.verbs.later import Later
 from trunkline.webhooks import fetch
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ class Session:
         return END
 
     async def _verb(self, verb: Verb, index: int, state: dict[str, Any]) -> Next | None:
-        name = verb.name if isinstance(verb, Later) else type(verb).__name__
+        name: str = getattr(verb, "name", "") or type(verb).__name__
         row = VERBS[name]
         position = self.position
         position.verb, position.state = index, state

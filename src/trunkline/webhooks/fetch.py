@@ -66,7 +66,7 @@ class Session(msgspec.Struct):
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook to request. `url` is as configured, overrides included; `secret` is the account's auth token.
 
-    `idempotency_token` is the same on every try of one webhook. `document` False: the answer is only looked at, a
+    Without a secret it is not signed. `headers` are sent besides. `idempotency_token` is the same on every try of one webhook. `document` False: the answer is only looked at, a
     longer one is cut instead of failing; `audio` True: a longer one of type audio/* is cut (it is fetched again to be
     played). `cache_scope` (the account's SID) allows to cache a GET.
     """
@@ -75,6 +75,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     method: str = "POST"
     params: Params = ()
+    headers: Params = ()
     idempotency_token: str = ""
     verify_tls: bool = True
     document: bool = True
@@ -285,7 +286,9 @@ class Fetcher:
         headers = [("User-Agent", USER_AGENT), ("Accept", "*/*")]
         if post:
             headers.append(("Content-Type", FORM_TYPE))
-        headers.append((SIGNATURE_HEADER, signer(request.secret).sign(url, step.params if post else ())))
+        if request.secret:
+            headers.append((SIGNATURE_HEADER, signer(request.secret).sign(url, step.params if post else ())))
+        headers += request.headers
         if request.idempotency_token:
             headers.append((IDEMPOTENCY_HEADER, request.idempotency_token))
         if authorization is not None:

@@ -1,0 +1,267 @@
+"""Wiring of the voice side: SIP, media, prompts, calls. Made by `trunkline.bootstrap.Node` when `sip.enabled`.
+
+`Voice` builds every part, starts them from the bottom up and stops them from the top down. Without a supervisor the
+node starts the media process as its child, and starts it again when it dies.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trunkline import inherited
+from trunkline.accounts.alerts import Alerts
+from trunkline.accounts.directory import Directory
+from trunkline.media.client import MediaClient
+from trunkline.media.prompts import Prompts
+from trunkline.media.worker_client import WorkerFailed, Workers
+from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
+from trunkline.model.clock import Clock
+from trunkline.settings import Settings
+from trunkline.sip.core import StackConfig
+from trunkline.sip.timers import Timing
+from trunkline.sip.transport import SipTransport, TransportLimits
+from trunkline.storage.archive import Archive
+from trunkline.storage.blobs import FolderBlobs
+from trunkline.storage.database import Database
+from trunkline.storage.memory import MemoryStore
+from trunkline.storage.queue import Queue
+from trunkline.storage.secrets import Secrets
+from trunkline.voice.audio_fetch import AudioFetch
+from trunkline.voice.calls import Calls
+from trunkline.voice.flights import CallFlights
+from trunkline.voice.inbound import Inbound
+from trunkline.voice.outbound import Outbound
+from trunkline.voice.outgoing import Wires
+from trunkline.voice.reader import CallReader
+from trunkline.voice.recordings import Recordings
+from trunkline.voice.service import VoiceServices
+from trunkline.voice.session import APOLOGY
+from trunkline.voice.sources import Sources
+from trunkline.voice.trunks import Trunks
+from trunkline.voice.verbs.sms import SendMessage
+from trunkline.webhooks.delivery import Delivery
+from trunkline.webhooks.fetch import Fetcher
+from trunkline.webhooks.guard import Guard
+from trunkline.webhooks.http import Client
+
+PROMPT_FOLDER = "prompts"
+RECORDING_FOLDER = "recordings"
+SPOOL_FOLDER = "spool"
+CONTROL_SOCKET = "media.sock"
+MAX_SOCKET_PATH = 100
+"""Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
+WORKER_BYTES = 4 << 30
+"""Address space of a speech or audio worker."""
+AUDIO_TIMEOUT_S = 60.0
+"""Longest decoding of one audio file."""
+MEDIA_REST_S = 0.5
+"""Wait before a media process that has died is started again."""
+MEDIA_WAIT_S = 10.0
+"""How long a start waits for the media process; calls get 503 until it is there."""
+DRAIN_S = 5.0
+"""How long calls that are ended by a stop may take to be archived."""
+WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+log = logging.getLogger("trunkline")
+
+
+def control_path(settings: Settings) -> str:
+    """The media process's control socket."""
+    path = str(settings.data_path.resolve() / CONTROL_SOCKET)
+    if len(path.encode()) <= MAX_SOCKET_PATH:
+        return path
+    name = hashlib.sha256(path.encode()).hexdigest()[:16]
+    return str(Path(tempfile.gettempdir()) / f"trunkline-{os.getuid()}-{name}.sock")
+
+
+def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
+    """What the media process is told (trunkline.media.process.Config)."""
+    own = settings.media
+    return {
+        "control": control_path(settings), "host": own.host or settings.sip.host, "port_min": own.port_min,
+        "port_max": own.port_max, "legs": own.legs, "jitter_min_ms": own.jitter_min_ms,
+        "jitter_max_ms": own.jitter_max_ms, "dtmf_in_band": own.dtmf_in_band, "quarantine_s": own.quarantine_s,
+        "priority": own.priority, **more,
+    }  # fmt: skip
+
+
+class Voice:
+    """See the module. Built on the running event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        database: Database,
+        queue: Queue,
+        archive: Archive,
+        memory: MemoryStore,
+        secrets: Secrets,
+        directory: Directory,
+        alerts: Alerts,
+        client: Client,
+        guard: Guard,
+        fetcher: Fetcher,
+        delivery: Delivery,
+        base_url: Callable[[], str],
+        send_message: SendMessage,
+    ) -> None:
+        self.settings = settings
+        self._guard = guard
+        folder = settings.data_path
+        self.flights = CallFlights(queue, clock)
+        self.reader = CallReader(queue, archive)
+        self.media = MediaClient()
+        self.speech_workers = Workers(
+            Setup(role=SPEECH, memory_bytes=WORKER_BYTES, engine=settings.speech.engine, warm=True),
+            processes=settings.speech.workers, timeout_s=settings.speech.timeout_s,
+        )  # fmt: skip
+        self.prompts = Prompts(
+            folder / PROMPT_FOLDER,
+            speech=self.speech_workers,
+            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S),
+            fetch=AudioFetch(client, guard, clock, settings),
+            max_bytes=settings.media.prompt_bytes,
+            engine=settings.speech.engine,
+        )
+        self.blobs = FolderBlobs(
+            folder / RECORDING_FOLDER, settings.media.recording_bytes, settings.media.recording_bytes
+        )
+        self.recordings = Recordings(settings, database, queue, self.blobs, folder / SPOOL_FOLDER, clock, base_url)
+        self.services = VoiceServices(
+            settings=settings, clock=clock, directory=directory, alerts=alerts, fetcher=fetcher, flights=self.flights,
+            memory=memory, media=self.media, prompts=self.prompts, trunks=settings.trunks,
+            media_address=self._media_address, recordings=self.recordings, send_message=send_message,
+        )  # fmt: skip
+        key = hashlib.sha256(b"sip nonces" + secrets.pepper).digest()
+        self.sources = Sources(settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock)
+        self.inbound = Inbound(self.services, self.sources)
+        self._wire_sip()
+        trunks = Trunks(settings.trunks, random.Random(), clock.monotonic())
+        wires = Wires(
+            invite=self.sip.stack.invite, trunks=trunks, domain=self._domain, resolve=guard.resolve,
+            now=clock.monotonic, busy_on_decline=settings.voice.busy_on_decline,
+        )  # fmt: skip
+        self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, secrets)
+        self.calls = Calls(
+            settings, self.flights, self.reader, self.outbound, self.recordings, directory, archive, database, alerts,
+            secrets, self.services.live.get,
+        )  # fmt: skip
+        self.flights.owed = self.recordings.owed = delivery.push
+        self.recordings.find_call = self.services.live.get
+        self._media_task: asyncio.Task[None] | None = None
+        self._warm_task: asyncio.Task[None] | None = None
+
+    def _wire_sip(self) -> None:
+        own = self.settings.sip
+        config = StackConfig(
+            host=own.advertised,
+            user_agent=own.user_agent,
+            timing=Timing(t1=own.t1_s),
+            invite_timeout_s=own.invite_timeout_s,
+            max_transactions=own.max_transactions,
+        )
+        limits = TransportLimits(max_connections=own.max_connections, max_message_bytes=own.max_message_bytes)
+        self.sip = SipTransport(config, self.inbound, limits)
+        self.sip.stack.trace = self.services.trace
+
+    @property
+    def _domain(self) -> str:
+        own = self.settings.sip
+        return own.domain or own.advertised or own.host
+
+    def _media_address(self, host: str) -> str:
+        """The address that our SDP names towards a peer."""
+        own = self.settings.media
+        if own.advertised or self.settings.sip.advertised:
+            return own.advertised or self.settings.sip.advertised
+        if own.host not in WILDCARDS:
+            return own.host
+        return self.sip.local_address_towards(host)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the port is taken."""
+        await self.blobs.measure()
+        await self.prompts.start()
+        loop = asyncio.get_running_loop()
+        if not inherited.supervised():
+            self._media_task = loop.create_task(_keep_media(media_config(self.settings)))
+        if not await self.media.start(control_path(self.settings), MEDIA_WAIT_S):
+            log.error("the media process is not there; calls are refused until it is")
+        self._warm_task = loop.create_task(self._warm())
+        await self.outbound.recover()
+        own, given = self.settings.sip, inherited.descriptors()
+        if "sip-udp" in given and "sip-tcp" in given:
+            await self.sip.start(
+                udp_socket=socket.socket(fileno=given["sip-udp"]), tcp_socket=socket.socket(fileno=given["sip-tcp"])
+            )
+        else:
+            await self.sip.start(own.host, own.port)
+        log.info("SIP on %s port %d, UDP and TCP", self.sip.host, self.sip.port)
+
+    async def _warm(self) -> None:
+        """Have the speech engine loaded, and what is said in a hurry spoken, before the first call wants it."""
+        try:
+            await self.speech_workers.start()
+            await self.prompts.speech(APOLOGY)
+        except WorkerFailed as error:
+            log.error("speech does not work: %s", error)
+        except Exception:
+            log.exception("speech does not work")
+
+    async def stop(self) -> None:
+        """Take no more calls, end those that are up, and let what they say be stored."""
+        self.inbound.draining = True
+        self.outbound.stop()
+        calls = list(self.services.live.values())
+        sessions = [call.session for call in calls if call.session is not None]
+        for call in calls:
+            call.hangup("shutdown", 503)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                for call in calls:
+                    await call.settled.wait()
+        for session in sessions:
+            session.cancel()
+        await self.recordings.close()
+        await self.sip.close()
+        for task in (self._warm_task, self._media_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self.media.close()
+        await self.prompts.close()
+
+
+async def _keep_media(config: dict[str, Any]) -> None:
+    """Run the media process as a child until cancelled; start it again when it ends."""
+    program = (
+        "import sys; from trunkline.inherited import end_with_parent; end_with_parent(); "
+        "from trunkline.media.process import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "--config-json", msgspec.json.encode(config).decode()]
+    while True:
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+            raise
+        log.error("the media process ended with status %d; it is started again", status)
+        await asyncio.sleep(MEDIA_REST_S)
