@@ -1,6 +1,7 @@
 """The recorder: from the shared-memory ring to WAV files, whatever dies or stands still on the way."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -219,6 +220,24 @@ def test_a_folder_that_cannot_be_written_fails_that_recording_alone(rig: Rig) ->
     rig.put(good, ramp(5))
     assert rig.end(bad, 5 * FRAME)["why"] == "failed"
     assert rig.end(good, 5 * FRAME)["duration_ms"] == 100
+
+
+def test_what_a_full_disk_does_not_take_is_a_gap(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = rig.begin("RE1")
+    rig.put(slot, ramp(10))
+    rig.recorder.step()
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trunkline.media.recording_spool.os.write", full)
+        rig.put(slot, ramp(10, 10), at=10 * FRAME)
+        rig.recorder.step()
+    rig.put(slot, ramp(10, 20), at=20 * FRAME)
+    result = rig.end(slot, 30 * FRAME)
+    assert (result["why"], result["gaps"]) == ("stopped", [[200, 200]])
+    assert audio(result["file"])[20 * FRAME :, 0].tolist() == ramp(10, 20).reshape(-1).tolist()
 
 
 def test_a_name_that_is_a_path_is_refused(rig: Rig) -> None:

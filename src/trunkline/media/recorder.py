@@ -101,13 +101,14 @@ class Recorder:
         if key in self._finishing:
             return  # seen again after a restart of ours: it is complete
         spool = self._open.get(key) or self._spool(key, None)
-        if spool is not None and key not in self._broken:
+        if spool is not None:
             try:
                 spool.write(entries)
-            except OSError as error:
-                self._break(key, error)
-        if (entries["kind"] == STOP).any():
-            self._finish(key)
+            except OSError as error:  # a full disk: what could not be written becomes a gap
+                _say(f"{spool.path.name}: {error}")
+        stops = entries[entries["kind"] == STOP]
+        if len(stops):
+            self._finish(key, self.ring.details(stops[-1]))
 
     def _spool(self, key: _Key, description: dict[str, Any] | None) -> Spool | None:
         """The spool of a recording that runs; None: there is none, or it cannot be written."""
@@ -129,15 +130,16 @@ class Recorder:
         _say(f"recording in slot {key[0]} cannot be kept: {error}")
         self._broken.add(key)
 
-    def _finish(self, key: _Key) -> None:
+    def _finish(self, key: _Key, stop: dict[str, Any] | None = None) -> None:
+        """Make the WAV file; `stop` are the details of the STOP entry, None: they are in the spool."""
         spool = self._open.pop(key, None)
         if spool is not None:
             spool.close()
-        if spool is None or key in self._broken:
+        if spool is None:
             self._broken.discard(key)
             self.ring.complete(*key, msgspec.to_builtins(Outcome(why="failed")))
             return
-        self._finishing[key] = self._threads.submit(finish, spool.path, keep_spool=True), spool.path
+        self._finishing[key] = self._threads.submit(finish, spool.path, stop=stop), spool.path
 
     def _complete(self, key: _Key, future: "Future[Outcome]", spool: Path) -> None:
         """Tell the media process; only then the spool goes."""
@@ -170,7 +172,7 @@ def _finish_orphan(path: Path) -> None:
     """A spool that no media process knows."""
     try:
         description = msgspec.convert(read(path)[0], Record, strict=False)
-        outcome = finish(path, keep_spool=True)
+        outcome = finish(path)
         fields = {**msgspec.to_builtins(outcome), "recording": description.recording, "leg": description.leg}
         if outcome.why == "failed" and outcome.file:
             fields["why"] = "closed"  # its media process died with it, and what there is is whole

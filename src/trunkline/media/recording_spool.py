@@ -243,15 +243,16 @@ def _frames(channel: Samples) -> tuple[npt.NDArray[np.bool_], int]:
     return np.einsum("ij,ij->i", rows, rows) > FRAME * VOICED_RMS**2, peak
 
 
-def finish(path: Path, *, keep_spool: bool = False) -> Outcome:
-    """Make the WAV file beside a spool, which then goes. `file` is empty when there is no audio (with `trim`: none but
-    silence). Raises OSError, ValueError when the spool is damaged."""
+def finish(path: Path, *, stop: dict[str, Any] | None = None) -> Outcome:
+    """Make the WAV file beside a spool, which stays. `file` is empty when there is no audio (with `trim`: none but
+    silence). `stop`: why it ended, where the spool may not say. Raises OSError, ValueError when it is damaged."""
     description, entries = read(path)
     layout = _Layout(description, entries)
     measures = _Measures(layout)
     begin, end = (measures.begin, measures.end) if description.get("trim") else (0, layout.end)
+    stop = layout.stop if stop is None else stop
     outcome = Outcome(
-        why=str(layout.stop.get("why", "stopped")), digit=str(layout.stop.get("digit", "")), peak=measures.peak,
+        why=str(stop.get("why", "stopped")), digit=str(stop.get("digit", "")), peak=measures.peak,
         voiced_ms=measures.voiced // RATE_MS,
     )  # fmt: skip
     length = end - begin - (layout.pauses.skipped_before(end) - layout.pauses.skipped_before(begin))
@@ -260,8 +261,6 @@ def finish(path: Path, *, keep_spool: bool = False) -> Outcome:
         _write(target, layout, begin, end, length)
         outcome.file, outcome.duration_ms = str(target), length // RATE_MS
         outcome.gaps = _gaps(layout, begin, end)
-    if not keep_spool:
-        path.unlink(missing_ok=True)
     return outcome
 
 
