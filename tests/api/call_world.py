@@ -9,6 +9,7 @@ from tests.api.conftest import World
 from trunkline.api.idempotency import Idempotency
 from trunkline.inflight.store import Inflight
 from trunkline.media import protocol
+from trunkline.messaging.privacy import Privacy
 from trunkline.model.call import Call, Direction, MediaQuality, Status, TimelineEntry
 from trunkline.model.numbers import Alert
 from trunkline.model.recording import Recording
@@ -93,6 +94,7 @@ class CallWorld:
         services.archive = archive
         services.inflight = Inflight(services.queue, services.clock)
         world.api._idempotency = Idempotency(services.queue, services.clock.now_ms)
+        services.privacy = Privacy(services.inflight, archive, services.database, FolderBlobs(folder / "media"))
         self.archive = archive
         self.flights = CallFlights(services.queue, services.clock)
         self.line = Line()

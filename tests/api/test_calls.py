@@ -356,7 +356,12 @@ async def test_updates_that_cannot_be_taken(calls: CallWorld, form: dict[str, st
 
 async def test_delete(calls: CallWorld) -> None:
     call = await calls.landed()
+    alert = await calls.alert(call.sid)
     assert (await calls.world.call("DELETE", calls.path(f"/{call.sid}.json"))).status == 204
+    kept = await calls.world.database.get(Alert, alert.sid)
+    assert kept is not None
+    assert (kept.request_variables, kept.response_body) == ("", "")
+    assert calls.world.services.privacy.due(0)
     assert (await calls.world.get(calls.path(f"/{call.sid}.json"))).code == 20404
     assert (await calls.world.get(calls.path(".json"))).json["calls"] == []
     leg = await calls.up()

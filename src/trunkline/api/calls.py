@@ -321,6 +321,8 @@ async def delete(request: Request, app: Services) -> Response:
     sid = request.params["Sid"]
     if not is_sid(sid, CALL) or not await service(app).delete(request.account_sid, sid):
         raise ApiError.not_found(request.path)
+    app.privacy.hide()
+    await app.privacy.blank_alerts(request.account_sid, sid)
     return respond.no_content()
 
 

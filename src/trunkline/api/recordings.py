@@ -117,6 +117,7 @@ async def remove(request: Request, app: Services) -> Response:
     recordings = calls.service(app).recordings
     if not await recordings.delete(recording):
         raise ApiError.not_found(request.path)
+    app.privacy.hide()
     for name in recording_content.derived_names(recording):
         await recordings.blobs.delete(name)
     return respond.no_content()

@@ -57,7 +57,7 @@ class Privacy:
         if document is not None:
             await self._archive.revise(redacted(document))
         await self._inflight.queue.forget_replays(account, sid)
-        await self._blank_alerts(account, sid)
+        await self.blank_alerts(account, sid)
 
     async def delete(self, message: StoredMessage) -> None:
         """Hide the message and everything that belongs to it; what it cost still counts (see `tally`)."""
@@ -70,15 +70,15 @@ class Privacy:
             await self._inflight.queue.erase(live.id)
             self._inflight.forget(live.id, live.rev)
         await self._inflight.queue.forget_replays(account, sid)
-        await self._blank_alerts(account, sid)
+        await self.blank_alerts(account, sid)
         await self.delete_media(sid)
         for kind in (ScheduledMessage, MessageFeedback):
             record = await self._database.get(kind, sid)
             if record is not None:
                 await self._database.delete(record)
 
-    async def _blank_alerts(self, account: str, sid: str) -> None:
-        """Alerts show the requests and responses that went wrong, and so what the message said."""
+    async def blank_alerts(self, account: str, sid: str) -> None:
+        """Alerts show the requests and responses that went wrong, and so what the message or call was about."""
         for alert in await self._database.find(Alert, {"resource_sid": sid, "account_sid": account}):
             alert.request_variables = alert.response_body = ""
             await self._database.update(alert)
