@@ -177,7 +177,7 @@ class Prompts:
             if not (answer.content_type.startswith("audio/") or answer.content_type in _CONTENT_TYPES):
                 raise PromptFailed(INVALID_CONTENT_TYPE, f"content type {answer.content_type[:100]!r} is no audio")
             if answer.body:
-                draft.write_bytes(answer.body)
+                await asyncio.to_thread(draft.write_bytes, answer.body)
             prepared = await self._decode(draft, answer.content_type)
         except OSError as error:
             raise PromptFailed(INTERNAL_FAILURE, f"the file cannot be kept: {error.strerror}") from error
