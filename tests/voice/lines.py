@@ -343,6 +343,7 @@ class Lines:
         return host
 
     async def stop(self):
+        self.media.watchers.clear()
         self.outbound.stop()
         for call in list(self.services.live.values()):
             if call.session is not None:

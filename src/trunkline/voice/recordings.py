@@ -10,7 +10,8 @@ Sources: Twilio's Recording and Call Recording resources, recording status callb
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -324,7 +325,8 @@ class Recordings:
     async def _keep(self, row: Recording, file: Path) -> None:
         """Move the audio into the blob store."""
         try:
-            row.audio_bytes = await self.blobs.put(row.sid, _chunks(file))
+            async with aclosing(_chunks(file)) as chunks:
+                row.audio_bytes = await self.blobs.put(row.sid, chunks)
         except (BlobTooLarge, BlobsFull, OSError) as error:
             log.error("recording %s was not kept: %s", row.sid, str(error) or type(error).__name__)
             row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
@@ -384,7 +386,7 @@ class Recordings:
             await asyncio.wait(set(self._tasks))
 
 
-async def _chunks(file: Path) -> AsyncIterator[bytes]:
+async def _chunks(file: Path) -> AsyncGenerator[bytes, None]:
     """A file's content, read off the event loop."""
     handle = await asyncio.to_thread(file.open, "rb")
     try:

@@ -1,0 +1,193 @@
+"""Recordings of live calls: begun, paused, stopped, kept, deleted; what their owner is told."""
+
+import asyncio
+
+import pytest
+
+from trunkline.media import protocol
+from trunkline.model.errors import ApiError
+from trunkline.model.recording import Recording, Source
+from trunkline.storage.blobs import BlobsFull
+from trunkline.voice.recordings import CURRENT, MAX_RECORDINGS, NewRecording
+
+from ..messaging.world import AC, eventually
+from .lines import APP
+
+CALLBACK = {
+    "status_callback": APP + "rec",
+    "status_callback_events": ("in-progress", "completed", "absent"),
+}
+
+
+@pytest.fixture
+async def up(lines):
+    """A call that is up; (lines, SID)."""
+    lines.sid = await lines.create()
+    await lines.until(lines.sid, "in-progress")
+    return lines
+
+
+def told(lines):
+    return [(one["RecordingStatus"], one["RecordingDuration"]) for one in lines.events(lines.sid, APP + "rec")]
+
+
+async def started(lines, **changes):
+    row = await lines.recordings.start(AC, lines.sid, NewRecording(**(CALLBACK | changes)))
+    await eventually(lambda: row.sid in lines.media.recording)
+    return row
+
+
+async def finished(lines):
+    await eventually(lambda: not lines.recordings.of_call(lines.sid))
+
+
+async def test_a_recording_is_found_while_it_runs_and_kept_when_it_is_stopped(up):
+    row = await started(up, channels=2, track="both")
+    assert (await up.database.get(Recording, row.sid)).status == "in-progress"
+    assert (await up.recordings.get(AC, row.sid)).call_sid == up.sid
+    assert await up.recordings.get("AC" + "b" * 32, row.sid) is None
+    assert await up.recordings.get(AC, row.sid, "CA" + "0" * 32) is None
+    stopped = await up.recordings.update(AC, up.sid, row.sid, "stopped")
+    assert stopped.status in ("stopped", "completed")
+    await finished(up)
+    kept = await up.database.get(Recording, row.sid)
+    assert (kept.status, kept.channels, kept.source, kept.duration_ms) == (
+        "completed", 2, Source.START_CALL_RECORDING_API, 1500,
+    )  # fmt: skip
+    assert kept.audio_bytes == len(await up.blobs.get(row.sid))
+    assert told(up) == [("in-progress", "0"), ("completed", "2")]
+    (last,) = up.events(up.sid, APP + "rec")[-1:]
+    assert last["RecordingUrl"] == f"http://us/2010-04-01/Accounts/{AC}/Recordings/{row.sid}"
+    assert last["RecordingStartTime"].endswith("+0000")
+
+
+async def test_pause_and_resume_the_current_one(up):
+    row = await started(up)
+    paused = await up.recordings.update(AC, up.sid, CURRENT, "paused", "skip")
+    assert (paused.sid, paused.status) == (row.sid, "paused")
+    await up.recordings.update(AC, up.sid, CURRENT, "paused")  # again: nothing
+    resumed = await up.recordings.update(AC, up.sid, CURRENT, "in-progress")
+    assert resumed.status == "in-progress"
+    assert [one.mode for one in up.media.of(protocol.PauseRecord)] == ["skip"]
+    assert [one.recording for one in up.media.of(protocol.ResumeRecord)] == [row.sid]
+    await up.recordings.close()
+    assert (await up.database.get(Recording, row.sid)).status == "in-progress"
+
+
+async def test_the_end_of_the_call_ends_its_recording(up):
+    row = await started(up)
+    up.phone.hangs_up()
+    assert (await up.until(up.sid, "completed")).recordings == [row.sid]
+    await finished(up)
+    assert told(up)[-1][0] == "completed"
+
+
+@pytest.mark.parametrize("ms", [0, -5])
+async def test_no_audio_is_absent(up, ms):
+    row = await started(up)
+    up.media.recorded(row.sid, ms=0)
+    await finished(up)
+    assert (await up.recordings.get(AC, row.sid)).status == "absent"
+    assert told(up) == [("in-progress", "0"), ("absent", "0")]
+
+
+async def test_silence_is_audio_where_it_was_not_said_to_the_record_verb(up):
+    row = await started(up)
+    up.media.voiced_ms = 0
+    up.media.recorded(row.sid)
+    await finished(up)
+    assert (await up.recordings.get(AC, row.sid)).status == "completed"
+
+
+async def test_audio_that_cannot_be_kept_has_failed(up, monkeypatch):
+    async def full(sid, content):
+        raise BlobsFull("10 GiB are full")
+
+    monkeypatch.setattr(up.blobs, "put", full)
+    row = await started(up)
+    up.media.recorded(row.sid)
+    await finished(up)
+    kept = await up.recordings.get(AC, row.sid)
+    assert (kept.status, kept.error_code, kept.audio_key) == ("failed", 31000, "")
+    assert up.events(up.sid, APP + "rec")[-1]["ErrorCode"] == "31000"
+
+
+async def test_a_writer_that_failed_is_told(up):
+    row = await started(up)
+    up.media.recorded(row.sid, "failed")
+    await finished(up)
+    assert told(up)[-1][0] == "failed"
+
+
+async def test_only_the_wanted_events_are_told(up):
+    row = await started(up, status_callback_events=("completed",))
+    up.media.recorded(row.sid, ms=0)
+    await finished(up)
+    assert told(up) == []
+
+
+async def test_what_cannot_be_recorded(up):
+    for account, sid in ((AC, "CA" + "0" * 32), ("AC" + "b" * 32, up.sid)):
+        with pytest.raises(ApiError) as refused:
+            await up.recordings.start(account, sid, NewRecording())
+        assert refused.value.code == 21220
+    for _ in range(MAX_RECORDINGS):
+        await up.recordings.start(AC, up.sid, NewRecording())
+    with pytest.raises(ApiError) as refused:
+        await up.recordings.start(AC, up.sid, NewRecording())
+    assert refused.value.code == 21220
+
+
+async def test_updates_of_what_does_not_run(up):
+    assert await up.recordings.update(AC, up.sid, CURRENT, "stopped") is None
+    assert await up.recordings.update(AC, up.sid, "RE" + "0" * 32, "stopped") is None
+    row = await started(up)
+    up.media.recorded(row.sid)
+    await finished(up)
+    with pytest.raises(ApiError) as refused:
+        await up.recordings.update(AC, up.sid, row.sid, "paused")
+    assert refused.value.code == 21220
+
+
+async def test_deleting(up):
+    row = await started(up)
+    with pytest.raises(ApiError) as refused:
+        await up.recordings.delete(row)
+    assert refused.value.code == 20009
+    up.media.recorded(row.sid)
+    await finished(up)
+    assert await up.recordings.delete(row)
+    assert not await up.recordings.delete(row)
+    assert await up.recordings.get(AC, row.sid) is None
+    assert await up.blobs.get(row.sid) is None
+
+
+async def test_audio_of_a_recording_that_another_process_began_is_kept(up):
+    row = await started(up)
+    record = up.media.recording[row.sid]
+    old = up.media
+    await up.crash()
+    file = old.folder / "late.wav"
+    file.write_bytes(b"RIFFlate")
+    assert up.recordings.event(
+        protocol.Recorded(recording=row.sid, leg=record.leg, why="closed", duration_ms=4000, file=str(file))
+    )
+    await eventually(lambda: told(up))
+    kept = await up.database.get(Recording, row.sid)
+    assert (kept.status, kept.duration_ms) == ("completed", 4000)
+    assert await up.blobs.get(row.sid) == b"RIFFlate"
+    up.recordings.event(protocol.Recorded(recording=row.sid, leg=record.leg, duration_ms=1, file=""))  # told again
+    await up.recordings.close()
+    assert (await up.database.get(Recording, row.sid)).duration_ms == 4000
+
+
+async def test_a_lost_leg_loses_its_recording_and_says_so(up):
+    row = await started(up)
+    up.recordings.lost(up.sid)
+    await finished(up)
+    assert (await up.recordings.get(AC, row.sid)).status == "failed"
+
+
+async def test_other_events_are_none_of_its_business(up):
+    assert not up.recordings.event(protocol.Silent(leg=up.sid))
+    await asyncio.sleep(0)
