@@ -211,6 +211,7 @@ class Voice:
             )
         else:
             await self.sip.start(own.host, own.port)
+        self.outbound.start()
         log.info("SIP on %s port %d, UDP and TCP", self.sip.host, self.sip.port)
 
     async def _warm(self) -> None:

@@ -208,3 +208,35 @@ async def test_record_of_an_attempt_is_bounded(rig):
     async with running(lambda request: answer(b"x" * 200_000, 500)) as server:
         result = await rig.attempt(rig.owed(f"http://127.0.0.1:{server.port}/"))
     assert len(result.attempts[0]) < 2000
+
+
+@pytest.mark.parametrize("redirects", [False, True])
+async def test_a_callback_by_get_has_its_parameters_in_the_query(rig, redirects):
+    def respond(request):
+        moved = redirects and request.path.startswith("/first")
+        return answer(b"", 302, "Location: /status?x=1") if moved else answer()
+
+    async with running(respond) as server:
+        url = f"http://127.0.0.1:{server.port}/{'first' if redirects else 'status'}?x=1"
+        owed = rig.owed(url)
+        request = orjson.loads(owed.request) | {"method": "GET"}
+        owed.request = orjson.dumps(request)
+        result = await rig.attempt(owed)
+        assert result.delivered
+        first = server.requests[0]
+    assert first.method == "GET"
+    assert first.body == b""
+    assert f"MessageSid={SID}" in first.path
+    signed = f"http://127.0.0.1:{server.port}{first.path}"
+    assert RequestValidator(TOKEN).validate(signed, {}, first.headers["x-twilio-signature"])
+    assert orjson.loads(result.attempts[0])["method"] == "GET"
+
+
+async def test_a_callback_by_get_that_fails_says_so(rig):
+    async with running(lambda request: answer(b"no", 404)) as server:
+        owed = rig.owed(f"http://127.0.0.1:{server.port}/")
+        owed.request = orjson.dumps(orjson.loads(owed.request) | {"method": "GET"})
+        result = await rig.attempt(owed)
+    assert not result.delivered
+    ((_, code, fields),) = rig.sink.alerts
+    assert (code, fields["request_method"]) == (15003, "GET")

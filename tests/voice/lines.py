@@ -335,6 +335,7 @@ class Lines:
             self.database, self.alerts, self.secrets, self.services.live.get,
         )  # fmt: skip
         await self.outbound.recover(adopted)
+        self.outbound.start()
         return self
 
     async def resolve(self, host):

@@ -130,6 +130,9 @@ class Placing(Protocol):
     def cancel(self, flight: CallFlight) -> bool:
         """End a call that waits or rings, by the API; False when it is none of the two."""
 
+    def take_over(self, sid: str, to: Source) -> bool:
+        """Let a leg that no session of its own runs (a child in a bridge) go on with a document; False: it is none."""
+
 
 class Calls:
     """See the module. `live` finds the live call of a SID on this node."""
@@ -147,7 +150,6 @@ class Calls:
         alerts: Alerts,
         secrets: Secrets,
         live: Callable[[str], LiveControl | None],
-        hide: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._flights = flights
@@ -160,9 +162,6 @@ class Calls:
         self._alerts = alerts
         self._secrets = secrets
         self._live = live
-        self._hide = hide
-        self.take_over: Callable[[str, Source], bool] = lambda sid, source: False
-        """Lets a leg that no session of its own runs (a child in a bridge) go on with a document; False: it cannot."""
 
     # -- create ----------------------------------------------------------------------------------------------
 
@@ -339,7 +338,7 @@ class Calls:
         twiml = "" if change.url else change.twiml
         if not live.redirect(url=change.url, method=change.method, twiml=twiml):
             source = Goto(change.url, change.method) if change.url else Inline(twiml)
-            if not self.take_over(flight.call.sid, source):
+            if not self._outbound.take_over(flight.call.sid, source):
                 raise _not_in_progress("redirect")
 
     async def _end(self, flight: CallFlight, status: str) -> None:
@@ -368,7 +367,6 @@ class Calls:
         flight = await self._flights.find(account, sid)
         if flight is not None and not flight.ended:
             raise ApiError.of(20009)
-        self._hide()
         await self._archive.land([tally(found)])  # first: doing it all again after a crash counts nothing twice
         await self._archive.delete(account, sid)
         if flight is not None:

@@ -350,8 +350,8 @@ class Outbound:
     # -- life ------------------------------------------------------------------------------------------------
 
     async def recover(self, adopted: Collection[str] = ()) -> int:
-        """Settle what the last process left, but for calls that were `adopted`: place what was queued, end the rest.
-        Returns how many calls were ended."""
+        """Settle what the last process left, but for calls that were `adopted`: what was queued waits for `start`, the
+        rest is ended. Returns how many calls were ended. Must be done before calls can come in."""
         lost = 0
         for status, end in _LOST.items():
             for flight in await self._flights.in_state(status):
@@ -360,8 +360,13 @@ class Outbound:
                     self._flights.advance(flight, end)
                     lost += 1
         for flight in await self._flights.in_state(Status.QUEUED):
-            self._wait(flight)
+            self._lanes.setdefault(flight.call.account_sid, deque()).append(flight)
         return lost
+
+    def start(self) -> None:
+        """INVITEs can leave: place what waited for that."""
+        for account in list(self._lanes):
+            self._pump(account)
 
     def stop(self) -> None:
         """Place nothing more; what waits is placed by the next process."""

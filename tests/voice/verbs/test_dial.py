@@ -387,7 +387,6 @@ async def test_a_live_update_of_the_callee_gives_him_a_document_of_his_own(diall
     sid = await dialled.run(f'<Dial action="{APP}after">{OTHER}</Dial>')
     dialled.web.pages[APP + "after"] = "<Pause length='9'/>"
     child = await connected(dialled, sid)
-    dialled.calls.take_over = dialled.outbound.take_over
     dialled.web.pages[APP + "new"] = "<Pause length='9'/>"
     await dialled.calls.update(AC, child, CallChange(url=APP + "new"))
     (params,) = await after(dialled)
