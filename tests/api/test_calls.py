@@ -65,7 +65,7 @@ async def test_an_unanswered_call_lasts_nothing_and_costs_nothing(calls: CallWor
     shown = (await calls.world.get(calls.path(f"/{call.sid}.json"))).json
     assert (shown["duration"], shown["price"], shown["price_unit"]) == ("0", None, "USD")
     free = await calls.landed(price="0", direction=Direction.INBOUND)
-    assert (await calls.world.get(calls.path(f"/{free.sid}.json"))).json["price"] == "0"
+    assert (await calls.world.get(calls.path(f"/{free.sid}.json"))).json["price"] == "0.00000"
 
 
 # -- create ------------------------------------------------------------------------------------------------------

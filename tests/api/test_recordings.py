@@ -57,7 +57,7 @@ async def test_a_recording_as_it_is_shown(calls: CallWorld) -> None:
         "account_sid": calls.world.owner.sid, "api_version": "2010-04-01", "call_sid": call.sid,
         "conference_sid": None, "channels": 2, "date_created": "Tue, 14 Nov 2023 22:13:20 +0000",
         "date_updated": "Tue, 14 Nov 2023 22:13:20 +0000", "start_time": "Tue, 14 Nov 2023 22:13:20 +0000",
-        "price": "-0.0025", "price_unit": "USD", "duration": "4", "sid": made.sid, "source": "OutboundAPI",
+        "price": "-0.00250", "price_unit": "USD", "duration": "4", "sid": made.sid, "source": "OutboundAPI",
         "status": "completed", "error_code": None, "encryption_details": None, "uri": uri + ".json",
         "subresource_uris": {
             "add_on_results": uri + "/AddOnResults.json", "transcriptions": uri + "/Transcriptions.json",

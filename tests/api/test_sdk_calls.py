@@ -71,7 +71,7 @@ async def test_recordings_of_the_account(calls: CallWorld, client: Any) -> None:
     call = await calls.landed()
     made = await calls.recording(call.sid, b"RIFF", channels=2)
     found = await client.recordings(made.sid).fetch_async()
-    assert (found.duration, found.channels, found.price, found.source) == ("4", 2, "-0.0025", "OutboundAPI")
+    assert (found.duration, found.channels, found.price, found.source) == ("4", 2, "-0.00250", "OutboundAPI")
     assert found.media_url == f"http://api.twilio.com{calls.world.path('Recordings')}/{made.sid}"
     assert [one.sid for one in await client.recordings.list_async(call_sid=call.sid)] == [made.sid]
     assert await client.recordings.list_async(date_created_after=datetime(2023, 11, 15, tzinfo=UTC)) == []

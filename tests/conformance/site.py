@@ -42,12 +42,19 @@ NUMBER_PRICE = Decimal("1.15")
 """A month."""
 MESSAGE_PRICE = Decimal("0.0075")
 """A segment."""
+MINUTE_PRICE = Decimal("0.02")
+"""A begun minute of a call out."""
 WEB_S = 20.0
 SETTINGS = {
     "profile": "development",
     "messaging": {"long_code_mps": 0, "toll_free_mps": 0, "short_code_mps": 0, "schedule_min_s": 300},
     "connectors": [{"name": "air", "kind": "loopback", "delay_s": 0.02}],
     "rates": [{"prefix": "", "price": str(MESSAGE_PRICE), "inbound_price": "0.0025"}],
+    "sip": {"enabled": True, "port": 0},
+    "media": {"legs": 50},
+    "voice": {"calls_per_second": 0},
+    "speech": {"engine": "tones"},
+    "trunks": [{"name": "phones", "simulated": True, "price": str(MINUTE_PRICE), "inbound_price": "0.01"}],
     "log": {"format": "json", "level": "info"},
 }
 

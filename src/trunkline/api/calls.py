@@ -9,6 +9,7 @@ Source: spec `api.v2010.account.call`; error codes and texts from Twilio's dicti
 
 import re
 from collections.abc import Awaitable, Collection
+from decimal import Decimal
 from typing import Any
 
 from trunkline.api import dates, paging, respond
@@ -106,10 +107,8 @@ def render(call: Call, status: str) -> dict[str, Any]:
 
 
 def amount(price: str) -> str | None:
-    """A price as the API shows it: what is taken from the account is negative."""
-    if not price:
-        return None
-    return price if float(price) == 0 else f"-{price}"
+    """A price as the API shows it: five decimals, negative (it is taken from the account)."""
+    return f"{-Decimal(price) or Decimal(0):.5f}" if price else None
 
 
 # -- create ------------------------------------------------------------------------------------------------------

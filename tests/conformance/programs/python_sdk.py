@@ -81,7 +81,8 @@ def show(value):
     if isinstance(value, list):
         return [show(item) for item in value]
     if hasattr(value, "__dict__"):
-        return {name.rstrip("_"): show(item) for name, item in vars(value).items() if not name.startswith("_")}
+        shown = {name: item for name, item in vars(value).items() if not name.startswith("_") or name == "_from"}
+        return {name.strip("_"): show(item) for name, item in shown.items()}
     return value
 
 
