@@ -6,14 +6,12 @@ runs a node behind uvicorn until a signal ends it.
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import resource
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -30,6 +28,23 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
+from trunkline.bootstrap_stores import (
+    ARCHIVE_FILE,
+    DATABASE_FILE,
+    MEDIA_FOLDER,
+    MEMORY_FILE,
+    QUEUE_FILE,
+    SEGMENT_FOLDER,
+    CannotStart,
+    compact_stores,
+    data_folder,
+    open_archive,
+    open_database,
+    open_queue,
+    open_secrets,
+    rotate_master_key,
+    take_folder,
+)
 from trunkline.bootstrap_voice import Voice
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
@@ -57,23 +72,16 @@ from trunkline.messaging.routing import Router
 from trunkline.messaging.scheduler import Scheduler
 from trunkline.messaging.usage import usage_of
 from trunkline.model.clock import Clock, SystemClock
-from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.journal.memory import JournalStore
-from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
-from trunkline.storage.engines.sqlite.writer import compact_file
 from trunkline.storage.secrets import (
     BadMasterKey,
     CannotOpen,
-    Secrets,
-    has_own_keys,
-    load_secrets,
-    rotate_key_file,
 )
 from trunkline.storage.survives import CannotSurvive
 from trunkline.testing.handsets import Handsets
@@ -85,13 +93,6 @@ from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import PRIVATE, Guard
 from trunkline.webhooks.http import Client
 
-QUEUE_FILE = "queue.db"
-DATABASE_FILE = "database.db"
-ARCHIVE_FILE = "archive.db"
-SEGMENT_FOLDER = "segments"
-MEDIA_FOLDER = "media"
-LOCK_FILE = "server.lock"
-MEMORY_FILE = "memory.journal"
 SPARE_FILES = 1024
 """Open files beside connections: databases, segments, carriers."""
 UPKEEP_S = 600.0
@@ -100,75 +101,21 @@ GC_THRESHOLDS = (50_000, 20, 50)
 """Garbage is collected in larger steps than Python's default of 700 objects: the hot path makes no cycles, and what was
 loaded at the start is never garbage."""
 
+__all__ = [
+    "ARCHIVE_FILE",
+    "SEGMENT_FOLDER",
+    "CannotStart",
+    "Node",
+    "compact_stores",
+    "open_archive",
+    "open_database",
+    "open_queue",
+    "open_secrets",
+    "rotate_master_key",
+    "serve",
+]
+
 log = logging.getLogger("trunkline")
-
-
-def data_folder(settings: Settings) -> Path:
-    """The data folder, made if need be, readable by its owner alone."""
-    folder = settings.data_path
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
-
-
-def open_secrets(settings: Settings) -> Secrets:
-    """The master key, from the settings or the data folder."""
-    return load_secrets(data_folder(settings), settings.security.master_key)
-
-
-def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatabase:
-    """The control plane's records (also for the command line, beside a running server)."""
-    return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock or SystemClock(), open_secrets(settings))
-
-
-def open_queue(settings: Settings) -> SqliteQueue:
-    """What is in flight, to be read by the command line beside a running server."""
-    return SqliteQueue(data_folder(settings) / QUEUE_FILE)
-
-
-def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:
-    """The landed documents (also for the command line, beside a running server)."""
-    folder = data_folder(settings)
-    own = settings.archive
-    limits = ArchiveLimits(
-        recent_rows=own.rollup_rows,
-        recent_age_ms=int(own.rollup_age_s * 1000),
-        segment_rows=own.segment_rows,
-        analysis_timeout_s=own.query_timeout_s,
-        query_rows=own.query_rows,
-        memory_bytes=own.worker_memory_bytes,
-    )
-    return SegmentedArchive(
-        SqliteRecent(folder / ARCHIVE_FILE), folder / SEGMENT_FOLDER, clock or SystemClock(), limits
-    )
-
-
-def compact_stores(settings: Settings) -> bool:
-    """Remove the bytes of what was deleted from the queue's and the database's files; False: ask again. Blocks."""
-    folder = data_folder(settings)
-    files = [folder / name for name in (QUEUE_FILE, DATABASE_FILE)]
-    clean = [compact_file(file) for file in files if file.exists()]
-    return all(clean)
-
-
-class CannotStart(Exception):
-    """The node cannot run like this; the text is one line for the operator."""
-
-
-async def rotate_master_key(settings: Settings) -> int:
-    """Put a new key into the key file, if the keys lie there, and seal every record with the first key. Returns how
-    many. Raises CannotStart while a server runs: it would not know the new key."""
-    folder = data_folder(settings)
-    lock = _lock(folder)
-    try:
-        if not has_own_keys(settings.security.master_key):
-            rotate_key_file(folder)
-        database = open_database(settings)
-        try:
-            return await database.reseal()
-        finally:
-            await database.close()
-    finally:
-        os.close(lock)
 
 
 class Node:
@@ -180,7 +127,7 @@ class Node:
         self.clock = clock or SystemClock()
         self.base_url = settings.base_url
         folder = data_folder(settings)
-        self._lock = _lock(folder)
+        self._lock = take_folder(folder)
         self.secrets = open_secrets(settings)
         self.database = SqliteDatabase(folder / DATABASE_FILE, self.clock, self.secrets)
         self.queue = SqliteQueue(folder / QUEUE_FILE)
@@ -405,6 +352,8 @@ class Node:
                 await self.voice.start()
             except OSError as error:
                 raise CannotStart(f"sip: {error}") from None
+            if self.phones is not None:
+                await self.phones.point_at(remote.platform(self.settings, self.voice.sip.port))
         self.scheduler.start()
         self.usage_triggers.start()
         self.inbound.start()
@@ -470,17 +419,6 @@ class Node:
         await self.queue.close()
         await self.database.close()
         os.close(self._lock)
-
-
-def _lock(folder: Path) -> int:
-    """Take the data folder for this process, until the returned descriptor is closed. Raises CannotStart."""
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise CannotStart(f"another server runs on {folder}: stop it, or name another folder with --data") from None
-    return descriptor
 
 
 class _Sink:

@@ -1,0 +1,101 @@
+"""The stores of one data folder, opened: by the server, and by the command line beside it."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from trunkline.model.clock import Clock, SystemClock
+from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
+from trunkline.settings import Settings
+from trunkline.storage.engines.sqlite.archive import SqliteRecent
+from trunkline.storage.engines.sqlite.database import SqliteDatabase
+from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.engines.sqlite.writer import compact_file
+from trunkline.storage.secrets import Secrets, has_own_keys, load_secrets, rotate_key_file
+
+QUEUE_FILE = "queue.db"
+DATABASE_FILE = "database.db"
+ARCHIVE_FILE = "archive.db"
+SEGMENT_FOLDER = "segments"
+MEDIA_FOLDER = "media"
+LOCK_FILE = "server.lock"
+MEMORY_FILE = "memory.journal"
+
+
+def data_folder(settings: Settings) -> Path:
+    """The data folder, made if need be, readable by its owner alone."""
+    folder = settings.data_path
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def open_secrets(settings: Settings) -> Secrets:
+    """The master key, from the settings or the data folder."""
+    return load_secrets(data_folder(settings), settings.security.master_key)
+
+
+def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatabase:
+    """The control plane's records (also for the command line, beside a running server)."""
+    return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock or SystemClock(), open_secrets(settings))
+
+
+def open_queue(settings: Settings) -> SqliteQueue:
+    """What is in flight, to be read by the command line beside a running server."""
+    return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+
+
+def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:
+    """The landed documents (also for the command line, beside a running server)."""
+    folder = data_folder(settings)
+    own = settings.archive
+    limits = ArchiveLimits(
+        recent_rows=own.rollup_rows,
+        recent_age_ms=int(own.rollup_age_s * 1000),
+        segment_rows=own.segment_rows,
+        analysis_timeout_s=own.query_timeout_s,
+        query_rows=own.query_rows,
+        memory_bytes=own.worker_memory_bytes,
+    )
+    return SegmentedArchive(
+        SqliteRecent(folder / ARCHIVE_FILE), folder / SEGMENT_FOLDER, clock or SystemClock(), limits
+    )
+
+
+def compact_stores(settings: Settings) -> bool:
+    """Remove the bytes of what was deleted from the queue's and the database's files; False: ask again. Blocks."""
+    folder = data_folder(settings)
+    files = [folder / name for name in (QUEUE_FILE, DATABASE_FILE)]
+    clean = [compact_file(file) for file in files if file.exists()]
+    return all(clean)
+
+
+class CannotStart(Exception):
+    """The node cannot run like this; the text is one line for the operator."""
+
+
+async def rotate_master_key(settings: Settings) -> int:
+    """Put a new key into the key file, if the keys lie there, and seal every record with the first key. Returns how
+    many. Raises CannotStart while a server runs: it would not know the new key."""
+    folder = data_folder(settings)
+    lock = take_folder(folder)
+    try:
+        if not has_own_keys(settings.security.master_key):
+            rotate_key_file(folder)
+        database = open_database(settings)
+        try:
+            return await database.reseal()
+        finally:
+            await database.close()
+    finally:
+        os.close(lock)
+
+
+def take_folder(folder: Path) -> int:
+    """Take the data folder for this process, until the returned descriptor is closed. Raises CannotStart."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise CannotStart(f"another server runs on {folder}: stop it, or name another folder with --data") from None
+    return descriptor
