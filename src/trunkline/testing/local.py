@@ -271,6 +271,10 @@ class Local:
         body = None if fields is None else urllib.parse.urlencode(fields, doseq=True).encode()
         return self._ask(method, path, body, {"Authorization": f"Basic {login}"})
 
+    def fetch(self, url: str) -> Any:
+        """What is at a URL of this server, logged in: the octets of audio, JSON, or text. Raises LocalFailed."""
+        return self.call("GET", url.removeprefix(self.url))
+
     def simulator(self, method: str, path: str, document: object = None) -> Any:
         """One request to the simulator's control surface (trunkline.testing.simulator): JSON, or the octets of audio.
 

@@ -153,6 +153,18 @@ def wanted(settings: Settings) -> bool:
     return settings.sip.enabled and not settings.rules.strict and any(trunk.simulated for trunk in settings.trunks)
 
 
+def host(settings: Settings) -> str:
+    """The address of the phones: the SIP listener's, where it is one."""
+    return settings.sip.host if settings.sip.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104
+
+
+def platform(settings: Settings, sip_port: int) -> wire.Platform:
+    """What the phones are told of the SIP listener."""
+    trunk = next((one for one in settings.trunks if one.simulated), None)
+    login = (trunk.username, str(trunk.password)) if trunk else ("", "")
+    return wire.Platform(host=host(settings), port=sip_port, username=login[0], password=login[1])
+
+
 def _noted(note: Path) -> wire.Ready | None:
     try:
         return msgspec.json.decode(note.read_bytes(), type=wire.Ready)
