@@ -92,7 +92,7 @@ def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
         "control": control_path(settings), "host": own.host or settings.sip.host, "port_min": own.port_min,
         "port_max": own.port_max, "legs": own.legs, "jitter_min_ms": own.jitter_min_ms,
         "jitter_max_ms": own.jitter_max_ms, "dtmf_in_band": own.dtmf_in_band, "quarantine_s": own.quarantine_s,
-        "priority": own.priority, **more,
+        "priority": own.priority, "recordings": str(settings.data_path.resolve() / SPOOL_FOLDER), **more,
     }  # fmt: skip
 
 
