@@ -10,6 +10,10 @@ import signal
 from typing import Final
 
 NAMES: Final = "_TRUNKLINE_DESCRIPTORS"
+RUN: Final = "_TRUNKLINE_RUN"
+"""Environment variable: a name of the supervisor's run (its process id, then something random), so that a child knows
+whether what it finds in the data folder is from a process of the same run, whose sockets and memory still exist."""
+BATON: Final = "baton"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -29,11 +33,24 @@ def supervised() -> bool:
     return NAMES in os.environ
 
 
+def run_name() -> str:
+    """Tells one run of the supervisor from another; empty without one."""
+    return os.environ.get(RUN, "")
+
+
+def await_baton() -> bool:
+    """Wait for one's turn (see supervisor.plan.Child.standby); False when it will not come. At once where there is no
+    other process to wait for."""
+    baton = descriptors().get(BATON, -1)
+    return baton < 0 or bool(os.read(baton, 1))
+
+
 def end_with_parent() -> None:
     """Let the system kill this process when its parent is gone (Linux; elsewhere nothing happens)."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         return
-    if os.getppid() == 1 and supervised():  # it was gone before we asked
+    parent = run_name().partition("-")[0]
+    if parent and os.getppid() != int(parent):  # it was gone before we asked
         os._exit(1)

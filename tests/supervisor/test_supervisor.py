@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trunkline.supervisor.plan import Child, Plan
+from trunkline.supervisor.plan import Child, Plan, Ports
 from trunkline.supervisor.run import CannotBind, bind_sip
 
 PATIENCE_S = 20.0
@@ -45,6 +45,25 @@ while True:
     time.sleep(60)
 """
 )
+TURN = (
+    HEADER
+    + """
+from trunkline.inherited import await_baton
+say("ready")
+if await_baton():
+    say("working")
+    time.sleep(60)
+"""
+)
+PORTS = (
+    HEADER
+    + """
+from trunkline.media.ports import RemotePorts
+ports = RemotePorts(f"{folder}/ports")
+say(" ".join(map(str, ports.ports)))
+signal.pause()
+"""
+)
 FAIL = HEADER + "say('failed'); sys.exit(3)"
 
 
@@ -59,15 +78,16 @@ def eventually(look):
 
 
 class Run:
-    def __init__(self, folder, children, port=0):
+    def __init__(self, folder, children, port=0, ports=None):
         self.folder = folder
         plan = Plan(
             children=[
-                Child(name, [sys.executable, "-c", code, name, str(folder)], wants, main)
-                for name, code, wants, main in children
+                Child(name, [sys.executable, "-c", code, name, str(folder)], wants, *options)
+                for name, code, wants, *options in children
             ],
             sip_port=port,
             memories=["state"],
+            ports=ports,
             stop_s=5.0,
         )
         self.process = subprocess.Popen(
@@ -90,8 +110,8 @@ class Run:
 def run(tmp_path):
     made = []
 
-    def start(children, port=0):
-        made.append(Run(tmp_path, children, port))
+    def start(children, port=0, ports=None):
+        made.append(Run(tmp_path, children, port, ports))
         return made[-1]
 
     yield start
@@ -164,6 +184,46 @@ def test_another_child_that_fails_is_tried_again_ever_more_slowly(run):
     started = run([("node", WAIT, [], True), ("media", FAIL, [], False)])
     eventually(lambda: len(started.lines("media")) >= 3)
     assert len({line.split()[0] for line in started.lines("media")}) >= 3
+    assert started.end() == 0
+
+
+def test_the_spare_takes_over_at_once_and_is_replaced(run):
+    started = run([("media", TURN, [], False, True), ("node", WAIT, [], True)])
+    first = started.pid("media")
+    eventually(lambda: len(started.lines("media")) == 3)
+    spare = started.pid("media")
+    assert [line.split()[1] for line in started.lines("media")] == ["ready", "working", "ready"]
+    assert spare != first
+    killed = time.monotonic()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: started.lines("media")[3:] == [f"{spare} working"])
+    assert time.monotonic() - killed < 1
+    eventually(lambda: len(started.lines("media")) == 5)
+    third = started.pid("media")
+    assert third not in (first, spare)
+    assert started.end() == 0
+    assert not alive(third)
+
+
+def test_a_spare_that_dies_is_replaced_and_ends_with_the_supervisor(run):
+    started = run([("media", TURN, [], False, True), ("node", WAIT, [], True)])
+    eventually(lambda: len(started.lines("media")) == 3)
+    spare = started.pid("media")
+    started.process.kill()
+    eventually(lambda: not alive(spare))
+    assert "working" not in started.lines("media")[-1]
+
+
+def test_a_replaced_process_gets_the_same_rtp_ports(run, tmp_path):
+    ports = Ports(str(tmp_path / "ports"), port_min=31_000, port_max=31_400, pairs=20)
+    started = run([("media", PORTS, [], False), ("node", WAIT, [], True)], ports=ports)
+    first = started.pid("media")
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: len(started.lines("media")) == 2)
+    one, two = (line.split() for line in started.lines("media"))
+    assert one[0] != two[0]
+    assert one[1:] == two[1:]
+    assert len(one[1:]) == 20
     assert started.end() == 0
 
 

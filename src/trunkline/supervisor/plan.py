@@ -14,6 +14,22 @@ class Child:
     """Names of the descriptors it gets."""
     main: bool = False
     """Whether its orderly end is the supervisor's: the other children are then stopped too."""
+    standby: bool = False
+    """Whether a second one waits, all set, for the first to end: both get a pipe named `baton` and work once a byte
+    comes out of it (see trunkline.inherited.await_baton)."""
+
+
+@dataclass
+class Ports:
+    """The RTP ports that are kept (trunkline.media.ports)."""
+
+    path: str
+    """Socket at which the media process gets them."""
+    host: str = "127.0.0.1"
+    port_min: int = 20_000
+    port_max: int = 29_998
+    pairs: int = 4000
+    """At most."""
 
 
 @dataclass
@@ -25,9 +41,7 @@ class Plan:
     sip_port: int = 5060
     memories: list[str] = field(default_factory=list)
     """Names of shared memories to make."""
-    rtp_host: str = ""
-    rtp_port_min: int = 20_000
-    rtp_port_max: int = 29_998
+    ports: Ports | None = None
     stop_s: float = 40.0
     """Seconds that a child may take to end before it is killed."""
 
@@ -39,4 +53,6 @@ class Plan:
     def from_json(cls, text: str) -> "Plan":
         """The plan again."""
         tree = json.loads(text)
-        return cls(**{**tree, "children": [Child(**child) for child in tree["children"]]})
+        ports = tree["ports"]
+        children = [Child(**child) for child in tree["children"]]
+        return cls(**{**tree, "children": children, "ports": Ports(**ports) if ports else None})

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Final
 
-from trunkline.inherited import NAMES, describe
-from trunkline.supervisor.plan import Child, Plan
+from trunkline.inherited import BATON, NAMES, RUN, describe
+from trunkline.media.ports import NoPorts, PortKeeper, PortService
+from trunkline.supervisor.plan import Child, Plan, Ports
 
 PORT_TRIES: Final = 20
 """Tries to find one port that is free for UDP and TCP, where the system chooses."""
@@ -25,8 +25,10 @@ FIRST_REST_S: Final = 0.0
 SHORT_LIFE_S: Final = 10.0
 """A child that ends sooner is started again later and later."""
 LONGEST_REST_S: Final = 5.0
-NEVER_READY_S: Final = 3.0
-"""A main child that ends by itself with an error so soon cannot start: so does the supervisor."""
+NEVER_READY_S: Final = 60.0
+"""A main child that ends by itself with an error so soon after its first start cannot start: nor can the supervisor."""
+SPARE_AFTER_S: Final = 2.0
+"""How long a process works before another is made ready to follow it."""
 _SO_RCVBUFFORCE: Final = 33
 
 
@@ -34,16 +36,46 @@ class CannotBind(Exception):
     """The SIP port is taken; the text is one line for the operator."""
 
 
+class Life:
+    """One process of a child."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", baton: int, began: float) -> None:
+        self.process = process
+        self.baton = baton
+        """Where its turn is told; -1: it works already."""
+        self.began = began
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def go(self) -> None:
+        """It is its turn."""
+        if self.baton >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.baton, b"1")
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of the pipe: one that still waits ends."""
+        if self.baton >= 0:
+            os.close(self.baton)
+            self.baton = -1
+
+
 class Running:
-    """A child and its process."""
+    """A child and its processes."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.process: subprocess.Popen[bytes] | None = None
-        self.began = 0.0
+        self.life: Life | None = None
+        self.spare: Life | None = None
+        """The one that waits."""
+        self.lives = 0
         self.rest_s = FIRST_REST_S
         self.due = 0.0
         """When to start it (again), by the monotonic clock."""
+        self.spare_due = 0.0
 
 
 class Supervisor:
@@ -61,15 +93,9 @@ class Supervisor:
         self.descriptors = {name: one.fileno() for name, one in self.sockets.items()}
         for name in plan.memories:
             self.descriptors[name] = os.memfd_create(f"trunkline-{name}", os.MFD_CLOEXEC)
+        self._environment = {**os.environ, RUN: f"{os.getpid()}-{os.urandom(8).hex()}"}
+        self._ports = None if plan.ports is None else _serve_ports(plan.ports)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain)
-
-    def keep(self, name: str, descriptor: int) -> None:
-        """Give a descriptor to the children that want it."""
-        self.descriptors[name] = descriptor
-
-    def serve(self, descriptor: int, handle: Callable[[], None]) -> None:
-        """Call `handle` whenever there is something to read."""
-        self._selector.register(descriptor, selectors.EVENT_READ, handle)
 
     # -- loop ------------------------------------------------------------------------------------------------
 
@@ -93,8 +119,10 @@ class Supervisor:
         return self.status
 
     def _timeout(self) -> float | None:
-        waiting = [running.due for running in self.children if running.process is None]
-        return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+        now = time.monotonic()
+        waiting = [running.due for running in self.children if running.life is None]
+        waiting += [running.spare_due for running in self.children if running.child.standby and not running.spare]
+        return max(0.0, min(waiting) - now) if waiting else None
 
     def _noted(self, number: int, _frame: object) -> None:
         self._signals.append(number)
@@ -113,46 +141,66 @@ class Supervisor:
     def _start_due(self) -> None:
         now = time.monotonic()
         for running in self.children:
-            if running.process is None and running.due <= now:
-                self._start(running, now)
+            if running.life is None and running.due <= now:
+                running.life, running.spare = running.spare or self._start(running.child, now), None
+                running.life.began = now
+                running.life.go()
+                running.lives += 1
+                running.spare_due = now + SPARE_AFTER_S
+            elif running.child.standby and running.spare is None and running.spare_due <= now:
+                running.spare = self._start(running.child, now)
 
-    def _start(self, running: Running, now: float) -> None:
-        child = running.child
+    def _start(self, child: Child, now: float) -> Life:
         given = {name: self.descriptors[name] for name in child.wants}
-        running.began = now
-        running.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
+        baton_read = baton_write = -1
+        if child.standby:
+            baton_read, baton_write = os.pipe2(os.O_CLOEXEC)
+            given[BATON] = baton_read
+        process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
             child.argv,
-            env={**os.environ, NAMES: describe(given)},
+            env={**self._environment, NAMES: describe(given)},
             stdin=subprocess.DEVNULL,
             pass_fds=tuple(given.values()),
             start_new_session=True,  # a terminal's interrupt reaches only the supervisor, which stops them in order
         )
+        if baton_read >= 0:
+            os.close(baton_read)
+        return Life(process, baton_write, now)
 
     def _reap(self) -> None:
         """Look after children that have ended."""
         now = time.monotonic()
         for running in self.children:
-            process = running.process
-            if process is None or process.poll() is None:
+            if running.spare is not None and not running.spare.alive:
+                running.spare.forget()
+                running.spare, running.spare_due = None, now + LONGEST_REST_S
+            life = running.life
+            if life is None or life.alive:
                 continue
-            status, lived = process.returncode, now - running.began
-            running.process = None
-            if running.child.main and (status == 0 or (status > 0 and lived < NEVER_READY_S)):
+            status, lived = life.process.returncode, now - life.began
+            life.forget()
+            running.life = None
+            if running.child.main and (status == 0 or (status > 0 and running.lives == 1 and lived < NEVER_READY_S)):
                 self.stopping, self.status = True, status
                 return
             short = lived < SHORT_LIFE_S
             running.rest_s = min(LONGEST_REST_S, running.rest_s * 2 or 0.1) if short else FIRST_REST_S
-            running.due = now + (running.rest_s if short else 0.0)
+            running.due = now + (running.rest_s if short and running.lives > 1 else 0.0)
             if not self.stopping:
                 how = f"signal {-status}" if status < 0 else f"status {status}"
                 _say(f"the {running.child.name} process ended ({how}) after {lived:.0f} s; it is started again")
 
     def _stop_all(self) -> None:
         """End the children, the last started first; each has `stop_s`."""
+        for running in self.children:
+            if running.spare is not None:
+                running.spare.process.kill()
+                running.spare.process.wait()
+                running.spare.forget()
         for running in reversed(self.children):
-            process = running.process
-            if process is None or process.poll() is not None:
+            if running.life is None or not running.life.alive:
                 continue
+            process = running.life.process
             process.terminate()
             try:
                 status = process.wait(self.plan.stop_s)
@@ -161,6 +209,18 @@ class Supervisor:
                 status = process.wait()
             if running.child.main and status > 0:
                 self.status = status
+        if self._ports is not None:
+            self._ports.close()
+
+
+def _serve_ports(plan: Ports) -> PortService:
+    """Open the first RTP ports and hand them, and more on demand, to the media process. Raises CannotBind."""
+    keeper = PortKeeper(plan.host, plan.port_min, plan.port_max, plan.pairs)
+    try:
+        keeper.open_block()
+        return PortService(keeper, plan.path)
+    except (NoPorts, OSError) as error:
+        raise CannotBind(f"{error}; see media.host and media.port_min") from None
 
 
 def bind_sip(host: str, port: int) -> dict[str, socket.socket]:
