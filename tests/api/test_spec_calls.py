@@ -83,11 +83,11 @@ async def test_a_response_has_what_is_specified(calls: CallWorld, module: str, r
     else:
         parent = new_sid("CA")
         call = await calls.landed(
-            parent_sid=parent, phone_number_sid="PN" + "1" * 32, caller_name="ADA", forwarded_from="+14155550177",
+            parent_sid=parent, phone_number_sid="PN" + "1" * 32, forwarded_from="+14155550177",
             answered_by="unknown", queue_time_ms=10,
         )  # fmt: skip
         call_sid = call.sid
-        recording_sid = (await calls.recording(call_sid, b"RIFF")).sid
+        recording_sid = (await calls.recording(call_sid, b"RIFF", price="")).sid
     alert = await calls.alert(call_sid)
     base = "/2010-04-01/Accounts/{AccountSid}"
     sids = {

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance import sdk as sdks
+from tests.conformance.air import Air
 from tests.conformance.sdk import Sdk
 from tests.conformance.site import Site, Tenant
 
@@ -15,6 +16,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.close()
+
+
+@pytest.fixture(scope="session")
+def air(site: Site) -> Iterator[Air]:
+    """Its simulated phones."""
+    air = Air(site.network.prefix, site.server.port)
+    yield air
+    air.close()
 
 
 @pytest.fixture(scope="session", params=list(sdks.COMMANDS))

@@ -3,7 +3,7 @@
 import datetime as dt
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,13 +38,6 @@ def eventually(ask: Callable[[], Any], good: Callable[[Any], Any]) -> Any:
 def reaches(sdk: Sdk, sid: str, status: str) -> Record:
     found: Record = eventually(sdk.calls(sid).fetch, lambda call: call.status == status)
     return found
-
-
-@pytest.fixture(scope="session")
-def air(site: Site) -> Iterator[Air]:
-    air = Air(site.network.prefix, site.server.port)
-    yield air
-    air.close()
 
 
 @pytest.fixture
