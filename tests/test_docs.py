@@ -37,7 +37,7 @@ SERVER = "http://127.0.0.1:8080"
 """Where the pages say the server is."""
 TIMEOUT_S = 120
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
-WALKS = [ROOT / "docs/howto/add-a-resource.md", ROOT / "docs/howto/add-a-connector.md"]
+WALKS = [ROOT / f"docs/howto/add-a-{what}.md" for what in ("resource", "connector", "verb")]
 LIVE_SHELLS = {"python": [sys.executable], "javascript": ["node"], "sh": ["bash", "-euo", "pipefail"]}
 
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
