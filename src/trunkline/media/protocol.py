@@ -356,4 +356,30 @@ class Closed(_Event, tag="closed"):
     numbers: dict[str, Any] = {}
 
 
-Event = Hello | Done | Ports | Refused | Digit | Played | Silent | Flowing | TimedOut | Recorded | Quality | Closed
+class Stats(_Event, tag="stats"):
+    """How the media process is doing; every 5 s, counted since it started."""
+
+    legs: int = 0
+    ticks: int = 0
+    skipped: int = 0
+    """Ticks that never were, because one before them took too long."""
+    tick_us: list[int] = []
+    """How many ticks took up to TICK_BOUNDS_US[i]; the last: longer."""
+    tick_sum_us: int = 0
+    packets_received: int = 0
+    packets_sent: int = 0
+    packets_foreign: int = 0
+    """Dropped because of their source, stream or form."""
+    send_errors: int = 0
+    recorded_dropped: int = 0
+    """Frames of recordings dropped because the recorder was away for too long."""
+    helper: str = ""
+    """`compiled` or `fallback`."""
+
+
+TICK_BOUNDS_US = (500, 1000, 2000, 4000, 6000, 8000, 10_000, 12_000, 15_000, 20_000, 40_000, 100_000)
+"""Upper bounds of `Stats.tick_us`."""
+
+Event = (
+    Hello | Done | Ports | Refused | Digit | Played | Silent | Flowing | TimedOut | Recorded | Quality | Closed | Stats
+)  # fmt: skip

@@ -56,7 +56,7 @@ class Reports:
         fraction = (lost_now << 8) // expected_now if expected_now > 0 and lost_now > 0 else 0
         since = 0
         if state.peer_report_ns[row]:
-            since = (time.monotonic_ns() - int(state.peer_report_ns[row])) * 65536 // 1_000_000_000
+            since = max(0, time.time_ns() - int(state.peer_report_ns[row])) * 65536 // 1_000_000_000
         return rtcp.Block(
             int(state.ssrc[row]),
             min(fraction, 255),
@@ -67,30 +67,31 @@ class Reports:
             since,
         )
 
-    def take(self, row: int, data: bytes, address: bytes, port: int, tick: int, *, six: bool) -> None:
-        """Read a datagram of a leg's RTCP port. It must come from where the leg's audio comes from."""
+    def take(self, row: int, data: bytes, address: bytes, port: int, at_ns: int, *, six: bool) -> bool:
+        """Read a datagram of a leg's RTCP port that came at `at_ns` (Unix); whether it was one of the leg's peer: it
+        must come from where the leg's audio comes from."""
         state = self._state
         if state.latched[row] and state.source[row].tobytes() != address:
-            return
+            return False
         try:
             report = rtcp.parse(data)
         except rtcp.MalformedRtcp:
-            return
+            return False
         if state.latched[row]:
             raw = pack_sockaddr(address, port, six=six)
             state.rtcp_to[row, : len(raw)] = np.frombuffer(raw, np.uint8)
             state.rtcp_to[row, len(raw) : ADDRESS_BYTES] = 0
             state.rtcp_to_length[row] = len(raw)
-        state.last_heard[row] = tick
         if report.sender is not None:
             state.peer_report[row] = report.sender.middle
-            state.peer_report_ns[row] = time.monotonic_ns()
+            state.peer_report_ns[row] = at_ns
         for block in report.blocks:
             if block.ssrc == state.own_ssrc[row]:
                 state.remote_lost[row] = max(0, block.lost)
-                trip = rtcp.round_trip_ms(block, rtcp.ntp(time.time_ns()))
+                trip = rtcp.round_trip_ms(block, rtcp.ntp(at_ns))
                 if trip:
                     state.round_trip[row] = trip
+        return True
 
     def quality(self, row: int) -> dict[str, Any]:
         """Fields of model.call.MediaQuality."""

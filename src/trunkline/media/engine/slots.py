@@ -25,7 +25,7 @@ class Slots:
         self.known = max(self.known, slot + 1)
 
     def lease(self, most_legs: int) -> list[tuple[int, int]]:
-        """Slots to lease to the node now, so that it has LEASE, and with the used ones no more than there may be legs."""
+        """Slots to lease to the node now, up to LEASE; with the used ones no more than there may be legs."""
         state = self._state
         states = state.slot_state[: self.known]
         leased = int((states == SLOT_LEASED).sum())

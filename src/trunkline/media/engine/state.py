@@ -134,7 +134,7 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     # RTCP
     "next_report": (np.int64, 0, 0),  # tick
     "peer_report": (np.int64, 0, 0),  # middle of the NTP time of their last SR
-    "peer_report_ns": (np.int64, 0, 0),  # when it came, monotonic
+    "peer_report_ns": (np.int64, 0, 0),  # when it came, Unix ns
     "round_trip": (np.float64, 0, 0),
     "remote_lost": (np.int64, 0, 0),
     "peer_events": (np.int64, 0, 0),  # telephone-events received

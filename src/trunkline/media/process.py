@@ -1,0 +1,299 @@
+"""The media process: `python -m trunkline.media.process --config-json '{...}'`, with the fields of `Config`.
+
+Under the supervisor it gets its memory (`state_fd`, `ring_fd`) and its ports (`ports_path`) from there, and a successor
+goes on with the same legs; one that is all set waits for its turn meanwhile. Stand-alone it makes them itself, and
+starts the recorder as a child.
+
+The loop: wait for the next tick's time while carrying out commands, do the tick, tell what happened. Ticks have
+absolute times (multiples of 20 ms of the monotonic clock), so that no error adds up; those missed are skipped.
+"""
+
+import argparse
+import contextlib
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from types import FrameType
+from typing import Final
+
+import msgspec
+
+from trunkline import inherited
+from trunkline.inherited import end_with_parent
+from trunkline.media import native, protocol
+from trunkline.media.control import Control
+from trunkline.media.engine.engine import Engine, Settings
+from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_for
+from trunkline.media.engine.sounds import Sounds
+from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
+from trunkline.media.ports import PortKeeper, PortSet, RemotePorts
+
+logger = logging.getLogger(__name__)
+
+SLOTS_PER_LEG: Final = 4
+"""Most slots to a leg: short calls leave many resting."""
+RECORDINGS_PER_LEG: Final = 2
+PRIORITY: Final = 10
+"""Of SCHED_FIFO."""
+COMMANDS_LEAST_NS: Final = 1_000_000
+"""Time that commands get between two ticks even when the ticks are late."""
+COMMANDS_END_NS: Final = 1_000_000
+"""How long before a tick no further command is begun."""
+COLLECT_EVERY: Final = 5 * TICKS_PER_S
+STATS_EVERY: Final = 5 * TICKS_PER_S
+RECORDER_EVERY: Final = TICKS_PER_S
+"""Ticks between looks at whether the recorder still runs."""
+RECORDER_END_S: Final = 10.0
+STATE: Final = "media-state"
+"""Name of the supervisor's memory for the State."""
+RING: Final = "record-ring"
+"""And for the RecordRing."""
+
+
+class Config(msgspec.Struct, kw_only=True):
+    """What the process is told."""
+
+    control: str
+    """Path of the control socket."""
+    host: str = "127.0.0.1"
+    port_min: int = 20_000
+    port_max: int = 29_998
+    legs: int = 1000
+    jitter_min_ms: int = 40
+    jitter_max_ms: int = 200
+    dtmf_in_band: bool = True
+    quarantine_s: float = 5.0
+    priority: bool = False
+    ports_path: str = ""
+    """Socket of a ports.PortService; empty: open ports oneself."""
+    state_fd: int = -1
+    """Memory of the State (empty at first); -1: make it."""
+    ring_fd: int = -1
+    """Memory of the RecordRing."""
+    recordings: str = ""
+    """Folder under which recordings lie; with it, and without `ring_fd`, the recorder is started as a child."""
+    helper: str = ""
+    """`compiled`, `fallback`; empty: what there is."""
+
+
+class MediaProcess:
+    """Everything put together. `run` returns after SIGTERM or `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises BuildFailed, StateMismatch, RingMismatch, NoPorts, OSError."""
+        self.config = config
+        _raise_file_limit()
+        helper = native.load(config.helper)
+        slots = min(config.legs * SLOTS_PER_LEG, (config.port_max - config.port_min) // 2 + 1)
+        recordings = config.legs * RECORDINGS_PER_LEG
+        self.state_fd = config.state_fd if config.state_fd >= 0 else _memory("trunkline-media-state")
+        self.ring_fd = config.ring_fd if config.ring_fd >= 0 else _memory("trunkline-record-ring")
+        ring = RecordRing(self.ring_fd, slots=recordings, frames=frames_for(config.legs))
+        epoch = time.time_ns() // 1_000_000
+        state = State(self.state_fd, legs=config.legs, slots=slots, recordings=ring.slots, epoch=epoch)
+        if config.ports_path:
+            self.ports: PortSet = RemotePorts(config.ports_path)
+        else:
+            self.ports = PortSet(PortKeeper(config.host, config.port_min, config.port_max, slots))
+            self.ports.more()
+        settings = Settings(
+            config.legs, config.jitter_min_ms, config.jitter_max_ms, config.dtmf_in_band, config.quarantine_s
+        )
+        # A successor reads what is playing before its first tick, later prompts beside the ticks.
+        self.sounds = Sounds(background=not state.taken_over)
+        self.engine = Engine(settings, state, ring, helper, self.ports, self.sounds)
+        self.sounds.background = True
+        self._offered = 0
+        self._offer()
+        self.engine.sockets_ready()
+        self._epoll = select.epoll()
+        self.control = Control(config.control, self.engine, self._epoll)
+        if isinstance(self.ports, RemotePorts):
+            self._epoll.register(self.ports, select.EPOLLIN)
+        self.stats = protocol.Stats(helper=helper.name, tick_us=[0] * (len(protocol.TICK_BOUNDS_US) + 1))
+        self._stopping = False
+        self._recorder: subprocess.Popen[bytes] | None = None
+
+    def _offer(self) -> None:
+        """Tell the engine of slots that have sockets now."""
+        most = self.engine.state.slots
+        while self._offered < min(len(self.ports), most):
+            self.engine.slots.offer(self._offered, self.ports.ports[self._offered])
+            self._offered += 1
+
+    def stop(self) -> None:
+        """End after this tick; the legs stay in the State."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Tick until stopped."""
+        if self.config.priority:
+            _real_time()
+        self._look_after_recorder()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        number = time.monotonic_ns() // TICK_NS + 1
+        try:
+            while not self._stopping:
+                self._wait(number * TICK_NS)
+                number = self._tick(number)
+        finally:
+            gc.enable()
+            self.close()
+
+    def close(self) -> None:
+        """Close the control socket and end the recorder (it writes what it has)."""
+        self.control.close()
+        self._epoll.close()
+        self.sounds.close()
+        if self._recorder is not None:
+            self._recorder.terminate()
+            try:
+                self._recorder.wait(RECORDER_END_S)
+            except subprocess.TimeoutExpired:
+                self._recorder.kill()
+                self._recorder.wait()
+
+    def _wait(self, deadline: int) -> None:
+        """Until the tick's time: input, commands, sleep."""
+        commands_end = max(deadline - COMMANDS_END_NS, time.monotonic_ns() + COMMANDS_LEAST_NS)
+        self._poll(0.0)
+        while True:
+            more = self.control.work(commands_end)
+            self.control.flush()
+            left = deadline - time.monotonic_ns()
+            if left <= 0:
+                return
+            if left > 2 * COMMANDS_END_NS and not more:
+                # epoll counts in milliseconds and rounds up.
+                self._poll((left - 2 * COMMANDS_END_NS) / 1e9)
+            else:
+                time.sleep(left / 1e9)
+                return
+
+    def _poll(self, timeout: float) -> None:
+        for fd, mask in self._epoll.poll(timeout):
+            if isinstance(self.ports, RemotePorts) and fd == self.ports.fileno():
+                self._receive_ports(self.ports)
+            else:
+                self.control.ready(fd, mask)
+
+    def _receive_ports(self, ports: RemotePorts) -> None:
+        try:
+            ports.receive()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            logger.error("no more RTP ports: %s", error)
+            self._epoll.unregister(ports)
+            return
+        self._offer()
+
+    def _tick(self, number: int) -> int:
+        """Do the tick that it is time for; the number of the next."""
+        began = time.monotonic_ns()
+        now = began // TICK_NS
+        stats = self.stats
+        if now > number:
+            stats.skipped += now - number
+        self.engine.tick(max(now, number))
+        self._housekeeping(max(now, number))
+        self.control.flush()
+        took = (time.monotonic_ns() - began) // 1000
+        stats.ticks += 1
+        stats.tick_sum_us += took
+        stats.tick_us[bisect_left(protocol.TICK_BOUNDS_US, took)] += 1
+        return max(now, number) + 1
+
+    def _housekeeping(self, number: int) -> None:
+        if self.engine.slots.short and not self.ports.exhausted and self._offered < self.engine.state.slots:
+            self.ports.more()
+            self._offer()
+        if number % COLLECT_EVERY == 0:
+            gc.collect(1)
+        if number % STATS_EVERY == COLLECT_EVERY // 2:
+            self._tell_stats()
+        if number % RECORDER_EVERY == RECORDER_EVERY // 2:
+            self._look_after_recorder()
+
+    def _tell_stats(self) -> None:
+        engine, stats = self.engine, self.stats
+        stats.legs = len(engine.legs)
+        stats.packets_received, stats.packets_sent = engine.packets_received, engine.packets_sent
+        stats.packets_foreign, stats.send_errors = engine.receiver.foreign, engine.send_errors
+        stats.recorded_dropped = engine.ring.dropped
+        stats.at_ms = time.time_ns() // 1_000_000
+        engine.events.append(stats)
+
+    def _look_after_recorder(self) -> None:
+        """Start the recorder, or start it again, where that is ours to do."""
+        if not self.config.recordings or self.config.ring_fd >= 0:
+            return
+        if self._recorder is not None and self._recorder.poll() is None:
+            return
+        command = [sys.executable, "-m", "trunkline.media.recorder"]
+        command += ["--ring", str(self.ring_fd), "--folder", self.config.recordings]
+        self._recorder = subprocess.Popen(command, pass_fds=(self.ring_fd,))  # noqa: S603
+
+
+def _memory(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC)
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+
+
+def _real_time() -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except OSError as error:
+        logger.info("no real-time priority: %s", error)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; the exit status."""
+    parser = argparse.ArgumentParser(description="Trunkline's media process")
+    parser.add_argument("--config-json", required=True)
+    config = msgspec.json.decode(parser.parse_args(arguments).config_json, type=Config)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s media %(levelname)s %(message)s")
+    if inherited.supervised() and not _wait_for_turn(config):
+        return 0
+    try:
+        process = MediaProcess(config)
+    except (StateMismatch, RingMismatch) as error:
+        logger.error("cannot go on with the memory given: %s", error)
+        return 3
+
+    def end(number: int, frame: FrameType | None) -> None:
+        process.stop()
+
+    end_with_parent()
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    process.run()
+    return 0
+
+
+def _wait_for_turn(config: Config) -> bool:
+    """Under the supervisor: take its memory, get ready, and wait until the process before this one has ended; False
+    when that will not be."""
+    inherited.end_with_parent()
+    given = inherited.descriptors()
+    config.state_fd, config.ring_fd = given[STATE], given[RING]
+    native.load(config.helper)
+    return inherited.await_baton()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
