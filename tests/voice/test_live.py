@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.voice.world import World, until, world
@@ -10,6 +11,7 @@ from trunkline.model.call import Status
 from trunkline.settings import MediaEngine, Voice
 from trunkline.sip import offer_answer
 from trunkline.sip.offer_answer import Local
+from trunkline.voice.checkpoints import LEG, LegCheckpoint, key
 from trunkline.voice.live import info_digit
 
 LONG = "<Say>x</Say><Pause length='600'/>"
@@ -201,3 +203,20 @@ async def test_recordings_hear_of_their_audio_after_the_call(here: World) -> Non
     await until(lambda: not here.services.live, "the end")
     here.media.tell(call.sid, protocol.Recorded(recording="RE1", leg=call.sid))
     assert [type(event).__name__ for event in heard] == ["Recorded"]
+
+
+async def test_what_is_answered_can_be_gone_on_with_before_the_caller_knows(here: World) -> None:
+    stored: list[bool] = []
+    send = here.stack._send
+
+    def watch(data: bytes, flow) -> bool:
+        if data.startswith(b"SIP/2.0 200") and b"INVITE" in data:
+            (call,) = here.services.live.values()
+            written = here.memory._entries.get(key(call.sid, LEG))
+            leg = msgspec.msgpack.decode(written[0], type=LegCheckpoint)
+            stored.append(leg.dialog is not None and leg.negotiated is not None and not call.flight.pending)
+        return send(data, flow)
+
+    here.stack._send = watch
+    await here.up(LONG)
+    assert stored == [True]

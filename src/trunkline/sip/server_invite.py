@@ -1,5 +1,6 @@
 """An INVITE that came in and that our user has not answered yet (RFC 3261 section 13.3)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from trunkline.sip.core import ALLOW, SDP_TYPE, HeaderList, InviteListener
@@ -84,8 +85,9 @@ class ServerInvite:
         if self._finish():
             self._respond(status, reason, headers, b"")
 
-    def accept(self, sdp: bytes, headers: HeaderList = ()) -> Dialog:
-        """200, repeated until the ACK comes. Set the dialog's listener at once.
+    def accept(self, sdp: bytes, headers: HeaderList = (), before: Callable[[Dialog], object] | None = None) -> Dialog:
+        """200, repeated until the ACK comes. Set the dialog's listener at once. `before` is called with the dialog before
+        the 200 leaves, so that it can be stored.
 
         After a CANCEL or another final response it does nothing, and the dialog it returns has ended.
         """
@@ -94,6 +96,8 @@ class ServerInvite:
             dialog.ended = True
             return dialog
         self._stack.add_dialog(dialog)
+        if before is not None:
+            before(dialog)
         fields = [("Contact", self._stack.contact(self.flow)), ("Allow", ALLOW), *headers]
         data = self._respond(200, "", fields, sdp)
         dialog.await_ack(self._transaction, data, self.request.cseq[0])

@@ -210,10 +210,15 @@ class LiveCall(DialogListener, InviteListener):
         self._open(self.negotiated)
         assert self.local is not None
         sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
-        self.dialog = self.invite.accept(sdp)
-        self.dialog.listener = self
+        self.invite.accept(sdp, before=self._store_dialog)
         self.record.sip_response_code = 200
         self._up()
+
+    def _store_dialog(self, dialog: Dialog) -> None:
+        """Before our 200 leaves: another process can go on with what the caller takes for answered."""
+        self.dialog = dialog
+        dialog.listener = self
+        save_leg(self)
 
     # -- outgoing --------------------------------------------------------------------------------------------
 
