@@ -255,7 +255,7 @@ async def test_it_calls_us_and_cancels(calls_us, node, transport):
 
 
 async def test_it_calls_us_over_a_network_that_loses_packets(calls_us, node):
-    run = await calls_us("uac", "-lost", "20")
+    run = await calls_us("uac_lossy", "-lost", "10")
     await run.succeeds()
     assert await node.ends() == {"bye"}
     metrics = node.transport.stack.metrics
