@@ -31,6 +31,8 @@ def disk(world):
 
 
 async def test_new_messages_are_refused_until_there_is_room_again(world, disk):
+    told = []
+    disk.watch.told = told.append
     disk.has(LEAST)
     await world.send()
     disk.has(LEAST - 1)
@@ -45,6 +47,7 @@ async def test_new_messages_are_refused_until_there_is_room_again(world, disk):
     assert world.outbound.refuse, "not back and forth with every byte"
     disk.has(2 * LEAST)
     await world.send()
+    assert [bool(why) for why in told] == [True, False]
 
 
 async def test_receipts_replies_and_scheduled_messages_go_on(world, disk):

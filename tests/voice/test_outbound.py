@@ -280,3 +280,16 @@ async def test_an_early_offer_of_another_trunk_names_its_codecs(make_lines):
     await lines.until(await lines.create(), "in-progress")
     assert b"PCMA" not in lines.phone.invites[0].offer
     assert b"PCMU" not in second.invites[0].offer
+
+
+async def test_nothing_new_is_taken_while_there_is_no_room(lines):
+    lines.outbound.refuse_all("disk: 5 bytes free")
+    with pytest.raises(ApiError) as refused:
+        await lines.create()
+    assert (refused.value.status, refused.value.code) == (503, 20503)
+    lines.outbound.refuse_all("")
+    await lines.create()
+    lines.outbound.stop()
+    lines.outbound.refuse_all("")
+    with pytest.raises(ApiError):
+        await lines.create()

@@ -32,6 +32,8 @@ class DiskWatch:
         self._least = min_free_bytes
         self._outbound = outbound
         self._free = free
+        self.told: Callable[[str], None] = lambda why: None
+        """Told of every change: why nothing new is taken, empty when it is taken again."""
 
     def look(self) -> None:
         """Decide anew; a folder that cannot be asked changes nothing."""
@@ -44,10 +46,12 @@ class DiskWatch:
         if free < (self._least * AGAIN if refused else self._least):
             self._outbound.refuse = f"disk: {free} bytes free, data.min_free_bytes is {self._least}"
             if not refused:
-                log.error("new messages are refused (%s)", self._outbound.refuse)
+                log.error("new messages and calls are refused (%s)", self._outbound.refuse)
+                self.told(self._outbound.refuse)
         elif refused:
             self._outbound.refuse = ""
-            log.warning("new messages are taken again: %d bytes free", free)
+            log.warning("new messages and calls are taken again: %d bytes free", free)
+            self.told("")
 
     async def run(self) -> None:
         """Until cancelled."""

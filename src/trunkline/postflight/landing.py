@@ -38,13 +38,18 @@ def document(flight: Flight, callbacks: Sequence[Owed]) -> Document:
     # What webhooks showed of a redacted message must not come back with the document.
     if callbacks and _REDACTED not in flight.record:
         hooks = b",".join(
-            b'{"kind":"%s","state":"%s","tries":%d,"attempts":%s}'
-            % (owed.kind.encode(), owed.state.encode(), owed.tries, owed.attempts)
+            b'{"kind":"%s","state":"%s","tries":%d,%s"attempts":%s}'
+            % (owed.kind.encode(), owed.state.encode(), owed.tries, _request(flight, owed), owed.attempts)
             for owed in callbacks
         )
         parts.append(b',"webhooks":[' + hooks + b"]")
     parts.append(b"}")
     return Document(sid=flight.sid, account=flight.account, kind=flight.kind, rev=flight.rev, body=b"".join(parts))
+
+
+def _request(flight: Flight, owed: Owed) -> bytes:
+    """What a call's callback said, for its Events; a message's says no more than its record."""
+    return b'"request":%s,' % owed.request if flight.kind == "call" and owed.request[:1] == b"{" else b""
 
 
 _REDACTED = b'"redacted":true'

@@ -285,7 +285,10 @@ class Calls:
             return []
         events = [{"started_ms": entry.at_ms, **entry.details} for entry in found.timeline if entry.kind == "webhook"]
         for hook in await self.reader.webhooks(account, sid):
-            events += hook["attempts"]
+            said = hook.get("request", {}).get("params", ())
+            events += [
+                attempt if attempt.get("params") else {**attempt, "params": said} for attempt in hook["attempts"]
+            ]
         events.sort(key=lambda event: int(event.get("started_ms", 0)))
         return events
 

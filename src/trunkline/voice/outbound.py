@@ -85,10 +85,16 @@ class Outbound:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.bridged: dict[str, Callable[[Document], bool]] = {}
         """By SID, children that are connected: lets one go on with a document of its own."""
+        self._stopped = False
         self.refuse = ""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
         wires.busy_on_decline = self._voice.busy_on_decline
         services.flights.price = wires.trunks.price
+
+    def refuse_all(self, why: str) -> None:
+        """Take no new calls of the API, or take them again (an empty text)."""
+        if not self._stopped:
+            self.refuse = why
 
     # -- acceptance ------------------------------------------------------------------------------------------
 
@@ -370,6 +376,7 @@ class Outbound:
 
     def stop(self) -> None:
         """Place nothing more; what waits is placed by the next process."""
+        self._stopped = True
         self.refuse = "the server is stopping"
         for timer in self._timers.values():
             timer.cancel()

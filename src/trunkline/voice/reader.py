@@ -71,13 +71,19 @@ class CallReader:
         return None
 
     async def webhooks(self, account: str, sid: str) -> list[dict[str, Any]]:
-        """Every webhook request that the call made or owes, oldest first: kind, state, tries, attempts."""
+        """Every webhook request that the call made or owes, oldest first: kind, state, tries, request, attempts."""
         found = await self._queue.get(account, sid)
         if found is None:
             landed = await self.get(account, sid)
             return landed.webhooks if landed is not None else []
         return [
-            {"kind": one.kind, "state": one.state, "tries": one.tries, "attempts": msgspec.json.decode(one.attempts)}
+            {
+                "kind": one.kind,
+                "state": one.state,
+                "tries": one.tries,
+                "request": msgspec.json.decode(one.request or b"{}"),
+                "attempts": msgspec.json.decode(one.attempts),
+            }
             for one in found[1]
         ]
 
