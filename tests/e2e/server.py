@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ START_S = 30.0
 """Longest wait for a start on a busy machine."""
 STOP_S = 40.0
 POLL_S = 0.02
+SAID = re.compile(rb"listening on \S+ port (\d+)")
 LISTENING = "0A"
 """TCP_LISTEN in /proc/net/tcp."""
 
@@ -72,11 +74,12 @@ class Server:
         """Start it and wait until it listens."""
         command = [*self._prefix, sys.executable, "-m", "trunkline", "--config", str(self._config), "serve"]
         with self.log.open("ab") as log:
+            before = log.tell()
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), cwd=self.folder
             )
         until = time.monotonic() + START_S
-        while (port := listening_port(self._process.pid)) is None:
+        while (port := self._listening(before)) is None:
             assert self._process.poll() is None, f"the server ended: {self.tail()}"
             assert time.monotonic() < until, f"the server does not listen: {self.tail()}"
             time.sleep(POLL_S)
@@ -85,6 +88,13 @@ class Server:
             self._tables["server"] = {**self._tables["server"], "port": port}
             self._write()
         return self
+
+    def _listening(self, before: int) -> int | None:
+        """The HTTP port, once it listens: with calls there are other ports, so the log has to tell."""
+        if not self._tables.get("sip", {}).get("enabled"):
+            return listening_port(self.pid)
+        said = SAID.search(self.log.read_bytes()[before:])
+        return int(said[1]) if said else None
 
     def stop(self) -> int:
         """Ask it to end; its exit code."""

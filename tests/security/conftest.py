@@ -27,6 +27,10 @@ SETTINGS: dict[str, Any] = {
     **LOOPBACK,
     "connectors": [*LOOPBACK["connectors"], HTTP_CARRIER],
     "routes": [{"name": "all", "connector": "air"}],
+    "sip": {"enabled": True, "port": 0},
+    "media": {"legs": 20},
+    "speech": {"engine": "tones"},
+    "trunks": [{"name": "phones", "simulated": True}],
     "server": {
         "max_header_bytes": HEAD_BYTES,
         "max_body_bytes": BODY_BYTES,

@@ -16,9 +16,12 @@ from trunkline.api.route import Route
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import Alert, Media, ShortCode
+from trunkline.model.recording import Recording
 from trunkline.model.sid import new_sid
 from trunkline.storage.database import Database
 
+BUSY = "+12029900486"
+"""A simulated phone that is engaged."""
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 TEXTS = {
     "FriendlyName": "stolen",
@@ -26,6 +29,7 @@ TEXTS = {
     "Status": "canceled",
     "SmsUrl": "https://evil.example/",
     "Outcome": "confirmed",
+    "Twiml": "<Response/>",
 }
 
 
@@ -59,20 +63,25 @@ def theirs(target: Target) -> Property:
     def post(path: str, **form: str) -> str:
         return str(made(call(target, account, "POST", path, form))["sid"])
 
-    async def seed(database: Database, clock: Clock) -> tuple[str, str, str]:
+    async def seed(database: Database, clock: Clock) -> tuple[str, ...]:
         common: dict[str, Any] = {"account_sid": account.sid, "created_ms": clock.now_ms()}
         code = ShortCode(sid=new_sid("SC"), short_code="54321", **common)
         alert = Alert(sid=new_sid("NO"), error_code="11200", resource_sid=message, **common)
         media = Media(sid=new_sid("ME"), message_sid=message, content_type="image/png", bytes=1, **common)
-        await database.insert(code, alert, media)
-        return code.sid, alert.sid, media.sid
+        heard = Alert(sid=new_sid("NO"), error_code="11200", resource_sid=phoned, **common)
+        recording = Recording(
+            sid=new_sid("RE"), call_sid=phoned, source="OutboundAPI", status="completed", duration_ms=1000, **common
+        )
+        await database.insert(code, alert, media, heard, recording)
+        return code.sid, alert.sid, media.sid, heard.sid, recording.sid
 
     number = numbers[0]
     message = post(
         f"{base}/Messages.json", To=numbers[1].phone_number, From=number.phone_number, Body="secret of theirs"
     )
+    phoned = post(f"{base}/Calls.json", To=BUSY, From=number.phone_number, Twiml="<Response><!-- secret of theirs -->")
     service = post(services, FriendlyName="theirs")
-    code, alert, media = target.server.seed(seed)
+    code, alert, media, heard, recording = target.server.seed(seed)
     pool = f"{services}/{service}/ShortCodes"
     until = time.monotonic() + 10
     while call(target, account, "POST", pool, {"ShortCodeSid": code}).status != 201:
@@ -89,6 +98,9 @@ def theirs(target: Target) -> Property:
             "Keys/": key,
             "SigningKeys/": key,
             "Media/": media,
+            "Calls/": phoned,
+            "Recordings/": recording,
+            "{CallSid}/Notifications/": heard,
             "Messages/": message,
             "Services/": service,
             "AlphaSenders/": post(f"{services}/{service}/AlphaSenders", AlphaSender="THEIRS"),
@@ -99,7 +111,7 @@ def theirs(target: Target) -> Property:
                 f"{base}/Usage/Triggers.json", CallbackUrl="https://a.example/", TriggerValue="+1", UsageCategory="sms"
             ),
         },
-        {"MessageSid": message, "ServiceSid": service},
+        {"MessageSid": message, "ServiceSid": service, "CallSid": phoned},
     )  # fmt: skip
 
 
@@ -107,6 +119,9 @@ def filled(route: Route, account_sid: str, property_: Property) -> str:
     """The route's path with the given account and the second tenant's SIDs."""
     path = route.template.replace("{AccountSid}", account_sid).replace("{CountryCode}", "US")
     path = path.replace("{PhoneNumber}", "+12025550100")
+    path = path.replace(
+        "{CallSid}/Notifications/{Sid}", "{CallSid}/Notifications/" + property_.sids["{CallSid}/Notifications/"]
+    )
     for name, sid in property_.parents.items():
         path = path.replace("{" + name + "}", sid)
     path = re.sub(r"(\w+/)\{Sid\}", lambda m: m[1] + property_.sids[m[1]], path)
@@ -115,7 +130,7 @@ def filled(route: Route, account_sid: str, property_: Property) -> str:
     return f"/{route.product}{path}"
 
 
-NAMED = [route for route in all_routes() if re.search(r"\{(Sid|MessageSid|ServiceSid)\}", route.template)]
+NAMED = [route for route in all_routes() if re.search(r"\{(Sid|MessageSid|ServiceSid|CallSid)\}", route.template)]
 LISTS = [r for r in all_routes() if r.method == "GET" and not r.template.replace("{AccountSid}", "").count("{")]
 SCOPED = [route for route in all_routes() if "{AccountSid}" in route.template]
 
@@ -179,10 +194,13 @@ def _senders(theirs: Property, ours: Tenant, other: Tenant) -> list[tuple[str, d
         (f"{base}/Messages.json", {**to, "From": own, "MessagingServiceSid": theirs.sids["Services/"]}),
         (f"{base}/Messages.json", {**to, "From": own, "ApplicationSid": theirs.sids["Applications/"]}),
         (f"{base}/IncomingPhoneNumbers.json", {"PhoneNumber": foreign}),
+        (f"{base}/Calls.json", {"To": BUSY, "From": foreign, "Twiml": "<Response/>"}),
+        (f"{base}/Calls.json", {"To": BUSY, "From": "+12025550123", "Twiml": "<Response/>"}),
+        (f"{base}/Calls.json", {"To": BUSY, "From": own, "ApplicationSid": theirs.sids["Applications/"]}),
     ]
 
 
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("index", range(11))
 def test_nobody_sends_with_what_is_not_his(target: Target, theirs: Property, index: int) -> None:
     """No open relay: neither another's number nor one that nobody has."""
     path, form = _senders(theirs, *target.tenants)[index]

@@ -64,11 +64,11 @@ async def fetch(request: Request, app: Services) -> Response:
 
 async def update(request: Request, app: Services) -> Response:
     """POST Calls/{CallSid}/Recordings/{Sid}: Status paused (PauseBehavior skip or silence), in-progress or stopped."""
+    call = await calls.find(request, app)
     status = request.enum("Status", SETTABLE)
     if status is None:
         raise ApiError.missing("Status")
     behavior = request.enum("PauseBehavior", PAUSE_BEHAVIORS) or "silence"
-    call = await calls.find(request, app)
     sid, part = request.params["Sid"], calls.service(app).recordings
     found = None
     if sid == CURRENT or is_sid(sid, RECORDING):
