@@ -246,6 +246,7 @@ class LiveCall(DialogListener, InviteListener):
         self.record.sip_response_code = status
         if negotiated is not None:
             self._media(negotiated)
+        save_leg(self)
         self._up()
 
     # -- both ------------------------------------------------------------------------------------------------
@@ -283,7 +284,6 @@ class LiveCall(DialogListener, InviteListener):
             record.quality = MediaQuality(codec=self.negotiated.codec)
         self.note(timeline.STATUS, Status.IN_PROGRESS)
         self._limit()
-        save_leg(self)
         self._advance(Status.IN_PROGRESS)
 
     def _limit(self) -> None:

@@ -60,6 +60,8 @@ class Session:
         self._interruption: CallEnded | Redirected | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._unsaved = False
+        """Whether `position` is newer than what is stored."""
 
     def on(self, call: LiveCall, *, without: Collection[str] = ()) -> Session:
         """A session for another leg (a whisper document): `await other.run(Goto(url))`."""
@@ -169,7 +171,7 @@ class Session:
         if name in self._without:
             self.alert(DIAL_IN_A_SEGMENT, f"<{name}> is not allowed in this document")
             return None
-        self._save()
+        self._unsaved = True
         call = self.call
         if not call.is_up and row.answers(verb):
             await self.wait(call.answer())
@@ -198,6 +200,8 @@ class Session:
         """Await something; raises CallEnded or Redirected at once when that happens meanwhile (or has)."""
         if self._interruption is not None:
             self._raise(awaitable)
+        if self._unsaved:
+            self._save()
         task = asyncio.current_task()
         outer, self._waiting = self._waiting, task
         try:
@@ -245,11 +249,15 @@ class Session:
     # -- what verbs use --------------------------------------------------------------------------------------
 
     def save(self, state: dict[str, Any]) -> None:
-        """Store the present verb's own state: what it needs to go on in another process."""
+        """Keep the present verb's own state: what it needs to go on in another process. Stored before the next wait; at
+        once while the verb waits (a key was pressed)."""
         self.position.state = state
-        self._save()
+        self._unsaved = True
+        if self._waiting is not None:
+            self._save()
 
     def _save(self) -> None:
+        self._unsaved = False
         checkpoints.put(self.services.memory, checkpoints.key(self.call.sid, checkpoints.POSITION), self.position)
 
     def resolve(self, reference: str) -> str | None:

@@ -66,9 +66,10 @@ class Session(msgspec.Struct):
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A webhook to request. `url` is as configured, overrides included; `secret` is the account's auth token.
 
-    Without a secret it is not signed. `headers` are sent besides. `idempotency_token` is the same on every try of one webhook. `document` False: the answer is only looked at, a
-    longer one is cut instead of failing; `audio` True: a longer one of type audio/* is cut (it is fetched again to be
-    played). `cache_scope` (the account's SID) allows to cache a GET.
+    Without a secret it is not signed. `headers` are sent besides. `idempotency_token` is the same on every try of one
+    webhook. `document` False: the answer is only looked at, a longer one is cut instead of failing; `audio` True: a
+    longer one of type audio/* is cut (it is fetched again to be played). `cache_scope` (the account's SID) allows to
+    cache a GET.
     """
 
     url: str
