@@ -8,6 +8,7 @@ import time
 from decimal import Decimal
 from random import Random
 
+import msgspec
 import orjson
 import pytest
 
@@ -31,6 +32,7 @@ from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.memory import InProcess
 from trunkline.storage.secrets import Secrets
+from trunkline.voice import checkpoints
 from trunkline.voice.calls import Calls, NewCall
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.inbound import Inbound
@@ -39,6 +41,7 @@ from trunkline.voice.outgoing import Wires
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.service import VoiceServices
+from trunkline.voice.session import Session
 from trunkline.voice.sources import Sources
 from trunkline.voice.trunks import Trunks
 from trunkline.webhooks.attempt import Attempt
@@ -362,6 +365,18 @@ class Lines:
         self.net.stacks.pop(NODE)
         await self.stop()
         return await self.start()
+
+    async def resume(self, sid):
+        """As if another process went on with a call's session."""
+        live, memory = self.services.live[sid], self.services.memory
+        session, live.session = live.session, None
+        session.cancel()
+        await asyncio.sleep(0.01)
+        document, position = [
+            msgspec.msgpack.decode(await memory.get(checkpoints.key(sid, part)), type=kind)
+            for part, kind in (("document", checkpoints.DocumentCheckpoint), ("position", checkpoints.Position))
+        ]
+        Session(live).resume(document, position)
 
     async def prepare(self):
         """One account with a number."""

@@ -25,6 +25,7 @@ MAX_LOGIN: Final = 255
 MAX_HEADERS: Final = 1024
 """Characters of the headers of a `sip:` URI."""
 MAX_URI: Final = 2048
+TRANSPORTS: Final = frozenset({"", "UDP", "TCP"})
 MAX_NAME: Final = 64
 """Characters of a caller's name towards a `sip:` URI."""
 
@@ -42,7 +43,7 @@ class Destination(NamedTuple):
 
 def destination(text: str) -> Destination:
     """The address that `text` names: E.164, or a `sip:` URI without its headers. Raises ApiError 21201, 21211,
-    21227..21229; 21214 for identities of SDK clients, which cannot be reached yet."""
+    21227..21229; 21214 for what cannot be reached yet: identities of SDK clients, SIP by TLS."""
     text = text.strip()
     if not text:
         raise ApiError.of(NO_TO)
@@ -65,6 +66,8 @@ def _sip_destination(text: str) -> Destination:
         raise ApiError.of(INVALID_TO, to=text) from None
     if not uri.host or len(address) > MAX_URI or not address.isprintable() or not address.isascii():
         raise ApiError.of(INVALID_TO, to=text)
+    if uri.scheme == "sips" or uri.transport not in TRANSPORTS:
+        raise ApiError.of(UNREACHABLE, message="SIP goes by UDP and TCP on this server, not by TLS or WebSocket yet")
     return Destination(address, uri_headers(query))
 
 

@@ -17,7 +17,7 @@ from trunkline.model.call import Status, StatusTarget
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Source
 from trunkline.voice import caller_id, timeline
-from trunkline.voice.callbacks import seconds
+from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
 from trunkline.voice.outbound import NewLeg
 from trunkline.voice.recordings import NewRecording, Running
@@ -141,7 +141,9 @@ class Dialing:
         if live is None or not live.is_up:
             return None
         leg = Leg(live, Target(), None)
-        leg.was_up = True
+        leg.was_up, leg.is_sip = True, live.record.to.startswith("sip:")
+        if self._services.recordings is not None:
+            self._recording = self._services.recordings.running(str(state.get("recording", "")))
         self._legs.append(leg)
         live.on_end(lambda _: self._happened("over", leg))
         return leg
@@ -355,7 +357,11 @@ class Dialing:
         self._bridge(leg)
         if self._verb.record and self._recording is None:
             self._record()
-        session.save({"child": leg.live.sid})
+        recordings = self._services.recordings
+        if self._recording is not None and recordings is not None:
+            row = self._recording.row
+            leg.live.record.extra[RECORDED] = {"sid": row.sid, "url": recordings.url(row), "start_ms": row.start_ms}
+        session.save({"child": leg.live.sid, "recording": self._recording.row.sid if self._recording else ""})
         while not leg.live.is_over:
             what, who, _ = await session.wait(self._events.get())
             if what == "star":

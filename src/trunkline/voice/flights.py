@@ -90,10 +90,12 @@ class CallFlights:
     def _drop(self, flight: CallFlight) -> None:
         if self._by_id.get(flight.id) is flight:
             del self._by_id[flight.id]
-            self._by_sid.pop(flight.call.sid, None)
+            if self._by_sid.get(flight.call.sid) is flight:
+                del self._by_sid[flight.call.sid]
 
     def cached(self, sid: str) -> CallFlight | None:
-        """The working copy, if there is one in memory; every call that has not ended has one."""
+        """The working copy, if there is one in memory: of every call that this process has begun and that has not
+        ended."""
         return self._by_sid.get(sid)
 
     def adopt(self, stored: Flight) -> CallFlight:
@@ -199,6 +201,7 @@ class CallFlights:
         if owed:
             self.owed(owed)
         if flight.land_ms and not flight.pending:
+            self._drop(flight)  # it may have to wait for its webhooks, and nothing changes it any more
             self.landed()
 
     def _lost(self, flight: CallFlight, future: "asyncio.Future[Any]", step: Advance | None) -> None:

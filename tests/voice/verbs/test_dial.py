@@ -394,3 +394,37 @@ async def test_a_live_update_of_the_callee_gives_him_a_document_of_his_own(diall
     await eventually(lambda: dialled.web.params(APP + "new"))
     assert dialled.web.params(APP + "new")[0]["CallSid"] == child
     assert {(await dialled.stored(one)).status for one in (sid, child)} == {"in-progress"}
+
+
+async def test_another_process_goes_on_with_the_connection(dialled):
+    sid = await dialled.run(f'<Dial record="true" action="{APP}after">{OTHER}</Dial>')
+    child = await connected(dialled, sid)
+    (command,) = await eventually(lambda: dialled.media.of(protocol.Record))
+    await dialled.resume(sid)
+    await eventually(lambda: len(dialled.media.of(protocol.Bridge)) == 2)
+    assert len(dialled.phone.invites) == 1, "nobody is called again"
+    dialled.phone.hangs_up()
+    (params,) = await after(dialled)
+    assert (params["DialCallStatus"], params["DialCallSid"], params["RecordingSid"]) == (
+        "completed", child, command.recording,
+    )  # fmt: skip
+
+
+async def test_another_process_does_not_call_again_who_had_not_picked_up(dialled):
+    dialled.phone.plan = dialled.phone.rings
+    sid = await dialled.run(f'<Dial action="{APP}after">{OTHER}</Dial>')
+    await ringing(dialled)
+    await dialled.resume(sid)
+    (params,) = await after(dialled)
+    assert params["DialCallStatus"] == "failed"
+    assert len(dialled.phone.invites) == 1
+
+
+async def test_the_callees_last_callback_names_the_recording(dialled):
+    sid = await dialled.run(f'<Dial record="true"><Number statusCallback="status">{OTHER}</Number></Dial>')
+    child = await connected(dialled, sid)
+    (command,) = await eventually(lambda: dialled.media.of(protocol.Record))
+    dialled.phone.hangs_up()
+    await dialled.until(child, "completed")
+    (told,) = dialled.events(child)
+    assert told["RecordingSid"] == command.recording

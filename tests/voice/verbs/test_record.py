@@ -139,3 +139,12 @@ async def test_a_live_update_keeps_what_was_said(recorded):
 async def test_transcriptions_are_not_there_yet_and_that_is_said(recorded):
     await recorded.run('<Record transcribe="true"/>')
     assert 13618 in await recorded.alert_codes()
+
+
+async def test_another_process_waits_for_the_same_recording(recorded):
+    sid, command = await recorded.run('<Record action="after"/>')
+    await recorded.resume(sid)
+    assert len(recorded.media.of(protocol.Record)) == 1
+    recorded.media.recorded(command.recording, "digit", "1")
+    (params,) = await eventually(lambda: recorded.web.params(APP + "after"))
+    assert (params["RecordingSid"], params["Digits"]) == (command.recording, "1")
