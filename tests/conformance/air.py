@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.conformance.sdk import Login
 from trunkline.testing.phones.client import RemotePhone
 
 PROGRAM = Path(__file__).parent / "programs" / "simulator.py"
@@ -26,14 +27,23 @@ class Air:
 
     def simulator(self, method: str, path: str, document: object = None) -> Any:
         """Ask the control surface; a JSON answer, or octets."""
+        answer = self._ask(method=method, path=path, body=document, login=None)
+        assert answer["status"] < 400, answer
+        return json.loads(answer["text"]) if "text" in answer else base64.b64decode(answer["base64"])
+
+    def download(self, path: str, login: Login) -> tuple[str, bytes]:
+        """A file's type and octets (the SDKs read text alone)."""
+        answer = self._ask(method="GET", path=path, body=None, login=[login.username, login.password])
+        assert answer["status"] == 200, answer
+        return answer["type"], base64.b64decode(answer["base64"])
+
+    def _ask(self, **asked: Any) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        stdin.write(json.dumps({"method": method, "path": path, "body": document}) + "\n")
+        stdin.write(json.dumps(asked) + "\n")
         stdin.flush()
-        answer = json.loads(stdout.readline())
-        assert answer["status"] < 400, answer
-        return json.loads(answer["text"]) if "text" in answer else base64.b64decode(answer["base64"])
+        return json.loads(stdout.readline())
 
     def phone(self, number: str) -> RemotePhone:
         """The phone with that number."""

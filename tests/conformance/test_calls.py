@@ -1,8 +1,10 @@
 """Calls with every SDK, to and from simulated phones: create, list, fetch, update, record, delete; usage."""
 
 import datetime as dt
+import io
 import itertools
 import time
+import wave
 from collections.abc import Callable
 from typing import Any
 
@@ -140,7 +142,7 @@ def test_a_call_comes_in(sdk: Sdk, tenant: Tenant, site: Site, air: Air) -> None
     assert (event.request["method"], event.response["response_code"]) == ("GET", 200)
 
 
-def test_recordings(sdk: Sdk, tenant: Tenant, phone: RemotePhone) -> None:
+def test_recordings(sdk: Sdk, tenant: Tenant, air: Air, phone: RemotePhone) -> None:
     made = place(sdk, tenant, phone)
     call = phone.answers()
     call.hears("Hold the line, please.")
@@ -156,11 +158,14 @@ def test_recordings(sdk: Sdk, tenant: Tenant, phone: RemotePhone) -> None:
     assert int(whole.duration) >= 1
     assert [one.sid for one in sdk.recordings.list(call_sid=made.sid)] == [recording.sid]
     assert [one.sid for one in recordings.list()] == [recording.sid]
-    base = f"https://api.twilio.com/2010-04-01/Accounts/{tenant.sid}/Recordings/{recording.sid}"
-    for suffix, kind in (("", "audio/x-wav"), (".wav", "audio/x-wav"), (".mp3", "audio/mpeg")):
-        answer = sdk.request("GET", base + suffix)
-        assert (answer.status, answer.headers["content-type"]) == (200, kind), suffix
-        assert len(answer.body) > 1000
+    base = f"/2010-04-01/Accounts/{tenant.sid}/Recordings/{recording.sid}"
+    for query, channels in (("", 2), (".wav", 2), (".wav?RequestedChannels=1", 1)):
+        kind, octets = air.download(base + query, tenant.login)
+        with wave.open(io.BytesIO(octets)) as audio:
+            assert (kind, audio.getnchannels(), audio.getframerate()) == ("audio/x-wav", channels, 8000)
+            assert audio.getnframes() > 2000
+    kind, octets = air.download(base + ".mp3", tenant.login)
+    assert (kind, len(octets) > 1000) == ("audio/mpeg", True)
     assert sdk.recordings(recording.sid).delete() is True
     assert sdk.recordings.list() == []
 
