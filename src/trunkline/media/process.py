@@ -25,14 +25,14 @@ from typing import Final
 
 import msgspec
 
-from trunkline import inherited
-from trunkline.inherited import end_with_parent
+from trunkline.inherited import await_baton, descriptors, end_with_parent
 from trunkline.media import native, protocol
 from trunkline.media.control import Control
 from trunkline.media.engine.engine import Engine, Settings
 from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_for
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
+from trunkline.media.native.interface import Helper
 from trunkline.media.ports import PortKeeper, PortSet, RemotePorts
 
 logger = logging.getLogger(__name__)
@@ -51,10 +51,6 @@ STATS_EVERY: Final = 5 * TICKS_PER_S
 RECORDER_EVERY: Final = TICKS_PER_S
 """Ticks between looks at whether the recorder still runs."""
 RECORDER_END_S: Final = 10.0
-STATE: Final = "media-state"
-"""Name of the supervisor's memory for the State."""
-RING: Final = "record-ring"
-"""And for the RecordRing."""
 
 
 class Config(msgspec.Struct, kw_only=True):
@@ -73,10 +69,10 @@ class Config(msgspec.Struct, kw_only=True):
     priority: bool = False
     ports_path: str = ""
     """Socket of a ports.PortService; empty: open ports oneself."""
-    state_fd: int = -1
-    """Memory of the State (empty at first); -1: make it."""
-    ring_fd: int = -1
-    """Memory of the RecordRing."""
+    state_fd: int | str = -1
+    """Memory of the State (empty at first): a descriptor, or the name of one from the supervisor; -1: make it."""
+    ring_fd: int | str = -1
+    """Memory of the RecordRing, in the same way."""
     recordings: str = ""
     """Folder under which recordings lie; with it, and without `ring_fd`, the recorder is started as a child."""
     helper: str = ""
@@ -86,18 +82,18 @@ class Config(msgspec.Struct, kw_only=True):
 class MediaProcess:
     """Everything put together. `run` returns after SIGTERM or `stop`."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises BuildFailed, StateMismatch, RingMismatch, NoPorts, OSError."""
+    def __init__(self, config: Config, helper: Helper) -> None:
+        """Raises StateMismatch, RingMismatch, NoPorts, OSError."""
         self.config = config
         _raise_file_limit()
-        helper = native.load(config.helper)
         slots = min(config.legs * SLOTS_PER_LEG, (config.port_max - config.port_min) // 2 + 1)
         recordings = config.legs * RECORDINGS_PER_LEG
-        self.state_fd = config.state_fd if config.state_fd >= 0 else _memory("trunkline-media-state")
-        self.ring_fd = config.ring_fd if config.ring_fd >= 0 else _memory("trunkline-record-ring")
+        self.state_fd = _memory(config.state_fd, "trunkline-media-state")
+        self.ring_fd = _memory(config.ring_fd, "trunkline-record-ring")
         ring = RecordRing(self.ring_fd, slots=recordings, frames=frames_for(config.legs))
         epoch = time.time_ns() // 1_000_000
         state = State(self.state_fd, legs=config.legs, slots=slots, recordings=ring.slots, epoch=epoch)
+        state.tick = state.tick or time.monotonic_ns() // TICK_NS
         if config.ports_path:
             self.ports: PortSet = RemotePorts(config.ports_path)
         else:
@@ -235,7 +231,7 @@ class MediaProcess:
 
     def _look_after_recorder(self) -> None:
         """Start the recorder, or start it again, where that is ours to do."""
-        if not self.config.recordings or self.config.ring_fd >= 0:
+        if not self.config.recordings or self.config.ring_fd != -1:
             return
         if self._recorder is not None and self._recorder.poll() is None:
             return
@@ -244,8 +240,10 @@ class MediaProcess:
         self._recorder = subprocess.Popen(command, pass_fds=(self.ring_fd,))  # noqa: S603
 
 
-def _memory(name: str) -> int:
-    return os.memfd_create(name, os.MFD_CLOEXEC)
+def _memory(given: int | str, name: str) -> int:
+    if isinstance(given, str):
+        return descriptors()[given]
+    return given if given >= 0 else os.memfd_create(name, os.MFD_CLOEXEC)
 
 
 def _raise_file_limit() -> None:
@@ -267,10 +265,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-json", required=True)
     config = msgspec.json.decode(parser.parse_args(arguments).config_json, type=Config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s media %(levelname)s %(message)s")
-    if inherited.supervised() and not _wait_for_turn(config):
+    end_with_parent()
+    helper = native.load(config.helper)
+    if not await_baton():
         return 0
     try:
-        process = MediaProcess(config)
+        process = MediaProcess(config, helper)
     except (StateMismatch, RingMismatch) as error:
         logger.error("cannot go on with the memory given: %s", error)
         return 3
@@ -278,21 +278,10 @@ def main(arguments: list[str] | None = None) -> int:
     def end(number: int, frame: FrameType | None) -> None:
         process.stop()
 
-    end_with_parent()
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     process.run()
     return 0
-
-
-def _wait_for_turn(config: Config) -> bool:
-    """Under the supervisor: take its memory, get ready, and wait until the process before this one has ended; False
-    when that will not be."""
-    inherited.end_with_parent()
-    given = inherited.descriptors()
-    config.state_fd, config.ring_fd = given[STATE], given[RING]
-    native.load(config.helper)
-    return inherited.await_baton()
 
 
 if __name__ == "__main__":

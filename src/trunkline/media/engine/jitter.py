@@ -114,7 +114,7 @@ class JitterBuffer:
         if not keep.all():
             rows, timestamp, packet, offset = rows[keep], timestamp[keep], packet[keep], offset[keep]
             length, law, ahead = length[keep], law[keep], ahead[keep]
-        state.late_run[rows] = 0
+        state.late_run[rows] = state.noise[rows] = 0
         skip = np.maximum(0, -ahead)
         if skip.any():
             timestamp, offset, length = (timestamp + skip) & 0xFFFFFFFF, offset + skip, length - skip
@@ -173,7 +173,7 @@ class JitterBuffer:
         if len(gone):
             self._conceal(gone)
         whole = rows[self._missing[rows] == 0]
-        state.gap[whole] = state.stretched[whole] = state.noise[whole] = 0
+        state.gap[whole] = state.stretched[whole] = 0
         self._watch(rows, level)
 
     def _waits(self, rows: Rows, level: Ints) -> npt.NDArray[np.bool_]:

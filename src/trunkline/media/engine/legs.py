@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from trunkline.media import protocol
+from trunkline.media.engine.receive import ANY
 from trunkline.media.engine.state import (
     KIND_EVENT,
     KIND_NOISE,
@@ -115,7 +116,7 @@ def modified(leg: Leg, command: protocol.Modify) -> Leg:
 def reopen_latch(state: State, row: int) -> None:
     """The next valid packet settles source and stream anew."""
     state.latched[row] = 0
-    state.ssrc[row] = state.candidate[row] = -1
+    state.candidate[row] = ANY
 
 
 def latch(state: State, leg: Leg, address: bytes, port: int, *, six: bool) -> bool:

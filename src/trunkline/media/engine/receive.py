@@ -22,6 +22,8 @@ MAX_DROPOUT: Final = 3000
 """Sequence numbers that may be missing before it is another sequence (RFC 3550 A.1)."""
 SEEN: Final = 64
 """Sequence numbers of which is known whether they came."""
+NONE, ANY = -1, -2
+"""In place of the SSRC that came once: none did; any may take over at once (after a re-INVITE)."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -150,11 +152,12 @@ class Receiver:
         ssrc, locked = packets.ssrc[index], state.ssrc[rows]
         other = good & (ssrc != locked)
         if not other.any():
-            if (state.candidate[rows] >= 0).any():
-                state.candidate[rows[good]] = -1
+            if (state.candidate[rows] != NONE).any():
+                state.candidate[rows[good]] = NONE
             return good
-        state.candidate[rows[good & ~other]] = -1
-        takes = other & ((locked < 0) | (state.candidate[rows] == ssrc))
+        state.candidate[rows[good & ~other]] = NONE
+        candidate = state.candidate[rows]
+        takes = other & ((locked < 0) | (candidate == ssrc) | (candidate == ANY))
         waits = rows[other & ~takes]
         state.candidate[waits] = ssrc[other & ~takes]
         for i in np.flatnonzero(takes):
@@ -165,7 +168,7 @@ class Receiver:
     def _new_stream(self, row: int, ssrc: int, sequence: int, *, first: bool) -> None:
         state = self._state
         self._new_sequence(row, sequence)
-        state.ssrc[row], state.candidate[row] = ssrc, -1
+        state.ssrc[row], state.candidate[row] = ssrc, NONE
         if not first:
             depth = int(state.depth[row])
             self._buffer.reset(row)
