@@ -6,7 +6,8 @@ from heapq import heappop, heappush
 from trunkline.sip.core import CallListener, DialogListener, InviteListener, StackConfig
 from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.flow import Flow, bracketed
-from trunkline.sip.message import Request, parse
+from trunkline.sip.headers import Headers
+from trunkline.sip.message import MalformedMessage, Request, Response, parse
 from trunkline.sip.stack import Stack
 
 OFFER = b"v=0 offer"
@@ -28,7 +29,7 @@ class Network:
         self.stacks[address] = stack
 
     def send(self, data, flow):
-        self.log.append((flow.local, flow.remote, parse(data)))
+        self.log.append((flow.local, flow.remote, readable(data)))
         back = Flow(flow.transport, flow.local, flow.remote, flow.id)
         for delay in self.fate(data, flow.local, flow.remote):
             heappush(self.queue, (self.now_s + delay, next(self.order), data, back))
@@ -66,6 +67,14 @@ class Network:
             for local, _, message in self.log
             if source in (None, local) and kind in (getattr(message, "method", ""), getattr(message, "status", 0))
         ]
+
+
+def readable(data):
+    """A message that we sent; the answer to one that lacks headers lacks them too."""
+    try:
+        return parse(data)
+    except MalformedMessage:
+        return Response(int(data.split()[1]), "", Headers())
 
 
 class Leg(DialogListener):

@@ -99,6 +99,26 @@ def test_the_sdp_of_a_183_stands_in_where_the_2xx_has_none():
     assert caller.sdp == b"v=0 early"
 
 
+def test_the_dialog_can_be_stored_before_the_ack_leaves(phones):
+    network, a, b = phones
+    caller = a.call(b)
+    stored = []
+    caller.on_answer = lambda dialog, response, sdp: stored.append((dialog.state(), network.sent(a.address)))
+    network.run(1)
+    ((state, sent),) = stored
+    assert sent == ["INVITE"]
+    assert state.ack == network.of("ACK")[0].encode()
+
+
+def test_an_answer_that_does_not_suit_is_acknowledged_before_the_bye(phones):
+    network, a, b = phones
+    caller = a.call(b)
+    caller.on_answer = lambda dialog, response, sdp: dialog.bye()
+    network.run(1)
+    assert network.sent(a.address) == ["INVITE", "ACK", "BYE"]
+    assert b.legs[0].heard == [("ack", b""), "bye"]
+
+
 @pytest.mark.parametrize(("status", "reason"), [(302, "Moved Temporarily"), (404, "Not Found"), (603, "Decline")])
 def test_refusals_are_told_with_their_response(phones, status, reason):
     network, a, b = phones

@@ -164,3 +164,32 @@ def test_a_caller_behind_a_nat_is_reached_where_it_came_from(contact, goes_to):
     b.dialogs[0].request("INFO")
     assert network.log[-1][2].method == "INFO"
     assert network.log[-1][1] == goes_to
+
+
+def test_the_dialog_can_be_stored_before_the_200_leaves(phones):
+    network, a, b = phones
+    stored = []
+
+    def store(dialog):
+        stored.append((dialog.state(), network.sent(b.address)))
+
+    b.on_call = lambda invite: invite.accept(ANSWER, before=store)
+    a.call(b)
+    network.run(1)
+    ((state, sent),) = stored
+    assert sent == [100]
+    assert state.answer == network.of(200)[0].encode()
+
+
+def test_what_cannot_be_stored_is_not_answered(phones):
+    network, a, b = phones
+
+    def full(dialog):
+        raise OSError("disk full")
+
+    b.on_call = lambda invite: invite.accept(ANSWER, before=full)
+    caller = a.call(b)
+    network.run(1)
+    assert caller.failure[0] == 500
+    network.run(70)
+    assert b.quiet

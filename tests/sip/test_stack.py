@@ -177,6 +177,14 @@ def test_a_response_over_tcp_opens_a_connection_if_its_own_is_gone():
     assert network.sent() == [100, 486]
 
 
+def test_an_invite_of_rfc_2543_without_a_contact_leads_back_to_its_from():
+    stranger = Stranger()
+    fields = [("Via", "SIP/2.0/UDP 10.0.0.9"), ("From", "<sip:x@10.0.0.9:5077>;tag=1"), ("To", "<sip:bob@10.0.0.2>")]
+    fields += [("Call-ID", "old"), ("CSeq", "1 INVITE")]
+    stranger.sends_bytes(Request.make("INVITE", "sip:bob@10.0.0.2", headers=fields).encode())
+    assert stranger.phone.dialogs[0].remote_target == "sip:x@10.0.0.9:5077"
+
+
 def test_what_is_not_permitted_is_dropped_without_a_word(stranger):
     stranger.phone.permits = False
     assert stranger.sends("INVITE") == []

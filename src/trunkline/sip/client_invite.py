@@ -189,10 +189,13 @@ class ClientInvite:
         tag = response.to_tag
         sdp = session_description(response) or self._early_sdp.get(tag, b"")
         if self._offered:
-            dialog.ack()
+            dialog.prepare_ack()
         self._stack.add_dialog(dialog)
         self._end()
-        self._listener.on_answer(dialog, response, sdp)
+        try:
+            self._listener.on_answer(dialog, response, sdp)
+        finally:
+            dialog.send_ack()
         bye = self._early_bye.get(tag)
         if bye is not None:
             dialog.ended_early(bye)

@@ -79,8 +79,8 @@ class CallListener:
         """A provisional response above 100; several forks may ring at once (`response.to_tag`)."""
 
     def on_answer(self, dialog: "Dialog", response: Response, sdp: bytes) -> None:
-        """A 2xx. `sdp` is the answer, and the ACK has been sent; after a late offer it is the offer: call
-        `dialog.ack(sdp)`. Set `dialog.listener`."""
+        """A 2xx. `sdp` is the answer, and the ACK follows this call, part of `dialog.state()` already; after a late
+        offer it is the offer: call `dialog.ack(sdp)`. Set `dialog.listener`."""
 
     def on_failure(self, status: int, reason: str, response: Response | None) -> None:
         """A final response above 299, 408 (time-out), 503 (it could not be sent) or 487 (cancelled)."""

@@ -75,6 +75,7 @@ class Dialog:
 
     __slots__ = (
         "_ack_due",
+        "_ack_fallback",
         "_answer_deadline",
         "_answer_interval",
         "_answer_timer",
@@ -105,6 +106,7 @@ class Dialog:
         self._bye: list[Field] | None = None  # wanted, but waiting for the ACK
         self._ending = False  # our BYE has been asked for
         self._ack_due = False  # a 2xx of the peer waits for `ack`
+        self._ack_fallback: Target | None = None
         self._answer_timer: Timer | None = None
         self._answer_interval = 0.0
         self._answer_deadline = 0.0
@@ -112,8 +114,7 @@ class Dialog:
     @classmethod
     def of_callee(cls, stack: "Stack", invite: Request, tag: str, flow: Flow, key: tuple[str, ...]) -> "Dialog":
         """The dialog that our 2xx makes (section 12.1.1). Raises MalformedMessage for a bad Record-Route."""
-        contact, via = invite.contact, invite.via
-        assert contact is not None
+        contact, via = invite.contact or invite.from_, invite.via
         state = DialogState(
             call_id=invite.call_id,
             local_tag=tag,
@@ -227,11 +228,8 @@ class Dialog:
 
     def ack(self, sdp: bytes = b"") -> None:
         """ACK the 2xx of our last INVITE; with the answer, if the 2xx had the offer."""
-        state = self._state
-        fields = [("Content-Type", SDP_TYPE)] if sdp else []
-        request, hop, fallback = self.build("ACK", [*self.invite_credentials, *fields], sdp, cseq=state.invite_cseq)
-        self._ack_due = False
-        state.ack, state.ack_flow = self.stack.send_ack(request, hop, fallback)
+        self.prepare_ack(sdp)
+        self.send_ack()
 
     def info(self, content_type: str, body: bytes) -> None:
         """INFO (RFC 6086); what is answered is of no consequence, but for 481."""
@@ -273,6 +271,25 @@ class Dialog:
             *headers,
         ]
         return Request.make(method, uri, headers=fields, body=body), hop, fallback
+
+    def prepare_ack(self, sdp: bytes = b"") -> None:
+        """Make the ACK of the peer's 2xx part of the state, so that it can be stored before it is sent."""
+        state = self._state
+        fields = [("Content-Type", SDP_TYPE)] if sdp else []
+        request, hop, fallback = self.build("ACK", [*self.invite_credentials, *fields], sdp, cseq=state.invite_cseq)
+        state.ack, state.ack_flow = self.stack.prepare_ack(request, hop)
+        self._ack_fallback = fallback
+
+    def send_ack(self) -> None:
+        """Send what `prepare_ack` made, unless that has been done."""
+        state, stack = self._state, self.stack
+        if not self._ack_due or state.ack_flow is None:
+            return
+        self._ack_due = False
+        stack.traced(state.call_id, True, "ACK")
+        if not stack.transmit(state.ack, state.ack_flow) and self._ack_fallback is not None:
+            state.ack_flow = stack.flow_to(self._ack_fallback._replace(transport="TCP"))
+            stack.transmit(state.ack, state.ack_flow)
 
     def build_invite(self, sdp: bytes) -> tuple[Request, Flow | Target, Target | None]:
         """A re-INVITE."""
@@ -326,10 +343,14 @@ class Dialog:
             state.flow = flow if flow.id or not state.flow.id else state.flow
             self._hop = None
 
-    def await_ack(self, transaction: ServerTransaction, data: bytes, cseq: int) -> None:
-        """Our 2xx has been sent: repeat it until the ACK comes (section 13.3.1.4)."""
+    def answering(self, transaction: ServerTransaction, data: bytes, cseq: int) -> None:
+        """Our 2xx is going to be sent; what is stored now repeats it."""
         state = self._state
         state.answer, state.answer_cseq, state.answer_flow = data, cseq, transaction.flow
+
+    def await_ack(self, transaction: ServerTransaction) -> None:
+        """Our 2xx has been sent: repeat it until the ACK comes (section 13.3.1.4)."""
+        self._state.answer_flow = transaction.flow
         self._repeat_answer()
 
     def receive_ack(self, request: Request) -> None:
@@ -403,12 +424,13 @@ class Dialog:
         return uri, routes, target, None
 
     def _exchange(self, method: str, headers: HeaderList, body: bytes, report: OnResponse) -> None:
+        self.send_ack()  # if it is prepared: nothing overtakes it
         request, hop, fallback = self.build(method, headers, body, cseq=self.next_cseq())
         ClientRequest(self.stack, hop, fallback, self.login(), self.next_cseq, report).send(request)
 
     def _send_bye(self, headers: Iterable[Field]) -> None:
         self._bye = None
-        if self._ack_due:
+        if self._ack_due and not self._state.ack:
             self.ack()
         self._exchange("BYE", list(headers), b"", lambda status, response: self._over())
 
@@ -443,7 +465,8 @@ class Dialog:
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         data = self._reply(transaction, request, 200, fields, body=sdp)
-        self.await_ack(transaction, data, request.cseq[0])
+        self.answering(transaction, data, request.cseq[0])
+        self.await_ack(transaction)
 
     def _reply(
         self,

@@ -31,8 +31,8 @@ def merge_key(request: Request) -> Key:
 
 def reachable(invite: Request) -> bool:
     """Whether requests in the dialog that this INVITE makes would have somewhere to go."""
-    contact = invite.contact
-    if contact is None or contact.uri.scheme not in SIP_SCHEMES:
+    contact = invite.contact or invite.from_  # without one as RFC 2543 has it
+    if contact.uri.scheme not in SIP_SCHEMES:
         return False
     try:
         return "Record-Route" not in invite.headers or bool(plan(record_route(invite), str(contact.uri))[2].host)

@@ -86,21 +86,33 @@ class ServerInvite:
             self._respond(status, reason, headers, b"")
 
     def accept(self, sdp: bytes, headers: HeaderList = (), before: Callable[[Dialog], object] | None = None) -> Dialog:
-        """200, repeated until the ACK comes. Set the dialog's listener at once. `before` is called with the dialog before
-        the 200 leaves, so that it can be stored.
+        """200, repeated until the ACK comes. Set the dialog's listener at once.
 
-        After a CANCEL or another final response it does nothing, and the dialog it returns has ended.
+        `before` is called with the dialog just before the 200 leaves: `state()` has that 200 already, so that it can be
+        stored. If it raises, the answer is 500. After a CANCEL or another final response nothing is called or sent, and
+        the dialog that is returned has ended.
         """
         dialog = Dialog.of_callee(self._stack, self.request, self.to_tag, self.flow, self.key)
         if not self._finish():
             dialog.ended = True
             return dialog
-        self._stack.add_dialog(dialog)
+        stack, transaction = self._stack, self._transaction
+        fields = [("Contact", stack.contact(self.flow)), ("Allow", ALLOW), *headers]
+        if sdp:
+            fields.append(("Content-Type", SDP_TYPE))
+        data = stack.response(self.request, 200, "", self.to_tag, fields, sdp)
+        dialog.answering(transaction, data, self.request.cseq[0])
         if before is not None:
-            before(dialog)
-        fields = [("Contact", self._stack.contact(self.flow)), ("Allow", ALLOW), *headers]
-        data = self._respond(200, "", fields, sdp)
-        dialog.await_ack(self._transaction, data, self.request.cseq[0])
+            try:
+                before(dialog)
+            except Exception:
+                dialog.ended = True
+                self._respond(500, "", (), b"")
+                raise
+        stack.add_dialog(dialog)
+        stack.traced(self.request.call_id, True, "200 OK")
+        transaction.respond(data, 200)
+        dialog.await_ack(transaction)
         return dialog
 
     def cancelled(self, request: Request) -> None:

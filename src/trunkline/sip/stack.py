@@ -33,7 +33,7 @@ from trunkline.sip.dialog import Dialog, DialogState
 from trunkline.sip.flow import DEFAULT_PORT, Address, Flow, Target, bracketed, is_numeric
 from trunkline.sip.headers import Field, NameAddr, split_values
 from trunkline.sip.incoming import URI_SCHEMES, Key, mark_source, merge_key, reachable, response_flows, server_key
-from trunkline.sip.message import MalformedMessage, Request, Response, parse
+from trunkline.sip.message import REASONS, MalformedMessage, Request, Response, parse
 from trunkline.sip.requests import BRANCH_COOKIE
 from trunkline.sip.server_invite import ServerInvite
 from trunkline.sip.timers import Timers
@@ -227,14 +227,17 @@ class Stack:
         body: bytes = b"",
     ) -> bytes:
         """Respond in a transaction; returns the bytes."""
-        response = Response.make(
-            request, status, reason, to_tag=to_tag, headers=[*self._server_headers, *headers], body=body
-        )
-        data = response.encode()
-        if self.trace is not None:
-            self.trace(request.call_id, True, f"{status} {response.reason}")
+        data = self.response(request, status, reason, to_tag, headers, body)
+        self.traced(request.call_id, True, f"{status} {reason or REASONS.get(status, '')}")
         transaction.respond(data, status)
         return data
+
+    def response(
+        self, request: Request, status: int, reason: str, to_tag: str, headers: HeaderList, body: bytes = b""
+    ) -> bytes:
+        """The bytes of a response."""
+        fields = [*self._server_headers, *headers]
+        return Response.make(request, status, reason, to_tag=to_tag, headers=fields, body=body).encode()
 
     def start_client(
         self,
@@ -268,16 +271,11 @@ class Stack:
             transaction.start()
         return transaction
 
-    def send_ack(self, request: Request, hop: Flow | Target, fallback: Target | None) -> tuple[bytes, Flow]:
-        """Send the ACK of a 2xx, which is no transaction; returns what repeats it."""
+    def prepare_ack(self, request: Request, hop: Flow | Target) -> tuple[bytes, Flow]:
+        """The bytes of the ACK of a 2xx, which is no transaction, and where they go."""
         flow = hop if isinstance(hop, Flow) else self.flow_to(hop)
         request.headers.prepend("Via", self._via(flow, BRANCH_COOKIE + self.token()))
-        data = request.encode()
-        self.traced(request.call_id, True, "ACK")
-        if not self.transmit(data, flow) and fallback is not None:
-            flow = self.flow_to(fallback._replace(transport="TCP"))
-            self.transmit(data, flow)
-        return data, flow
+        return request.encode(), flow
 
     def move(self, transaction: ClientTransaction, flow: Flow) -> None:
         """A request goes on over another flow; if that is UDP, its peer does not take TCP (section 18.1.1)."""
@@ -446,12 +444,9 @@ class Stack:
         self.count("refused")
         if request.method == "ACK":
             return
-        response = Response.make(
-            request, status, reason, to_tag=self._tag(request), headers=[*self._server_headers, *headers]
-        )
-        self.traced(request.call_id, True, f"{status} {response.reason}")
+        self.traced(request.call_id, True, f"{status} {reason or REASONS.get(status, '')}")
         back, reopen = response_flows(request.via, flow)
-        data = response.encode()
+        data = self.response(request, status, reason, self._tag(request), headers)
         if not self.transmit(data, back) and reopen is not None:
             self.transmit(data, reopen)
 
