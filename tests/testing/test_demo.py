@@ -6,17 +6,19 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import wave
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from twilio.request_validator import RequestValidator
 
-from trunkline.testing.demo_app import DemoApp, MissingEvent, reply_to
+from trunkline.testing.demo_app import INVITATION, WELCOME, DemoApp, MissingEvent, reply_to
+from trunkline.testing.demo_calls import GREETING, MESSAGE
 from trunkline.testing.demo_server import DemoFailed, DemoServer
 
 TIMEOUT_S = 60
-COMMAND = [sys.executable, "-m", "trunkline.testing.demo", "--port", "0"]
+COMMAND = [sys.executable, "-m", "trunkline.testing.demo", "--port", "0", "--speech", "tones"]
 
 
 def environment() -> dict[str, str]:
@@ -37,6 +39,12 @@ def test_it_runs_through(tmp_path):
     for step in ("queued", "delivered", "phone shows", "signature verified", "outbound-reply", "It works."):
         assert step in shown
     assert shown.index("queued") < shown.index("delivered") < shown.index("signature verified")
+    steps = (f"phone hears  ♪ {WELCOME}", f"phone hears  ♪ {INVITATION}", "the beep", "phone says", "message.wav")
+    steps += (f"phone hears  ♪ {GREETING}", f"phone hears  ♪ {MESSAGE}", "in-progress", "outbound-api")
+    assert [step for step in steps if step not in shown] == []
+    assert sorted(steps[:-1], key=shown.index) == list(steps[:-1])
+    with wave.open(str(tmp_path / "demo/message.wav")) as message:
+        assert message.getnframes() > 4000
 
 
 def test_the_printed_program_works_and_the_account_stays(tmp_path):
@@ -114,6 +122,16 @@ def test_the_application_replies_in_twiml(app):
     assert text == reply_to({"Body": "<Hi> & “bye”"})
     assert "&lt;Hi&gt; &amp; “bye”" in text
     assert app.wait("inbound", 1).fields["From"] == "+1"
+
+
+def test_the_application_answers_calls(app):
+    status, text = post(app, "/voice", {"CallSid": "CA1", "From": "+1"})
+    assert (status, WELCOME in text, "<Gather" in text) == (200, True, True)
+    assert "<Record" in post(app, "/menu", {"CallSid": "CA1", "Digits": "1"})[1]
+    assert "<Record" not in post(app, "/menu", {"CallSid": "CA1", "Digits": "2"})[1]
+    assert "<Say>" in post(app, "/recorded", {"CallSid": "CA1"})[1]
+    assert post(app, "/call-status", {"CallSid": "CA1"})[0] == 204
+    assert app.wait("menu", 1, Digits="2").fields["CallSid"] == "CA1"
 
 
 def test_the_application_refuses_forged_webhooks(app):

@@ -2,7 +2,8 @@
 
 A Trunkline with a simulated carrier, a phone on it and a small web application, all on this machine. A message goes
 out through Twilio's own library, its statuses come back as signed callbacks, the phone answers, the application
-replies in TwiML. Then everything stays up for your own program. Data is kept in ./var/demo: next time account, token
+replies in TwiML. Then the phone calls, hears a menu, presses a key and leaves a message, and the application calls
+back and plays it. Then everything stays up for your own program. Data is kept in ./var/demo: next time account, token
 and (if it is free) port are the same.
 
 Exit status: 0, or 1 as soon as a step does not happen within its bound.
@@ -23,10 +24,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.testing.demo_server import HANDSET, NUMBER, POLL_S, DemoFailed, DemoPhone, DemoServer
+from trunkline.testing.demo_server import HANDSET, NUMBER, POLL_S, DemoFailed, DemoHandset, DemoServer
 
 if TYPE_CHECKING:
     from trunkline.testing.demo_app import DemoApp
+    from trunkline.testing.demo_calls import DemoCalls
 
 STEP_TIMEOUT_S: Final = 20.0
 WATCH_S: Final = 1.0
@@ -53,7 +55,8 @@ class Demo:
     def __init__(self, server: DemoServer, console: Console) -> None:
         self.server = server
         self.console = console
-        self.phone = DemoPhone(server)
+        self.handset = DemoHandset(server)
+        self._calls: DemoCalls | None = None
         self.sid = self.token = ""
         self._client: Any = None
         self._app: DemoApp | None = None
@@ -68,12 +71,11 @@ class Demo:
         self.sid, self.token = self.server.account()
         self._app = DemoApp(self.token)
         self._app.start()
-        new = self.server.number(self.sid, f"{self._app.url}/sms")
+        self.server.give_number(self.sid, f"{self._app.url}/sms")
         self.server.start()
         self._client = self._twilio()
-        if not new:
-            (number,) = self._client.incoming_phone_numbers.list(phone_number=NUMBER)
-            number.update(sms_url=f"{self._app.url}/sms")
+        (number,) = self._client.incoming_phone_numbers.list(phone_number=NUMBER)
+        number.update(sms_url=f"{self._app.url}/sms", voice_url=f"{self._app.url}/voice")
         self._say("Trunkline", f"serves {self.server.url}; the application listens on {self._app.url}")
 
     def _twilio(self) -> Any:
@@ -89,7 +91,7 @@ class Demo:
         app = self._app
         if app is None:
             raise DemoFailed("the application is not set up")
-        self.phone.receives(0)
+        self.handset.receives(0)
         sent = self._client.messages.create(to=HANDSET, from_=NUMBER, body=OFFER, status_callback=f"{app.url}/status")
         self._line("application", "→", OFFER)
         self._status(sent.sid, sent.status)
@@ -99,14 +101,41 @@ class Demo:
             self._status(sent.sid, status)
             if status in ("failed", "undelivered"):
                 raise DemoFailed(f"the message is {status}")
-        self._line("phone shows", "✉", self.phone.expects(OFFER, STEP_TIMEOUT_S)["body"])
-        self.phone.sends(ANSWER)
+        self._line("phone shows", "✉", self.handset.expects(OFFER, STEP_TIMEOUT_S)["body"])
+        self.handset.sends(ANSWER)
         self._line("phone sends", "→", ANSWER)
         inbound = app.wait("inbound", STEP_TIMEOUT_S, From=HANDSET, Body=ANSWER).fields
         self._line("application", "✉", f"{inbound['Body']}  ({inbound['MessageSid']}, signature verified)")
-        reply = self.phone.expects(ANSWER, STEP_TIMEOUT_S)["body"]
+        reply = self.handset.expects(ANSWER, STEP_TIMEOUT_S)["body"]
         self._line("phone shows", "✉", reply)
         self._check(sent.sid)
+
+    def call(self) -> None:
+        """A call in with a recording, and a call out that plays it."""
+        from trunkline.testing.demo_calls import DIRECTIONS as WAYS
+        from trunkline.testing.demo_calls import DemoCalls
+
+        if self._app is None:
+            raise DemoFailed("the application is not set up")
+        calls = self._calls = DemoCalls(self.server, self._client, self._app, self._line, (self.sid, self.token))
+        calls.leave_a_message()
+        calls.play_it_back()
+        listed = self._ended(len(WAYS))
+        table = Table("direction", "from", "to", "status", "seconds", title="client.calls.list()", title_justify="left")
+        for one in sorted(listed, key=lambda one: WAYS.index(one.direction)):
+            table.add_row(one.direction, one._from, one.to, one.status, one.duration)
+        self.console.print(table)
+
+    def _ended(self, count: int) -> list[Any]:
+        """The newest calls as the API lists them, once all have ended."""
+        end = time.monotonic() + STEP_TIMEOUT_S
+        listed: list[Any] = []
+        while time.monotonic() < end:
+            listed = self._client.calls.list(limit=count)
+            if [one.status for one in listed] == ["completed"] * count:
+                return listed
+            time.sleep(POLL_S)
+        raise DemoFailed(f"the calls are {[one.status for one in listed]} after {STEP_TIMEOUT_S:g} s")
 
     def _check(self, sid: str) -> None:
         """What the API says afterwards."""
@@ -140,16 +169,20 @@ class Demo:
         self._plain(f"Number       {NUMBER}\n")
         self._plain("# Python, after `pip install twilio`:")
         self._plain(snippet(self.server.url, self.sid, self.token))
+        json = "curl -H 'Content-Type: application/json' "
         self._plain("# The phone sends a message:")
-        self._plain(
-            f"curl -H 'Content-Type: application/json' {self.server.url}{self.phone.path} "
-            f'-d \'{{"to": "{NUMBER}", "body": "Hello"}}\'\n'
-        )
+        self._plain(f'{json}{self.server.url}{self.handset.path} -d \'{{"to": "{NUMBER}", "body": "Hello"}}\'\n')
+        if self._calls is not None:
+            self._calls.phone.picks_up(after_s=1)
+            phone = f"{self.server.url}/_simulator/phones/{HANDSET}"
+            self._plain("# It dials; it answers calls by itself, and keeps what it hears:")
+            self._plain(f'{json}{phone}/calls -d \'{{"to": "{NUMBER}"}}\'')
+            self._plain(f"curl {phone}/calls; curl -o heard.wav {phone}/calls/3/heard.wav\n")
         self.console.print(Rule("what happens from now on (Ctrl-C ends)"))
         watcher = threading.Thread(target=self._watch_app, daemon=True)
         watcher.start()
         while True:
-            for text in self.phone.receives(WATCH_S):
+            for text in self.handset.receives(WATCH_S):
                 self._line("phone shows", "✉", text["body"])
 
     def _watch_app(self) -> None:
@@ -160,6 +193,10 @@ class Demo:
                 continue
             if event.kind == "status":
                 self._status(event.fields.get("MessageSid", ""), event.fields.get("MessageStatus", ""))
+            elif "CallSid" in event.fields:
+                shown = ("From", "Digits", "RecordingUrl", "CallStatus")
+                told = (f"{name} {event.fields[name]}" for name in shown if event.fields.get(name))
+                self._line("application", "☎", f"/{event.kind}: {', '.join(told)}")
             else:
                 self._line("application", "✉" if event.kind == "inbound" else "✗", event.fields.get("Body", ""))
 
@@ -201,6 +238,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="run through it once and end")
     parser.add_argument("--data", type=Path, default=Path("var/demo"), help="where its data is kept (./var/demo)")
     parser.add_argument("--port", type=int, help="TCP port of the server (as last time, 8080, or any)")
+    parser.add_argument("--speech", choices=("auto", "tones"), default="auto", help="tones: no words, but quick")
     given = parser.parse_args(arguments)
     given.once = given.once or os.environ.get("ONCE", "") not in ("", "0")
     return given
@@ -220,10 +258,11 @@ def main(arguments: list[str] | None = None) -> int:
     server: DemoServer | None = None
     demo: Demo | None = None
     try:
-        server = DemoServer(given.data, given.port)
+        server = DemoServer(given.data, given.port, given.speech)
         demo = Demo(server, console)
         demo.set_up()
         demo.converse()
+        demo.call()
         console.print("It works.", style="bold green")
         if not given.once:
             demo.serve()

@@ -1,21 +1,29 @@
 """The demo's customer application: webhooks on Python's own HTTP server, checked and answered with Twilio's library.
 
-It answers every inbound message with TwiML and notes every status callback. Nothing in it knows Trunkline.
+It answers every inbound message and call with TwiML and notes every status callback. Nothing in it knows Trunkline.
 """
 
 import queue
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 from twilio.twiml.messaging_response import MessagingResponse  # type: ignore[import-untyped]
+from twilio.twiml.voice_response import Gather, VoiceResponse  # type: ignore[import-untyped]
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_EVENTS: Final = 1000
 """Events kept until they are read; later ones are dropped."""
+
+WELCOME: Final = "Welcome to the harbour restaurant. Press one to leave us a message."
+INVITATION: Final = "Please speak after the tone, and press the hash key at the end."
+THANKS: Final = "Thank you. We will call you back."
+SORRY: Final = "Sorry, that is not possible."
+"""What the application says to those who call."""
 REQUEST_TIMEOUT_S: Final = 10.0
 
 
@@ -23,7 +31,8 @@ class Event(NamedTuple):
     """A webhook that came."""
 
     kind: str
-    """`status`, `inbound`, or `forged` where the signature did not fit."""
+    """`status` and `inbound` of messages; `voice`, `menu`, `recorded` and `call-status` of calls; `forged` where the
+    signature did not fit."""
     fields: dict[str, str]
 
 
@@ -91,14 +100,16 @@ class DemoApp:
         if not self._validator.validate(self.url + handler.path, fields, signature):
             self._note(Event("forged", fields))
             _answer(handler, 403, "text/plain", "the signature does not fit")
-        elif handler.path == "/sms":
-            self._note(Event("inbound", fields))
-            _answer(handler, 200, "text/xml", reply_to(fields))
-        elif handler.path == "/status":
-            self._note(Event("status", fields))
+            return
+        kind, answer = PAGES.get(handler.path, ("", None))
+        if not kind:
+            _answer(handler, 404, "text/plain", "no such page")
+            return
+        self._note(Event(kind, fields))
+        if answer is None:
             _answer(handler, 204, "", "")
         else:
-            _answer(handler, 404, "text/plain", "no such page")
+            _answer(handler, 200, "text/xml", answer(fields))
 
     def _note(self, event: Event) -> None:
         try:
@@ -112,6 +123,44 @@ def reply_to(fields: dict[str, str]) -> str:
     response = MessagingResponse()
     response.message(f"Thank you! We noted: “{fields.get('Body', '')}”")
     return str(response)
+
+
+def welcome(fields: dict[str, str]) -> str:
+    """The TwiML for a call that comes in."""
+    response = VoiceResponse()
+    gather = Gather(num_digits=1, action="/menu", timeout=10)
+    gather.say(WELCOME)
+    response.append(gather)
+    response.say(SORRY)
+    return str(response)
+
+
+def menu(fields: dict[str, str]) -> str:
+    """The TwiML for the key that was pressed."""
+    response = VoiceResponse()
+    if fields.get("Digits") == "1":
+        response.say(INVITATION)
+        response.record(action="/recorded", max_length=30, finish_on_key="#", play_beep=True)
+    response.say(SORRY)
+    return str(response)
+
+
+def thanks(fields: dict[str, str]) -> str:
+    """The TwiML after the message was recorded."""
+    response = VoiceResponse()
+    response.say(THANKS)
+    return str(response)
+
+
+PAGES: Final[dict[str, tuple[str, Callable[[dict[str, str]], str] | None]]] = {
+    "/sms": ("inbound", reply_to),
+    "/status": ("status", None),
+    "/voice": ("voice", welcome),
+    "/menu": ("menu", menu),
+    "/recorded": ("recorded", thanks),
+    "/call-status": ("call-status", None),
+}
+"""Path -> what is noted, and what is answered."""
 
 
 def _answer(handler: BaseHTTPRequestHandler, status: int, content_type: str, text: str) -> None:

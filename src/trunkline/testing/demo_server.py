@@ -23,6 +23,8 @@ PORT: Final = 8080
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
 COMMAND_TIMEOUT_S: Final = 60.0
+CALL_TIMEOUT_S: Final = 30.0
+"""One request about a call."""
 POLL_S: Final = 0.1
 LOG_LINES: Final = 15
 """Lines of the server's log that a failure shows."""
@@ -38,6 +40,20 @@ path = "data"
 kind = "loopback"
 name = "simulated"
 delay_s = 0.5
+
+[sip]
+enabled = true
+port = 0
+
+[media]
+legs = 50
+
+[speech]
+engine = "{speech}"
+
+[[trunks]]
+name = "simulated"
+simulated = true
 """
 
 
@@ -48,8 +64,10 @@ class DemoFailed(Exception):
 class DemoServer:
     """See the module. One at a time works in a folder."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        """`port` None: the one of the last time or 8080 if it is free, else any. Raises DemoFailed."""
+    def __init__(self, folder: Path, port: int | None = None, speech: str = "auto") -> None:
+        """`port` None: the one of the last time or 8080 if it is free, else any. `speech`: the engine of `<Say>`.
+
+        Raises DemoFailed."""
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(self.folder / "lock")
@@ -58,7 +76,7 @@ class DemoServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _port(_last_port(self._config) if port is None else port)
         self.url = f"http://127.0.0.1:{self.port}"
-        self._config.write_text(SETTINGS.format(port=self.port), encoding="utf-8")
+        self._config.write_text(SETTINGS.format(port=self.port, speech=speech), encoding="utf-8")
 
     # -- setting up -----------------------------------------------------------------------------------------
 
@@ -71,12 +89,17 @@ class DemoServer:
             sid = next(line.split()[1] for line in fields if line.startswith("sid "))
         return sid, self._command("accounts", "token", sid).strip()
 
-    def number(self, account_sid: str, sms_url: str) -> bool:
+    def give_number(self, account_sid: str, sms_url: str) -> bool:
         """Give NUMBER to the account if it has it not; False when it was there (with the URL of the last time)."""
         if any(row[0] == NUMBER for row in self._table("numbers", "list")):
             return False
         self._command("numbers", "add", NUMBER, "--account", account_sid, "--sms-url", sms_url)
         return True
+
+    @property
+    def number(self) -> str:
+        """What the demo's phone dials."""
+        return NUMBER
 
     def _table(self, *arguments: str) -> list[list[str]]:
         return [line.split("\t") for line in self._command(*arguments).splitlines()[1:]]
@@ -137,21 +160,28 @@ class DemoServer:
         except OSError:
             return ""
 
+    def simulator(self, method: str, path: str, document: object = None) -> Any:
+        """See trunkline.testing.phones.client.Simulator."""
+        return self.call(method, path, document, CALL_TIMEOUT_S)
+
     def call(self, method: str, path: str, body: object = None, timeout_s: float = 10) -> Any:
-        """One request to the server; its JSON answer, or the text. Raises DemoFailed or OSError."""
+        """One request to the server; its JSON answer, the octets of audio, or the text. Raises DemoFailed, OSError."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, content, method=method)  # noqa: S310 - our own URL
         request.add_header("Content-Type", "application/json")
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
-                text = answer.read().decode()
+                octets = answer.read()
+                if answer.headers.get_content_maintype() == "audio":
+                    return octets
+                text = octets.decode()
         except urllib.error.HTTPError as error:
             with error:
                 raise DemoFailed(f"{method} {path}: HTTP {error.code} {error.read(300)!r}") from None
         return json.loads(text) if text[:1] in ("{", "[") else text
 
 
-class DemoPhone:
+class DemoHandset:
     """The handset of the demo, played through the server's simulator."""
 
     def __init__(self, server: DemoServer, number: str = HANDSET) -> None:
