@@ -60,6 +60,21 @@ def test_restore_gives_back_what_was_backed_up(
     assert not list(tmp_path.glob(".*copy*")) + list(tmp_path.glob(".data*"))
 
 
+def test_of_calls_only_recordings_are_kept(trunkline: Command, filled: str, data: Path) -> None:
+    kept = data / "recordings" / "01a2" / "05" / "RE1"
+    gone = [
+        data / name for name in ("memory.journal", "phones.json", "prompts/s-1.pcm", "spool/RE2/0.raw", "media.sock")
+    ]
+    for file in (kept, *gone):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    assert trunkline("backup", "copy").code == 0
+    data.rename(data.with_name("old"))
+    assert trunkline("restore", "copy").code == 0
+    assert kept.read_bytes() == b"x"
+    assert [file.name for file in gone if file.exists()] == []
+
+
 def test_the_master_key_stays_out_unless_asked_for(trunkline: Command, filled: str, data: Path, tmp_path: Path) -> None:
     ran = trunkline("backup", "copy")
     assert ran.code == 0

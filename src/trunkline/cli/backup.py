@@ -31,9 +31,10 @@ MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 MASTER_KEY = "master.key"
 FLOW = ("database", "queue", "archive")
 """Databases in the order in which work moves through them, by how their names begin."""
-SKIPPED = ("-wal", "-shm", "-journal", "lock", ".sock", ".part", ".tmp")
-"""Names that end so hold nothing of their own."""
-SKIPPED_FOLDERS = ("spill",)
+SKIPPED = ("-wal", "-shm", "-journal", "lock", ".sock", ".part", ".tmp", ".journal", "phones.json")
+"""Names that end so hold nothing of their own, or what is true only while the server runs (live calls' dialogs)."""
+SKIPPED_FOLDERS = ("spill", "prompts", "spool")
+"""Scratch of queries, spoken texts that are made anew, recordings that are not finished."""
 CHUNK = 1024 * 1024
 FORMAT = 1
 
