@@ -12,12 +12,13 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
 
-from trunkline import metrics
+from trunkline import bootstrap_processes as processes
+from trunkline import inherited, metrics
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.callbacks import StatusHandler
 from trunkline.accounts.directory import Directory
@@ -266,6 +267,7 @@ class Node:
             send_message=FromCalls(self.outbound, self.directory),
         )
         voice.flights.landed = self.landing.wake
+        self.disk.told = voice.outbound.refuse_all
         self.landing.forget.append(voice.flights.forget)
         return voice
 
@@ -455,13 +457,30 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start."""
+    """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start.
+
+    Where calls are taken this process becomes the supervisor, which runs the same command again as its child.
+    """
+    if settings.sip.enabled and not inherited.supervised():
+        _supervise(settings)
+    if inherited.supervised():
+        inherited.end_with_parent()
     _allow_files(settings)
     try:
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen) as error:
         raise SystemExit(f"trunkline: {error}") from None
+
+
+def _supervise(settings: Settings) -> NoReturn:
+    """See what would keep the node from starting before anything else is touched. Exits like `serve`."""
+    try:
+        os.close(take_folder(data_folder(settings)))
+        _port_is_free(settings.server.host, settings.server.port)
+    except CannotStart as error:
+        raise SystemExit(f"trunkline: {error}") from None
+    processes.run(settings)
 
 
 def _allow_files(settings: Settings) -> None:
@@ -510,7 +529,10 @@ async def _serve(settings: Settings) -> None:
 
 async def _serve_with(settings: Settings, phones: Phones | None) -> None:
     node = Node(settings, phones=phones)
-    _port_is_free(settings.server.host, settings.server.port)
+    given = [number for name, number in inherited.descriptors().items() if name.startswith(inherited.HTTP)]
+    sockets = [socket.socket(fileno=number) for number in given] or None
+    if sockets is None:
+        _port_is_free(settings.server.host, settings.server.port)
     await node.start()
     gc.collect()
     gc.freeze()
@@ -541,6 +563,6 @@ async def _serve_with(settings: Settings, phones: Phones | None) -> None:
         ssl_keyfile=own.tls_key or None,
     )
     try:
-        await _Server(config, node).serve()
+        await _Server(config, node).serve(sockets)
     finally:
         await node.stop()

@@ -8,13 +8,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import random
 import socket
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +19,8 @@ import msgspec
 from trunkline import inherited
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
+from trunkline.bootstrap_processes import media_config, socket_path, spool_folder
+from trunkline.inherited import SIP_TCP, SIP_UDP
 from trunkline.media.client import MediaClient
 from trunkline.media.prompts import Prompts
 from trunkline.media.worker_client import WorkerFailed, Workers
@@ -57,10 +56,6 @@ from trunkline.webhooks.http import Client
 
 PROMPT_FOLDER = "prompts"
 RECORDING_FOLDER = "recordings"
-SPOOL_FOLDER = "spool"
-CONTROL_SOCKET = "media.sock"
-MAX_SOCKET_PATH = 100
-"""Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
 WORKER_BYTES = 4 << 30
 """Address space of a speech or audio worker."""
 AUDIO_TIMEOUT_S = 60.0
@@ -74,26 +69,6 @@ DRAIN_S = 5.0
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
-
-
-def control_path(settings: Settings) -> str:
-    """The media process's control socket."""
-    path = str(settings.data_path.resolve() / CONTROL_SOCKET)
-    if len(path.encode()) <= MAX_SOCKET_PATH:
-        return path
-    name = hashlib.sha256(path.encode()).hexdigest()[:16]
-    return str(Path(tempfile.gettempdir()) / f"trunkline-{os.getuid()}-{name}.sock")
-
-
-def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
-    """What the media process is told (trunkline.media.process.Config)."""
-    own = settings.media
-    return {
-        "control": control_path(settings), "host": own.host or settings.sip.host, "port_min": own.port_min,
-        "port_max": own.port_max, "legs": own.legs, "jitter_min_ms": own.jitter_min_ms,
-        "jitter_max_ms": own.jitter_max_ms, "dtmf_in_band": own.dtmf_in_band, "quarantine_s": own.quarantine_s,
-        "priority": own.priority, "recordings": str(settings.data_path.resolve() / SPOOL_FOLDER), **more,
-    }  # fmt: skip
 
 
 class Voice:
@@ -139,7 +114,7 @@ class Voice:
         self.blobs = FolderBlobs(
             folder / RECORDING_FOLDER, settings.media.recording_bytes, settings.media.recording_bytes
         )
-        self.recordings = Recordings(settings, database, queue, self.blobs, folder / SPOOL_FOLDER, clock, base_url)
+        self.recordings = Recordings(settings, database, queue, self.blobs, spool_folder(settings), clock, base_url)
         self.services = VoiceServices(
             settings=settings, clock=clock, directory=directory, alerts=alerts, fetcher=fetcher, flights=self.flights,
             memory=memory, media=self.media, prompts=self.prompts, trunks=settings.trunks,
@@ -199,15 +174,16 @@ class Voice:
         await self.prompts.start()
         loop = asyncio.get_running_loop()
         if not inherited.supervised():
-            self._media_task = loop.create_task(_keep_media(media_config(self.settings)))
-        if not await self.media.start(control_path(self.settings), MEDIA_WAIT_S):
+            config = media_config(self.settings, recordings=str(spool_folder(self.settings)))
+            self._media_task = loop.create_task(_keep_media(config))
+        if not await self.media.start(socket_path(self.settings), MEDIA_WAIT_S):
             log.error("the media process is not there; calls are refused until it is")
         self._warm_task = loop.create_task(self._warm())
         await self.outbound.recover()
         own, given = self.settings.sip, inherited.descriptors()
-        if "sip-udp" in given and "sip-tcp" in given:
+        if SIP_UDP in given and SIP_TCP in given:
             await self.sip.start(
-                udp_socket=socket.socket(fileno=given["sip-udp"]), tcp_socket=socket.socket(fileno=given["sip-tcp"])
+                udp_socket=socket.socket(fileno=given[SIP_UDP]), tcp_socket=socket.socket(fileno=given[SIP_TCP])
             )
         else:
             await self.sip.start(own.host, own.port)

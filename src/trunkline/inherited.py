@@ -1,7 +1,7 @@
 """Descriptors that a child process gets from the supervisor: sockets and shared memory that outlive it.
 
-They are named in the environment variable NAMES, e.g. `sip-udp=5,sip-tcp=6`. Only the standard library is used: the
-supervisor stays small.
+They are named in the environment variable NAMES, e.g. `sip-udp=5,sip-tcp=6`, which is read once and removed, so that
+processes that a child starts do not take it for theirs. Only the standard library is used: the supervisor stays small.
 """
 
 import ctypes
@@ -14,7 +14,17 @@ RUN: Final = "_TRUNKLINE_RUN"
 """Environment variable: a name of the supervisor's run (its process id, then something random), so that a child knows
 whether what it finds in the data folder is from a process of the same run, whose sockets and memory still exist."""
 BATON: Final = "baton"
+SIP_UDP: Final = "sip-udp"
+SIP_TCP: Final = "sip-tcp"
+HTTP: Final = "http-"
+"""Beginning of the names of the API's sockets."""
+MEDIA_STATE: Final = "media-state"
+"""Memory of the media process's legs."""
+RECORD_RING: Final = "record-ring"
+"""Memory by which recorded audio goes from the media process to the recorder."""
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_names = os.environ.pop(NAMES, None)
+_run = os.environ.pop(RUN, "")
 
 
 def describe(descriptors: dict[str, int]) -> str:
@@ -24,18 +34,18 @@ def describe(descriptors: dict[str, int]) -> str:
 
 def descriptors() -> dict[str, int]:
     """What this process was given, by name; empty when it runs without a supervisor."""
-    pairs = (pair.partition("=") for pair in os.environ.get(NAMES, "").split(",") if pair)
+    pairs = (pair.partition("=") for pair in (_names or "").split(",") if pair)
     return {name: int(number) for name, _, number in pairs if number.isdigit()}
 
 
 def supervised() -> bool:
     """Whether the supervisor started this process."""
-    return NAMES in os.environ
+    return _names is not None
 
 
 def run_name() -> str:
     """Tells one run of the supervisor from another; empty without one."""
-    return os.environ.get(RUN, "")
+    return _run
 
 
 def await_baton() -> bool:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from trunkline.supervisor.plan import Child, Plan, Ports
-from trunkline.supervisor.run import CannotBind, bind_sip
+from trunkline.supervisor.run import CannotBind, bind_http, bind_sip
 
 PATIENCE_S = 20.0
 HEADER = """
@@ -233,6 +233,17 @@ def test_a_taken_port_is_one_line():
     with pytest.raises(CannotBind, match=f"cannot take SIP port {port} on 127.0.0.1: Address already in use; see sip"):
         bind_sip("127.0.0.1", port)
     for one in taken.values():
+        one.close()
+
+
+def test_the_api_has_a_socket_on_every_address_of_its_host():
+    bound = bind_http("", 0)
+    assert list(bound) == [f"http-{index}" for index in range(len(bound))]
+    assert "0.0.0.0" in {one.getsockname()[0] for one in bound.values()}
+    port = bound["http-0"].getsockname()[1]
+    with pytest.raises(CannotBind, match=f"cannot listen on  port {port}: Address already in use; see server.host"):
+        bind_http("", port)
+    for one in bound.values():
         one.close()
 
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import typer
 
+from trunkline import inherited
 from trunkline.cli import log
 from trunkline.cli.accounts import all_accounts, new_account
 from trunkline.cli.common import bootstrap, database_of, run, settings_of
@@ -29,9 +30,16 @@ def dev(
 ) -> None:
     """Run the server with the development profile; the first start makes an account and two numbers."""
     settings = settings_of(context, "development")
-    if calls and settings.sip == Sip():
+    if calls and settings.sip == Sip():  # the supervised node gets the sockets, whatever its port says
         settings = settings_of(context, "development", {"sip": {"enabled": True, "port": _sip_port(settings)}})
-    account = run(first_account(settings))
+    if not inherited.supervised():  # else it has been said
+        _introduce(settings, run(first_account(settings)))
+    log.configure(settings.log)
+    bootstrap().serve(settings)
+
+
+def _introduce(settings: Settings, account: Account) -> None:
+    """What one needs to know to try it."""
     typer.echo(f"Trunkline (development) on {settings.base_url}, data in {settings.data_path}")
     typer.echo(f"  account  {account.sid}")
     typer.echo(f"  token    {account.auth_token}")
@@ -41,8 +49,6 @@ def dev(
         f"{settings.base_url}/2010-04-01/Accounts/{account.sid}/Messages.json "
         f"-d From={DEV_NUMBERS[0].replace('+', '%2B')} -d To={DEV_NUMBERS[1].replace('+', '%2B')} -d Body=Hello"
     )
-    log.configure(settings.log)
-    bootstrap().serve(settings)
 
 
 def _sip_port(settings: Settings) -> int:

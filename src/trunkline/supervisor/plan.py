@@ -11,7 +11,7 @@ class Child:
     name: str
     argv: list[str]
     wants: list[str] = field(default_factory=list)
-    """Names of the descriptors it gets."""
+    """Names of the descriptors it gets; one that ends with a dash stands for all that begin so."""
     main: bool = False
     """Whether its orderly end is the supervisor's: the other children are then stopped too."""
     standby: bool = False
@@ -39,6 +39,9 @@ class Plan:
     children: list[Child]
     sip_host: str = "127.0.0.1"
     sip_port: int = 5060
+    http_host: str = "127.0.0.1"
+    http_port: int = -1
+    """-1: no socket is made for the API."""
     memories: list[str] = field(default_factory=list)
     """Names of shared memories to make."""
     ports: Ports | None = None

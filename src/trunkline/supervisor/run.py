@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Final
 
-from trunkline.inherited import BATON, NAMES, RUN, describe
+from trunkline.inherited import BATON, HTTP, NAMES, RUN, SIP_TCP, SIP_UDP, describe
 from trunkline.media.ports import NoPorts, PortKeeper, PortService
 from trunkline.supervisor.plan import Child, Plan, Ports
 
@@ -90,6 +90,8 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
         self.sockets = bind_sip(plan.sip_host, plan.sip_port)
+        if plan.http_port >= 0:
+            self.sockets.update(bind_http(plan.http_host, plan.http_port))
         self.descriptors = {name: one.fileno() for name, one in self.sockets.items()}
         for name in plan.memories:
             self.descriptors[name] = os.memfd_create(f"trunkline-{name}", os.MFD_CLOEXEC)
@@ -105,8 +107,6 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, self._noted)
         signal.set_wakeup_fd(self._wake_write)
-        host, port = self.sockets["sip-udp"].getsockname()[:2]
-        _say(f"SIP on {host} port {port}, UDP and TCP")
         while True:
             self._handle_signals()
             self._reap()
@@ -151,7 +151,9 @@ class Supervisor:
                 running.spare = self._start(running.child, now)
 
     def _start(self, child: Child, now: float) -> Life:
-        given = {name: self.descriptors[name] for name in child.wants}
+        given = {name: self.descriptors[name] for name in child.wants if not name.endswith("-")}
+        starts = tuple(name for name in child.wants if name.endswith("-"))
+        given.update({name: number for name, number in self.descriptors.items() if name.startswith(starts)})
         baton_read = baton_write = -1
         if child.standby:
             baton_read, baton_write = os.pipe2(os.O_CLOEXEC)
@@ -248,8 +250,30 @@ def bind_sip(host: str, port: int) -> dict[str, socket.socket]:
                 break
         udp.setblocking(False)
         tcp.setblocking(False)
-        return {"sip-udp": udp, "sip-tcp": tcp}
+        return {SIP_UDP: udp, SIP_TCP: tcp}
     raise AssertionError("unreachable")
+
+
+def bind_http(host: str, port: int) -> dict[str, socket.socket]:
+    """Sockets for the API on every address that the host stands for (empty: all). Raises CannotBind."""
+    bound: dict[str, socket.socket] = {}
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = bound[f"{HTTP}{len(bound)}"] = socket.socket(family, kind, protocol)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(TCP_BACKLOG)
+            one.setblocking(False)
+    except OSError as error:
+        for one in bound.values():
+            one.close()
+        reason = error.strerror or str(error)
+        text = f"cannot listen on {host} port {port}: {reason}; see server.host and server.port"
+        raise CannotBind(text) from None
+    return bound
 
 
 def _allow_files() -> None:

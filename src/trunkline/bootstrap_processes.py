@@ -1,0 +1,96 @@
+"""The processes of a server that takes calls: what the supervisor runs.
+
+    supervisor   keeps the SIP sockets, the RTP ports and the shared memories, and starts the others (again)
+    recorder     writes recordings
+    media        the tick engine; a second one waits to follow it
+    node         everything else; its orderly end is the server's
+
+`run` turns the present process into the supervisor; its children run the same command again, and find that they are
+supervised (trunkline.inherited).
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from trunkline.inherited import HTTP, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_UDP
+from trunkline.settings import Settings
+from trunkline.supervisor.plan import Child, Plan, Ports
+
+SPOOL_FOLDER = "spool"
+CONTROL_SOCKET = "media.sock"
+PORTS_SOCKET = "ports.sock"
+MAX_SOCKET_PATH = 100
+"""Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
+SLOTS_PER_LEG = 4
+"""Pairs of RTP ports for each leg that there may be: those of calls that have ended rest for a while."""
+STOP_EXTRA_S = 15.0
+STOP_STAGES = 4
+"""A node that stops waits for `server.shutdown_s` at most this often: calls, requests, submits, callbacks."""
+
+
+def socket_path(settings: Settings, name: str = CONTROL_SOCKET) -> str:
+    """A Unix socket of this data folder's."""
+    path = str(settings.data_path.resolve() / name)
+    if len(path.encode()) <= MAX_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(path.encode()).hexdigest()[:16]
+    return str(Path(tempfile.gettempdir()) / f"trunkline-{os.getuid()}-{digest}.sock")
+
+
+def spool_folder(settings: Settings) -> Path:
+    """Where recordings are written while they run."""
+    return settings.data_path.resolve() / SPOOL_FOLDER
+
+
+def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
+    """What the media process is told (trunkline.media.process.Config)."""
+    own = settings.media
+    return {
+        "control": socket_path(settings), "host": own.host or settings.sip.host, "port_min": own.port_min,
+        "port_max": own.port_max, "legs": own.legs, "jitter_min_ms": own.jitter_min_ms,
+        "jitter_max_ms": own.jitter_max_ms, "dtmf_in_band": own.dtmf_in_band, "quarantine_s": own.quarantine_s,
+        "priority": own.priority, **more,
+    }  # fmt: skip
+
+
+def plan(settings: Settings, command: Sequence[str]) -> Plan:
+    """The processes; `command` runs the node."""
+    own, python = settings.media, sys.executable
+    ports = socket_path(settings, PORTS_SOCKET)
+    config = msgspec.json.encode(
+        media_config(settings, ports_path=ports, state_fd=MEDIA_STATE, ring_fd=RECORD_RING)
+    ).decode()
+    spool = str(spool_folder(settings))
+    media = [python, "-m", "trunkline.media.process", "--config-json", config]
+    recorder = [python, "-m", "trunkline.media.recorder", "--ring", RECORD_RING, "--folder", spool]
+    children = [
+        Child("recorder", recorder, [RECORD_RING]),
+        Child("media", media, [MEDIA_STATE, RECORD_RING], standby=True),
+        Child("node", list(command), [SIP_UDP, SIP_TCP, HTTP], main=True),
+    ]
+    return Plan(
+        children=children,
+        sip_host=settings.sip.host,
+        sip_port=settings.sip.port,
+        http_host=settings.server.host,
+        http_port=settings.server.port,
+        memories=[MEDIA_STATE, RECORD_RING],
+        ports=Ports(ports, own.host or settings.sip.host, own.port_min, own.port_max, own.legs * SLOTS_PER_LEG),
+        stop_s=STOP_STAGES * settings.server.shutdown_s + STOP_EXTRA_S,
+    )
+
+
+def run(settings: Settings) -> NoReturn:
+    """Become the supervisor of what this process was started as."""
+    command = [sys.executable, *sys.orig_argv[1:]]
+    made = plan(settings, command).to_json()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "trunkline.supervisor", made])  # noqa: S606 - our own program
