@@ -78,11 +78,18 @@ def test_what_keeps_calls_away(
     assert "warn\tmedia\tRTP ports 20000 to 29998 lie in the system's own range 28000 to 60999" in ran.out
 
 
-def test_no_trunks_and_no_address(
-    trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_address(trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trunkline.toml").write_text('[sip]\nenabled = true\nhost = "0.0.0.0"\n')
     monkeypatch.setenv("PATH", "/nowhere")
     ran = trunkline("doctor")
-    assert "warn\ttrunks\tno [[trunks]]" in ran.out
+    assert "ok\tsimulated\tsimulated phones: no carrier" in ran.out, "the development profile's trunk"
     assert "warn\tsip\thost is 0.0.0.0 and advertised is empty" in ran.out
+
+
+def test_no_trunks(trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_MASTER_KEY", "0" * 64)
+    (tmp_path / "trunkline.toml").write_text(
+        'profile = "production"\n[sip]\nenabled = true\n[[connectors]]\nkind = "http"\nname = "web"\n'
+        'url = "http://127.0.0.1:9/"\ncallback_token = "x"\n'
+    )
+    assert "warn\ttrunks\tno [[trunks]]" in trunkline("doctor").out
