@@ -1,0 +1,232 @@
+"""What the media engine costs a leg and how many a core carries: `python -m bench.voice.media`.
+
+    bare       the engine's receive and send helper alone, in a loop: what the system calls cost
+    ivr        every leg plays a prompt and listens for keys
+    bridged    pairs of legs hear each other, and every leg is recorded in both directions
+
+The media process runs on one core, the load generator (rtp_load.c, G.711 both ways) on the other. CPU is that of the
+process itself, user and system, from /proc, over the middle of the run; `us` is CPU per leg and tick of 20 ms.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trunkline.media import native, protocol
+from trunkline.media.client import MediaClient
+from trunkline.media.native.build import compiler
+from trunkline.media.native.interface import ADDRESS_BYTES, SEND_BYTES, Batch
+from trunkline.media.ports import PortKeeper
+from trunkline.media.process import Config
+
+HERE = Path(__file__).parent
+PORTS = (20_000, 29_998)
+SOCKETS = 16
+"""Of the generator."""
+SETTLE_S = 3.0
+TICK_S = 0.020
+
+
+def build_load(folder: Path) -> Path:
+    """The generator."""
+    program = folder / "rtp_load"
+    subprocess.run([*compiler(), "-O2", "-o", str(program), str(HERE / "rtp_load.c")], check=True)
+    return program
+
+
+def cpu_s(pid: int) -> tuple[float, float]:
+    """User and system seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / ticks, int(fields[12]) / ticks
+
+
+def start_load(program: Path, ports: list[int], seconds: float, core: int) -> "subprocess.Popen[str]":
+    """The generator on its core."""
+    load = subprocess.Popen(
+        ["taskset", "-c", str(core), str(program), str(seconds), str(SOCKETS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert load.stdin
+    load.stdin.write("\n".join(map(str, ports)))
+    load.stdin.close()
+    load.stdin = None  # so that communicate() does not flush it
+    return load
+
+
+def result(name: str, legs: int, load: dict[str, Any], used: tuple[float, float], window: float) -> dict[str, Any]:
+    """One line of figures."""
+    total = sum(used)
+    return {
+        "scenario": name,
+        "legs": legs,
+        "cpu": round(100 * total / window, 1),
+        "user": round(100 * used[0] / window, 1),
+        "us": round(total / window * TICK_S / legs * 1e6, 2),
+        "lost": load["lost"],
+        "silent": load["silent"],
+        "jitter_ms": load["jitter_ms"],
+    }
+
+
+async def engine_run(name: str, legs: int, seconds: float, program: Path, folder: Path) -> dict[str, Any]:
+    """One run of the media process."""
+    config = Config(
+        control=str(folder / "media.sock"), port_min=PORTS[0], port_max=PORTS[1], legs=legs, priority=True,
+        recordings=str(folder / "recordings") if name == "bridged" else "",
+    )  # fmt: skip
+    (folder / "recordings").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "trunkline.media.process", "--config-json", msgspec.json.encode(config).decode()]
+    process = subprocess.Popen(["taskset", "-c", "1", *command])
+    try:
+        client = MediaClient()
+        assert await client.start(config.control), "the media process does not answer"
+        ports = await open_legs(client, name, legs, folder)
+        move_recorder(process.pid)
+        load = start_load(program, ports, seconds + SETTLE_S + 1, 0)
+        await asyncio.sleep(SETTLE_S)
+        before, began = cpu_s(process.pid), time.monotonic()
+        stats_before = client.stats
+        await asyncio.sleep(seconds)
+        after, window = cpu_s(process.pid), time.monotonic() - began
+        printed = await asyncio.to_thread(load.communicate)
+        stats = client.stats
+        await client.close()
+    finally:
+        process.terminate()
+        process.wait()
+    figures = result(name, legs, json.loads(printed[0]), (after[0] - before[0], after[1] - before[1]), window)
+    if stats is not None:
+        figures["skipped"] = stats.skipped - (stats_before.skipped if stats_before else 0)
+        figures["tick_us"] = percentiles(stats, stats_before)
+        figures["recorded_dropped"] = stats.recorded_dropped
+    return figures
+
+
+async def open_legs(client: MediaClient, name: str, legs: int, folder: Path) -> list[int]:
+    """Open, and start, every leg; their ports."""
+    prompts = []
+    for number in range(20):
+        path = folder / f"prompt{number}.raw"
+        noise = np.random.default_rng(number).normal(0, 2000, 8000 * 10)
+        path.write_bytes(np.clip(noise, -32000, 32000).astype("<i2").tobytes())
+        prompts.append(protocol.Audio(path=str(path)))
+    ports = []
+    for number in range(legs):
+        while (slot := client.take_slot()) is None:
+            await asyncio.sleep(0.01)
+        leg = f"CA{number}"
+        client.send(protocol.Open(leg=leg, slot=slot[0], payload_types={0: "PCMU", 101: "telephone-event"}))
+        if name == "ivr":
+            start = random.randrange(9000)
+            client.send(
+                protocol.Play(leg=leg, play="p", items=[prompts[number % 20]], loop=0, start_ms=start, barge="1")
+            )
+        elif number % 2:
+            client.send(protocol.Bridge(a=f"CA{number - 1}", b=leg))
+        if name == "bridged":
+            client.send(
+                protocol.Record(recording=f"RE{number}", leg=leg, folder=str(folder / "recordings"), channels=2)
+            )
+        ports.append(slot[1])
+    return ports
+
+
+def move_recorder(pid: int) -> None:
+    """The recorder is another process: it runs on the other core."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for task in Path(f"/proc/{child}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {0})
+
+
+def percentiles(stats: protocol.Stats, before: protocol.Stats | None) -> dict[str, float]:
+    """Upper bounds within which so many ticks of the window lay."""
+    counts = [n - (before.tick_us[i] if before else 0) for i, n in enumerate(stats.tick_us)]
+    bounds = [*protocol.TICK_BOUNDS_US, 1_000_000]
+    total, found = sum(counts) or 1, {}
+    for share in (0.5, 0.99, 0.999):
+        sum_, wanted = 0, share * total
+        for bound, count in zip(bounds, counts, strict=True):
+            sum_ += count
+            if sum_ >= wanted:
+                found[f"p{share * 100:g}"] = bound
+                break
+    return found
+
+
+def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
+    """The helper's receive and send for so many sockets, and nothing else."""
+    os.sched_setaffinity(0, {1})
+    keeper = PortKeeper("127.0.0.1", *PORTS, legs)
+    while len(keeper.pairs) < legs and keeper.open_block():
+        pass
+    helper, batch = native.load(), Batch(legs * 4 + 64)
+    fds = np.array([pair[0].fileno() for pair in keeper.pairs], np.int32)
+    rows = np.arange(legs)
+    rows32 = rows.astype(np.int32)
+    data, length = np.zeros((legs, SEND_BYTES), np.uint8), np.full(legs, SEND_BYTES, np.int32)
+    data[:, 0] = 0x80
+    to, to_length = np.zeros((legs, ADDRESS_BYTES), np.uint8), np.zeros(legs, np.int32)
+    load = start_load(program, keeper.ports, seconds + SETTLE_S + 1, 0)
+    began = time.monotonic()
+    measured: tuple[float, tuple[float, float]] | None = None
+    number = 0
+    while (now := time.monotonic()) - began < SETTLE_S + seconds:
+        if measured is None and now - began > SETTLE_S:
+            measured = now, cpu_s(os.getpid())
+        count = helper.receive(fds, rows32, batch)
+        for i in np.flatnonzero(to_length[batch.row[:count]] == 0):
+            row, packed = int(batch.row[i]), struct.pack("=H", socket.AF_INET) + int(batch.port[i]).to_bytes(2, "big")
+            packed += batch.address[i, 12:].tobytes() + bytes(8)
+            to[row, : len(packed)], to_length[row] = np.frombuffer(packed, np.uint8), len(packed)
+        number += 1
+        data[:, 2], data[:, 3] = number >> 8 & 255, number & 255
+        ready = rows[to_length > 0]
+        if len(ready):
+            helper.send(fds[ready], ready, data, length, to, to_length)
+        time.sleep(max(0.0, began + number * TICK_S - time.monotonic()))
+    assert measured
+    after = cpu_s(os.getpid())
+    used = after[0] - measured[1][0], after[1] - measured[1][1]
+    window = time.monotonic() - measured[0]
+    printed, _ = load.communicate()
+    keeper.close()
+    os.sched_setaffinity(0, {0, 1})
+    return result("bare", legs, json.loads(printed), used, window)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", nargs="*", default=["bare", "ivr", "bridged"])
+    parser.add_argument("--legs", type=int, nargs="*", default=[400, 800])
+    parser.add_argument("--seconds", type=float, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = build_load(folder)
+        for legs in options.legs:
+            for scenario in options.scenario:
+                if scenario == "bare":
+                    figures = bare_run(legs, options.seconds, program)
+                else:
+                    figures = asyncio.run(engine_run(scenario, legs, options.seconds, program, folder))
+                print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
