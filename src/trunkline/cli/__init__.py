@@ -13,7 +13,7 @@ import apsw
 import typer
 
 from trunkline import __version__
-from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, routes, serve
+from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, phone, routes, serve
 from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
 from trunkline.settings import SettingsError
@@ -56,6 +56,7 @@ app.command()(serve.serve)
 app.command()(serve.dev)
 app.command()(calls.calls)
 app.command()(calls.call)
+app.command()(phone.phone)
 app.command()(doctor.doctor)
 app.command()(backup.backup)
 app.command()(backup.restore)

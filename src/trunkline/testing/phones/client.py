@@ -67,6 +67,9 @@ class RemotePhone:
         self._server = server
         self._path = f"/_simulator/phones/{urllib.parse.quote(number)}"
         self._seen = int(server.simulator("GET", self._path)["calls"])  # from now on there is such a phone
+        known = server.simulator("GET", f"{self._path}/calls")["calls"] if self._seen else ()
+        ringing = [one["id"] for one in known if one["direction"] == "in" and one["state"] in ("calling", "ringing")]
+        self._seen = min([self._seen, *(number - 1 for number in ringing)])
 
     def __repr__(self) -> str:
         return f"RemotePhone({self.number})"
