@@ -16,7 +16,7 @@ LOGIN = Trunk(name="pbx", username="pbx", password=Secret("s3cret"))
 async def refused(here: World, caller) -> int:
     await caller.ended()
     assert here.app.requests == []
-    assert list(here.flights) == []
+    assert here.accepted == []
     assert here.services.live == {}
     assert here.services.counts.trunk == {}
     assert len(here.media.free) == 100
@@ -53,7 +53,7 @@ async def test_networks(tmp_path, addresses) -> None:
         here.app.answers("/voice", "<Hangup/>")
         await here.another("127.0.0.7").dials().ended()
         await here.phone.dials().ended()
-        trunks = sorted(flight.call.trunk for flight in here.flights)
+        trunks = sorted(flight.call.trunk for flight in here.accepted)
         assert trunks == ["carrier", "net"]  # the narrowest network names the trunk
 
 
@@ -63,7 +63,7 @@ async def test_a_login_opens_the_door(tmp_path) -> None:
         caller = here.phone.dials(credentials=("pbx", "s3cret"))
         await caller.ended()
         assert here.media.plays() == [["in"]]
-        (flight,) = here.flights
+        (flight,) = here.accepted
         assert flight.call.trunk == "pbx"
         assert here.inbound.counters == {"challenged": 1, "taken": 1}
 
@@ -214,3 +214,20 @@ async def test_media_is_opened_only_when_answered(here: World) -> None:
     opened = here.media.of(protocol.Open)[0]
     assert (opened.codec, opened.remote, opened.dtmf_payload_type) == ("PCMU", ("127.0.0.9", 40_000), 101)
     assert opened.latch_from == ("127.0.0.9",)
+
+
+@pytest.mark.parametrize(
+    ("headers", "verstat"),
+    [
+        (
+            [("P-Asserted-Identity", "<sip:+14155550123@x;user=phone;verstat=TN-Validation-Passed-A>")],
+            "TN-Validation-Passed-A",
+        ),
+        ([("P-Asserted-Identity", "<sip:+14155550123@x>;verstat=No-TN-Validation")], "No-TN-Validation"),
+        ([], None),
+    ],
+)
+async def test_what_the_carrier_verified(here: World, headers, verstat: str | None) -> None:
+    here.app.answers("/voice", "<Hangup/>")
+    await here.phone.dials(headers=headers).ended()
+    assert here.app.requests[0][2].get("StirVerstat") == verstat

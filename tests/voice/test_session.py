@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.voice.world import ACCOUNT, CALLER, NUMBER, World, until, world
@@ -10,6 +11,15 @@ from trunkline.model.call import Status
 from trunkline.model.numbers import Application
 from trunkline.settings import Voice
 from trunkline.voice import session as module
+from trunkline.voice.checkpoints import (
+    DOCUMENT,
+    LEG,
+    POSITION,
+    DocumentCheckpoint,
+    LegCheckpoint,
+    Position,
+    key,
+)
 
 
 async def test_a_whole_call(here: World) -> None:
@@ -53,19 +63,16 @@ async def test_the_first_request(here: World) -> None:
 
 
 async def test_cookies_stay_with_the_call(here: World) -> None:
-    here.app.answers("/voice", "<Redirect>/next</Redirect>")
-    here.app.answers("/next", "<Hangup/>")
-    original = here.app.__call__
-
-    async def with_cookie(request):
-        data = await original(request)
-        return data.replace(b"\r\n\r\n", b"\r\nSet-Cookie: id=7; Path=/\r\n\r\n", 1)
-
-    here.app.__class__.__call__, kept = lambda self, request: with_cookie(request), here.app.__class__.__call__
-    try:
-        await here.phone.dials().ended()
-    finally:
-        here.app.__class__.__call__ = kept
+    here.media.holds = True
+    here.app.headers.append("Set-Cookie: id=7; Path=/")
+    here.app.answers("/next", "<Say>x</Say>")
+    caller, call = await here.up("<Redirect>/next</Redirect>")
+    await until(lambda: here.media.playing, "the prompt")
+    stored = msgspec.msgpack.decode(await here.memory.get(key(call.sid, DOCUMENT)), type=DocumentCheckpoint)
+    assert stored.web is not None
+    assert [cookie.name for cookie in stored.web.cookies.cookies] == ["id"]
+    here.media.end(call.sid)
+    await caller.ended()
     assert "cookie" not in here.app.raw[0].headers
     assert here.app.raw[1].headers["cookie"] == "id=7"
 
@@ -175,24 +182,11 @@ async def test_relative_urls(here: World, redirect: str, path: str) -> None:
 
 
 async def test_urls_are_relative_to_where_the_document_came_from(here: World) -> None:
-    here.app.answers("/voice", b"", status=302)
-    original = here.app.documents["/voice"]
+    here.app.moved["/voice"] = "/deep/voice"
     here.app.answers("/deep/voice", "<Redirect>next</Redirect>")
     here.app.answers("/deep/next", "<Hangup/>")
-    here.app.documents["/voice"] = original
-
-    async def moved(request):
-        if request.path == "/voice":
-            return b"HTTP/1.1 302 X\r\nLocation: /deep/voice\r\nContent-Length: 0\r\n\r\n"
-        return await kept(here.app, request)
-
-    kept = here.app.__class__.__call__
-    here.app.__class__.__call__ = lambda self, request: moved(request)
-    try:
-        await here.phone.dials().ended()
-    finally:
-        here.app.__class__.__call__ = kept
-    assert [path for _, path, _ in here.app.requests] == ["/deep/voice", "/deep/next"]
+    await here.phone.dials().ended()
+    assert [path for _, path, _ in here.app.requests] == ["/voice", "/deep/voice", "/deep/next"]
 
 
 async def test_loops_of_documents_end(tmp_path) -> None:
@@ -340,17 +334,6 @@ async def test_whisper_documents_run_without_dial(here: World) -> None:
 
 
 async def test_checkpoints_lead_on_where_it_was(here: World) -> None:
-    from trunkline.voice.checkpoints import (
-        DOCUMENT,
-        LEG,
-        POSITION,
-        DocumentCheckpoint,
-        LegCheckpoint,
-        Position,
-        key,
-        msgspec,
-    )
-
     here.media.holds = True
     caller, call = await here.up("<Say>one</Say><Say>two</Say><Say>three</Say>")
     await until(lambda: here.media.plays() == [["one"]], "the first prompt")
@@ -361,6 +344,7 @@ async def test_checkpoints_lead_on_where_it_was(here: World) -> None:
     assert leg.dialog is not None
     assert (leg.dialog.call_id, leg.slot, leg.negotiated.codec) == (caller.invite.call_id, call.audio.slot, "PCMU")
     document = msgspec.msgpack.decode(kept[DOCUMENT], type=DocumentCheckpoint)
+    assert document.web is None
     position = msgspec.msgpack.decode(kept[POSITION], type=Position)
     assert (position.verb, position.state, document.url) == (1, {"play": "2"}, f"{here.app.url}/voice")
     # Another process: the play goes on in the media process, and is only waited for.

@@ -33,7 +33,7 @@ from trunkline.sip.offer_answer import Local
 from trunkline.sip.stack import Stack
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.memory import InProcess
-from trunkline.voice.flights import CallFlights
+from trunkline.voice.flights import CallFlight, CallFlights
 from trunkline.voice.inbound import Inbound
 from trunkline.voice.live import LiveCall
 from trunkline.voice.reader import CallReader, StoredCall
@@ -68,6 +68,10 @@ class App:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.raw: list[WebRequest] = []
         self.url = ""
+        self.headers: list[str] = []
+        """Sent with every answer."""
+        self.moved: dict[str, str] = {}
+        """Paths that redirect to others."""
         self.hold = asyncio.Event()
         """Cleared: the answer of /slow waits."""
         self.hold.set()
@@ -86,11 +90,13 @@ class App:
         self.raw.append(request)
         if path == "/slow":
             await self.hold.wait()
+        if path in self.moved:
+            return answer(b"", 302, f"Location: {self.moved[path]}")
         found = self.documents.get(path)
         if not found:
             return answer(b"none", 404)
         body, content_type, status = found.pop(0) if len(found) > 1 else found[0]
-        return answer(body, status, f"Content-Type: {content_type}")
+        return answer(body, status, f"Content-Type: {content_type}", *self.headers)
 
     def asked(self, path: str) -> list[dict[str, str]]:
         """The parameters of each request to a path."""
@@ -328,6 +334,16 @@ class World:
             application=self.applications.get,
         )
         self.flights = CallFlights(self.queue, clock)
+        self.accepted: list[CallFlight] = []
+        """Every call that there was, oldest first."""
+        accept = self.flights.accept
+
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            flight, written = accept(*args, **kwargs)
+            self.accepted.append(flight)
+            return flight, written
+
+        self.flights.accept = remembered  # type: ignore[method-assign]
         self.reader = CallReader(self.queue, SimpleNamespace(get=_nothing))  # type: ignore[arg-type]
         self.services = VoiceServices(
             settings=settings, clock=clock, directory=directory, alerts=self.alerts,  # type: ignore[arg-type]
@@ -381,7 +397,7 @@ class World:
 
     async def landed(self, index: int = 0) -> StoredCall:
         """A call's record once it has ended."""
-        flight = list(self.flights)[index]
+        flight = self.accepted[index]
         await until(lambda: flight.ended and not flight.pending, "the end of the call")
         found = await self.reader.get(ACCOUNT, flight.call.sid)
         assert found is not None

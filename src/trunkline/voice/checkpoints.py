@@ -1,7 +1,8 @@
 """What is kept of a live call outside this process, so that it goes on when the process is lost.
 
-Three keys of the `MemoryStore` a call, each small and written only when it changes: `call/<sid>/leg` (dialog, media),
-`call/<sid>/document` (the document that runs) and `call/<sid>/position` (where in it, and the verb's own state).
+A few keys of the `MemoryStore` a call, each small and written only when it changes: `call/<sid>/leg` (dialog, media),
+`call/<sid>/document` (the document that runs), `call/<sid>/position` (where in it, and the verb's own state); before
+the answer `call/<sid>/invite` (the INVITE that came in); after a live update `call/<sid>/next` (what was asked for).
 Writing never waits (`MemoryStore.post`): the embedded default has it when `post` returns.
 """
 
@@ -12,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from trunkline.sip.dialog import DialogState
+from trunkline.sip.flow import Flow
 from trunkline.sip.offer_answer import Local, Negotiated
 from trunkline.storage.memory import MemoryStore
+from trunkline.voice.steps import Goto, Inline, Source
+from trunkline.webhooks import fetch
 
 if TYPE_CHECKING:
     from trunkline.voice.live import LiveCall
 
 VERSION: Final = 1
-LEG, DOCUMENT, POSITION = "leg", "document", "position"
+LEG, DOCUMENT, POSITION, INVITE, NEXT = PARTS = ("leg", "document", "position", "invite", "next")
 LIFE_MS: Final = 26 * 3600 * 1000
 """Longer than any call: what nobody removed goes by itself."""
 
@@ -39,6 +43,7 @@ class LegCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Plays begun so far: their names count on."""
     source: str = ""
     parent_sid: str = ""
+    answered_ms: int = 0
 
 
 class DocumentCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -49,8 +54,8 @@ class DocumentCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Where it came from, after redirects; empty for one that the API gave."""
     content_type: str = ""
     body: bytes = b""
-    fallback: bool = False
-    """Whether the fallback URL gave it."""
+    web: fetch.Session | None = None
+    """Cookies and log-ins of the call's requests, if there are any."""
 
 
 class Position(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -62,6 +67,26 @@ class Position(msgspec.Struct, omit_defaults=True, kw_only=True):
     verbs: int = 0
     state: dict[str, Any] = {}
     """The verb's own."""
+
+
+class InviteCheckpoint(msgspec.Struct, kw_only=True):
+    """An INVITE that was not answered yet."""
+
+    v: int = VERSION
+    request: bytes
+    flow: Flow
+
+
+class NextCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What a live update asked for, until its document has begun."""
+
+    v: int = VERSION
+    url: str = ""
+    method: str = "POST"
+    twiml: str = ""
+
+    def step(self) -> Source:
+        return Goto(self.url, self.method) if self.url else Inline(self.twiml)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -83,5 +108,5 @@ def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:
 
 def drop(memory: MemoryStore, sid: str) -> None:
     """A call has ended: forget it."""
-    for part in (LEG, DOCUMENT, POSITION):
+    for part in PARTS:
         memory.post(key(sid, part), None)

@@ -9,6 +9,7 @@ needs to be answered (a port, a codec in common) is settled before.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.model.account import Account
@@ -19,8 +20,9 @@ from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
-from trunkline.voice import timeline
+from trunkline.voice import checkpoints, timeline
 from trunkline.voice.live import LiveCall
+from trunkline.voice.params import VERSTAT
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
 from trunkline.voice.steps import Goto
@@ -30,10 +32,13 @@ if TYPE_CHECKING:
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
     from trunkline.sip.server_invite import ServerInvite
+    from trunkline.voice.flights import CallFlight
     from trunkline.voice.service import VoiceServices
 
 RETRY_AFTER: Final = ("Retry-After", "5")
 NO_URL: Final = 11100
+MAX_VERSTAT: Final = 64
+"""Characters of a verification status."""
 ACTIVE: Final = "active"
 
 log = logging.getLogger(__name__)
@@ -69,6 +74,8 @@ class Inbound:
         self.draining = False
         """Whether new calls are refused, because the node stops."""
         self.counters: dict[str, int] = {}
+        self.again: dict[str, CallFlight] = {}
+        """By Call-ID, calls that rang when a process before this one was lost: their INVITEs come once more."""
 
     # -- the stack's core ------------------------------------------------------------------------------------
 
@@ -82,6 +89,9 @@ class Inbound:
 
     def on_invite(self, invite: ServerInvite) -> None:
         """Take a call or refuse it. Next: trunkline.voice.session.Session.run"""
+        if self.again and (flight := self.again.pop(invite.request.call_id, None)) is not None:
+            self._take_up(invite, flight)
+            return
         try:
             trunk = self._sources.trunk_of(invite.request, invite.flow.remote[0])
             if trunk is None:
@@ -141,6 +151,11 @@ class Inbound:
     def _call(self, invite: ServerInvite, trunk: Trunk, target: Target) -> LiveCall:
         """The call with its port and its answer to the offer. Raises Refusal."""
         call = LiveCall(self._services, target.account, self._record(invite, trunk, target), Status.RINGING, trunk)
+        self._negotiate(call, invite)
+        return call
+
+    def _negotiate(self, call: LiveCall, invite: ServerInvite) -> None:
+        """Lease its port and answer the offer. Raises Refusal."""
         try:
             leased = call.negotiate(invite)
         except NotAcceptable as refused:
@@ -149,7 +164,29 @@ class Inbound:
         if not leased:
             call.audio.close()
             raise Refusal(503, "no media port is free")
-        return call
+
+    def _take_up(self, invite: ServerInvite, flight: CallFlight) -> None:
+        """Go on with a call that rang: it is ours already, and begins anew."""
+        services, record = self._services, flight.call
+        account = services.directory.account(record.account_sid)
+        trunk = next((one for one in services.trunks if one.name == record.trunk), None)
+        try:
+            if account is None or trunk is None:
+                raise Refusal(503, "its account or trunk is gone")
+            call = LiveCall(services, account, record, Status.RINGING, trunk)
+            self._negotiate(call, invite)
+        except Refusal as refusal:
+            self._count(f"refused-{refusal.status}")
+            invite.reject(refusal.status, headers=(RETRY_AFTER,) if refusal.status == 503 else ())
+            record.hangup_cause, record.sip_response_code = str(refusal), refusal.status
+            services.flights.advance(flight, Status.FAILED)
+            return
+        self._count("taken-up")
+        call.trace(invite.request.call_id)
+        call.note(timeline.SIP, "taken up by another process")
+        call.enlist(flight)
+        call.ring()
+        Session(call).start(Goto(record.url, record.method))
 
     # -- how -------------------------------------------------------------------------------------------------
 
@@ -176,6 +213,8 @@ class Inbound:
             trunk=trunk.name,
             sip_headers=numbers.custom_headers(request),
         )
+        if verstat := _verstat(request):
+            record.extra[VERSTAT] = verstat
         if owner.status_callback:
             record.status_callbacks = [StatusTarget(owner.status_callback, owner.status_callback_method)]
         return record
@@ -186,9 +225,20 @@ class Inbound:
         call.note(timeline.SIP, f"<- INVITE {invite.request.uri}", source=invite.flow.remote[0], trunk=record.trunk)
         flight, written = self._services.flights.accept(record, Status.RINGING)
         call.enlist(flight, written)
+        saved = checkpoints.InviteCheckpoint(request=invite.request.encode(), flow=invite.flow)
+        checkpoints.put(self._services.memory, checkpoints.key(call.sid, checkpoints.INVITE), saved)
         when_done(written, lambda done: _stored(call, done))
         call.ring()
         Session(call).start(Goto(record.url, record.method))
+
+
+def _verstat(request: Request) -> str:
+    """What the carrier's verification said of the caller's number (ATIS-1000074): the `verstat` of an identity."""
+    for name in ("P-Asserted-Identity", "From"):
+        _, found, rest = request.headers.get(name).partition("verstat=")
+        if found:
+            return re.split(r"[^A-Za-z-]", rest, maxsplit=1)[0][:MAX_VERSTAT]
+    return ""
 
 
 def _stored(call: LiveCall, done: Any) -> None:

@@ -10,6 +10,8 @@ from trunkline.model.call import Call
 from trunkline.model.numbers import PhoneNumber
 from trunkline.webhooks.params import NOWHERE, Params, Place, place_of
 
+VERSTAT: Final = "stir_verstat"
+"""Key of a record's `extra`: what the carrier's verification said of the caller's number."""
 CALL_STATUS: Final = "CallStatus"
 """The one standard parameter that changes while a call lasts."""
 
@@ -51,6 +53,8 @@ def standard(call: Call, status: str, *, from_place: Place | None = None, to_pla
         params.append(("ApplicationSid", call.application_sid))
     if call.answered_by:
         params.append(("AnsweredBy", call.answered_by))
+    if VERSTAT in call.extra:
+        params.append(("StirVerstat", str(call.extra[VERSTAT])))
     params += sip_params(call)
     return params
 

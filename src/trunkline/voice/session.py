@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from trunkline.media.protocol import Audio
 from trunkline.twiml import Verb, resolve
 from trunkline.voice import checkpoints, documents, timeline
-from trunkline.voice.checkpoints import DocumentCheckpoint, Position
+from trunkline.voice.checkpoints import DocumentCheckpoint, NextCheckpoint, Position
 from trunkline.voice.documents import Found
 from trunkline.voice.steps import CallEnded, Goto, Inline, Next, Redirected, Source, Stop
 from trunkline.voice.verbs import VERBS
@@ -62,6 +62,8 @@ class Session:
         self._task: asyncio.Task[Any] | None = None
         self._unsaved = False
         """Whether `position` is newer than what is stored."""
+        self._asked = False
+        """Whether a live update is stored that has not begun."""
 
     def on(self, call: LiveCall, *, without: Collection[str] = ()) -> Session:
         """A session for another leg (a whisper document): `await other.run(Goto(url))`."""
@@ -129,6 +131,7 @@ class Session:
         first, state = 0, {}
         if resume is not None:
             found, self.position = documents.again(self, resume[0]), resume[1]
+            self.web = resume[0].web or self.web
             first, state = self.position.verb, dict(self.position.state)
         elif step is None:
             return END
@@ -147,8 +150,14 @@ class Session:
 
     def _begin(self, found: Found) -> None:
         self.base = found.base or None
-        saved = DocumentCheckpoint(url=found.base, content_type=found.content_type, body=found.body)
-        checkpoints.put(self.services.memory, checkpoints.key(self.call.sid, checkpoints.DOCUMENT), saved)
+        web = self.web if self.web.cookies.cookies or self.web.logins else None
+        saved = DocumentCheckpoint(url=found.base, content_type=found.content_type, body=found.body, web=web)
+        checkpoints.put(self.services.memory, self._key(checkpoints.DOCUMENT), saved)
+        if self._asked:
+            self._asked = False
+            self.position.verb, self.position.state = 0, {}
+            self._save()
+            self.services.memory.post(self._key(checkpoints.NEXT), None)
 
     async def _verbs(self, verbs: tuple[Verb, ...], first: int, state: dict[str, Any]) -> Source | str:
         for index in range(first, len(verbs)):
@@ -237,6 +246,10 @@ class Session:
 
     def redirect(self, to: Source) -> None:
         """A live update: leave what runs at once and go on with `to`."""
+        asked = NextCheckpoint(twiml=to.twiml) if isinstance(to, Inline) else NextCheckpoint(url=to.url)
+        asked.method = "" if isinstance(to, Inline) else to.method
+        checkpoints.put(self.services.memory, self._key(checkpoints.NEXT), asked)
+        self._asked = True
         self._interrupt(Redirected(to))
 
     def _ended(self, _call: LiveCall) -> None:
@@ -258,7 +271,10 @@ class Session:
 
     def _save(self) -> None:
         self._unsaved = False
-        checkpoints.put(self.services.memory, checkpoints.key(self.call.sid, checkpoints.POSITION), self.position)
+        checkpoints.put(self.services.memory, self._key(checkpoints.POSITION), self.position)
+
+    def _key(self, part: str) -> str:
+        return checkpoints.key(self.call.sid, part)
 
     def resolve(self, reference: str) -> str | None:
         """An absolute URL of one in the present document; None (and an alert) where there can be none."""
