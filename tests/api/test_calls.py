@@ -310,10 +310,15 @@ async def test_updates_reach_the_live_call(calls: CallWorld, form: dict[str, str
     reply = await calls.world.post(calls.path(f"/{leg.record.sid}.json"), form)
     assert (reply.status, reply.json["sid"]) == (200, leg.record.sid)
     assert leg.told == told
-    if leg.ended is not None:
-        assert await leg.ended
-    after = (await calls.world.get(calls.path(f"/{leg.record.sid}.json"))).json
-    assert after["status"] == ("completed" if "Status" in form else "in-progress")
+    assert reply.json["status"] == ("completed" if "Status" in form else "in-progress")
+
+
+async def test_an_end_that_takes_long_is_not_waited_for(calls: CallWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.api.calls.END_WAIT_S", 0.05)
+    leg = await calls.up()
+    monkeypatch.setattr(leg, "hangup", lambda why, **options: leg.told.append(why))
+    reply = await calls.world.post(calls.path(f"/{leg.record.sid}.json"), {"Status": "completed"})
+    assert (leg.told, reply.status, reply.json["status"]) == (["api"], 200, "in-progress")
 
 
 async def test_what_an_update_only_keeps(calls: CallWorld) -> None:

@@ -7,6 +7,7 @@ there yet: such calls are made, `answered_by` becomes `unknown`, and an alert sa
 Source: spec `api.v2010.account.call`; error codes and texts from Twilio's dictionary.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Collection
 from decimal import Decimal
@@ -18,7 +19,7 @@ from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
 from trunkline.model import phone
-from trunkline.model.call import Call, Direction, Status
+from trunkline.model.call import TERMINAL, Call, Direction, Status
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import CALL, is_sid, new_sid
 from trunkline.storage.queue import Replay
@@ -33,6 +34,9 @@ MAX_TIME_LIMIT_S = 86_400
 """Longest TimeLimit that is taken; the settings' own bound applies to what is longer."""
 MAX_ADDRESS = 2048
 """Characters of To and From: a SIP URI may carry 1024 of headers (21227)."""
+END_WAIT_S = 2.0
+"""How long the answer to an update that ends a call waits for the end, so that it shows it."""
+END_POLL_S = 0.01
 EVENTS = ("initiated", "ringing", "answered", "completed")
 RECORDING_EVENTS = ("in-progress", "completed", "absent")
 CHANNELS = {"mono": 1, "dual": 2}
@@ -310,9 +314,21 @@ async def update(request: Request, app: Services) -> Response:
         time_limit_s=request.int("TimeLimit", 1, MAX_TIME_LIMIT_S) or 0,
     )
     found = await calls.update(request.account_sid, sid, change) if is_sid(sid, CALL) else None
+    if found is not None and change.status:
+        found = await _ended(request, calls, found)
     if found is None:
         raise ApiError.not_found(request.path)
     return _answer(request, found)
+
+
+async def _ended(request: Request, calls: Calls, call: StoredCall) -> StoredCall | None:
+    """The call once its end is stored (hanging up takes a few milliseconds, or as long as the other side does)."""
+    found: StoredCall | None = call
+    until = asyncio.get_running_loop().time() + END_WAIT_S
+    while found is not None and found.status not in TERMINAL and asyncio.get_running_loop().time() < until:
+        await asyncio.sleep(END_POLL_S)
+        found = await calls.get(request.account_sid, call.sid)
+    return found
 
 
 async def delete(request: Request, app: Services) -> Response:
