@@ -294,6 +294,7 @@ class Lines:
         self.voice = voice
         self.trunk_settings = trunks
         self.archive = MemoryArchive()
+        self.memory = InProcess(self.clock)
         self.net = None
 
     async def start(self, adopted=()):
@@ -319,7 +320,7 @@ class Lines:
 
         self.services = VoiceServices(
             settings=self.settings, clock=clock, directory=self.directory, alerts=self.alerts, fetcher=self.web,
-            flights=self.flights, memory=InProcess(clock), media=self.media, prompts=NoPrompts(folder),
+            flights=self.flights, memory=self.memory, media=self.media, prompts=NoPrompts(folder),
             trunks=self.trunk_settings, **({"verbs": VERBS} if "verbs" in VoiceServices.__slots__ else {}),
         )  # fmt: skip
         self.services.recordings = self.recordings
