@@ -136,6 +136,12 @@ class PortSet:
         self._pairs += pairs
         self.ports += ports
 
+    def close(self) -> None:
+        """Close this process's sockets; those of others over the same ports stay."""
+        for pair in self._pairs:
+            for sock in pair:
+                sock.close()
+
 
 class RemotePorts(PortSet):
     """Pairs that come from a PortService."""
@@ -150,6 +156,10 @@ class RemotePorts(PortSet):
             pass
         self._socket.setblocking(False)
         self._asked = False
+
+    def close(self) -> None:
+        super().close()
+        self._socket.close()
 
     def fileno(self) -> int:
         """Readable when `receive` has something to do."""

@@ -8,11 +8,14 @@ The loop: wait for the next tick's time while carrying out commands, do the tick
 absolute times (multiples of 20 ms of the monotonic clock), so that no error adds up; those missed are skipped.
 """
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads would spin beside the tick
+
 import argparse
 import contextlib
 import gc
 import logging
-import os
 import resource
 import select
 import signal

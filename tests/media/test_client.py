@@ -1,0 +1,190 @@
+"""The client against a process that the test plays."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.media.helpers import until
+from trunkline.media import protocol
+from trunkline.media.client import MediaClient
+from trunkline.media.protocol import Digit, Done, Hello, LegState, Open, Ports, Stop
+from trunkline.media.wire import Deframer, decode_command, frame
+
+
+class FakeProcess:
+    """Takes commands; tells what it is told to."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.commands: list[Any] = []
+        self.greeting: list[msgspec.Struct] = [Hello(epoch=9), Ports(slots=[(0, 20_000), (1, 20_002)])]
+        self._server: asyncio.Server | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        deframer = Deframer()
+        while data := await reader.read(65_536):
+            deframer.feed(data)
+            while (body := deframer.next()) is not None:
+                command = decode_command(body)
+                self.commands.append(command)
+                if isinstance(command, protocol.Attach):
+                    self.tell(*self.greeting)
+
+    def tell(self, *events: msgspec.Struct) -> None:
+        assert self._writer
+        self._writer.write(b"".join(map(frame, events)))
+
+    def cut(self) -> None:
+        assert self._writer
+        self._writer.close()
+
+    async def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+        if self._server:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def numbered(self) -> list[tuple[int, str]]:
+        return [(c.n, c.leg) for c in self.commands if c.n]
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[FakeProcess]:
+    process = FakeProcess(str(tmp_path / "media.sock"))
+    await process.start()
+    yield process
+    await process.close()
+
+
+@pytest.fixture
+async def client(process: FakeProcess) -> AsyncIterator[MediaClient]:
+    client = MediaClient("node-1")
+    assert await client.start(process.path)
+    yield client
+    await client.close()
+
+
+async def test_it_attaches_and_hands_out_slots(process: FakeProcess, client: MediaClient) -> None:
+    assert process.commands[0].node == "node-1"
+    assert client.epoch == 9
+    assert client.take_slot() == (0, 20_000)
+    assert client.take_slot() == (1, 20_002)
+    assert client.take_slot() is None
+    client.give_back(1)
+    client.give_back(1)
+    client.give_back(5)
+    assert client.take_slot() == (1, 20_002)
+
+
+async def test_commands_are_numbered_from_where_the_process_stands(process: FakeProcess) -> None:
+    process.greeting = [Hello(epoch=9, done=40), Ports(slots=[])]
+    client = MediaClient()
+    client.send(Stop(leg="before"))
+    assert await client.start(process.path)
+    client.send(Stop(leg="after"))
+    await until(lambda: len(process.commands) == 3)
+    assert process.numbered() == [(41, "before"), (42, "after")]
+    await client.close()
+
+
+async def test_what_was_not_done_is_sent_again_after_a_reconnect(process: FakeProcess, client: MediaClient) -> None:
+    for leg in "abc":
+        client.send(Stop(leg=leg))
+    await until(lambda: len(process.numbered()) == 3)
+    process.tell(Done(done=1))
+    process.greeting = [Hello(epoch=9, done=2), Ports(slots=[(0, 20_000)])]
+    process.commands.clear()
+    process.cut()
+    await until(lambda: not client.available)
+    client.send(Stop(leg="d"))
+    await until(lambda: len(process.numbered()) == 2)
+    assert process.numbered() == [(3, "c"), (4, "d")]
+
+
+async def test_a_taken_slot_is_not_handed_out_twice_after_a_reconnect(
+    process: FakeProcess, client: MediaClient
+) -> None:
+    assert client.take_slot() == (0, 20_000)
+    process.cut()
+    await until(lambda: not client.available)
+    assert client.take_slot() is None
+    await until(lambda: client.available and client.free_slots == 1)
+    assert client.take_slot() == (1, 20_002)
+    client.send(Open(leg="CA1", slot=0))
+    client.give_back(0)
+    assert client.take_slot() is None
+
+
+async def test_events_reach_their_watcher_and_are_confirmed(process: FakeProcess, client: MediaClient) -> None:
+    heard: list[Any] = []
+    client.watch("CA1", heard.append)
+    process.tell(Digit(leg="CA1", digit="1", event=5), Digit(leg="CA2", digit="2", event=6))
+    await until(lambda: any(isinstance(c, protocol.Seen) for c in process.commands))
+    assert [e.digit for e in heard] == ["1"]
+    assert process.commands[-1].event == 6
+    client.unwatch("CA1")
+    process.tell(Digit(leg="CA1", digit="3", event=7))
+    await until(lambda: process.commands[-1].event == 7)
+    assert len(heard) == 1
+    process.commands.clear()
+    process.cut()
+    await until(lambda: bool(process.commands))
+    assert process.commands[0].last_seen == 7
+
+
+async def test_a_watcher_that_fails_does_not_stop_the_others(process: FakeProcess, client: MediaClient) -> None:
+    def fail(event: protocol.Event) -> None:
+        raise ValueError("no")
+
+    heard: list[Any] = []
+    client.watch("CA1", fail)
+    client.watch("CA2", heard.append)
+    process.tell(Digit(leg="CA1", digit="1", event=5), Digit(leg="CA2", digit="2", event=6))
+    await until(lambda: bool(heard))
+
+
+async def test_another_epoch_means_that_legs_were_lost(process: FakeProcess, client: MediaClient) -> None:
+    told: list[list[LegState]] = []
+    client.on_hello(told.append)
+    client.take_slot()
+    process.greeting = [Hello(epoch=10), Ports(slots=[(0, 20_000)])]
+    process.cut()
+    await until(lambda: client.epoch == 10)
+    assert client.legs_lost == 1
+    assert told == [[]]
+    await until(lambda: client.free_slots == 1)
+
+
+async def test_events_of_a_newer_version_are_passed_over(process: FakeProcess, client: MediaClient) -> None:
+    heard: list[Any] = []
+    client.watch("CA1", heard.append)
+    body = msgspec.msgpack.encode({"t": "levitated", "event": 4, "leg": "CA1"})
+    assert process._writer
+    process._writer.write(len(body).to_bytes(4, "big") + body)
+    process.tell(Digit(leg="CA1", digit="1", event=5))
+    await until(lambda: bool(heard))
+
+
+async def test_without_a_process_there_are_no_slots(tmp_path: Path) -> None:
+    client = MediaClient()
+    assert not await client.start(str(tmp_path / "none"), wait_s=0.05)
+    assert client.take_slot() is None
+    await client.close()
+
+
+def test_it_imports_no_numpy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, trunkline.media.client; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
