@@ -4,7 +4,7 @@
 
 One call: INVITE from an allowed trunk, webhook fetched (POST, signed, never cached), `<Play>` of a cached file, 200,
 first RTP packet, 1 s hold, BYE, `completed` callback delivered, call archived. All of Trunkline's processes share one
-core, generator and web application have the other one.
+core, generator and web application have the other one. `--source` runs the server from another checkout, to compare.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 import uvloop
 
 from bench.caller import Call, Caller
-from bench.processes import Meter, Process, cpu_s, free_ports, python, tree
+from bench.processes import Process, cpu_s, free_ports, main_thread_cpu_s, pss_mb, python, tree
 from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
 from trunkline.model.clock import SystemClock
@@ -35,8 +35,19 @@ NUMBER = "+12025550142"
 SERVER_CORE, LOAD_CORE = 1, 0
 START_S = 30.0
 SETTLE_S = 15.0
+IDLE_S = 5.0
 WARM_UP_CALLS = 50
+WARM_UP_RATE = 25.0
 PROMPT_S = 5
+ROLES = {
+    "trunkline.supervisor": "supervisor",
+    "trunkline.media.process": "media",
+    "trunkline.media.recorder": "recorder",
+    "trunkline.media.audio_worker": "audio worker",
+    "trunkline.postflight.worker": "archive worker",
+    "serve": "node",
+}
+"""What a process is, by a word of its command line."""
 
 
 class App(asyncio.Protocol):
@@ -84,7 +95,7 @@ class App(asyncio.Protocol):
 def prompt() -> bytes:
     """A prompt of PROMPT_S seconds as a WAV file."""
     with tempfile.TemporaryFile() as file:
-        with wave.open(file, "wb") as audio:  # type: ignore[arg-type]
+        with wave.open(file, "wb") as audio:
             audio.setnchannels(1)
             audio.setsampwidth(2)
             audio.setframerate(8000)
@@ -96,8 +107,9 @@ def prompt() -> bytes:
 class Node:
     """Trunkline with one number and one trunk."""
 
-    def __init__(self, folder: Path, app_port: int, legs: int) -> None:
+    def __init__(self, folder: Path, app_port: int, legs: int, source: str = "") -> None:
         self.folder = folder
+        self._source = source
         self.http, self.sip = free_ports(2)
         self.configuration = folder / "trunkline.toml"
         self.configuration.write_text(
@@ -126,6 +138,8 @@ class Node:
 
     def start(self) -> None:
         command = ["taskset", "-c", str(SERVER_CORE), *python("-m", "trunkline", "--config", str(self.configuration))]
+        if self._source:
+            command = ["env", f"PYTHONPATH={Path(self._source).resolve()}", *command]
         self.process = Process([*command, "serve"], self.folder, "trunkline.log")
         self.process.until(self._ready, START_S, "waiting for Trunkline")
 
@@ -138,12 +152,61 @@ class Node:
         except OSError:
             return False
 
+    @property
+    def root(self) -> int:
+        """The supervisor's pid."""
+        assert self.process is not None
+        return self.process.pid
+
     def archived(self) -> int:
-        """Landed calls."""
-        sql = "select count(*) from archive where kind = 'call'"
-        command = python("-m", "trunkline", "--config", str(self.configuration), "archive", "query", sql)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        """Landed calls; -1 when that cannot be told."""
+        command = python("-m", "trunkline", "--config", str(self.configuration), "archive", "query")
+        done = subprocess.run([*command, "select count(*) from calls"], capture_output=True, text=True, timeout=60)
         return int(done.stdout.split()[-1]) if done.returncode == 0 else -1
+
+
+def role(pid: int) -> str:
+    """What a process of Trunkline's is, see ROLES."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return "ended"
+    return next((name for word, name in ROLES.items() if word in command), "other")
+
+
+def cpu_by_role(root: int) -> dict[str, float]:
+    """CPU seconds so far; the node's event loop is told apart from its other threads (the stores' writers)."""
+    used: dict[str, float] = {}
+    for pid in tree([root]):
+        name, whole = role(pid), cpu_s([pid])
+        if name == "node":
+            loop = main_thread_cpu_s([pid])
+            used["node's threads"] = used.get("node's threads", 0.0) + whole - loop
+            whole = loop
+        used[name] = used.get(name, 0.0) + whole
+    return used
+
+
+def memory_by_role(root: int) -> dict[str, list[float]]:
+    """PSS in MB of each process now."""
+    found: dict[str, list[float]] = {}
+    for pid in sorted(tree([root])):
+        found.setdefault(role(pid), []).append(round(pss_mb([pid]), 1))
+    return found
+
+
+async def idle(root: int) -> dict[str, Any]:
+    """What the server costs without calls."""
+    before = cpu_by_role(root)
+    await asyncio.sleep(IDLE_S)
+    used = {name: now - before.get(name, 0.0) for name, now in cpu_by_role(root).items()}
+    memory = memory_by_role(root)
+    return {
+        "idle_cpu_percent": {name: round(value / IDLE_S * 100, 1) for name, value in used.items()},
+        "idle_cpu_percent_total": round(sum(used.values()) / IDLE_S * 100, 1),
+        "pss_mb": memory,
+        "pss_mb_total": round(sum(map(sum, memory.values())), 1),
+    }
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -152,8 +215,9 @@ def quantile(values: list[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 1) if ordered else -1.0
 
 
-def figures(rate: float, calls: list[Call], completed: int, cpu: float, seconds: float) -> dict[str, Any]:
+def figures(rate: float, calls: list[Call], completed: int, used: dict[str, float], seconds: float) -> dict[str, Any]:
     """One run, for reading."""
+    cpu, count = sum(used.values()), max(1, len(calls))
     heard = [call.heard - call.due for call in calls if call.heard]
     statuses: dict[int, int] = {}
     for call in calls:
@@ -170,29 +234,28 @@ def figures(rate: float, calls: list[Call], completed: int, cpu: float, seconds:
         "heard_ms_p50": quantile(heard, 0.5),
         "heard_ms_p99": quantile(heard, 0.99),
         "heard_ms_max": quantile(heard, 1.0),
-        "cpu_ms_per_call": round(cpu / max(1, len(calls)) * 1000, 3),
+        "cpu_ms_per_call": round(cpu / count * 1000, 3),
+        "by_process": {name: round(value / count * 1000, 3) for name, value in used.items() if value},
         "cpu_share": round(cpu / seconds, 3),
     }
 
 
-async def measure(node: Node, rates: list[float], seconds: float, key: int) -> list[dict[str, Any]]:
-    """Every rate in turn."""
-    assert node.process is not None
-    rows = []
+async def measure(node: Node, rates: list[float], seconds: float) -> list[dict[str, Any]]:
+    """Every rate in turn, after a warm-up."""
+    rows, key = [], 1
     async with Caller(node.sip, NUMBER) as caller:
-        await caller.run(25, WARM_UP_CALLS / 25, key)
+        await caller.run(WARM_UP_RATE, WARM_UP_CALLS / WARM_UP_RATE, key)
         key += WARM_UP_CALLS
         for rate in rates:
             await asyncio.sleep(1)
-            before, pids = len(App.completed), tree([node.process.pid])
-            cpu, began = cpu_s(pids), time.monotonic()
+            told, before, began = len(App.completed), cpu_by_role(node.root), time.monotonic()
             calls = await caller.run(rate, seconds, key)
             key += len(calls)
-            wanted, end = before + sum(1 for call in calls if call.answered), time.monotonic() + SETTLE_S
+            wanted, end = told + sum(1 for call in calls if call.answered), time.monotonic() + SETTLE_S
             while len(App.completed) < wanted and time.monotonic() < end:
                 await asyncio.sleep(0.1)
-            used, took = cpu_s(tree([node.process.pid])) - cpu, time.monotonic() - began
-            rows.append(figures(rate, calls, len(App.completed) - before, used, took))
+            used = {name: now - before.get(name, 0.0) for name, now in cpu_by_role(node.root).items()}
+            rows.append(figures(rate, calls, len(App.completed) - told, used, time.monotonic() - began))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -202,18 +265,18 @@ async def _whole(arguments: argparse.Namespace, folder: Path) -> None:
     App.prompt = prompt()
     server = await loop.create_server(App, "127.0.0.1", 0, backlog=4096)
     App.port = server.sockets[0].getsockname()[1]
-    node = await asyncio.to_thread(Node, folder, App.port, arguments.legs)
+    node = await asyncio.to_thread(Node, folder, App.port, arguments.legs, arguments.source)
     await asyncio.to_thread(node.start)
     assert node.process is not None
-    meter = Meter([node.process.pid])
     try:
+        await asyncio.sleep(IDLE_S)  # the spare media process starts
+        print(json.dumps(await idle(node.root)), flush=True)
         rates = [float(rate) for rate in arguments.rates.split(",")]
-        rows = await measure(node, rates, arguments.seconds, 1)
+        rows = await measure(node, rates, arguments.seconds)
+        answered = WARM_UP_CALLS + sum(row["answered"] for row in rows)
         await asyncio.sleep(2)
-        meter.sample()
-        total = sum(row["answered"] for row in rows)
-        print(json.dumps({"archived": await asyncio.to_thread(node.archived), "answered": total + WARM_UP_CALLS,
-                          "pss_mb": round(meter.peak_mb, 1)}))  # fmt: skip
+        print(json.dumps({"answered": answered, "archived": await asyncio.to_thread(node.archived)}))
+        print(json.dumps(await idle(node.root)))
     finally:
         await asyncio.to_thread(node.process.stop)
         server.close()
@@ -227,6 +290,7 @@ def main() -> None:
     parser.add_argument("--rates", default="100,200,300,400,500", help="calls a second, one after the other")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--legs", type=int, default=2000)
+    parser.add_argument("--source", default="", help="folder of another checkout's packages (its src), to compare")
     parser.add_argument("--log", action="store_true", help="show the end of the server's log")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
