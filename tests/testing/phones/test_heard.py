@@ -19,6 +19,7 @@ def test_packets_in_any_order_lie_in_order():
     assert heard.missing == FRAME
     assert not heard.there(3 * FRAME, 4 * FRAME).any()
     assert [arrival.position // FRAME for arrival in heard.arrivals] == [0, 2, 1, 4]
+    assert heard.longest_gap_s == 3.0
 
 
 def test_a_packet_that_comes_twice_counts_as_repeated():

@@ -81,7 +81,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
             codec = peer.route.codec if peer.route else state.media.codec
             state.media = Media(
                 codec=codec, sent=peer.sent, received=peer.received, lost=peer.heard.missing // FRAME,
-                strange=peer.strange, reports=peer.reports,
+                longest_gap_ms=int(peer.heard.longest_gap_s * 1000), strange=peer.strange, reports=peer.reports,
             )  # fmt: skip
         return state
 

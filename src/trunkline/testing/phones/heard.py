@@ -49,6 +49,8 @@ class Heard:
         self.repeated = 0
         """Packets whose place was filled already."""
         self.full = False
+        self.longest_gap_s = 0.0
+        """Longest time between the arrivals of two packets."""
         self._ssrc = -1
         self._base = 0
         """RTP timestamp of position `_origin`."""
@@ -69,6 +71,8 @@ class Heard:
             return
         self._make_room(position + length)
         self.packets += 1
+        if self.arrivals:
+            self.longest_gap_s = max(self.longest_gap_s, at_s - self.arrivals[-1].at_s)
         self.arrivals.append(Arrival(position, length, at_s))
         if self._there[position : position + length].any():
             self.repeated += 1

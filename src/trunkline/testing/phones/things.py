@@ -180,6 +180,8 @@ class Media(msgspec.Struct, omit_defaults=False, kw_only=True):
     received: int = 0
     lost: int = 0
     """Packets of 20 ms that did not come."""
+    longest_gap_ms: int = 0
+    """Longest time without a packet of audio."""
     strange: int = 0
     reports: int = 0
 
