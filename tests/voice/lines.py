@@ -409,7 +409,9 @@ class Lines:
         """Wait for a stored status; the call as stored."""
 
         async def reached():
-            found = await self.stored(sid)
+            found, flight = await self.stored(sid), self.flights.cached(sid)
+            if flight is not None and flight.pending:
+                return None  # what its last step owes is not told yet
             return found if found is not None and found.status in statuses else None
 
         return await eventually(reached)
