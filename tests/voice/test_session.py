@@ -350,8 +350,8 @@ async def test_checkpoints_lead_on_where_it_was(here: World) -> None:
     # Another process: the play goes on in the media process, and is only waited for.
     first = call.session
     first.cancel()
-    call.session = None
     await until(lambda: first.done, "the first session's end")
+    assert call.is_up
     call.audio.adopted = "2"
     module.Session(call).resume(document, position)
     await until(lambda: call.session is not None and call.session.position.verb == 1, "the second session")

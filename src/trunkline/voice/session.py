@@ -85,16 +85,12 @@ class Session:
         ending = FAILED
         try:
             ending = await self.run(source, resume)
-        except asyncio.CancelledError:
-            ending = "shutdown"
-            raise
         except Exception:
             log.exception("%s: the session failed", call.sid)
             call.alert(LIMIT, "internal failure")
-        finally:
-            if call.session is self:
-                call.session = None
-                call.hangup(ending, 500 if ending == FAILED else 0)
+        if call.session is self:
+            call.session = None
+            call.hangup(ending, 500 if ending == FAILED else 0)
 
     @property
     def done(self) -> bool:
@@ -102,7 +98,7 @@ class Session:
         return self._task is None or self._task.done()
 
     def cancel(self) -> None:
-        """End the task without another word (the node stops)."""
+        """End the task and nothing else: the call stays, for another process to go on with."""
         if self._task is not None:
             self._task.cancel()
 

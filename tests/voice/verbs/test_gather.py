@@ -234,7 +234,6 @@ async def test_it_goes_on_with_the_keys_that_there_were(here: World) -> None:
     first, state = call.session, dict(call.session.position.state)
     assert state["digits"] == "12"
     first.cancel()
-    call.session = None
     await until(lambda: first.done, "the first session's end")
     document = DocumentCheckpoint(
         url=f"{here.app.url}/voice", content_type="text/xml",
