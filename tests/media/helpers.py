@@ -50,13 +50,14 @@ def config(folder: Path, **changes: Any) -> Config:
 class Leg:
     """A leg of the process, its events, and the far end's socket."""
 
-    def __init__(self, client: MediaClient, name: str, **fields: Any) -> None:
+    def __init__(self, client: MediaClient, name: str, *, host: str = "127.0.0.1", **fields: Any) -> None:
         self.client = client
         self.name = name
         self.events: list[protocol.Event] = []
         self._changed = asyncio.Event()
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
+        self.host = host
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind((host, 0))
         self.sock.setblocking(False)
         taken = client.take_slot()
         assert taken is not None
@@ -66,7 +67,7 @@ class Leg:
         given = {
             "payload_types": {0: "PCMU", 101: "telephone-event"},
             "dtmf_payload_type": 101,
-            "remote": self.sock.getsockname(),
+            "remote": self.sock.getsockname()[:2],
             **fields,
         }
         client.send(protocol.Open(leg=name, slot=self.slot, **given))
@@ -85,7 +86,7 @@ class Leg:
             payload_type=payload_type, sequence=self.sequence, timestamp=self.timestamp, ssrc=77, payload=payload
         )
         self.sequence += 1
-        self.sock.sendto(data.encode(), ("127.0.0.1", self.port))
+        self.sock.sendto(data.encode(), (self.host, self.port))
 
     def press(self, code: int) -> None:
         """A key as telephone-events, all at once."""

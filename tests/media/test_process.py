@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -134,3 +135,64 @@ async def test_a_successor_goes_on_with_the_same_legs(tmp_path: Path) -> None:
     for fd in fds:
         os.close(fd)
     leg.close()
+
+
+@pytest.mark.parametrize(("helper", "host"), [("compiled", "::1"), ("fallback", "127.0.0.1"), ("fallback", "::1")])
+async def test_legs_work_over_ipv6_and_without_the_compiled_helper(tmp_path: Path, helper: str, host: str) -> None:
+    process = start_process(config(tmp_path, host=host, helper=helper))
+    client = MediaClient()
+    assert await client.start(str(tmp_path / "media.sock"))
+    a, b = Leg(client, "CA1", host=host), Leg(client, "CA2", host=host)
+    client.send(protocol.Bridge(a="CA1", b="CA2"))
+    said, heard = g711.encode(TONE), b""
+    for _ in range(100):
+        a.speak(TONE)
+        await asyncio.sleep(0.02)
+        heard += b"".join(p.payload for p in b.received())
+        if heard.count(said) >= 3:
+            break
+    assert heard.count(said) >= 3
+    a.close()
+    b.close()
+    await client.close()
+    end_process(process)
+
+
+async def test_a_recording_becomes_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings" / "RE1"
+    folder.mkdir(parents=True)
+    process = start_process(config(tmp_path, recordings=str(tmp_path / "recordings")))
+    client = MediaClient()
+    assert await client.start(str(tmp_path / "media.sock"))
+    leg = Leg(client, "CA1")
+    client.send(protocol.Record(recording="RE1", leg="CA1", folder=str(folder), channels=2, max_ms=600))
+    for _ in range(60):
+        leg.speak(TONE)
+        await asyncio.sleep(0.02)
+        if any(isinstance(event, protocol.Recorded) for event in leg.events):
+            break
+    recorded = await leg.event(protocol.Recorded)
+    assert (recorded.recording, recorded.why, recorded.duration_ms) == ("RE1", "max-length", 600)
+    with wave.open(recorded.file) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 8000, 4800)
+        tracks = np.frombuffer(file.readframes(4800), "<i2").reshape(-1, 2)
+    assert np.abs(tracks[:, 0]).max() > 7000
+    assert not tracks[:, 1].any()
+    leg.close()
+    await client.close()
+    end_process(process)
+
+
+async def test_memory_of_another_layout_is_laid_out_anew_and_a_foreign_ring_refused(tmp_path: Path) -> None:
+    fd = os.memfd_create("memory")
+    os.write(fd, b"x" * 4096)
+    process = start_process(config(tmp_path, state_fd=fd), (fd,))
+    client = MediaClient()
+    assert await client.start(str(tmp_path / "media.sock"))
+    await client.close()
+    end_process(process)
+    os.ftruncate(fd, 0)
+    os.write(fd, b"x" * 4096)
+    process = start_process(config(tmp_path, ring_fd=fd), (fd,))
+    assert await asyncio.to_thread(process.wait, 10) == 3
+    os.close(fd)

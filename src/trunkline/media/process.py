@@ -86,7 +86,7 @@ class MediaProcess:
     """Everything put together. `run` returns after SIGTERM or `stop`."""
 
     def __init__(self, config: Config, helper: Helper) -> None:
-        """Raises StateMismatch, RingMismatch, NoPorts, OSError."""
+        """Raises RingMismatch, NoPorts, OSError."""
         self.config = config
         _raise_file_limit()
         slots = min(config.legs * SLOTS_PER_LEG, (config.port_max - config.port_min) // 2 + 1)
@@ -95,7 +95,7 @@ class MediaProcess:
         self.ring_fd = _memory(config.ring_fd, "trunkline-record-ring")
         ring = RecordRing(self.ring_fd, slots=recordings, frames=frames_for(config.legs))
         epoch = time.time_ns() // 1_000_000
-        state = State(self.state_fd, legs=config.legs, slots=slots, recordings=ring.slots, epoch=epoch)
+        state = _state(self.state_fd, config.legs, slots, ring.slots, epoch)
         state.tick = state.tick or time.monotonic_ns() // TICK_NS
         if config.ports_path:
             self.ports: PortSet = RemotePorts(config.ports_path)
@@ -249,6 +249,16 @@ def _memory(given: int | str, name: str) -> int:
     return given if given >= 0 else os.memfd_create(name, os.MFD_CLOEXEC)
 
 
+def _state(fd: int, legs: int, slots: int, recordings: int, epoch: int) -> State:
+    """The state in that memory; memory of another layout (another release's, other settings) is laid out anew."""
+    try:
+        return State(fd, legs=legs, slots=slots, recordings=recordings, epoch=epoch)
+    except StateMismatch as error:
+        logger.error("the legs of the process before are lost: %s", error)
+        os.ftruncate(fd, 0)
+        return State(fd, legs=legs, slots=slots, recordings=recordings, epoch=epoch)
+
+
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
@@ -274,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         process = MediaProcess(config, helper)
-    except (StateMismatch, RingMismatch) as error:
+    except RingMismatch as error:
         logger.error("cannot go on with the memory given: %s", error)
         return 3
 

@@ -6,7 +6,7 @@ struct told apart by its `t` field. Unknown fields are ignored, so that versions
 The node numbers its commands (`n`); the media process keeps the last number that it carried out in its shared memory
 and tells it in `Hello` and `Done`. A node that connects sends `Attach`; it gets `Hello` with every leg, what each one
 plays and records, and the numbers; then it repeats the commands above `done`. Events that no node has confirmed
-(`Seen`) are sent again after `Hello`; the oldest are dropped beyond MAX_UNSEEN.
+(`Seen`) are sent again after `Hello`; the oldest are dropped beyond MAX_UNSEEN. `Ports` comes after them.
 
 Legs are named by the node (`leg`: at most 64 ASCII characters, the call's SID). `slot` is the port pair a leg sits on:
 the media process leases free ones to the node ahead of need (`Ports`), so that a call's SDP needs no round trip.
@@ -101,6 +101,7 @@ class Open(_Message, tag="open"):
     dtmf_payload_type: int = -1
     """What we send telephone-events as; -1: not negotiated, digits go in-band."""
     ptime: int = 20
+    """What the other side prefers, ms. Received is any length; sent is 20 ms whatever it is."""
     remote: tuple[str, int] | None = None
     """Address and RTP port of the SDP."""
     remote_rtcp: tuple[str, int] | None = None
@@ -160,7 +161,7 @@ class Stop(_Message, tag="stop"):
 
 
 class Bridge(_Message, tag="bridge"):
-    """Let two legs hear each other. What a leg plays is heard by itself instead of the other while it lasts."""
+    """Let two legs hear each other; keys pressed as telephone-events cross too. What a leg plays is heard by itself instead of the other while it lasts."""
 
     a: str
     b: str

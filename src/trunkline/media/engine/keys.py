@@ -7,6 +7,8 @@ from trunkline.media.engine.state import TICKS_PER_S, Rows, Samples, State
 from trunkline.rtp.dtmf import KEYS, Detector
 from trunkline.rtp.telephone_event import Press, parse, track
 
+RFC4733, IN_BAND = "rfc4733", "in-band"
+"""How a key was heard (protocol.Digit)."""
 EVENTS_HOLD: Final = 10 * TICKS_PER_S
 """Ticks after a telephone-event in which tones are not listened to: a peer that sends both means one press."""
 SAME_PRESS: Final = TICKS_PER_S // 2
@@ -47,7 +49,7 @@ class Keys:
         if heard >= 0 and KEYS[heard] == digit and self.tick - int(state.last_in_band[row]) <= SAME_PRESS:
             state.last_in_band_key[row] = -1
             return
-        self._press(row, digit, "rfc4733")
+        self._press(row, digit, RFC4733)
 
     def listen(self, rows: Rows, heard: Samples) -> None:
         """Take the frames (`heard[row]`) of legs that may be heard."""
@@ -61,4 +63,4 @@ class Keys:
         for row, code, over in zip(legs.tolist(), codes.tolist(), ended.tolist(), strict=True):
             if not over:
                 state.last_in_band[row], state.last_in_band_key[row] = self.tick, code
-                self._press(row, KEYS[code], "in-band")
+                self._press(row, KEYS[code], IN_BAND)

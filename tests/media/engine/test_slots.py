@@ -1,0 +1,49 @@
+from trunkline.media.engine import slots as slots_module
+from trunkline.media.engine.slots import Slots
+from trunkline.media.engine.state import State
+
+
+def make(known: int = 300, quarantine: int = 10) -> Slots:
+    state, _ = State.create(legs=200, slots=400, recordings=1)
+    slots = Slots(state, quarantine)
+    for slot in range(known):
+        slots.offer(slot, 20_000 + 2 * slot)
+    return slots
+
+
+def test_slots_are_leased_ahead_up_to_the_legs() -> None:
+    slots = make()
+    assert len(slots.lease(200)) == slots_module.LEASE
+    assert slots.lease(200) == []
+    for slot, _ in slots.leased():
+        assert slots.use(slot)
+    assert len(slots.lease(200)) == 200 - slots_module.LEASE
+
+
+def test_only_leased_slots_can_be_used() -> None:
+    slots = make()
+    ((slot, port),) = slots.lease(1)
+    assert port == 20_000 + 2 * slot
+    assert slots.use(slot)
+    assert not slots.use(slot)
+    assert not slots.use(299)
+    assert not slots.use(-1)
+    assert not slots.use(300)
+
+
+def test_a_slot_rests_for_the_quarantine_and_goes_to_the_end() -> None:
+    slots = make(known=3)
+    (first, _), *_ = slots.lease(3)
+    slots.use(first)
+    slots.rest(first, 100)
+    slots.wake(109)
+    assert first not in dict(slots.lease(3))
+    slots.wake(110)
+    assert dict(slots.lease(4)).keys() == {first}
+
+
+def test_it_says_when_sockets_run_short() -> None:
+    slots = make(known=slots_module.LEASE)
+    assert not slots.short
+    slots.lease(1)
+    assert slots.short
