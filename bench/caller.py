@@ -48,7 +48,7 @@ class Caller:
     port: int
     number: str
     hold_s: float = 1.0
-    calls: dict[int, Call] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict, repr=False)
     packets: int = 0
 
     async def __aenter__(self) -> "Caller":
@@ -134,7 +134,7 @@ class Caller:
         self._send(f"{head}Content-Length: 0\r\n\r\n")
 
     def _bye(self, call: Call) -> None:
-        if call.ended:
+        if call.ended or self._sip.fileno() < 0:
             return
         head = self._head("BYE", call, 2, "b", call.target.decode(), f";tag={call.tag.decode()}")
         self._send(f"{head}Content-Length: 0\r\n\r\n")
