@@ -92,6 +92,37 @@ def test_an_ivr(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:
     assert (fetched.direction, fetched._from, fetched.to) == ("inbound", phone.number, trunkline.number)
 
 
+@pytest.mark.parametrize("how", [{"transport": "TCP"}, {"late_offer": True}, {"dtmf": False}], ids=str)
+def test_other_ways_of_calling(trunkline: Local, phone: RemotePhone, app: VoiceApp, how: dict) -> None:
+    voice(trunkline, app, '<Gather numDigits="2" action="/chosen"><Say>Go on.</Say></Gather>')
+    app.answers["/chosen"] = lambda form: response(f"<Say>You pressed {form['Digits']}.</Say><Pause length='30'/>")
+    call = phone.dials(**how)
+    call.hears("Go on.")
+    call.press("19")
+    call.hears("You pressed 19.")
+    call.hangs_up()
+    assert app.wait("/status")[0]["CallStatus"] == "completed"
+
+
+def test_keys_by_info(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:
+    voice(trunkline, app, '<Gather numDigits="2" action="/chosen"><Say>Go on.</Say></Gather>')
+    app.answers["/chosen"] = response("<Say>Done.</Say>")
+    call = phone.dials(dtmf=False)
+    call.hears("Go on.")
+    call.press("42", how="info")
+    call.hears("Done.")
+    assert app.at("/chosen")[0]["Digits"] == "42"
+    call.ended()
+
+
+def test_a_caller_who_hides(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:
+    voice(trunkline, app, "<Say>Hello.</Say>")
+    call = phone.dials(caller="anonymous")
+    call.hears("Hello.")
+    call.ended()
+    assert phone.number not in app.at("/voice")[0].values()
+
+
 def test_digits_cut_the_prompt_short(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:
     app.files["/long.wav"] = ("audio/wav", wav(speechlike(20, 3)))
     voice(trunkline, app, f'<Gather numDigits="2" action="/chosen"><Play>{app.url}/long.wav</Play></Gather>')

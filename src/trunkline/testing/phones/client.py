@@ -83,14 +83,21 @@ class RemotePhone:
         headers: Mapping[str, str] | None = None,
         caller: str = "",
         codecs: Sequence[str] = (),
+        dtmf: bool = True,
+        late_offer: bool = False,
+        transport: str = "UDP",
         wait: bool = True,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> "RemoteCall":
         """Call a number, the account's first by default; returns once it is answered or refused.
 
-        `wait` False: at once. `caller`: what it shows instead of its number, `anonymous` for none. A refused call is
-        returned too (see `rejected_with`). Raises CallFailed when neither happens in time."""
-        wanted = Dial(to=to or self._server.number, headers=dict(headers or {}), caller=caller, codecs=list(codecs))
+        `wait` False: at once. `caller`: what it shows instead of its number, `anonymous` for none. `dtmf` False: it
+        knows no telephone-events. `late_offer`: its INVITE has no SDP. A refused call is returned too (see
+        `rejected_with`). Raises CallFailed when neither happens in time."""
+        wanted = Dial(
+            to=to or self._server.number, headers=dict(headers or {}), caller=caller, codecs=list(codecs), dtmf=dtmf,
+            late_offer=late_offer, transport=transport,
+        )  # fmt: skip
         state = self._server.simulator("POST", f"{self._path}/calls", msgspec.to_builtins(wanted))
         call = RemoteCall(self._server, self._path, int(state["id"]))
         self._seen = max(self._seen, call.id)

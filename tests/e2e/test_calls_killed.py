@@ -1,0 +1,93 @@
+"""Processes die with a call up: the phone goes on hearing, and the call can still be played and ended."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.voice_app import VoiceApp, response
+from trunkline.testing.local import Local, LocalFailed
+
+BACK_S = 20.0
+MAX_SILENCE_MS = 500
+TALK = "<Say loop='0'>Please hold the line.</Say>"
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    with Local(tmp_path) as local:
+        yield local
+
+
+@pytest.fixture
+def app() -> Iterator[VoiceApp]:
+    app = VoiceApp()
+    yield app
+    app.close()
+
+
+def process(local: Local, *words: str) -> int:
+    """The child of the server whose command line has these words."""
+    assert local._process is not None
+    shown = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in shown.splitlines()]
+    parent = str(local._process.pid)
+    found = [int(pid) for pid, ppid, args in rows if ppid == parent and all(word in args for word in words)]
+    assert found, words
+    return found[0]
+
+
+def until_back(local: Local) -> None:
+    end = time.monotonic() + BACK_S
+    while True:
+        try:
+            local.call("GET", "/readyz")
+            return
+        except (LocalFailed, OSError):
+            assert time.monotonic() < end, local.log_tail()
+            time.sleep(0.05)
+
+
+def test_the_node_dies_in_a_call(local: Local, app: VoiceApp) -> None:
+    phone = local.phone()
+    menu = f'<Gather numDigits="1" timeout="60" action="{app.url}/chosen">{TALK}</Gather>'
+    app.answers["/chosen"] = response("<Say>You are through.</Say>", TALK)
+    made = local.client.calls.create(
+        to=phone.number, from_=local.number, twiml=response(menu), status_callback=f"{app.url}/status"
+    )
+    call = phone.answers()
+    call.hears("Please hold the line.")
+    os.kill(process(local, "-m trunkline ", " dev"), signal.SIGKILL)
+    until_back(local)
+    call.hears("Please hold the line.")
+    state = call.state
+    assert (state.state, state.media.lost) == ("up", 0)
+    assert state.media.longest_gap_ms < MAX_SILENCE_MS
+    call.press("1")
+    call.hears("You are through.")
+    local.client.calls(made.sid).update(twiml=response("<Say>Redirected.</Say>", TALK))
+    call.hears("Redirected.")
+    call.hangs_up()
+    (ended,) = app.wait("/status")
+    assert (ended["CallSid"], ended["CallStatus"]) == (made.sid, "completed")
+
+
+def test_the_media_process_dies_in_a_call(local: Local, app: VoiceApp) -> None:
+    phone = local.phone()
+    made = local.client.calls.create(
+        to=phone.number, from_=local.number, twiml=response(TALK), status_callback=f"{app.url}/status"
+    )
+    call = phone.answers()
+    call.hears("Please hold the line.")
+    os.kill(process(local, "trunkline.media.process"), signal.SIGKILL)
+    call.hears("Please hold the line.")
+    call.hears("Please hold the line.")
+    assert call.state.media.longest_gap_ms <= MAX_SILENCE_MS
+    local.client.calls(made.sid).update(status="completed")
+    assert call.ended().ended_by == "other"
+    (ended,) = app.wait("/status")
+    assert ended["CallStatus"] == "completed"
