@@ -40,10 +40,12 @@ from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.calls import Calls
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.inbound import Inbound
+from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.outbound import Outbound
 from trunkline.voice.outgoing import Wires
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
+from trunkline.voice.recovery import Recovery
 from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
@@ -99,18 +101,7 @@ class Voice:
         self.flights = CallFlights(queue, clock)
         self.reader = CallReader(queue, archive)
         self.media = MediaClient()
-        self.speech_workers = Workers(
-            Setup(role=SPEECH, memory_bytes=WORKER_BYTES, engine=settings.speech.engine, warm=True),
-            processes=settings.speech.workers, timeout_s=settings.speech.timeout_s,
-        )  # fmt: skip
-        self.prompts = Prompts(
-            folder / PROMPT_FOLDER,
-            speech=self.speech_workers,
-            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S),
-            fetch=AudioFetch(client, guard, clock, settings),
-            max_bytes=settings.media.prompt_bytes,
-            engine=settings.speech.engine,
-        )
+        self._wire_prompts(AudioFetch(client, guard, clock, settings))
         self.blobs = FolderBlobs(
             folder / RECORDING_FOLDER, settings.media.recording_bytes, settings.media.recording_bytes
         )
@@ -136,8 +127,31 @@ class Voice:
         )  # fmt: skip
         self.flights.owed = self.recordings.owed = delivery.push
         self.recordings.find_call = self.services.live.get
+        self.recovery = Recovery(
+            self.services, self.sip.stack, self.inbound, inherited.run_name(), lambda: self.media.epoch
+        )
+        self.lost_recordings = LostRecordings(
+            self.recordings, database, spool_folder(settings), lambda: self.recovery.recorded
+        )
+        self.media.on_hello(self.recovery.greeted)
+        self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
-        self._warm_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _wire_prompts(self, fetch: AudioFetch) -> None:
+        own = self.settings
+        self.speech_workers = Workers(
+            Setup(role=SPEECH, memory_bytes=WORKER_BYTES, engine=own.speech.engine, warm=True),
+            processes=own.speech.workers, timeout_s=own.speech.timeout_s,
+        )  # fmt: skip
+        self.prompts = Prompts(
+            own.data_path / PROMPT_FOLDER,
+            speech=self.speech_workers,
+            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S),
+            fetch=fetch,
+            max_bytes=own.media.prompt_bytes,
+            engine=own.speech.engine,
+        )
 
     def _wire_sip(self) -> None:
         own = self.settings.sip
@@ -176,10 +190,12 @@ class Voice:
         if not inherited.supervised():
             config = media_config(self.settings, recordings=str(spool_folder(self.settings)))
             self._media_task = loop.create_task(_keep_media(config))
+        await self.recovery.read()
         if not await self.media.start(socket_path(self.settings), MEDIA_WAIT_S):
             log.error("the media process is not there; calls are refused until it is")
-        self._warm_task = loop.create_task(self._warm())
-        await self.outbound.recover()
+        await self.lost_recordings.start()
+        await self.recordings.recover()
+        await self.outbound.recover(self.recovery.adopted)
         own, given = self.settings.sip, inherited.descriptors()
         if SIP_UDP in given and SIP_TCP in given:
             await self.sip.start(
@@ -187,7 +203,10 @@ class Voice:
             )
         else:
             await self.sip.start(own.host, own.port)
+        self.recovery.resume()
         self.outbound.start()
+        work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run())
+        self._tasks = [loop.create_task(one) for one in work]
         log.info("SIP on %s port %d, UDP and TCP", self.sip.host, self.sip.port)
 
     async def _warm(self) -> None:
@@ -216,10 +235,12 @@ class Voice:
             session.cancel()
         await self.recordings.close()
         await self.sip.close()
-        for task in (self._warm_task, self._media_task):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._media_task is not None:
+            self._media_task.cancel()
+            await asyncio.gather(self._media_task, return_exceptions=True)
         await self.media.close()
         await self.prompts.close()
 

@@ -7,6 +7,7 @@ process was replaced, those above its number are sent again. Events are confirme
 import asyncio
 import contextlib
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
@@ -26,8 +27,10 @@ MAX_PENDING: Final = 50_000
 WRITE_BUFFER_BYTES: Final = 8 << 20
 """Unsent output above which a connection is given up (the commands stay)."""
 START_WAIT_S: Final = 5.0
+GONE_S: Final = 2.0
+"""How long a media process that is gone counts as there: that long its successor may take."""
 
-Watcher = Callable[[protocol.Event], None]
+Watcher = Callable[[protocol.Event], object]
 
 
 class MediaClient:
@@ -46,6 +49,9 @@ class MediaClient:
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._taken: dict[int, int] = {}
         self._watchers: dict[str, Watcher] = {}
+        self._lost_at = -GONE_S
+        self.otherwise: Watcher = lambda event: None
+        """Gets the events of legs that nobody watches."""
         self._hello: list[Callable[[list[protocol.LegState]], None]] = []
         self._link: _Link | None = None
         self._synced = False
@@ -72,8 +78,8 @@ class MediaClient:
 
     @property
     def available(self) -> bool:
-        """Whether a media process is attached."""
-        return self._synced
+        """Whether a media process is attached, or was until a moment ago: another takes its place."""
+        return self._synced or time.monotonic() - self._lost_at < GONE_S
 
     @property
     def free_slots(self) -> int:
@@ -83,7 +89,7 @@ class MediaClient:
     def take_slot(self) -> tuple[int, int] | None:
         """A slot for a new leg and its RTP port (RTCP is the next); None when there is no room or no media process.
         It is used up by `Open`, or given back."""
-        if not self._slots or not self._synced:
+        if not self._slots or not self.available:
             return None
         slot, port = self._slots.popitem(last=False)
         self._taken[slot] = port
@@ -99,6 +105,7 @@ class MediaClient:
         """Have it carried out, once, in order; after a reconnect if need be."""
         if isinstance(command, protocol.Open):
             self._taken.pop(command.slot, None)
+            self._slots.pop(command.slot, None)
         if len(self._pending) >= MAX_PENDING:
             self._pending.popleft()
         self._pending.append(command)
@@ -137,6 +144,8 @@ class MediaClient:
                 await link.closed
             finally:
                 link.close()
+                if self._synced:
+                    self._lost_at = time.monotonic()
                 self._link, self._synced = None, False
             await asyncio.sleep(RETRY_S)
 
@@ -164,16 +173,17 @@ class MediaClient:
         elif isinstance(event, protocol.Stats):
             self.stats = event
         else:
-            watcher = self._watchers.get(event.leg)
-            if watcher is not None:
-                try:
-                    watcher(event)
-                except Exception:
-                    logger.exception("a media event could not be dealt with: %s", event)
+            watcher = self._watchers.get(event.leg, self.otherwise)
+            try:
+                watcher(event)
+            except Exception:
+                logger.exception("a media event could not be dealt with: %s", event)
 
     def _take_hello(self, hello: protocol.Hello) -> None:
         if hello.epoch != self.epoch:
-            self.legs_lost += bool(self.epoch)
+            if self.epoch:
+                self.legs_lost += 1
+                self._pending.clear()  # they were about the legs and slots that are gone
             self.epoch = hello.epoch
             self._taken.clear()
             self._last_seen = 0

@@ -139,7 +139,16 @@ class Control:
             while self._unseen and self._unseen[0].event <= command.event:
                 self._unseen.popleft()
         elif not 0 < command.n <= self._engine.state.done:
-            carry_out(self._engine, command)
+            try:
+                carry_out(self._engine, command)
+            except Exception:
+                # Were it not counted as done, it would end every successor as well.
+                logger.exception("a command failed: %s", type(command).__name__)
+                self._refuse(command.n, str(type(command).__struct_config__.tag), "internal error")
+
+    def _refuse(self, number: int, what: str, reason: str) -> None:
+        self._engine.tell(protocol.Refused(command=number, what=what, reason=reason))
+        self._engine.state.done = max(number, self._engine.state.done)
 
     def _not_understood(self, connection: Connection, body: bytes, reason: str) -> None:
         try:
@@ -150,8 +159,7 @@ class Control:
             logger.warning("a node's connection ends: %s", reason)
             self._drop(connection)
         elif head.n > self._engine.state.done:
-            self._engine.tell(protocol.Refused(command=head.n, what=head.t, reason=f"not understood: {reason}"))
-            self._engine.state.done = head.n
+            self._refuse(head.n, head.t, f"not understood: {reason}")
 
     def _attach(self, connection: Connection, attach: protocol.Attach) -> None:
         engine = self._engine
@@ -164,10 +172,10 @@ class Control:
         state = engine.state
         hello = protocol.Hello(done=state.done, epoch=state.epoch, legs=engine.snapshot())
         self._write(connection, self._fitting(hello))
-        engine.slots.lease(engine.settings.legs)
-        self._write(connection, frame(protocol.Ports(slots=engine.slots.leased())))
         for event in list(self._unseen):
             self._write(connection, frame(event))
+        engine.slots.lease(engine.settings.legs)  # told last: then the node has heard all that happened
+        self._write(connection, frame(protocol.Ports(slots=engine.slots.leased())))
 
     @staticmethod
     def _fitting(hello: protocol.Hello) -> bytes:

@@ -353,6 +353,8 @@ class Dialing:
         self._listen(call)
         self._listen(leg.live)
         leg.live.on_digit = self._callee_key
+        while call.digits:  # pressed while nobody listened: the process was lost
+            self._key(call.digits.popleft())
         self._services.outbound.bridged[leg.live.sid] = lambda to: self._take_away(leg, to)
         self._bridge(leg)
         if self._verb.record and self._recording is None:
@@ -415,6 +417,7 @@ class Dialing:
             return False
         self._part(leg)
         self._legs.remove(leg)
+        leg.live.leave()
         Session(leg.live).start(to)
         self._happened("taken", leg)
         return True

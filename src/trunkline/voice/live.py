@@ -249,6 +249,42 @@ class LiveCall(DialogListener, InviteListener):
         save_leg(self)
         self._up()
 
+    # -- after the loss of the process -----------------------------------------------------------------------
+
+    def take_up(self, flight: CallFlight, saved: LegCheckpoint, dialog: Dialog) -> None:
+        """Go on with a leg that is up, from what a process before this one stored."""
+        record = self.record
+        self.enlist(flight)
+        self.dialog, self.local, self.negotiated, self.source = dialog, saved.local, saved.negotiated, saved.source
+        self.audio.take_up(saved.slot, saved.local.port if saved.local is not None else 0, saved.plays)
+        self.trace(dialog.call_id)
+        self.note(timeline.STATUS, "taken up by another process")
+        record.answered_ms = record.answered_ms or saved.answered_ms or self.services.clock.now_ms()
+        record.sip_response_code = record.sip_response_code or 200
+        self._limit()
+        self._advance(Status.IN_PROGRESS)
+
+    def join(self, parent: LiveCall) -> None:
+        """It is a leg that the parent's <Dial> made."""
+        self.parent = parent
+        parent.children.append(self)
+        self.on_end(LiveCall.part)
+
+    def part(self) -> None:
+        """It is no longer one."""
+        if self.parent is not None and self in self.parent.children:
+            self.parent.children.remove(self)
+
+    def leave(self) -> None:
+        """It goes on without the <Dial> that made it."""
+        self.part()
+        self.parent = None
+        save_leg(self)
+
+    def reopen(self) -> None:
+        """The media process does not know the leg (any more): give it its port again."""
+        self._open(self.negotiated)
+
     # -- both ------------------------------------------------------------------------------------------------
 
     def _lease(self, host: str) -> bool:
@@ -312,6 +348,7 @@ class LiveCall(DialogListener, InviteListener):
             plays=self.audio.plays,
             source=self.source,
             parent_sid=self.parent.sid if self.parent is not None else "",
+            answered_ms=self.record.answered_ms,
         )
 
     # -- audio -----------------------------------------------------------------------------------------------
@@ -399,6 +436,7 @@ class LiveCall(DialogListener, InviteListener):
             self._timer.cancel()
         self.dialog = self.invite = None
         self.cancel = None
+        drop(self.services.memory, self.sid)
         self.audio.on_closed = self._closed
         self._closing = asyncio.get_running_loop().call_later(CLOSED_WAIT_S, self._closed, {})
         self.audio.close()

@@ -58,7 +58,7 @@ class MediaLeg:
     """See the module. `name` is the call's SID; the `on_` callbacks are the owner's to set."""
 
     __slots__ = (
-        "_media", "_played", "adopted", "barge", "is_open", "name", "on_closed", "on_digit", "on_flowing",
+        "_media", "_missed", "_played", "adopted", "barge", "is_open", "name", "on_closed", "on_digit", "on_flowing",
         "on_other", "on_refused", "on_timeout", "plays", "port", "slot",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class MediaLeg:
         self._media = media
         self.plays = 0
         self._played: tuple[str, asyncio.Future[Played]] | None = None
+        self._missed: Played | None = None
         self.name = name
         self.slot = -1
         self.port = 0
@@ -111,6 +112,12 @@ class MediaLeg:
             _apply(command, negotiated)
         self._media.send(command)
 
+    def take_up(self, slot: int, port: int, plays: int) -> None:
+        """Go on with a leg that another process of ours opened."""
+        self.slot, self.port, self.plays = slot, port, plays
+        self.is_open = True
+        self._media.watch(self.name, self.event)
+
     def modify(self, negotiated: Negotiation, *, source: str) -> None:
         """What a re-INVITE or a late answer changed."""
         command = protocol.Modify(leg=self.name, latch_from=(source,) if source else ())
@@ -154,11 +161,15 @@ class MediaLeg:
         return future
 
     def follow(self, name: str, barge: str = "") -> "asyncio.Future[Played] | None":
-        """The end of a play that another process of ours began; None if the media process has ended it."""
+        """The end of a play that another process of ours began, which may have come already; None if the media process
+        knows nothing of it."""
+        future: asyncio.Future[Played] = asyncio.get_running_loop().create_future()
+        if self._missed is not None and self._missed.play == name:
+            future.set_result(self._missed)
+            return future
         if not self.adopted or name != self.adopted:
             return None
         self.adopted = ""
-        future: asyncio.Future[Played] = asyncio.get_running_loop().create_future()
         self._played = name, future
         self.barge = barge
         return future
@@ -203,7 +214,10 @@ class MediaLeg:
     def _ended(self, event: Played) -> None:
         played = self._played
         if played is None or played[0] != event.play:
-            return  # of an earlier play
+            self._missed = event  # of an earlier play, or one that is not followed yet
+            if self.adopted == event.play:
+                self.adopted = ""
+            return
         self._played = None
         self.barge = ""
         if not played[1].done():

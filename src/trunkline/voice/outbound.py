@@ -225,6 +225,13 @@ class Outbound:
         else:
             outgoing.start()
 
+    def login_of(self, live: LiveCall) -> tuple[str, str] | None:
+        """The digest user and password of a leg that we placed."""
+        trunk = live.trunk
+        if trunk is not None:
+            return (trunk.username, str(trunk.password)) if trunk.username else None
+        return self._login(live.record)
+
     def _login(self, record: Call) -> tuple[str, str] | None:
         if not record.sip_auth_username:
             return None
@@ -328,10 +335,8 @@ class Outbound:
             status_callbacks=new.status_callbacks,
         )
         live = LiveCall(self._services, account, record, Status.INITIATED)
-        live.parent = parent
-        parent.children.append(live)
+        live.join(parent)
         live.on_end(lambda _: self._left(account.sid))
-        live.on_end(lambda ended: _forget_child(parent, ended))
         login = (new.username, new.password) if new.username else None
         ways = [way for to in (new.to, *new.others) for way in self._wires.trunks.ways(to)]
         plan = Plan(ways, new.timeout_s, list(new.headers.items()), login, new.display)
@@ -352,6 +357,15 @@ class Outbound:
         """Let a child that is connected go on with a document of its own; False when it is none."""
         take = self.bridged.get(sid)
         return take is not None and take(to)
+
+    def take_up(self, live: LiveCall) -> None:
+        """Count a leg that a process before this one placed."""
+        self.limits.of(live.account.sid).join()
+        live.on_end(lambda _: self._left(live.account.sid))
+        if live.trunk is not None:
+            limit = self._wires.trunks.limit(live.trunk)
+            limit.join()
+            live.on_end(lambda _: limit.end())
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -392,8 +406,3 @@ _LOST: dict[Status, Status] = {
     Status.IN_PROGRESS: Status.COMPLETED,
 }
 """How calls end whose process is gone."""
-
-
-def _forget_child(parent: LiveCall, child: LiveCall) -> None:
-    if child in parent.children:
-        parent.children.remove(child)

@@ -160,11 +160,14 @@ class _Collector:
         self._key = state.get("key", "")
         self._prompted = bool(state.get("prompted"))
         self._play = str(state.get("play", ""))
+        self._segment = int(state.get("segment", 0))
         self._complete = bool(state.get("complete"))
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._hears = DTMF in verb.input
-        self._call.digits.clear()  # keys pressed before are not for us
+        # Keys pressed before are not for us, except when we have been at it before.
+        self._missed = list(self._call.digits) if state else []
+        self._call.digits.clear()
         self._call.on_digit = self.digit
 
     def close(self) -> None:
@@ -175,6 +178,8 @@ class _Collector:
 
     async def collect(self) -> tuple[str, str]:
         """The keys, and the one that finished them."""
+        for digit in self._missed:
+            self.digit(digit)
         if not self._complete and not self._prompted and not self._interrupted:
             await self._prompt()
         self._prompted = True
@@ -194,9 +199,12 @@ class _Collector:
     async def _prompt(self) -> None:
         """Play what is nested, each as often as it asks."""
         barge = KEYS if self._hears and self._verb.barge_in else ""
-        for items, loop in await self._segments():
+        for index, (items, loop) in enumerate(await self._segments()):
             if self._interrupted:
                 return
+            if index < self._segment:
+                continue
+            self._segment = index
             state = {**self._state(), "play": self._play} if self._play else self._state()
             self._play = ""
             played = await prompting.play(self._session, items, loop, state, barge=barge)
@@ -258,7 +266,8 @@ class _Collector:
             self._done.set_result(None)
 
     def _state(self) -> dict[str, Any]:
-        return {"digits": self._digits, "key": self._key, "prompted": self._prompted, "complete": self._complete}
+        return {"digits": self._digits, "key": self._key, "prompted": self._prompted, "complete": self._complete,
+                "segment": self._segment}  # fmt: skip
 
     def _save(self) -> None:
         self._session.save(self._state())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.model.errors import ApiError
-from trunkline.model.recording import RecordingStatus, Source
+from trunkline.model.recording import Recording, RecordingStatus, Source
 from trunkline.twiml import kinds
 from trunkline.twiml.document import DocumentKind, Verb
 from trunkline.twiml.schema import Attribute, Notes, Value, VerbSpec, check_content
@@ -104,7 +104,7 @@ async def run(verb: Record, session: Session, state: dict[str, Any]) -> Goto | N
         session.alert_once(NO_TRANSCRIPTION, "recordings are not transcribed yet; the call goes on without that")
     running = recordings.running(str(state["recording"])) if state else _begin(verb, session, recordings)
     if running is None:
-        return None
+        return await _finished_meanwhile(verb, session, recordings, state) if state else None
     session.save({"recording": running.row.sid})
     keys = _Keys(verb.finish_on_key, lambda: recordings.stop(running))
     call = session.call
@@ -112,6 +112,7 @@ async def run(verb: Record, session: Session, state: dict[str, Any]) -> Goto | N
     call.on_digit = keys.press
     try:
         event = await session.wait(asyncio.shield(running.done))
+        session.save({"recording": running.row.sid, "digit": event.digit or keys.pressed})
         await session.wait(asyncio.wait({running.finished}, timeout=KEPT_WAIT_S))
     except Exception:  # the call has ended, or goes on elsewhere: what was said is kept all the same
         recordings.stop(running)
@@ -122,7 +123,18 @@ async def run(verb: Record, session: Session, state: dict[str, Any]) -> Goto | N
         call.on_digit = None
     if running.row.status in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
         return None
-    return Goto(verb.action, verb.method, _params(recordings, running, event.digit or keys.pressed))
+    return Goto(verb.action, verb.method, _params(recordings, running.row, event.digit or keys.pressed))
+
+
+async def _finished_meanwhile(
+    verb: Record, session: Session, recordings: Recordings, state: dict[str, Any]
+) -> Goto | None:
+    """The recording was complete before the process was lost that had to tell the action."""
+    record = session.call.record
+    row = await session.wait(recordings.get(record.account_sid, str(state["recording"]), record.sid))
+    if row is None or row.status != RecordingStatus.COMPLETED:
+        return None
+    return Goto(verb.action, verb.method, _params(recordings, row, str(state.get("digit", ""))))
 
 
 def _begin(verb: Record, session: Session, recordings: Recordings) -> Running | None:
@@ -144,11 +156,10 @@ async def _tell_end(verb: Record, session: Session, recordings: Recordings, runn
     """The caller has hung up while he spoke: the action is told, what it answers is not run."""
     await asyncio.wait({running.finished}, timeout=KEPT_WAIT_S)
     if running.row.status not in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
-        await session.finish(Goto(verb.action, verb.method, _params(recordings, running, HANGUP)))
+        await session.finish(Goto(verb.action, verb.method, _params(recordings, running.row, HANGUP)))
 
 
-def _params(recordings: Recordings, running: Running, digits: str) -> tuple[tuple[str, str], ...]:
-    row = running.row
+def _params(recordings: Recordings, row: Recording, digits: str) -> tuple[tuple[str, str], ...]:
     return (
         ("RecordingUrl", recordings.url(row)),
         ("RecordingSid", row.sid),

@@ -1,0 +1,287 @@
+"""Going on with the calls of a process before this one.
+
+Theory. Of every call that is up there is a checkpoint (trunkline.voice.checkpoints) that was stored before the other
+side knew; its flight is in the queue; its audio goes on in the media process; SIP messages wait in the socket that the
+supervisor keeps. So a node that starts again takes up, in this order:
+
+    read()       flights and checkpoints; live calls are made, and their dialogs adopted, before anything can come in
+    greeted()    the media process has told its legs, and then what happened meanwhile (keys, ends of plays)
+    resume()     SIP works: sessions go on at their verbs; callers who hear it ring are rung anew
+
+Sockets and legs exist only as long as the supervisor's run does (`run`): what is left of another run (power, a killed
+supervisor) cannot go on. Those calls end `completed` or `failed` as of when they were last seen, and their peers are
+sent a BYE.
+
+What nobody claims is cleared away: legs without a call after GRACE_S, checkpoints without a flight at once, recordings
+whose end was not heard by `trunkline.voice.lost_recordings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from trunkline.media.protocol import Close, LegState
+from trunkline.model.call import Status
+from trunkline.sip.core import DialogListener
+from trunkline.voice import checkpoints
+from trunkline.voice.checkpoints import (
+    DOCUMENT,
+    INVITE,
+    LEG,
+    NEXT,
+    POSITION,
+    DocumentCheckpoint,
+    InviteCheckpoint,
+    LegCheckpoint,
+    NextCheckpoint,
+    Position,
+)
+from trunkline.voice.live import LiveCall
+from trunkline.voice.outbound import PROCESS_LOST
+from trunkline.voice.session import Session
+from trunkline.voice.steps import Goto, Inline
+
+if TYPE_CHECKING:
+    from trunkline.sip.stack import Stack
+    from trunkline.voice.flights import CallFlight
+    from trunkline.voice.inbound import Inbound
+    from trunkline.voice.service import VoiceServices
+
+GRACE_S: Final = 10.0
+"""How long legs of the media process that no call claims go on."""
+SEEN_S: Final = 5.0
+"""How often it is noted that this process lives, while there are calls."""
+RUN_KEY: Final = "node/run"
+SEEN_KEY: Final = "node/seen"
+_OPEN: Final = (Status.INITIATED, Status.RINGING, Status.IN_PROGRESS)
+_REASON: Final = ("Reason", 'Q.850;cause=41;text="Temporary failure"')
+
+T = TypeVar("T", bound=msgspec.Struct)
+log = logging.getLogger(__name__)
+
+
+class Saved:
+    """What was stored of one call."""
+
+    __slots__ = ("document", "invite", "leg", "next", "position")
+
+    def __init__(self, parts: dict[str, bytes]) -> None:
+        self.leg = _decode(parts.get(LEG), LegCheckpoint)
+        self.document = _decode(parts.get(DOCUMENT), DocumentCheckpoint)
+        self.position = _decode(parts.get(POSITION), Position)
+        self.next = _decode(parts.get(NEXT), NextCheckpoint)
+        self.invite = _decode(parts.get(INVITE), InviteCheckpoint)
+
+
+class Recovery:
+    """See the module. `run` names the supervisor's run, empty without one: then nothing can go on."""
+
+    def __init__(
+        self, services: VoiceServices, stack: Stack, inbound: Inbound, run: str, epoch: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`epoch`: of the media process's memory; another one means that its legs were lost."""
+        self._services = services
+        self._stack = stack
+        self._inbound = inbound
+        self._run = run
+        self._saved: dict[str, Saved] = {}
+        self._epoch = epoch
+        self._last_epoch = 0
+        self._legs: dict[str, LegState] = {}
+        self._lost: list[LegCheckpoint] = []
+        self._rung: list[tuple[CallFlight, InviteCheckpoint]] = []
+
+    @property
+    def adopted(self) -> Collection[str]:
+        """The SIDs of calls that go on; all others of the last process are over."""
+        return {*self._saved, *(flight.call.sid for flight, _ in self._rung)}
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def read(self) -> int:
+        """Make live calls of what goes on; how many. Nothing may come in before."""
+        services = self._services
+        memory = services.memory
+        same = bool(self._run) and await memory.get(RUN_KEY) == self._run.encode()
+        seen_ms = int(await memory.get(SEEN_KEY) or b"0")
+        memory.post(RUN_KEY, self._run.encode())
+        flights = {one.call.sid: one for status in _OPEN for one in await services.flights.in_state(status)}
+        for sid, parts in _by_call(await memory.scan("call/")).items():
+            flight, saved = flights.get(sid), Saved(parts)
+            if flight is None:
+                checkpoints.drop(memory, sid)
+            elif saved.leg is None or saved.leg.dialog is None:
+                if same and saved.invite is not None and flight.status is Status.RINGING:
+                    self._rung.append((flight, saved.invite))
+                else:
+                    checkpoints.drop(memory, sid)
+            elif same and self._take_up(flight, saved.leg):
+                self._saved[sid] = saved
+            else:
+                self._lost.append(saved.leg)
+                checkpoints.drop(memory, sid)
+        self._join()
+        self._date(flights, seen_ms)
+        if self._saved or self._rung or self._lost:
+            log.warning(
+                "the process before this one left %d calls that go on, %d that ring, %d that are lost",
+                len(self._saved), len(self._rung), len(self._lost),
+            )  # fmt: skip
+        return len(self._saved)
+
+    def _take_up(self, flight: CallFlight, leg: LegCheckpoint) -> bool:
+        """Make a live call; False when its account is gone."""
+        services = self._services
+        assert leg.dialog is not None
+        account = services.directory.account(flight.call.account_sid)
+        if account is None:
+            return False
+        trunk = next((one for one in services.trunks if one.name == leg.trunk), None)
+        live = LiveCall(services, account, flight.call, Status.IN_PROGRESS, trunk)
+        credentials = None
+        if not live.incoming and services.outbound is not None:
+            credentials = services.outbound.login_of(live)
+        live.take_up(flight, leg, self._stack.adopt(leg.dialog, live, credentials))
+        if not live.incoming and services.outbound is not None:
+            services.outbound.take_up(live)
+        return True
+
+    def _join(self) -> None:
+        """Children find their parents."""
+        for sid, saved in self._saved.items():
+            assert saved.leg is not None
+            parent = self._services.live.get(saved.leg.parent_sid)
+            if parent is not None:
+                self._services.live[sid].join(parent)
+
+    def _date(self, flights: dict[str, CallFlight], seen_ms: int) -> None:
+        """Calls that are lost ended when they were last seen, not now."""
+        adopted = self.adopted
+        for sid, flight in flights.items():
+            call = flight.call
+            if sid not in adopted and not call.ended_ms:
+                last_ms = max(seen_ms, call.answered_ms, call.started_ms, call.created_ms)
+                call.ended_ms = min(last_ms, self._services.clock.now_ms())
+
+    # -- media -----------------------------------------------------------------------------------------------
+
+    def greeted(self, legs: list[LegState]) -> None:
+        """The media process has told its legs (`MediaClient.on_hello`); what happened meanwhile follows at once."""
+        self._legs = {leg.leg: leg for leg in legs}
+        before, self._last_epoch = self._last_epoch, self._epoch()
+        if before not in (0, self._last_epoch):
+            self._end_without_media()
+        for sid in self._saved:
+            live, leg = self._services.live.get(sid), self._legs.get(sid)
+            if live is not None and leg is not None:
+                live.audio.adopted = leg.play
+
+    def _end_without_media(self) -> None:
+        """The media process could not go on with its memory: what it does not know any more is over."""
+        services = self._services
+        for live in list(services.live.values()):
+            if live.audio.is_open and live.sid not in self._legs:
+                if services.recordings is not None:
+                    services.recordings.lost(live.sid)
+                live.hangup("media-lost", end=Status.FAILED)
+
+    @property
+    def recorded(self) -> Collection[str]:
+        """The recordings that the media process knows."""
+        return {sid for leg in self._legs.values() for sid in leg.recordings}
+
+    # -- going on --------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Let sessions go on. SIP and the media process have been started."""
+        for sid, saved in self._saved.items():
+            live = self._services.live.get(sid)
+            if live is None or live.is_over:
+                continue
+            try:
+                if sid not in self._legs:
+                    live.reopen()
+                if not live.is_over:
+                    self._resume(live, saved)
+            except Exception:
+                log.exception("%s: the call could not be taken up", sid)
+                live.hangup(PROCESS_LOST, end=Status.FAILED)
+        for flight, invite in self._rung:
+            self._ring(flight, invite)
+        for leg in self._lost:
+            assert leg.dialog is not None
+            self._stack.adopt(leg.dialog, DialogListener()).bye([_REASON])
+        if self._legs:
+            asyncio.get_running_loop().call_later(GRACE_S, self._clear, list(self._legs))
+        self._saved, self._rung, self._lost = {}, [], []
+
+    def _resume(self, live: LiveCall, saved: Saved) -> None:
+        if live.parent is not None:
+            self._resume_child(live)
+        elif saved.next is not None:
+            Session(live).start(saved.next.step())
+        elif saved.document is not None and saved.position is not None:
+            Session(live).resume(saved.document, saved.position)
+        else:
+            record = live.record
+            Session(live).start(Goto(record.url, record.method) if record.url else Inline(record.twiml))
+
+    def _resume_child(self, live: LiveCall) -> None:
+        """A callee goes on if its caller's <Dial> has connected it (that one's session looks after it); one who was
+        still being asked, or whose caller is gone, cannot be."""
+        assert live.parent is not None
+        parent = self._saved.get(live.parent.sid)
+        state: dict[str, Any] = parent.position.state if parent is not None and parent.position is not None else {}
+        if live.parent.is_over or state.get("child") != live.sid:
+            live.hangup(PROCESS_LOST)
+
+    def _ring(self, flight: CallFlight, invite: InviteCheckpoint) -> None:
+        """Take the INVITE as if it came now: the caller hears it ring on."""
+        again, call_id = self._inbound.again, flight.call.sip_call_id
+        again[call_id] = flight
+        self._stack.receive(invite.request, invite.flow)
+        if again.pop(call_id, None) is not None:  # the stack did not pass it on
+            flight.call.hangup_cause = PROCESS_LOST
+            self._services.flights.advance(flight, Status.FAILED)
+
+    def _clear(self, names: list[str]) -> None:
+        """End the legs that no call claims."""
+        unclaimed = [name for name in names if name not in self._services.live]
+        for name in unclaimed:
+            self._services.media.send(Close(leg=name))
+        if unclaimed:
+            log.warning("%d legs of the media process belonged to no call: closed", len(unclaimed))
+
+    # -- while it runs ---------------------------------------------------------------------------------------
+
+    async def note_life(self) -> None:
+        """Note now and then that this process lives."""
+        services = self._services
+        while True:
+            if services.live:
+                services.memory.post(SEEN_KEY, str(services.clock.now_ms()).encode())
+            await asyncio.sleep(SEEN_S)
+
+
+def _by_call(found: list[tuple[str, bytes]]) -> dict[str, dict[str, bytes]]:
+    calls: dict[str, dict[str, bytes]] = {}
+    for name, value in found:
+        _, sid, part = name.split("/", 2)
+        calls.setdefault(sid, {})[part] = value
+    return calls
+
+
+def _decode(value: bytes | None, kind: type[T]) -> T | None:
+    """What another release wrote may not be readable: then it is as if it were not there."""
+    if value is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(value, type=kind)
+    except msgspec.MsgspecError as error:
+        log.warning("a checkpoint cannot be read: %s", error)
+        return None
