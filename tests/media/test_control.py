@@ -188,6 +188,17 @@ def test_a_node_that_does_not_read_is_dropped_and_nothing_blocks(
     assert isinstance(served.events(again)[0], protocol.Hello)
 
 
+def test_a_command_that_fails_is_refused_and_not_tried_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(engine: object, command: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(control_module, "carry_out", fail)
+    sock = served.attach()
+    served.send(sock, protocol.Stop(leg="CA9", n=3))
+    assert [e.reason for e in served.events(sock) if isinstance(e, protocol.Refused)] == ["internal error"]
+    assert served.rig.state.done == 3
+
+
 def test_commands_stop_when_their_time_is_over(served: Served) -> None:
     sock = served.attach()
     sock.sendall(b"".join(frame(protocol.Stop(leg="CA9", n=i)) for i in range(1, 500)))

@@ -50,9 +50,12 @@ COMMANDS_LEAST_NS: Final = 1_000_000
 COMMANDS_END_NS: Final = 1_000_000
 """How long before a tick no further command is begun."""
 COLLECT_EVERY: Final = 5 * TICKS_PER_S
+COLLECT_ALL_EVERY: Final = 60 * TICKS_PER_S
 STATS_EVERY: Final = 5 * TICKS_PER_S
 RECORDER_EVERY: Final = TICKS_PER_S
 """Ticks between looks at whether the recorder still runs."""
+MAX_FAILED: Final = 50
+"""Ticks in a row that may fail."""
 RECORDER_END_S: Final = 10.0
 
 
@@ -118,6 +121,7 @@ class MediaProcess:
             self._epoll.register(self.ports, select.EPOLLIN)
         self.stats = protocol.Stats(helper=helper.name, tick_us=[0] * (len(protocol.TICK_BOUNDS_US) + 1))
         self._stopping = False
+        self._failed = 0
         self._recorder: subprocess.Popen[bytes] | None = None
 
     def _offer(self) -> None:
@@ -203,7 +207,7 @@ class MediaProcess:
         stats = self.stats
         if now > number:
             stats.skipped += now - number
-        self.engine.tick(max(now, number))
+        self._advance(max(now, number))
         self._housekeeping(max(now, number))
         self.control.flush()
         took = (time.monotonic_ns() - began) // 1000
@@ -212,12 +216,25 @@ class MediaProcess:
         stats.tick_us[bisect_left(protocol.TICK_BOUNDS_US, took)] += 1
         return max(now, number) + 1
 
+    def _advance(self, number: int) -> None:
+        """A tick of the engine. An error in one must not end every call: it is told, and the next tick goes on; many
+        in a row end the process, whose successor may do better."""
+        try:
+            self.engine.tick(number)
+            self._failed = 0
+        except Exception:
+            self._failed += 1
+            logger.exception("tick %d failed", number)
+            self.engine.state.tick = number
+            if self._failed >= MAX_FAILED:
+                raise
+
     def _housekeeping(self, number: int) -> None:
         if self.engine.slots.short and not self.ports.exhausted and self._offered < self.engine.state.slots:
             self.ports.more()
             self._offer()
         if number % COLLECT_EVERY == 0:
-            gc.collect(1)
+            gc.collect(2 if number % COLLECT_ALL_EVERY == 0 else 1)
         if number % STATS_EVERY == COLLECT_EVERY // 2:
             self._tell_stats()
         if number % RECORDER_EVERY == RECORDER_EVERY // 2:

@@ -161,7 +161,8 @@ class Stop(_Message, tag="stop"):
 
 
 class Bridge(_Message, tag="bridge"):
-    """Let two legs hear each other; keys pressed as telephone-events cross too. What a leg plays is heard by itself instead of the other while it lasts."""
+    """Let two legs hear each other; keys pressed as telephone-events cross too. What a leg plays is heard by itself
+    instead of the other while it lasts."""
 
     a: str
     b: str

@@ -11,6 +11,8 @@ MIN_PRESS: Final = 320
 """Timestamp units (40 ms) below which an event is no press (section 2.5.2.2 asks senders for at least 40 ms)."""
 MAX_DURATION: Final = 0xFFFF
 """Longest duration of one segment; a longer event goes on in another with a new timestamp (section 2.5.1.3)."""
+LATE_MOST: Final = 40_000
+"""Timestamp units (5 s) by which a packet of an earlier event may be late; further back is a new stream."""
 END_PACKETS: Final = 3
 """How often the last packet is sent (section 2.5.1.4)."""
 VOLUME: Final = 10
@@ -58,7 +60,7 @@ def track(press: Press, timestamp: int, payload: Payload) -> str:
     """
     if timestamp != press.timestamp:
         ahead = (timestamp - press.timestamp) & 0xFFFFFFFF
-        if press.timestamp >= 0 and ahead >= 1 << 31:
+        if press.timestamp >= 0 and ahead >= (1 << 32) - LATE_MOST:
             return ""  # an older event's packet, late
         continued = (
             press.timestamp >= 0

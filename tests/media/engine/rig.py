@@ -13,7 +13,7 @@ from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import State
 from trunkline.media.native.addresses import packed_address, unpack_sockaddr
 from trunkline.media.native.fallback import Fallback
-from trunkline.media.native.interface import PER_SOCKET, Batch
+from trunkline.media.native.interface import BURST, PER_SOCKET, Batch
 from trunkline.rtp import g711, packet
 
 PEER = ("192.0.2.1", 4000)
@@ -58,6 +58,8 @@ class WiredHelper:
         for fd, row in zip(fds.tolist(), rows.tolist(), strict=True):
             queue = self._wire.inbox[fd]
             for _ in range(min(len(queue), PER_SOCKET)):
+                if count + BURST > batch.most:
+                    return count
                 data, (host, port), at = queue.popleft()
                 batch.row[count], batch.length[count] = row, len(data)
                 batch.data[count, : len(data)] = np.frombuffer(data, np.uint8)

@@ -250,6 +250,34 @@ def test_in_band_keys_can_be_turned_off() -> None:
     assert rig.told(protocol.Digit) == []
 
 
+def test_keys_of_a_new_stream_are_heard(rig: Rig) -> None:
+    peer = rig.open()
+    peer.timestamp = 4_000_000_000
+    peer.send(telephone_event.Payload(1, True, 480).encode(), 101)
+    rig.tick()
+    peer.timestamp = 3_000_000_000
+    peer.send(telephone_event.Payload(2, True, 480).encode(), 101)
+    rig.tick()
+    other = Peer(rig, peer.slot, ssrc=5)
+    other.timestamp = 2_999_990_000
+    for _ in range(2):
+        other.send(telephone_event.Payload(3, True, 480).encode(), 101)
+    rig.tick()
+    assert [e.digit for e in rig.told(protocol.Digit)] == ["1", "2", "3"]
+
+
+def test_a_flood_leaves_other_legs_their_turn() -> None:
+    rig = Rig()
+    peers = [rig.open(f"leg{i}") for i in range(LEGS)]
+    rig.engine._batch.most = 20
+    for _ in range(16):
+        for peer in peers:
+            peer.speak(sine(440))
+    rig.tick(12)
+    assert [int(rig.state.received[rig.row(f"leg{i}")]) for i in range(LEGS)] == [16] * LEGS
+    assert not any(rig.wire.inbox.values())
+
+
 # -- silence and time-outs
 
 

@@ -112,6 +112,7 @@ class Engine:
         self._rtcp_fds: Int32s = np.full(state.legs, -1, np.int32)
         self._rows: Rows = np.zeros(0, np.intp)
         self._phase = 0
+        self._first = 0
         if state.taken_over:
             self._restore()
 
@@ -198,8 +199,14 @@ class Engine:
         self._now_and_then(number)
 
     def _receive(self, rows: Rows, number: int) -> None:
-        count = self.helper.receive(self._fds[rows], rows.astype(np.int32), self._batch)
+        turned = np.roll(rows, -self._first) if self._first else rows
+        count = self.helper.receive(self._fds[turned], turned.astype(np.int32), self._batch)
         self.packets_received += count
+        if count + BURST > self._batch.most:  # a flood: those that were not read come first in the next tick
+            last = int(np.flatnonzero(turned == self._batch.row[count - 1])[0])
+            self._first = (self._first + last + 1) % len(rows)
+        else:
+            self._first = 0
         self.receiver.process(self._batch, count, number)
         # Every leg's RTCP socket once in RTCP_EVERY ticks: the kernel's time stamps make that good enough.
         turn = rows[self._phase :: RTCP_EVERY]

@@ -1,5 +1,6 @@
 """Opening, changing and closing legs: from what SDP agreed on to the fields of the State."""
 
+import logging
 import random
 from collections.abc import Iterable
 from typing import Final
@@ -22,6 +23,8 @@ from trunkline.media.engine.state import (
 )
 from trunkline.media.native.addresses import pack_sockaddr, packed_address, unpack_sockaddr
 from trunkline.media.native.interface import ALAW, ULAW
+
+logger = logging.getLogger(__name__)
 
 KINDS: Final = {"PCMU": KIND_PCMU, "PCMA": KIND_PCMA, "TELEPHONE-EVENT": KIND_EVENT, "CN": KIND_NOISE}
 LAWS: Final = {protocol.PCMU: ULAW, protocol.PCMA: ALAW}
@@ -98,7 +101,10 @@ def apply(state: State, leg: Leg, *, six: bool) -> None:
     state.payload_type[row] = command.send_payload_type
     state.event_type[row] = command.dtmf_payload_type
     state.receive[row] = command.direction in (protocol.SENDRECV, protocol.RECVONLY)
-    state.transmit[row] = command.direction in (protocol.SENDRECV, protocol.SENDONLY)
+    transmit = command.direction in (protocol.SENDRECV, protocol.SENDONLY)
+    if transmit and not state.transmit[row]:
+        state.marker[row] = 1
+    state.transmit[row] = transmit
     _write(state.to, state.to_length, row, to)
     rtcp = command.remote_rtcp
     if rtcp is None and command.remote is not None:
@@ -144,8 +150,15 @@ def destination(state: State, row: int) -> tuple[str, int] | None:
 
 
 def restored(state: State, rows: Iterable[int]) -> list[Leg]:
-    """The legs that the State describes."""
-    return [Leg(row, decode(state.leg_description(row))) for row in rows]
+    """The legs that the State describes. One whose description cannot be read (of another version) is given up."""
+    found = []
+    for row in rows:
+        try:
+            found.append(Leg(row, decode(state.leg_description(row))))
+        except (msgspec.DecodeError, BadLeg) as error:
+            logger.error("a leg is lost: %s", error)
+            state.active[row] = 0
+    return found
 
 
 def _packed(address: str) -> bytes:

@@ -5,6 +5,7 @@ for its file, and one that sends telephone-events are each taken by hand (`_fill
 are in the State; what is in memory only (samples, item lists) is made anew from the stored description by `restore`.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,8 @@ from trunkline.media.engine.state import (
     State,
 )
 from trunkline.media.native.interface import Helper
+
+logger = logging.getLogger(__name__)
 
 ENDLESS: Final = 1 << 40
 """Samples of a tone without an end."""
@@ -121,7 +124,12 @@ class Player:
         """Go on with what the State says is playing (a process that took over)."""
         state = self._state
         for row in np.flatnonzero((state.active != 0) & (state.play_length > 0)).tolist():
-            command = _decode(state.play_description(row))
+            try:
+                command = _decode(state.play_description(row))
+            except msgspec.DecodeError as error:  # of another version
+                logger.error("what a leg played is lost: %s", error)
+                state.play[row] = PLAY_NONE
+                continue
             self._prepare(row, command)
             if state.play[row] == PLAY_AUDIO:
                 left = int(state.left[row])

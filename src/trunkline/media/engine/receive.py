@@ -169,6 +169,7 @@ class Receiver:
         state = self._state
         self._new_sequence(row, sequence)
         state.ssrc[row], state.candidate[row] = ssrc, NONE
+        state.press_timestamp[row] = NONE
         if not first:
             depth = int(state.depth[row])
             self._buffer.reset(row)
