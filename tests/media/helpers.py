@@ -1,6 +1,7 @@
 """A media process, its client and a peer on the wire, for tests across processes."""
 
 import asyncio
+import os
 import select
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from trunkline.inherited import NAMES
 from trunkline.media import protocol
 from trunkline.media.client import MediaClient
 from trunkline.media.process import Config
@@ -21,10 +23,11 @@ from trunkline.rtp.telephone_event import Payload
 WAIT_S = 10.0
 
 
-def start_process(config: Config, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """`python -m trunkline.media.process` with this configuration."""
-    arguments = ["--config-json", msgspec.json.encode(config).decode()]
-    return subprocess.Popen([sys.executable, "-m", "trunkline.media.process", *arguments], pass_fds=pass_fds)
+def start_process(config: Config, pass_fds: tuple[int, ...] = (), inherited: str = "") -> subprocess.Popen[bytes]:
+    """`python -m trunkline.media.process` with this configuration; `inherited`: descriptors by name."""
+    command = [sys.executable, "-m", "trunkline.media.process", "--config-json", msgspec.json.encode(config).decode()]
+    environment = {**os.environ, **({NAMES: inherited} if inherited else {})}
+    return subprocess.Popen(command, pass_fds=pass_fds, env=environment)
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import os
 import wave
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.media.helpers import Leg, config, end_process, start_process, until
+from trunkline.inherited import describe
 from trunkline.media import protocol
 from trunkline.media.client import MediaClient
 from trunkline.media.ports import PortKeeper, PortService
@@ -135,6 +137,39 @@ async def test_a_successor_goes_on_with_the_same_legs(tmp_path: Path) -> None:
     for fd in fds:
         os.close(fd)
     leg.close()
+
+
+async def test_a_spare_goes_on_within_a_few_ticks(tmp_path: Path) -> None:
+    settings = config(tmp_path, ports_path=str(tmp_path / "ports.sock"), state_fd="media-state", ring_fd="record-ring")
+    keeper = PortKeeper("127.0.0.1", settings.port_min, settings.port_max, 40)
+    service = PortService(keeper, settings.ports_path)
+    memories = {"media-state": os.memfd_create("state"), "record-ring": os.memfd_create("ring")}
+    first = start_process(settings, tuple(memories.values()), describe(memories))
+    client = MediaClient()
+    assert await client.start(settings.control)
+    leg = Leg(client, "CA1")
+    await until(leg.waiting)
+    waits, go = os.pipe()
+    spare = start_process(settings, (*memories.values(), waits), describe({**memories, "baton": waits}))
+    await asyncio.sleep(1)
+    before = leg.received()[-1]
+    first.kill()
+    first.wait()
+    os.write(go, b"!")
+    await until(leg.waiting)
+    await asyncio.sleep(0.3)
+    packets = [before, *leg.received()]
+    gaps = [(b.timestamp - a.timestamp) & 0xFFFFFFFF for a, b in pairwise(packets)]
+    assert {p.ssrc for p in packets} == {before.ssrc}
+    assert max(gaps) <= 25 * 160
+    await until(lambda: client.available)
+    await client.close()
+    end_process(spare)
+    service.close()
+    keeper.close()
+    leg.close()
+    for fd in (*memories.values(), waits, go):
+        os.close(fd)
 
 
 @pytest.mark.parametrize(("helper", "host"), [("compiled", "::1"), ("fallback", "127.0.0.1"), ("fallback", "::1")])
