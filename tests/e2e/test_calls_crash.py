@@ -1,0 +1,225 @@
+"""Processes of a server are killed while calls are up: what is heard, what still works, what is recorded and told."""
+
+import io
+import random
+import statistics
+import time
+import wave
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.air import Air, Call
+from tests.e2e.call_server import NUMBER, CallServer
+from tests.e2e.voice_app import VoiceApp, response
+from trunkline.rtp import g711
+
+FRAME = 320
+PROMPT_S = 60
+PATIENCE_S = 30.0
+SILENCE_S = 0.5
+"""Most silence that the end of the media process may cost."""
+UNINTERRUPTED_S = 0.2
+"""No gap: the peer is a busy thread, which sees packets late."""
+PROMPT = random.Random(3).randbytes(8000 * 2 * PROMPT_S)
+"""Noise: every frame of it is known again."""
+INDEX = {
+    g711.encode(PROMPT[at : at + FRAME]): at // FRAME for at in range(0, len(PROMPT), FRAME)
+}  # fmt: skip
+
+
+def eventually(look: Callable[[], Any], what: str = "it") -> Any:
+    end = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def wav(samples: bytes) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(samples)
+    return out.getvalue()
+
+
+class Scene:
+    """A server, its peers, the customer's app."""
+
+    def __init__(self, folder: Path) -> None:
+        self.air = Air()
+        self.app = VoiceApp()
+        self.server = CallServer(folder, self.air.port)
+        self.app.files["/prompt.wav"] = ("audio/wav", wav(PROMPT))
+        menu = '<Gather numDigits="1" timeout="120" action="/chosen"><Play>/prompt.wav</Play></Gather>'
+        self.app.answers.update(
+            {
+                "/voice": response(menu),
+                "/chosen": response('<Pause length="1"/><Play loop="0">/prompt.wav</Play>'),
+                "/update": response('<Play loop="0">/prompt.wav</Play>'),
+            }
+        )
+
+    def start(self) -> "Scene":
+        self.server.start()
+        self.server.answer_at(f"{self.app.url}/voice", f"{self.app.url}/status")
+        return self
+
+    def close(self) -> None:
+        self.server.close()
+        self.air.close()
+        self.app.close()
+
+    def dial(self, count: int, path: str = "/voice") -> list[Call]:
+        """So many calls that are up and hear something."""
+        begun = len(self.app.at(path))
+        calls = []
+        for _ in range(count):
+            caller = f"+1555{len(self.air.calls):07d}"
+            calls.append(self.air.dials(self.server.sip_port, NUMBER, caller))
+            time.sleep(0.01)
+        eventually(lambda: all(len(call.heard) > 25 for call in calls), "audio of all calls")
+        assert len(self.app.at(path)) == begun + count
+        return calls
+
+    def sid(self, call: Call, path: str = "/voice") -> str:
+        return next(form["CallSid"] for form in self.app.at(path) if form["From"] == call.number)
+
+    def kill(self, name: str) -> float:
+        """Kill a child; for the node: wait until it is back. When it was killed."""
+        begin = self.server.log.stat().st_size
+        when = self.server.kill_child(name)
+        if name == "node":
+            self.server.until_back(begin)
+        return when
+
+    def ends(self, sids: list[str]) -> dict[str, dict[str, str]]:
+        """What was told of the ends of these calls."""
+
+        def told() -> dict[str, dict[str, str]] | None:
+            found = {form["CallSid"]: form for form in self.app.at("/status")}
+            return {sid: found[sid] for sid in sids} if set(sids) <= set(found) else None
+
+        return eventually(told, "callbacks of all calls")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.close()
+
+
+def positions(call: Call, since: float = 0.0) -> list[int]:
+    """Which frames of the prompt came, in order."""
+    return [INDEX[frame] for frame in call.frames(since) if frame in INDEX]
+
+
+def jumps(call: Call, since: float) -> int:
+    """Frames of the prompt that were left out or came twice."""
+    found = positions(call, since)
+    return sum(abs(b - a - 1) for a, b in pairwise(found))
+
+
+def goes_on(scene: Scene, calls: list[Call], killed: float, most_s: float) -> tuple[list[Call], list[float]]:
+    """Which calls went on within a silence of `most_s`, on the same ports, where the prompt was; all silences."""
+    time.sleep(max(0.0, killed + 3 - time.monotonic()))
+    until = time.monotonic()
+    gaps = [call.gap(killed - 0.2, until) for call in calls]
+    on = [
+        call
+        for call, gap in zip(calls, gaps, strict=True)
+        if call.up and gap <= most_s and len(call.ports) == 1 and jumps(call, killed - 1) <= 2
+    ]
+    return on, gaps
+
+
+def why(call: Call, killed: float) -> str:
+    """What became of a call that did not go on as it should."""
+    return f"up {call.up}, gap {call.gap(killed - 0.2):.3f} s, ports {call.ports}, frames {positions(call, killed - 1)}"
+
+
+def works(scene: Scene, calls: list[Call], some: int) -> None:
+    """Keys, live updates, hang-ups from both sides work, and all is told."""
+    sids = {call.call_id: scene.sid(call) for call in calls}
+    pressed, updated = calls[:some], calls[some : 2 * some]
+    for call in pressed:
+        call.press("7")
+    eventually(lambda: len(scene.app.at("/chosen")) >= some, "keys")
+    assert {form["CallSid"] for form in scene.app.at("/chosen")} == {sids[call.call_id] for call in pressed}
+    assert {form["Digits"] for form in scene.app.at("/chosen")} == {"7"}
+    for call in updated:
+        scene.server.client.calls(sids[call.call_id]).update(url=f"{scene.app.url}/update")
+    eventually(lambda: len(scene.app.at("/update")) == some, "updates")
+    half = len(calls) // 2
+    for call in calls[half:]:
+        scene.server.client.calls(sids[call.call_id]).update(status="completed")
+    for call in calls[:half]:
+        call.hangs_up()
+    eventually(lambda: all(call.ended_at for call in calls), "the end of all calls")
+    assert {call.ended_by for call in calls[half:]} == {"server"}
+    ends = scene.ends(list(sids.values()))
+    assert {form["CallStatus"] for form in ends.values()} == {"completed"}
+    assert {form["SequenceNumber"] for form in ends.values()} == {"0"}
+    for call in calls:
+        took = call.ended_at - call.up_at
+        assert abs(int(ends[sids[call.call_id]]["CallDuration"]) - took) <= 1.5, took
+
+
+def recordings(scene: Scene, started: dict[str, tuple[Call, float]]) -> list[float]:
+    """How much shorter (s) than the call each recording is, once all are there."""
+    short = []
+    for sid, (call, began) in started.items():
+        found = eventually(
+            lambda sid=sid: [
+                one for one in scene.server.client.recordings.list(call_sid=sid) if one.status == "completed"
+            ],
+            "the recording",
+        )
+        short.append(call.ended_at - began - float(found[0].duration))
+    return short
+
+
+@pytest.mark.parametrize("victim", ["media", "node"])
+def test_a_few_calls_go_on(scene: Scene, victim: str) -> None:
+    calls = scene.start().dial(5)
+    sid = scene.sid(calls[4])
+    scene.server.client.calls(sid).recordings.create(recording_channels="dual")
+    began = time.monotonic()
+    eventually(lambda: len(scene.server.children("media")) == 2, "a spare media process")
+    killed = scene.kill(victim)
+    on, gaps = goes_on(scene, calls, killed, SILENCE_S if victim == "media" else UNINTERRUPTED_S)
+    assert len(on) == 5, (gaps, [jumps(call, killed - 1) for call in calls], scene.server.tail())
+    works(scene, calls, 2)
+    (short,) = recordings(scene, {sid: (calls[4], began)})
+    assert short < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["media", "node"])
+def test_a_hundred_calls_go_on(scene: Scene, victim: str, record_property: Any) -> None:
+    calls = scene.start().dial(100)
+    recorded = {}
+    for call in calls[90:]:
+        sid = scene.sid(call)
+        scene.server.client.calls(sid).recordings.create(recording_channels="dual")
+        recorded[sid] = call, time.monotonic()
+    killed = scene.kill(victim)
+    on, gaps = goes_on(scene, calls, killed, SILENCE_S if victim == "media" else UNINTERRUPTED_S)
+    figures = (
+        f"{victim}: {len(on)} of 100 go on, silence {statistics.median(gaps) * 1000:.0f} ms median, "
+        f"{max(gaps) * 1000:.0f} ms at most"
+    )
+    print(figures, [why(call, killed) for call in calls if call not in on])
+    record_property("figures", figures)
+    assert len(on) >= 99, scene.server.tail()
+    works(scene, on, 20)
+    short = recordings(scene, {sid: one for sid, one in recorded.items() if one[0] in on})
+    print(f"recordings are up to {max(short):.1f} s shorter than the calls (whole seconds are told)")
+    assert max(short) < 1.5
