@@ -1,4 +1,4 @@
-"""What the media engine costs a leg and how many a core carries: `python -m bench.voice.media`.
+"""What the media engine costs a leg and how many a core carries: `python -m bench.media`.
 
     bare       the engine's receive and send helper alone, in a loop: what the system calls cost
     ivr        every leg plays a prompt and listens for keys
