@@ -43,6 +43,20 @@ async def test_a_new_play_ends_the_one_before() -> None:
     assert made.plays == 2
 
 
+async def test_the_play_of_a_lost_process_does_not_end_the_next_one() -> None:
+    """The number of plays is stored before the first one: a name must not come twice."""
+    media = FakeMedia()
+    media.holds = True
+    made = MediaLeg(media, "CA1")
+    made.take_up(slot=0, port=4000, plays=0)
+    made.adopted = "1"
+    following = made.play([protocol.Silence(ms=1)])
+    made.event(protocol.Played(leg="CA1", play="1", why="stopped"))
+    assert not following.done()
+    made.event(protocol.Played(leg="CA1", play=media.of(protocol.Play)[0].play, why="end"))
+    assert (await following).why == "end"
+
+
 async def test_stopping_nothing_says_nothing() -> None:
     media = FakeMedia()
     made = leg(media)

@@ -10,10 +10,14 @@ Everything is a message without an answer to wait for, except where a future is 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from trunkline.media import protocol
 from trunkline.media.protocol import Command, Event, Item, Played
+
+PLAYS_JUMP: Final = 1000
+"""Plays that the lost process may have begun after it stored their number: a name must never come twice, or the end of
+the old play would be taken for that of the new one."""
 
 
 class Negotiation(Protocol):
@@ -114,7 +118,7 @@ class MediaLeg:
 
     def take_up(self, slot: int, port: int, plays: int) -> None:
         """Go on with a leg that another process of ours opened."""
-        self.slot, self.port, self.plays = slot, port, plays
+        self.slot, self.port, self.plays = slot, port, plays + PLAYS_JUMP
         self.is_open = True
         self._media.watch(self.name, self.event)
 
