@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.interop.switch import Peers, Switch
 from tests.listeners.conftest import make_node, node  # noqa: F401  (fixtures)
 from tests.messaging.conftest import make_world, secrets  # noqa: F401  (fixtures)
 
@@ -76,3 +77,20 @@ async def http_sink():
     sink = await HttpSink().start()
     yield sink
     await sink.stop()
+
+
+@pytest.fixture(scope="session")
+def peers():
+    """Where the peers of the running server listen."""
+    return Peers()
+
+
+@pytest.fixture(scope="session")
+def switch(tmp_path_factory, peers):
+    """A whole server with trunks to the peers."""
+    running = Switch(tmp_path_factory.mktemp("switch"), peers.trunks())
+    try:
+        yield running.start()
+        assert not running.errors()
+    finally:
+        running.close()
