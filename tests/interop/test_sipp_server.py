@@ -95,7 +95,7 @@ def test_it_cancels_while_it_rings(switch: Switch, start: Start) -> None:
 
 def test_packets_are_lost(switch: Switch, start: Start) -> None:
     switch.answers(SPEECH, ENDLESS)
-    start("uac_lossy").succeeds()
+    start("uac_lossy", lost=20).succeeds()
     assert switch.ends(FEW) == ["completed"] * FEW
     assert len(switch.app.at("/voice")) == FEW, "a repeated INVITE is the same call"
 
