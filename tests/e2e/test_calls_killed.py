@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.voice_app import VoiceApp, response
 from trunkline.testing.local import Local, LocalFailed
+from trunkline.testing.phones.client import RemoteCall
+from trunkline.testing.phones.things import CallState
 
 BACK_S = 20.0
 MAX_SILENCE_MS = 500
@@ -91,3 +93,66 @@ def test_the_media_process_dies_in_a_call(local: Local, app: VoiceApp) -> None:
     assert call.ended().ended_by == "other"
     (ended,) = app.wait("/status")
     assert ended["CallStatus"] == "completed"
+
+
+# -- many calls ----------------------------------------------------------------------------------------------------
+
+CALLS = 100
+LEAST_SHARE = 0.99
+
+
+@pytest.fixture
+def crowd(tmp_path: Path, app: VoiceApp) -> Iterator[tuple[Local, list[RemoteCall], list[str]]]:
+    """A server with a hundred calls up, each in a <Gather> that talks."""
+    app.answers["/chosen"] = response("<Say>You are through.</Say>", TALK)
+    menu = f'<Gather numDigits="1" timeout="60" action="{app.url}/chosen">{TALK}</Gather>'
+    with Local(tmp_path, {"TRUNKLINE_MEDIA_LEGS": "150"}) as local:
+        phones = [local.phone() for _ in range(CALLS)]
+        sids = []
+        for phone in phones:
+            phone.picks_up()
+            made = local.client.calls.create(
+                to=phone.number, from_=local.number, twiml=response(menu), status_callback=f"{app.url}/status"
+            )
+            sids.append(made.sid)
+        calls = [phone.rings() for phone in phones]
+        for call in calls:
+            call.becomes(lambda state: state.heard_ms > 500, "heard")
+        yield local, calls, sids
+
+
+def goes_on(before: list[CallState], after: list[CallState]) -> list[bool]:
+    """Which calls are up and have heard more, without a long silence."""
+    return [
+        new.state == "up" and new.media.received > old.media.received and new.media.longest_gap_ms <= MAX_SILENCE_MS
+        for old, new in zip(before, after, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["media", "node"])
+def test_a_hundred_calls_go_on(crowd: tuple[Local, list[RemoteCall], list[str]], app: VoiceApp, victim: str) -> None:
+    local, calls, sids = crowd
+    before = [call.state for call in calls]
+    words = ("trunkline.media.process", "state_fd") if victim == "media" else ("-m trunkline ", " dev")
+    os.kill(process(local, *words), signal.SIGKILL)
+    until_back(local)
+    time.sleep(3)
+    after = [call.state for call in calls]
+    gaps = sorted(state.media.longest_gap_ms for state in after)
+    assert sum(goes_on(before, after)) >= LEAST_SHARE * CALLS, gaps
+    if victim == "node":
+        assert sum(state.media.lost for state in after) <= CALLS  # a packet a call: the audio was not interrupted
+    for call in calls[:10]:
+        call.press("1", wait=False)
+    for call in calls[:10]:
+        call.hears("You are through.")
+    for sid in sids[10:20]:
+        local.client.calls(sid).update(twiml=response("<Say>Redirected.</Say>", TALK))
+    for call in calls[10:20]:
+        call.hears("Redirected.")
+    for call in calls:
+        call.hangs_up()
+    ended = app.wait("/status", CALLS)
+    assert sorted(one["CallSid"] for one in ended) == sorted(sids)
+    assert {one["CallStatus"] for one in ended} == {"completed"}
