@@ -226,6 +226,7 @@ async def test_a_callback_by_get_has_its_parameters_in_the_query(rig, redirects)
         first = server.requests[0]
     assert first.method == "GET"
     assert first.body == b""
+    assert first.path.startswith(f"/{'first' if redirects else 'status'}?x=1&")
     assert f"MessageSid={SID}" in first.path
     signed = f"http://127.0.0.1:{server.port}{first.path}"
     assert RequestValidator(TOKEN).validate(signed, {}, first.headers["x-twilio-signature"])

@@ -156,7 +156,8 @@ class StatusHandler:
         try:
             request = _decode(owed.request)
             url = request.url
-            plain = None if url in self._plans or len(url) > MAX_URL_CHARACTERS else _PLAIN.fullmatch(url)
+            short = request.method != "GET" and url not in self._plans and len(url) <= MAX_URL_CHARACTERS
+            plain = _PLAIN.fullmatch(url) if short else None
             if plain is None:
                 plan = self._plans.get(url) or self._plan(url)
                 site, path = _Site(plan), plan.target.path
