@@ -7,11 +7,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.e2e.test_calls import samples_of, speechlike, wav
 from tests.e2e.voice_app import VoiceApp, response
+from trunkline.rtp import g711
 from trunkline.testing.local import Local, LocalFailed
+from trunkline.testing.phones import hearing
 from trunkline.testing.phones.client import RemoteCall
+from trunkline.testing.phones.rtp_peer import decoded, encoded
 from trunkline.testing.phones.things import CallState
 
 BACK_S = 20.0
@@ -93,6 +98,41 @@ def test_the_media_process_dies_in_a_call(local: Local, app: VoiceApp) -> None:
     assert call.ended().ended_by == "other"
     (ended,) = app.wait("/status")
     assert ended["CallStatus"] == "completed"
+
+
+def recorded(local: Local, sid: str) -> np.ndarray:
+    """The samples of a call's only recording, once it is there."""
+    end = time.monotonic() + BACK_S
+    while True:
+        found = local.client.recordings.list(call_sid=sid)
+        if found and found[0].status == "completed":
+            octets = local.call("GET", f"/2010-04-01/Accounts/{local.account_sid}/Recordings/{found[0].sid}.wav")
+            return samples_of(octets)[:, 0]
+        assert time.monotonic() < end, [(one.sid, one.status) for one in found]
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("victim", ["node", "media", "recorder"])
+def test_a_recording_is_kept(local: Local, tmp_path: Path, victim: str) -> None:
+    phone = local.phone()
+    made = local.client.calls.create(
+        to=phone.number, from_=local.number, twiml=response("<Pause length='60'/>"), record=True
+    )
+    call = phone.answers()
+    pieces = [speechlike(1.5, seed) for seed in (11, 12)]
+    for number, piece in enumerate(pieces):
+        (tmp_path / f"{number}.wav").write_bytes(wav(piece))
+    call.says(tmp_path / "0.wav")
+    words = {"node": ("-m trunkline ", " dev"), "media": ("media.process", "state_fd"), "recorder": ("media.recorder",)}
+    os.kill(process(local, *words[victim]), signal.SIGKILL)
+    until_back(local)
+    time.sleep(1)
+    call.says(tmp_path / "1.wav")
+    call.hangs_up()
+    audio = recorded(local, made.sid).astype(float)
+    for piece in pieces:
+        expected = decoded(encoded(piece, g711.PCMU), g711.PCMU)[4000:-800].astype(float)
+        assert hearing.correlation(audio, expected).max() > 0.9
 
 
 # -- many calls ----------------------------------------------------------------------------------------------------
