@@ -161,8 +161,8 @@ class Stop(_Message, tag="stop"):
 
 
 class Bridge(_Message, tag="bridge"):
-    """Let two legs hear each other; keys pressed as telephone-events cross too. What a leg plays is heard by itself
-    instead of the other while it lasts."""
+    """Let two legs hear each other. What a leg plays is heard by itself instead of the other while it lasts. Keys
+    pressed as telephone-events do not cross: the node plays them on as `Digits`."""
 
     a: str
     b: str

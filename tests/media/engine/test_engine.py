@@ -188,31 +188,6 @@ def test_a_bridge_ends_with_a_leg(rig: Rig) -> None:
     assert rig.engine.snapshot()[0].peer == ""
 
 
-def test_keys_cross_a_bridge(rig: Rig) -> None:
-    a, b = rig.open("a"), rig.open("b")
-    rig.do(protocol.Bridge(a="a", b="b"))
-    talk(rig, a, b)
-    for code in (1, 11):
-        for duration in (160, 320, 480):
-            a.send(telephone_event.Payload(code, False, duration).encode(), 101)
-        a.timestamp += 800
-    talk(rig, a, b, ticks=20)
-    press = telephone_event.Press()
-    told = ""
-    for packet in b.packets():
-        payload = telephone_event.parse(packet.payload) if packet.payload_type == 101 else None
-        told += telephone_event.track(press, packet.timestamp, payload) if payload else ""
-    assert told == "1#"
-    assert rig.told(protocol.Played) == []
-    assert all(state.play == "" for state in rig.engine.snapshot())
-    talk(rig, a, b, ticks=2)
-    assert np.array_equal(b.heard()[-160:], exact(sine(440)))
-    rig.do(protocol.Play(leg="b", play="p", items=[protocol.Silence(ms=1000)]))
-    a.send(telephone_event.Payload(5, True, 480).encode(), 101)
-    talk(rig, a, b, ticks=20)
-    assert all(packet.payload_type == 0 for packet in b.packets())
-
-
 # -- keys
 
 

@@ -19,14 +19,12 @@ from trunkline.media import protocol
 from trunkline.media.engine import legs
 from trunkline.media.engine.digits import KeyPacket
 from trunkline.media.engine.jitter import JitterBuffer
-from trunkline.media.engine.keys import IN_BAND, Keys
+from trunkline.media.engine.keys import Keys
 from trunkline.media.engine.legs import TIMESTAMP_MASK, Leg
 from trunkline.media.engine.player import Player
 from trunkline.media.engine.receive import Receiver
 from trunkline.media.engine.record_ring import RecordRing
 from trunkline.media.engine.recordings import Recordings
-from trunkline.media.engine.relay import NAME as RELAYED
-from trunkline.media.engine.relay import KeyRelay
 from trunkline.media.engine.reports import Reports
 from trunkline.media.engine.slots import Slots
 from trunkline.media.engine.sounds import Sounds
@@ -96,7 +94,6 @@ class Engine:
             state, self.buffer, latch=self._latch, event=self.keys.packet, flowing=self._tell_flowing
         )
         self.player = Player(state, helper, sounds, self._tell_played)
-        self.relay = KeyRelay(state, self.player)
         self.watch = Watch(state, silent=self._tell_silent, timed_out=self._tell_timed_out)
         self.recordings = Recordings(state, ring)
         self.reports = Reports(state)
@@ -336,16 +333,11 @@ class Engine:
         self.tell(protocol.Digit(leg=self._name(row), digit=digit, how=how))
         self.player.barge(row, digit)
         self.recordings.press(row, digit)
-        if how != IN_BAND:
-            self.relay.press(row, digit)
 
     def _tell_flowing(self, row: int) -> None:
         self.tell(protocol.Flowing(leg=self._name(row)))
 
     def _tell_played(self, row: int, play: str, why: str, item: int, offset_ms: int) -> None:
-        if play.startswith(RELAYED):
-            self.relay.ended(row, why)
-            return
         self.tell(protocol.Played(leg=self._name(row), play=play, why=why, item=item, offset_ms=offset_ms))
 
     def _tell_silent(self, row: int, silent: bool, ms: int) -> None:
@@ -361,7 +353,7 @@ class Engine:
             protocol.LegState(
                 leg=name,
                 slot=int(state.slot[leg.row]),
-                play="" if self.player.name(leg.row).startswith(RELAYED) else self.player.name(leg.row),
+                play=self.player.name(leg.row),
                 item=int(state.item[leg.row]),
                 offset_ms=int(state.offset[leg.row]) // 8,
                 loops_done=int(state.loops[leg.row]),
