@@ -17,7 +17,7 @@ from trunkline.testing.demo_app import INVITATION, WELCOME, DemoApp, MissingEven
 from trunkline.testing.demo_calls import GREETING, MESSAGE
 from trunkline.testing.demo_server import DemoFailed, DemoServer
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 COMMAND = [sys.executable, "-m", "trunkline.testing.demo", "--port", "0", "--speech", "tones"]
 
 

@@ -178,6 +178,7 @@ async def test_sending_and_behaving_from_outside(network):
     [
         ("GET", "", None, "", 404),
         ("GET", "handsets/abc/messages", None, "", 404),
+        ("GET", "phones", None, "", 404),
         ("GET", f"handsets/{ADA}/other", None, "", 404),
         ("GET", f"handsets/{ADA}/messages", None, "after=x", 400),
         ("GET", f"handsets/{ADA}", None, "", 405),

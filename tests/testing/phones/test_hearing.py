@@ -39,7 +39,7 @@ TEXTS = (
     "You pressed 7.",
 )
 ENGINES = ("hibari", "tones", "espeak")
-STEP = 1600
+STEP = 4000
 """Samples that are looked at at a time, as in a call."""
 
 
