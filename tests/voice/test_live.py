@@ -71,6 +71,17 @@ async def test_a_late_offer(here: World) -> None:
     assert call.negotiated is not None
 
 
+async def test_where_audio_goes_and_that_it_comes_is_noted(here: World) -> None:
+    caller, call = await here.up(LONG)
+    here.media.tell(call.sid, protocol.Flowing(leg=call.sid))
+    caller.hangs_up()
+    stored = await here.landed()
+    media = [entry.what for entry in stored.timeline if entry.kind == "media"]
+    assert call.local is not None
+    assert media[0] == f"PCMU sendrecv, ours 127.0.0.1:{call.local.port}, theirs 127.0.0.9:40000"
+    assert media[1] == "their audio comes"
+
+
 async def test_silence_ends_the_call(here: World) -> None:
     caller, call = await here.up(LONG)
     here.media.tell(call.sid, protocol.TimedOut(leg=call.sid))

@@ -22,6 +22,7 @@ async def test_a_call_is_placed_answered_and_ended_by_the_callee(lines):
     ended = await lines.until(sid, "completed")
     assert (ended.trunk, ended.sip_response_code, ended.hangup_cause) == ("carrier", 200, "callee")
     assert (ended.price, ended.price_unit, ended.cost) == ("0.026", "USD", "0.008")
+    assert next(entry.what for entry in ended.timeline if entry.kind == "sip") == f"-> INVITE sip:{THEM}@127.0.0.2:5060"
     assert 60 < ended.duration_s < 63
     events = lines.events(sid)
     assert [one["CallStatus"] for one in events] == ["initiated", "ringing", "in-progress", "completed"]

@@ -28,6 +28,7 @@ from trunkline.model.call import TERMINAL, Call, Direction, MediaQuality, Status
 from trunkline.settings import Trunk
 from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
+from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
 from trunkline.voice import timeline
 from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
@@ -92,6 +93,7 @@ class LiveCall(DialogListener, InviteListener):
         self.audio.on_digit = self.press
         self.audio.on_timeout = self._silent
         self.audio.on_refused = self._refused
+        self.audio.on_flowing = lambda: self.note(timeline.MEDIA, "their audio comes")
         self.audio.on_other = self._other
         self.local: Local | None = None
         self.negotiated: Negotiated | None = None
@@ -302,12 +304,22 @@ class LiveCall(DialogListener, InviteListener):
             negotiated, self.local.codecs[0], source=self.source,
             rtp_timeout_ms=int(self.services.settings.media.rtp_timeout_s * 1000), cname=self.sid,
         )  # fmt: skip
+        self._note_audio(negotiated)
+
+    def _note_audio(self, negotiated: Negotiated | None) -> None:
+        """Where audio goes and comes from: what one wants to know of a silent call."""
+        if negotiated is not None and self.local is not None:
+            ours, theirs = (self.local.address, self.local.port), negotiated.remote
+            ends = [f"{bracketed(end[0])}:{end[1]}" if end else "nowhere" for end in (ours, theirs)]
+            what = f"{negotiated.codec} {negotiated.direction}, ours {ends[0]}, theirs {ends[1]}"
+            self.note(timeline.MEDIA, what)
 
     def _media(self, negotiated: Negotiated) -> None:
         """Take on what was negotiated, first or again."""
         if self.audio.is_open:
             if negotiated != self.negotiated:
                 self.audio.modify(negotiated, source=self.source)
+                self._note_audio(negotiated)
         else:
             self._open(negotiated)
         self.negotiated = negotiated
@@ -348,7 +360,7 @@ class LiveCall(DialogListener, InviteListener):
             plays=self.audio.plays,
             source=self.source,
             parent_sid=self.parent.sid if self.parent is not None else "",
-            answered_ms=self.record.answered_ms,
+            answered_ms=self.record.answered_ms or self.services.clock.now_ms(),
         )
 
     # -- audio -----------------------------------------------------------------------------------------------

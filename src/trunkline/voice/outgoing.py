@@ -213,6 +213,7 @@ class Outgoing(CallListener):
             return
         live.cancel = self._cancel
         live.trace(self._invite.call_id)
+        live.note(timeline.SIP, f"-> INVITE {uri}", to=address, trunk=live.record.trunk)
 
     def _from(self) -> str:
         caller = self.live.record.from_
