@@ -133,6 +133,8 @@ class Dialing:
             leg = await self._connect()
         if leg is not None:
             await self._talk(leg)
+        elif not self._call.is_up:
+            self._session.may_end_unanswered = True  # answerOnBridge: the caller does not pay for nobody
         self.close("dial-ended")
 
     def _resumed(self, state: dict[str, Any]) -> Leg | None:

@@ -54,6 +54,8 @@ class Session:
         self.base: str | None = None
         """URL of the document that runs; None where it has none."""
         self.position = Position()
+        self.may_end_unanswered = False
+        """Whether a call that nothing has answered yet is refused, not answered, at the end of its document."""
         self.told: set[str] = set()
         """What was alerted once and shall not be again."""
         self._without = frozenset(without)
@@ -162,6 +164,8 @@ class Session:
             if following is None:
                 continue
             return following.why if isinstance(following, Stop) else following
+        if not self.may_end_unanswered:
+            await self.wait(self.call.answer())  # only <Reject> keeps a call from being answered
         return END
 
     async def _verb(self, verb: Verb, index: int, state: dict[str, Any]) -> Next | None:
@@ -191,8 +195,9 @@ class Session:
             return None
 
     async def _apologise(self) -> None:
-        """Let the caller know, if that can be done at once."""
+        """Let the caller know."""
         call = self.call
+        await self.wait(call.answer())
         if not call.is_up:
             return
         prompt = self.services.prompts.cached_speech(APOLOGY)

@@ -219,6 +219,13 @@ async def test_answer_on_bridge_goes_on_ringing_when_nobody_picks_up(dialled):
     await eventually(lambda: dialled.phone.failure == 486)
 
 
+async def test_answer_on_bridge_leaves_the_call_unanswered_at_the_end_of_the_document(dialled):
+    dialled.phone.refuses(486)
+    sid = await dialled.run(f'<Dial answerOnBridge="true">{OTHER}</Dial>')
+    assert (await dialled.until(sid, "no-answer")).answered_ms == 0
+    await eventually(lambda: dialled.phone.failure == 480)
+
+
 async def test_a_caller_who_gives_up_ends_the_callee_and_the_action_is_told(dialled):
     dialled.phone.plan = dialled.phone.rings
     sid = await dialled.run(f'<Dial action="{APP}after">{OTHER}</Dial>')

@@ -86,7 +86,7 @@ async def gathering(here: World, attributes: str = "", prompts: str = "", after:
         ("finishOnKey='*'", "1#2*", "1#2", "*"),
         ("finishOnKey='' numDigits='3'", "1#*", "1#*", ""),
         ("finishOnKey='5'", "125", "12", "5"),
-        ("", "#*1#", "*1", "#"),
+        ("", "*1#", "*1", "#"),
         ("timeout='1'", "77", "77", ""),
         ("input='dtmf speech'", "12#", "12", "#"),
     ],
@@ -109,6 +109,27 @@ async def test_without_keys_the_next_verb_follows(here: World, keys: str) -> Non
     await caller.ended()
     assert here.app.asked("/done") == []
     assert here.media.plays() == [["after"]]
+
+
+@pytest.mark.parametrize("prompts", ["", "<Say>menu</Say><Say loop='0'>more</Say>"])
+async def test_the_finishing_key_alone_ends_it_at_once(here: World, prompts: str) -> None:
+    here.media.holds = bool(prompts)
+    caller, call = await gathering(here, "timeout='3600'", prompts)
+    if prompts:
+        await until(here.media.plays, "the prompts")
+    here.media.press(call.sid, "#1")
+    here.media.holds = False
+    await caller.ended()
+    assert here.app.asked("/done") == []
+    assert here.media.plays()[-1] == ["after"]
+
+
+async def test_the_finishing_key_alone_is_told_with_an_empty_result(here: World) -> None:
+    caller, call = await gathering(here, "timeout='3600' actionOnEmptyResult='true'")
+    here.media.press(call.sid, "#")
+    await caller.ended()
+    (params,) = here.app.asked("/done")
+    assert (params["Digits"], params["FinishedOnKey"]) == ("", "#")
 
 
 async def test_action_on_empty_result(here: World) -> None:

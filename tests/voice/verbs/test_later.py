@@ -21,9 +21,10 @@ async def test_the_alert_names_the_verb_once_a_call(here: World) -> None:
     assert here.media.plays() == [["on"]]
 
 
-async def test_alone_it_does_not_answer_the_call(here: World) -> None:
+async def test_a_call_is_answered_at_the_latest_at_the_end_of_its_document(here: World) -> None:
     here.app.answers("/voice", "<Connect><Room>r</Room></Connect>")
     caller = here.phone.dials()
     await caller.ended()
-    assert caller.failed == 480
+    assert caller.bye is not None
     assert here.alerts.codes == [13750]
+    assert (await here.landed()).status == "completed"

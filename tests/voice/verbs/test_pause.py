@@ -66,12 +66,12 @@ async def test_a_caller_who_gives_up_meanwhile(here: World) -> None:
     )
 
 
-async def test_nothing_but_a_pause_is_never_answered(here: World) -> None:
+async def test_nothing_but_a_pause_is_answered_at_its_end(here: World) -> None:
     here.app.answers("/voice", "<Pause length='0'/>")
     caller = here.phone.dials()
     await caller.ended()
-    assert caller.failed == 480
-    assert (await here.landed()).status == "no-answer"
+    assert caller.bye is not None
+    assert (await here.landed()).status == "completed"
 
 
 async def test_it_goes_on_for_the_rest_of_its_time(here: World) -> None:

@@ -1,7 +1,7 @@
 """<Gather ...>prompts</Gather>: collect keys while prompts (<Say>, <Play>, <Pause>) are played.
 
 With keys the call goes on at `action`; without, at the next verb (or at `action` with `actionOnEmptyResult`). The time
-for a key begins when the prompts have ended, or with the last key. `finishOnKey` ends it only after another key.
+for a key begins when the prompts have ended, or with the last key. `finishOnKey` before any other key: no keys.
 Speech is not recognised yet: that is told by an alert, and keys still work.
 """
 
@@ -194,7 +194,7 @@ class _Collector:
     @property
     def _interrupted(self) -> bool:
         """Whether a key has ended the prompts."""
-        return bool(self._digits) and self._verb.barge_in
+        return self._verb.barge_in and (self._complete or bool(self._digits))
 
     async def _prompt(self) -> None:
         """Play what is nested, each as often as it asks."""
@@ -241,8 +241,6 @@ class _Collector:
         if self._complete or not self._hears:
             return
         if digit == verb.finish_on_key:
-            if not self._digits:
-                return
             self._key, self._complete = digit, True
         else:
             self._digits += digit
