@@ -1,5 +1,6 @@
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,18 +21,34 @@ def test_pairs_are_even_and_odd_at_random_in_the_range() -> None:
     keeper.close()
 
 
+def six_free_ports() -> int:
+    """The first of six in a row that nobody has, as far as can be told."""
+    for _ in range(50):
+        low, _ = free_range()
+        socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(6)]
+        try:
+            for number, sock in enumerate(socks):
+                sock.bind(("127.0.0.1", low + number))
+        except OSError:
+            continue
+        finally:
+            for sock in socks:
+                sock.close()
+        return low
+    raise AssertionError("no six free ports in a row")
+
+
 def test_ports_in_use_are_passed_over_and_the_range_ends() -> None:
-    low, _ = free_range()
+    low = six_free_ports()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", low + 3))
-        keeper = PortKeeper("127.0.0.1", low, low + 5, 100)
-        assert keeper.open_block() == 2
-        assert sorted(keeper.ports) == [low, low + 4]
-        assert keeper.open_block() == 0
-        other = PortKeeper("127.0.0.1", low, low + 5, 100)
-        with pytest.raises(NoPorts):
-            other.open_block()
-        keeper.close()
+        with closing(PortKeeper("127.0.0.1", low, low + 5, 100)) as keeper:
+            assert keeper.open_block() == 2
+            assert sorted(keeper.ports) == [low, low + 4]
+            assert keeper.open_block() == 0
+            other = PortKeeper("127.0.0.1", low, low + 5, 100)
+            with pytest.raises(NoPorts):
+                other.open_block()
 
 
 def test_draining_throws_away_what_waits() -> None:
