@@ -221,7 +221,7 @@ async def test_answer_on_bridge_goes_on_ringing_when_nobody_picks_up(dialled):
 
 async def test_answer_on_bridge_leaves_the_call_unanswered_at_the_end_of_the_document(dialled):
     dialled.phone.refuses(486)
-    sid = await dialled.run(f'<Dial answerOnBridge="true">{OTHER}</Dial>')
+    sid = await dialled.run(f'<Dial answerOnBridge="true">{OTHER}</Dial>', after="")
     assert (await dialled.until(sid, "no-answer")).answered_ms == 0
     await eventually(lambda: dialled.phone.failure == 480)
 
