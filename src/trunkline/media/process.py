@@ -36,7 +36,7 @@ from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
 from trunkline.media.native.interface import Helper
-from trunkline.media.ports import PortKeeper, PortSet, RemotePorts
+from trunkline.media.ports import NoPorts, PortKeeper, PortSet, RemotePorts
 
 logger = logging.getLogger(__name__)
 
@@ -304,6 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RingMismatch as error:
         logger.error("cannot go on with the memory given: %s", error)
         return 3
+    except (NoPorts, OSError) as error:
+        logger.error("cannot start: %s", error)
+        return 1
 
     def end(number: int, frame: FrameType | None) -> None:
         process.stop()
