@@ -50,6 +50,8 @@ def test_a_gateway_is_asked(trunkline: Command, account: str, tmp_path: Path, ga
     ran = trunkline("doctor")
     assert f"ok\tacme\t{uri} answers 200 in " in ran.out
     assert "calls under way: dialog, position\tMemoryStore" in ran.out
+    assert "recordings under way\trecorder\tspool, unsynced\tprocess" in ran.out
+    assert "prompts\tcache\tfiles, unsynced\tprocess" in ran.out
     request = parse(heard[0])
     assert isinstance(request, Request)
     assert (request.method, request.uri) == ("OPTIONS", f"sip:me@127.0.0.1:{port}")
@@ -93,3 +95,13 @@ def test_no_trunks(trunkline: Command, account: str, tmp_path: Path, monkeypatch
         'url = "http://127.0.0.1:9/"\ncallback_token = "x"\n'
     )
     assert "warn\ttrunks\tno [[trunks]]" in trunkline("doctor").out
+
+
+def test_the_files_that_rtp_ports_take_are_counted(
+    trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1024, 30_000))
+    settings(tmp_path, media="legs = 1000")
+    assert "ok\tlimits\t" in trunkline("doctor").out
+    settings(tmp_path, media="legs = 4900\nport_min = 10000\nport_max = 60000")
+    assert "warn\tlimits\t1024 open files (at most 30000), 39456 needed at full load" in trunkline("doctor").out

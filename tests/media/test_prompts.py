@@ -134,6 +134,16 @@ async def test_prompts_outlive_a_restart(rig: Rig) -> None:
     assert not [name for name in again.files if name.endswith(".draft")]
 
 
+async def test_a_file_that_lost_its_content_with_the_power_is_made_anew(rig: Rig) -> None:
+    spoken = await rig.prompts.speech("Hello")
+    Path(spoken.path).write_bytes(b"")
+    again = Rig(rig.folder)
+    await again.prompts.start()
+    assert again.prompts.cached_speech("Hello") is None
+    assert (await again.prompts.speech("Hello")).ms == spoken.ms
+    assert Path(spoken.path).stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import apsw
 import typer
 
-from trunkline.cli.common import settings_of, show_table
+from trunkline.cli.common import bootstrap, settings_of, show_table
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
 from trunkline.settings import Http, Settings, Smpp, Twilio
@@ -71,7 +71,7 @@ def kept(settings: Settings) -> list[Kept]:
         Kept("media, recordings", "archive", "files", synced, ONE_MACHINE),
         *(_kept_of_calls(sqlite, synced) if settings.sip.enabled else ()),
         Kept("master key", "secret", key, DISK, "tokens and keys at rest can never be read again"),
-        Kept("rate limits, login failures", "MemoryStore", "in process", "nothing", "budgets begin anew at a start"),
+        Kept("rate limits, login failures", "memory", "in process", "nothing", "budgets begin anew at a start"),
     ]
 
 
@@ -80,6 +80,8 @@ def _kept_of_calls(sqlite: str, synced: str) -> tuple[Kept, ...]:
         Kept("calls under way: record, callbacks", "Queue", sqlite, synced, ONE_MACHINE),
         Kept("calls under way: dialog, position", "MemoryStore", "journal, unsynced", "process", "the call ends"),
         Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
+        Kept("recordings under way", "recorder", "spool, unsynced", "process", "their last seconds"),
+        Kept("prompts", "cache", "files, unsynced", "process", "they are spoken or fetched again"),
     )
 
 
@@ -200,14 +202,20 @@ def look_at_limits(settings: Settings) -> Iterator[Finding]:
     wanted = settings.server.max_connections + settings.webhooks.in_flight + SPARE_FILES
     if settings.smpp_server.enabled:
         wanted += settings.smpp_server.max_connections
-    if settings.sip.enabled:
-        wanted += settings.sip.max_connections + 2 * settings.media.legs
+    if settings.sip.enabled:  # RTP sockets are in processes of their own, which have the same limit
+        wanted = max(wanted + settings.sip.max_connections, rtp_sockets(settings) + SPARE_FILES)
     text = f"{soft} open files (at most {hard}), {wanted} needed at full load"
     if hard != resource.RLIM_INFINITY and hard < wanted:
         text += ": raise LimitNOFILE or `ulimit -n`, or lower server.max_connections"
         yield Finding("warn", "limits", text)
     else:
         yield Finding("ok", "limits", text)
+
+
+def rtp_sockets(settings: Settings) -> int:
+    """Sockets of the supervisor and of the media process, each: RTP and RTCP of every port there may be."""
+    media, per_leg = settings.media, int(bootstrap().processes.SLOTS_PER_LEG)
+    return 2 * min(media.legs * per_leg, (media.port_max - media.port_min) // 2 + 1)
 
 
 def look_at_clock(settings: Settings) -> Iterator[Finding]:

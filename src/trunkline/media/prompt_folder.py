@@ -49,7 +49,10 @@ class PromptFolder:
                     os.unlink(entry.path)
                 elif entry.name.endswith(SUFFIX) and entry.is_file():
                     stat = entry.stat()
-                    found.append((stat.st_mtime, entry.name.removesuffix(SUFFIX), stat.st_size))
+                    if stat.st_size:
+                        found.append((stat.st_mtime, entry.name.removesuffix(SUFFIX), stat.st_size))
+                    else:  # files are not synced: a power cut may leave the name alone
+                        os.unlink(entry.path)
         long_ago = time.monotonic() - GRACE_S
         for _, name, size in sorted(found):
             self._entries[name] = Entry(size, size // SAMPLE_BYTES // SAMPLES_PER_MS, long_ago, long_ago)
