@@ -5,18 +5,21 @@ customer did is told by his post-flight documents.
 """
 
 import hmac
+from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any, Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from trunkline.api.asgi import Mount
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.respond import text as text_response
+from trunkline.media.protocol import TICK_BOUNDS_US, Stats
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,6 +38,8 @@ class Parts(Protocol):
     landing: Any
     alerts: Any
     connectors: dict[str, Any]
+    voice: Any
+    """None where calls are not taken."""
     ready: bool
 
 
@@ -92,6 +97,8 @@ class Metrics(Collector):
             room.add_metric([name], connector.capacity())
         yield up
         yield room
+        if node.voice is not None:
+            yield from of_calls(node.voice)
 
     # -- mounts ----------------------------------------------------------------------------------------------
 
@@ -122,6 +129,48 @@ class Metrics(Collector):
         if token and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             return text_response("metrics_token is asked for\n", status=401)
         return text_response(generate_latest(self._registry), CONTENT_TYPE)
+
+
+def of_calls(voice: Any) -> Iterator[Any]:
+    """What SIP and the media process have counted."""
+    legs = GaugeMetricFamily("trunkline_calls", "Legs of calls that have not ended", labels=["direction"])
+    for direction, count in Counter(str(call.record.direction) for call in voice.services.live.values()).items():
+        legs.add_metric([direction], count)
+    yield legs
+    yield _labelled("trunkline_calls_offered", "INVITEs that came in, by what became of them", voice.inbound.counters)
+    yield _labelled("trunkline_sip", "What the SIP stack has counted", voice.sip.stack.metrics)
+    yield GaugeMetricFamily("trunkline_media_up", "Whether there is a media process", float(voice.media.available))
+    if voice.media.stats is not None:
+        yield from of_media(voice.media.stats)
+
+
+def of_media(stats: Stats) -> Iterator[Any]:
+    """What the media process tells every five seconds, counted since it started."""
+    compiled = float(stats.helper == "compiled")
+    yield GaugeMetricFamily("trunkline_media_compiled", "Whether the media helper is compiled", compiled)
+    yield GaugeMetricFamily("trunkline_media_legs", "Legs in the media process", stats.legs)
+    counters = {
+        "ticks_skipped": ("Ticks of 20 ms that were missed: each is a gap in every call", stats.skipped),
+        "packets_received": ("RTP packets that came in", stats.packets_received),
+        "packets_sent": ("RTP packets that left", stats.packets_sent),
+        "packets_foreign": ("RTP packets dropped because of their source, stream or form", stats.packets_foreign),
+        "send_errors": ("RTP packets that could not be sent", stats.send_errors),
+        "recorded_dropped": ("Frames of recordings lost because the recorder was away", stats.recorded_dropped),
+    }
+    for name, (text, value) in counters.items():
+        yield CounterMetricFamily(f"trunkline_media_{name}", text, value)
+    ends = [str(bound / 1e6) for bound in TICK_BOUNDS_US] + ["+Inf"]
+    buckets = list(zip(ends, accumulate(stats.tick_us), strict=False))
+    yield HistogramMetricFamily(
+        "trunkline_media_tick_seconds", "Time that ticks took", buckets=buckets, sum_value=stats.tick_sum_us / 1e6
+    )
+
+
+def _labelled(name: str, text: str, counts: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=["what"])
+    for what, count in counts.items():
+        family.add_metric([what], count)
+    return family
 
 
 def node_token(node: Parts) -> str:
