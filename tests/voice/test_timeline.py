@@ -1,7 +1,9 @@
 """The timeline: bounded, its middle is left out."""
 
+import pytest
+
 from trunkline.model.call import MAX_TIMELINE, TimelineEntry
-from trunkline.voice.timeline import MAX_WHAT, Timeline
+from trunkline.voice.timeline import MAX_WHAT, Timeline, masked
 
 
 def test_the_middle_is_left_out_and_an_entry_says_so() -> None:
@@ -33,3 +35,25 @@ def test_lines_are_cut() -> None:
     entries: list[TimelineEntry] = []
     Timeline(entries).add(1, "webhook", "x" * 10_000)
     assert len(entries[0].what) == MAX_WHAT
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("POST https://ada:se/cret@h/x?y=a@b 200", "POST https://ada:se/cret@h/x?y=a@b 200"),  # no login, but a path
+        ("POST https://ada:secret@h/x?y=a@b 200", "POST https://h/x?y=a@b 200"),
+        (
+            "<Play>http://u:p@h/a.wav</Play> <Play>http://u@g/</Play>",
+            "<Play>http://h/a.wav</Play> <Play>http://g/</Play>",
+        ),
+        ('<Sip username="u" password = "a&quot;b">sip:a@h</Sip>', '<Sip username="u" password = "***">sip:a@h</Sip>'),
+        ("<Sip password='x y'>", '<Sip password="***">'),
+        ('<Sip password="cut o', '<Sip password="***"'),
+        ("sip:ada@example.com", "sip:ada@example.com"),
+    ],
+)
+def test_what_is_secret_is_left_out(text: str, shown: str) -> None:
+    assert masked(text) == shown
+    entries: list[TimelineEntry] = []
+    Timeline(entries).add(1, "webhook", text)
+    assert entries[0].what == shown

@@ -7,7 +7,6 @@ Source: Twilio's "TwiML for Programmable Voice: how Twilio interprets responses"
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -42,7 +41,6 @@ MAX_SHOWN_BODY: Final = 1024
 """Characters of an answer that the timeline keeps."""
 INLINE_TYPE: Final = "text/xml; charset=utf-8"
 _UNPARSED: Final = frozenset({12100, 12101, 12102})
-_USERINFO: Final = re.compile(r"//[^/?]*@")
 
 
 class Found(NamedTuple):
@@ -125,7 +123,7 @@ def _note(call: LiveCall, attempt: Attempt) -> None:
     details: dict[str, Any] = {
         "url": attempt.url, "method": attempt.method, "started_ms": attempt.started_ms, "status": attempt.status,
         "total_ms": round(attempt.total_ms, 1), "params": attempt.params,
-        "response_body": attempt.response_body[:MAX_SHOWN_BODY],
+        "response_body": timeline.masked(attempt.response_body[:MAX_SHOWN_BODY]),
     }  # fmt: skip
     if attempt.error_code:
         details |= {"error_code": attempt.error_code, "error": attempt.error, "failure": attempt.failure}
@@ -194,10 +192,10 @@ def _alert(session: Session, code: int, text: str, attempt: Attempt | None) -> N
         code,
         text,
         request_method=attempt.method,
-        request_url=_USERINFO.sub("//", attempt.url),
+        request_url=timeline.masked(attempt.url),
         request_variables=encode_form(attempt.params),
         request_headers=encode_form(attempt.request_headers.items()),
-        response_body=attempt.response_body,
+        response_body=timeline.masked(attempt.response_body),
         response_headers=encode_form(attempt.response_headers.items()),
     )
 

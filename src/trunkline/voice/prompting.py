@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.media.prompts import INVALID_CONTENT_TYPE, PromptFailed
 from trunkline.media.protocol import Audio, Item, Played
-from trunkline.voice.timeline import MEDIA
+from trunkline.voice.timeline import MEDIA, masked
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
@@ -47,7 +47,7 @@ async def fetched(session: Session, reference: str) -> list[Item]:
             prepared = await session.wait(prompts.audio(url, scope=scope))
         except PromptFailed as failed:
             code = NOT_AUDIO if failed.code == INVALID_CONTENT_TYPE else failed.code
-            session.alert(code, failed.reason, request_url=url)
+            session.alert(code, failed.reason, request_url=masked(url))
             return []
     return [Audio(path=prepared.path)]
 

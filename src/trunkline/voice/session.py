@@ -298,6 +298,7 @@ class Session:
 
     def alert(self, code: int, text: str, **about: Any) -> None:
         """Raise an alert about the present document. Next: trunkline.accounts.alerts.Alerts.raise_"""
+        text = timeline.masked(text)
         self.call.note(timeline.ERROR, f"{code} {text}")
         self.services.alerts.raise_(self.account.sid, code, resource_sid=self.call.sid, text=text, **about)
 

@@ -4,7 +4,8 @@ The first and the last things are the ones worth having: beyond MAX_TIMELINE ent
 entry in its place says how much.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from trunkline.model.call import MAX_TIMELINE, TimelineEntry
 
@@ -14,6 +15,17 @@ SIP, TWIML, WEBHOOK, MEDIA, STATUS, DIGIT, RECORDING, ERROR = (
 MAX_WHAT = 300
 """Characters of an entry's line."""
 _MIDDLE = MAX_TIMELINE // 2
+_LOGIN: Final = re.compile(r"//[^/?#\s\"'<>@]*@")
+_PASSWORD: Final = re.compile(r"""(\bpassword\s*=\s*)("[^"]*"?|'[^']*'?)""", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """A text that may hold URLs or TwiML, for records: without logins in URLs and without values of `password`."""
+    if "@" in text:
+        text = _LOGIN.sub("//", text)
+    if "assword" in text:
+        text = _PASSWORD.sub(r'\1"***"', text)
+    return text
 
 
 class Timeline:
@@ -28,9 +40,9 @@ class Timeline:
             self._dropped = int(entries[_MIDDLE].details["dropped"])  # a record that was read again
 
     def add(self, at_ms: int, kind: str, what: str, details: dict[str, Any] | None = None) -> None:
-        """Note one thing; the line is cut at MAX_WHAT."""
+        """Note one thing; the line is cut at MAX_WHAT, logins in URLs are left out."""
         entries = self._entries
-        entries.append(TimelineEntry(at_ms, kind, what[:MAX_WHAT], details or {}))
+        entries.append(TimelineEntry(at_ms, kind, masked(what[:MAX_WHAT]), details or {}))
         if len(entries) <= MAX_TIMELINE:
             return
         # The entry in the middle stands for those that are gone: itself and the next one leave, it comes back.
