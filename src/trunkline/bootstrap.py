@@ -11,7 +11,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import uvicorn
@@ -391,6 +391,12 @@ class Node:
             except Exception:
                 log.exception("upkeep failed; it is tried again")
 
+    async def drain(self, hurry: Callable[[], bool]) -> None:
+        """Be no longer ready, take no new calls, and wait for those that are up, `server.shutdown_s` at most."""
+        self.ready = False
+        if self.voice is not None:
+            await self.voice.drain(self.settings.server.shutdown_s, hurry)
+
     async def stop(self) -> None:
         """Finish what is under way within `server.shutdown_s`; the rest is taken up at the next start."""
         self.ready = False
@@ -445,6 +451,11 @@ class _Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Calls that are up may end by themselves first; the API serves them meanwhile. Another interrupt hurries."""
+        await self._node.drain(lambda: self.force_exit)
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)

@@ -66,6 +66,10 @@ MEDIA_REST_S = 0.5
 """Wait before a media process that has died is started again."""
 MEDIA_WAIT_S = 10.0
 """How long a start waits for the media process; calls get 503 until it is there."""
+DRAIN_LOOK_S = 0.1
+"""Between two looks whether calls are up while the server stops."""
+WRITTEN_LOOK_S = 0.01
+"""Between two looks whether what happened to them is stored."""
 DRAIN_S = 5.0
 """How long calls that are ended by a stop may take to be archived."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -219,6 +223,18 @@ class Voice:
         except Exception:
             log.exception("speech does not work")
 
+    async def drain(self, wait_s: float, hurry: Callable[[], bool]) -> None:
+        """Take no more calls, and wait for those that are up to end: `wait_s` at most, or until it says to hurry."""
+        self.inbound.draining = True
+        self.outbound.stop()
+        live = self.services.live
+        if live:
+            log.info("%d calls are up: they have %g s to end", len(live), wait_s)
+        for _ in range(int(wait_s / DRAIN_LOOK_S)):
+            if not live or hurry():
+                return
+            await asyncio.sleep(DRAIN_LOOK_S)
+
     async def stop(self) -> None:
         """Take no more calls, end those that are up, and let what they say be stored."""
         self.inbound.draining = True
@@ -231,6 +247,13 @@ class Voice:
             async with asyncio.timeout(DRAIN_S):
                 for call in calls:
                     await call.settled.wait()
+        for _ in range(int(DRAIN_S / WRITTEN_LOOK_S)):  # what they owe is told before the end
+            if not any(flight.pending for flight in self.flights):
+                break
+            await asyncio.sleep(WRITTEN_LOOK_S)
+        kept = [one.finished for call in calls for one in self.recordings.of_call(call.sid)]
+        if kept:
+            await asyncio.wait(kept, timeout=DRAIN_S)
         for session in sessions:
             session.cancel()
         await self.recordings.close()

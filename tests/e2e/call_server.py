@@ -73,6 +73,9 @@ class CallServer(Server):
         sip = _SIP.search(self.text(begin))
         assert sip is not None
         self.sip_port = int(sip[1])
+        self._tables["server"] = {**self._tables["server"], "port": self.port}
+        self._tables["sip"] = {**self._tables["sip"], "port": self.sip_port}
+        self._write()
         self._sdk = None
         return self
 

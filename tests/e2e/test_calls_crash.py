@@ -1,7 +1,9 @@
 """Processes of a server are killed while calls are up: what is heard, what still works, what is recorded and told."""
 
 import io
+import os
 import random
+import signal
 import statistics
 import time
 import wave
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.air import Air, Call
+from tests.e2e.air import TONE, Air, Call
 from tests.e2e.call_server import NUMBER, CallServer
 from tests.e2e.voice_app import VoiceApp, response
 from trunkline.rtp import g711
@@ -52,10 +54,10 @@ def wav(samples: bytes) -> bytes:
 class Scene:
     """A server, its peers, the customer's app."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: dict[str, Any] | None = None) -> None:
         self.air = Air()
         self.app = VoiceApp()
-        self.server = CallServer(folder, self.air.port)
+        self.server = CallServer(folder, self.air.port, server=server or {})
         self.app.files["/prompt.wav"] = ("audio/wav", wav(PROMPT))
         menu = '<Gather numDigits="1" timeout="120" action="/chosen"><Play>/prompt.wav</Play></Gather>'
         self.app.answers.update(
@@ -223,3 +225,131 @@ def test_a_hundred_calls_go_on(scene: Scene, victim: str, record_property: Any) 
     short = recordings(scene, {sid: one for sid, one in recorded.items() if one[0] in on})
     print(f"recordings are up to {max(short):.1f} s shorter than the calls (whole seconds are told)")
     assert max(short) < 1.5
+
+
+def test_both_processes_killed(scene: Scene) -> None:
+    calls = scene.start().dial(3)
+    begin = scene.server.log.stat().st_size
+    os.kill(scene.server.child("media"), signal.SIGKILL)
+    killed = scene.server.kill_child("node")
+    scene.server.until_back(begin)
+    on, gaps = goes_on(scene, calls, killed, SILENCE_S)
+    assert len(on) == 3, (gaps, scene.server.tail())
+    works(scene, calls, 1)
+
+
+def test_connected_calls_go_on_without_their_node(scene: Scene) -> None:
+    hook = f"{scene.app.url}/recorded"
+    dial = (
+        f'<Dial action="/after" record="record-from-answer-dual" recordingStatusCallback="{hook}">+15557770000</Dial>'
+    )
+    scene.app.answers.update({"/voice": response(dial), "/after": response('<Play loop="0">/prompt.wav</Play>')})
+    scene.start()
+    callers = scene.dial(2)
+    sids = [scene.sid(call) for call in callers]
+    callees = [call for call in scene.air.calls.values() if call.number == "+15557770000"]
+    assert len(callees) == 2
+    eventually(lambda: all(TONE in call.frames()[-5:] for call in (*callers, *callees)), "audio both ways")
+    killed = scene.kill("node")
+    time.sleep(max(0.0, killed + 3 - time.monotonic()))
+    for call in (*callers, *callees):
+        assert call.up
+        assert call.gap(killed - 0.2) < UNINTERRUPTED_S
+        assert set(call.frames(killed)) == {TONE}
+    callees[0].hangs_up()
+    (after,) = eventually(lambda: scene.app.at("/after"), "the action")
+    assert after["DialCallStatus"] == "completed"
+    assert after["DialBridged"] == "true"
+    caller = callers[sids.index(after["CallSid"])]
+    eventually(lambda: len(positions(caller)) > 10, "what follows the <Dial>")
+    other = next(call for call in callers if call is not caller)
+    other.hangs_up()
+    eventually(lambda: callees[1].ended_at, "the end of the other callee")
+    caller.hangs_up()
+    ends = scene.ends(sids)
+    assert {form["CallStatus"] for form in ends.values()} == {"completed"}
+    told = eventually(lambda: len(scene.app.at("/recorded")) == 2 and scene.app.at("/recorded"), "recordings")
+    assert {form["RecordingStatus"] for form in told} == {"completed"}
+    for form in told:
+        call = callers[sids.index(form["CallSid"])]
+        talked = (callees[0] if call is caller else callees[1]).ended_at - call.up_at
+        assert abs(float(form["RecordingDuration"]) - talked) < 2
+
+
+def test_a_call_that_rings_is_picked_up_by_the_next_node(scene: Scene) -> None:
+    scene.app.answers["/voice"] = response('<Pause length="2"/><Play>/prompt.wav</Play>')
+    scene.start()
+    call = scene.air.dials(scene.server.sip_port, NUMBER, "+15550009999")
+    eventually(lambda: scene.app.at("/voice") and call.status == 180, "ringing")
+    time.sleep(0.2)
+    scene.kill("node")
+    eventually(lambda: len(positions(call)) > 10, "the answer")
+    assert len({form["CallSid"] for form in scene.app.at("/voice")}) == 1
+    call.hangs_up()
+    (end,) = scene.ends([scene.sid(call)]).values()
+    assert (end["CallStatus"], end["SequenceNumber"]) == ("completed", "0")
+
+
+def test_calls_that_were_being_placed_fail_and_are_told(scene: Scene) -> None:
+    scene.start()
+    scene.air.rings = True
+    call = scene.server.client.calls.create(
+        to="+15557771111",
+        from_=NUMBER,
+        twiml=response("<Pause length='9'/>"),
+        status_callback=f"{scene.app.url}/status",
+    )
+    eventually(lambda: scene.server.client.calls(call.sid).fetch().status == "ringing", "ringing")
+    scene.kill("node")
+    (end,) = scene.ends([call.sid]).values()
+    assert (end["CallStatus"], end["SequenceNumber"]) == ("failed", "0")
+    (leg,) = scene.air.calls.values()
+    eventually(lambda: leg.ended_by == "cancel", "the phone stops ringing")
+
+
+def test_after_a_power_cut_calls_have_ended_and_recordings_are_kept(scene: Scene) -> None:
+    calls = scene.start().dial(2)
+    sids = [scene.sid(call) for call in calls]
+    scene.server.client.calls(sids[0]).recordings.create(recording_channels="dual")
+    began = time.monotonic()
+    time.sleep(2)
+    recorded_s = time.monotonic() - began
+    children = [pid for name in ("media", "recorder", "node") for pid in scene.server.children(name)]
+    scene.server.kill()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "the end of all processes")
+    time.sleep(3)
+    scene.server.start()
+    ends = scene.ends(sids)
+    assert {form["CallStatus"] for form in ends.values()} == {"completed"}
+    eventually(lambda: all(call.ended_by == "server" for call in calls), "BYEs")
+    fetched = [scene.server.client.calls(sid).fetch() for sid in sids]
+    assert {call.status for call in fetched} == {"completed"}
+    assert max(int(call.duration) for call in fetched) <= 12
+    found = eventually(
+        lambda: [one for one in scene.server.client.recordings.list(call_sid=sids[0]) if one.status == "completed"],
+        "the recording",
+    )
+    assert abs(float(found[0].duration) - recorded_s) < 1.5
+
+
+def test_a_stop_lets_calls_end_and_refuses_new_ones(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, {"shutdown_s": 3})
+    try:
+        ends, stays = scene.start().dial(2)
+        sids = [scene.sid(call) for call in (ends, stays)]
+        scene.server.signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        eventually(lambda: "calls are up" in scene.server.text(), "the drain")
+        refused = scene.air.dials(scene.server.sip_port, NUMBER, "+15550009999")
+        eventually(lambda: refused.status == 503, "a refusal")
+        assert ends.up
+        assert stays.up
+        ends.hangs_up()
+        eventually(lambda: stays.ended_at, "the end")
+        assert stays.ended_by == "server"
+        assert 2.5 < stays.ended_at - stopped < 6
+        assert scene.server.wait(PATIENCE_S) == 0
+        told = scene.ends(sids)
+        assert {form["CallStatus"] for form in told.values()} == {"completed"}
+    finally:
+        scene.close()

@@ -57,7 +57,8 @@ class Server(Section, frozen=True, kw_only=True):
     request_timeout_s: Seconds = 30
     """Seconds within which a request must have arrived whole."""
     shutdown_s: Seconds = 30
-    """Seconds to finish submits and callbacks under way at a stop; what remains is taken up at the next start."""
+    """Seconds to finish submits and callbacks under way at a stop; what remains is taken up at the next start. As long
+    calls that are up may take to end before they are hung up, while new ones are refused (503)."""
     metrics_token: Secret = Secret("")
     """Bearer token that `/metrics` asks for; empty: open to whoever reaches the port."""
 

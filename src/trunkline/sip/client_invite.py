@@ -100,6 +100,22 @@ class ClientInvite:
         self._expiry = stack.timers.set(stack.now() + limit_s, self._expired)
         self._send(Request.make("INVITE", uri, headers=_last_wins(fields), body=sdp))
 
+    @classmethod
+    def resumed(cls, stack: "Stack", request: Request, flow: Flow) -> "ClientInvite":
+        """An INVITE that another process sent, and that got a provisional response: to be cancelled."""
+        made = cls(stack, request.uri, request.headers.get("To"), "", [], None, CallListener())
+        made.call_id, made.local_tag = request.call_id, request.from_tag
+        made._target, made._proceeding = flow, True
+        stack.add_call((made.call_id, made.local_tag), made)
+        made._transaction = stack.resume_client(request, flow, made._report)
+        return made
+
+    @property
+    def sent(self) -> tuple[bytes, Flow]:
+        """The INVITE as it went out last, and where to; see `Stack.withdraw`."""
+        assert self._transaction is not None
+        return self._transaction.request.encode(), self._transaction.flow
+
     @property
     def over(self) -> bool:
         """Whether its end has been told."""

@@ -186,6 +186,13 @@ class Stack:
             self.timers.set(self.now() + self.timing.give_up, lambda: self._forget_merged(state.invite_key))
         return dialog
 
+    def withdraw(self, invite: bytes, flow: Flow) -> None:
+        """Cancel an INVITE that another process sent (`ClientInvite.sent`) and that rang there; whoever has picked up
+        meanwhile is hung up on. Raises MalformedMessage."""
+        request = parse(invite)
+        assert isinstance(request, Request)
+        ClientInvite.resumed(self, request, flow).cancel()
+
     # --- for transactions, dialogs and calls
 
     def count(self, name: str) -> None:
@@ -276,6 +283,14 @@ class Stack:
         flow = hop if isinstance(hop, Flow) else self.flow_to(hop)
         request.headers.prepend("Via", self._via(flow, BRANCH_COOKIE + self.token()))
         return request.encode(), flow
+
+    def resume_client(self, request: Request, flow: Flow, report: Report) -> ClientTransaction:
+        """The transaction of an INVITE that another process sent, after a provisional response."""
+        transaction = ClientTransaction(self, (request.via.branch, request.method), flow, request, report, None)
+        transaction.state = State.PROCEEDING
+        self._client[transaction.key] = transaction
+        self._track(transaction)
+        return transaction
 
     def move(self, transaction: ClientTransaction, flow: Flow) -> None:
         """A request goes on over another flow; if that is UDP, its peer does not take TCP (section 18.1.1)."""

@@ -99,7 +99,7 @@ class SipTransport:
         self._server: asyncio.Server | None = None
         self._names = _Names()
         self._locals: dict[str, str] = {}
-        self._last_id = 0
+        self._last_id = time.time_ns() >> 8  # stored flows of a process before this one name no connection of ours
         self._connections: dict[int, _Connection] = {}
         self._outgoing: dict[Address, _Connection] = {}
         self._waiting: dict[tuple[str, Address], list[tuple[bytes, Flow]]] = {}

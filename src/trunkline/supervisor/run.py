@@ -29,6 +29,8 @@ NEVER_READY_S: Final = 60.0
 """A main child that ends by itself with an error so soon after its first start cannot start: nor can the supervisor."""
 SPARE_AFTER_S: Final = 2.0
 """How long a process works before another is made ready to follow it."""
+SIGNAL_LOOK_S: Final = 0.1
+"""Between two looks for signals while a child is stopped."""
 _SO_RCVBUFFORCE: Final = 33
 
 
@@ -204,15 +206,23 @@ class Supervisor:
                 continue
             process = running.life.process
             process.terminate()
-            try:
-                status = process.wait(self.plan.stop_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                status = process.wait()
+            status = self._await_end(process)
             if running.child.main and status > 0:
                 self.status = status
         if self._ports is not None:
             self._ports.close()
+
+    def _await_end(self, process: "subprocess.Popen[bytes]") -> int:
+        """Its exit status. Another signal to us is passed on as an interrupt: do not wait for anything."""
+        end = time.monotonic() + self.plan.stop_s
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(left, SIGNAL_LOOK_S))
+            while self._signals:
+                if self._signals.pop(0) in (signal.SIGTERM, signal.SIGINT):
+                    process.send_signal(signal.SIGINT)
+        process.kill()
+        return process.wait()
 
 
 def _serve_ports(plan: Ports) -> PortService:

@@ -42,6 +42,9 @@ LOG_LINES: Final = 20
 FIRST_HANDSET: Final = 15_555_550_100
 """Numbers of handsets that are asked for without one, counted up."""
 SETTINGS: Final = """\
+[server]
+shutdown_s = 1
+
 [messaging]
 long_code_mps = 0
 

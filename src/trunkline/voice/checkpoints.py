@@ -101,6 +101,11 @@ def save_leg(call: LiveCall) -> None:
     put(call.services.memory, key(call.sid, LEG), call.checkpoint())
 
 
+def save_invite(memory: MemoryStore, sid: str, request: bytes, flow: Flow) -> None:
+    """Store the INVITE of a call that is not answered yet: one that came in, or one of ours that rings there."""
+    put(memory, key(sid, INVITE), InviteCheckpoint(request=request, flow=flow))
+
+
 def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:
     """Store a value without waiting."""
     memory.post(name, _encode(value), LIFE_MS)

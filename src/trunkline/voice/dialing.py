@@ -119,6 +119,8 @@ class Dialing:
         self._was_bridged = False
         self._recording: Running | None = None
         self._closed = False
+        self._gone = ""
+        """The SID of a connected leg that ended while there was no process to notice."""
         self._in_band = False
         self._to_callee = self._to_caller = Keys(self._call)
 
@@ -126,7 +128,7 @@ class Dialing:
 
     async def run(self, state: dict[str, Any]) -> None:
         """Until the call goes on. Raises CallEnded, Redirected."""
-        if state:
+        if "child" in state:
             leg = self._resumed(state)
         else:
             self._session.save({"dialing": True})
@@ -141,6 +143,7 @@ class Dialing:
         """The connection that a lost process had made; None when it has ended, or was not made."""
         live = self._services.live.get(str(state.get("child", "")))
         if live is None or not live.is_up:
+            self._gone = str(state["child"])
             return None
         leg = Leg(live, Target(), None)
         leg.was_up, leg.is_sip = True, live.record.to.startswith("sip:")
@@ -455,6 +458,8 @@ class Dialing:
     def params(self) -> list[tuple[str, str]]:
         """What the action is told."""
         leg = self._told or min(self._legs, key=lambda one: _rank(one.live.status), default=None)
+        if self._gone:
+            return [("DialCallStatus", "completed"), ("DialCallSid", self._gone), ("DialBridged", "true")]
         if leg is None:
             return [("DialCallStatus", Status.FAILED.value), ("DialBridged", "false")]
         record = leg.live.record

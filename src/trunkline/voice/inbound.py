@@ -20,7 +20,8 @@ from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
-from trunkline.voice import checkpoints, timeline
+from trunkline.voice import timeline
+from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.live import LiveCall
 from trunkline.voice.params import VERSTAT
 from trunkline.voice.session import Session
@@ -225,8 +226,7 @@ class Inbound:
         call.note(timeline.SIP, f"<- INVITE {invite.request.uri}", source=invite.flow.remote[0], trunk=record.trunk)
         flight, written = self._services.flights.accept(record, Status.RINGING)
         call.enlist(flight, written)
-        saved = checkpoints.InviteCheckpoint(request=invite.request.encode(), flow=invite.flow)
-        checkpoints.put(self._services.memory, checkpoints.key(call.sid, checkpoints.INVITE), saved)
+        save_invite(self._services.memory, call.sid, invite.request.encode(), invite.flow)
         when_done(written, lambda done: _stored(call, done))
         call.ring()
         Session(call).start(Goto(record.url, record.method))

@@ -19,12 +19,14 @@ from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.flow import DEFAULT_PORT, bracketed
 from trunkline.voice import timeline
 from trunkline.voice.caller_id import passes
+from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.trunks import Trunks, Way
 from trunkline.webhooks.failures import Failure
 
 if TYPE_CHECKING:
     from trunkline.sip.dialog import Dialog
+    from trunkline.sip.flow import Flow
     from trunkline.sip.message import Response
     from trunkline.sip.offer_answer import Negotiated
     from trunkline.voice.live import LiveCall
@@ -77,6 +79,9 @@ class Invite(Protocol):
     @property
     def call_id(self) -> str: ...
 
+    @property
+    def sent(self) -> tuple[bytes, Flow]: ...
+
     def cancel(self, headers: Any = ()) -> None: ...
 
 
@@ -126,7 +131,7 @@ class Outgoing(CallListener):
         self._limit: CallLimit | None = None
         self._offer = b""
         self._way: Way | None = None
-        self._rang = False
+        self._rang = self._kept = False
         self._ring_timer: asyncio.TimerHandle | None = None
         self._limit_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -201,7 +206,7 @@ class Outgoing(CallListener):
         if offer is None:
             self._fail(NO_PORT, "no-media-port")
             return
-        self._offer, self._way = offer, way
+        self._offer, self._way, self._kept = offer, way, False
         uri = str(way.uri.replace(headers={}))
         try:
             self._invite = self._wires.invite(
@@ -241,6 +246,9 @@ class Outgoing(CallListener):
         live = self.live
         if live.is_over:
             return
+        if not self._kept and self._invite is not None:  # so that another process can cancel it
+            self._kept = True
+            save_invite(live.services.memory, live.sid, *self._invite.sent)
         if response.status != 183:
             self._rang = True
         early: Negotiated | None = None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from trunkline.media.protocol import Close, LegState
-from trunkline.model.call import Status
+from trunkline.model.call import Direction, Status
 from trunkline.sip.core import DialogListener
 from trunkline.voice import checkpoints
 from trunkline.voice.checkpoints import (
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 10.0
 """How long legs of the media process that no call claims go on."""
+ACKED_MS: Final = 32_000
+"""A 200 older than that is not repeated (RFC 3261 section 13.3.1.4: 64*T1); its ACK is not stored."""
 SEEN_S: Final = 5.0
 """How often it is noted that this process lives, while there are calls."""
 RUN_KEY: Final = "node/run"
@@ -95,6 +97,7 @@ class Recovery:
         self._legs: dict[str, LegState] = {}
         self._lost: list[LegCheckpoint] = []
         self._rung: list[tuple[CallFlight, InviteCheckpoint]] = []
+        self._withdrawn: list[InviteCheckpoint] = []
 
     @property
     def adopted(self) -> Collection[str]:
@@ -116,13 +119,17 @@ class Recovery:
             if flight is None:
                 checkpoints.drop(memory, sid)
             elif saved.leg is None or saved.leg.dialog is None:
-                if same and saved.invite is not None and flight.status is Status.RINGING:
-                    self._rung.append((flight, saved.invite))
-                else:
+                if not same or saved.invite is None:
                     checkpoints.drop(memory, sid)
+                elif flight.call.direction is not Direction.INBOUND:
+                    self._withdrawn.append(saved.invite)
+                    checkpoints.drop(memory, sid)
+                else:
+                    self._rung.append((flight, saved.invite))
             elif same and self._take_up(flight, saved.leg):
                 self._saved[sid] = saved
             else:
+                saved.leg.dialog.answer = b""  # whether it was acknowledged or not: a BYE follows
                 self._lost.append(saved.leg)
                 checkpoints.drop(memory, sid)
         self._join()
@@ -143,6 +150,8 @@ class Recovery:
             return False
         trunk = next((one for one in services.trunks if one.name == leg.trunk), None)
         live = LiveCall(services, account, flight.call, Status.IN_PROGRESS, trunk)
+        if services.clock.now_ms() - leg.answered_ms > ACKED_MS:
+            leg.dialog.answer = b""
         credentials = None
         if not live.incoming and services.outbound is not None:
             credentials = services.outbound.login_of(live)
@@ -213,12 +222,14 @@ class Recovery:
                 live.hangup(PROCESS_LOST, end=Status.FAILED)
         for flight, invite in self._rung:
             self._ring(flight, invite)
+        for invite in self._withdrawn:
+            self._stack.withdraw(invite.request, invite.flow)
         for leg in self._lost:
             assert leg.dialog is not None
             self._stack.adopt(leg.dialog, DialogListener()).bye([_REASON])
         if self._legs:
             asyncio.get_running_loop().call_later(GRACE_S, self._clear, list(self._legs))
-        self._saved, self._rung, self._lost = {}, [], []
+        self._saved, self._rung, self._lost, self._withdrawn = {}, [], [], []
 
     def _resume(self, live: LiveCall, saved: Saved) -> None:
         if live.parent is not None:

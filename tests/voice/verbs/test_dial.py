@@ -417,14 +417,22 @@ async def test_another_process_goes_on_with_the_connection(dialled):
     )  # fmt: skip
 
 
-async def test_another_process_does_not_call_again_who_had_not_picked_up(dialled):
+async def test_another_process_calls_again_who_had_not_picked_up(dialled):
+    """The first INVITE is cancelled by trunkline.voice.recovery."""
     dialled.phone.plan = dialled.phone.rings
     sid = await dialled.run(f'<Dial action="{APP}after">{OTHER}</Dial>')
     await ringing(dialled)
     await dialled.resume(sid)
+    await eventually(lambda: len(dialled.phone.invites) == 2)
+
+
+async def test_another_process_tells_of_a_connection_that_ended_meanwhile(dialled):
+    sid = await dialled.run(f'<Dial action="{APP}after">{OTHER}</Dial>')
+    child = await connected(dialled, sid)
+    dialled.services.live.pop(child)
+    await dialled.resume(sid)
     (params,) = await after(dialled)
-    assert params["DialCallStatus"] == "failed"
-    assert len(dialled.phone.invites) == 1
+    assert (params["DialCallStatus"], params["DialCallSid"]) == ("completed", child)
 
 
 async def test_the_callees_last_callback_names_the_recording(dialled):
