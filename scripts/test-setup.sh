@@ -16,6 +16,8 @@ peer() { # WHY PROGRAM PACKAGE...
 
 peer "interoperation with Kannel" bearerbox kannel
 peer "interoperation with SIPp" sipp sip-tester
+peer "interoperation with baresip" baresip baresip-core
+peer "interoperation with Kamailio" kamailio kamailio
 peer "the commands that the documentation shows" curl curl
 peer "Twilio's SDK for Node" node nodejs
 peer "Twilio's SDK for Node" npm npm

@@ -1,0 +1,194 @@
+"""baresip as a phone: a process without a screen or a sound card, which plays a file, keeps what it hears, and is told
+by JSON over TCP what to do."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.interop.conftest import program
+from tests.interop.switch import HOST, free_port
+from trunkline.testing.phones.hearing import Listener
+
+PATIENCE_S = 15.0
+POLL_S = 0.05
+RATE = 8000
+WAV_HEADER = 44
+MODULES = ("/usr/lib/baresip/modules", "/usr/lib64/baresip/modules", "/usr/local/lib/baresip/modules")
+CONFIG = """\
+sip_listen {host}:{port}
+net_interface {host}
+call_max_calls 4
+audio_source aufile,{says}
+audio_player nil
+audio_alert nil
+ausrc_format s16
+auplay_format s16
+auenc_format s16
+audec_format s16
+rtcp_mux no
+jitter_buffer_delay 2-10
+module_path {modules}
+module g711.so
+module aufile.so
+module sndfile.so
+module_tmp account.so
+module_app menu.so
+module_app ctrl_tcp.so
+ctrl_tcp_listen {host}:{control}
+snd_path {folder}/
+"""
+ACCOUNT = "<sip:{user}@{host}:{port};transport={transport}>;regint=0;audio_codecs={codecs};answermode=auto{more}\n"
+
+Samples = npt.NDArray[np.int16]
+
+
+class Baresip:
+    """See the module. `says` is a WAV file (8 kHz, mono, longer than any call) that it plays in every call."""
+
+    def __init__(
+        self, folder: Path, says: Path, *, port: int = 0, host: str = HOST, transport: str = "UDP",
+        user: str = "+12025550177", codecs: str = "PCMU", proxy: str = "",
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        port = port or free_port(host, 2)
+        control = free_port(host)
+        modules = next(path for path in MODULES if Path(path).is_dir())
+        more = f';outbound="{proxy};lr"' if proxy else ""
+        (folder / "config").write_text(CONFIG.format_map(locals()))
+        (folder / "accounts").write_text(ACCOUNT.format_map({**locals(), "transport": transport.lower()}))
+        (folder / "contacts").write_text("")
+        command = [program("baresip", "baresip-core"), "-f", str(folder), "-4"]
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+        self._control = self._connect(host, control)
+        self._received = b""
+        self.events: list[dict[str, Any]] = []
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return socket.create_connection((host, port), PATIENCE_S)
+            except ConnectionRefusedError:
+                running = self._process.poll() is None and time.monotonic() < until
+                assert running, self._log.read_text(errors="replace")
+                time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """End it."""
+        self._control.close()
+        self._process.terminate()
+        self._process.wait(PATIENCE_S)
+        shutil.rmtree(self.folder)
+
+    # -- what it does ----------------------------------------------------------------------------------------
+
+    def does(self, command: str, params: str = "") -> str:
+        """One command of its menu: dial, hangup, hold, resume, sndcode, audio_debug...; what it prints."""
+        text = json.dumps({"command": command, "params": params}).encode()
+        self._control.sendall(b"%d:%s," % (len(text), text))
+        answer = self._next(lambda one: bool(one.get("response")))
+        assert answer["ok"], (command, answer)
+        return str(answer["data"])
+
+    def sees(self, kind: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """The next event of this kind (CALL_ESTABLISHED, CALL_CLOSED...) that was not seen yet."""
+        for index, event in enumerate(self.events):
+            if event["type"] == kind:
+                return self.events.pop(index)
+        return self._next(lambda one: one.get("type") == kind, timeout_s)
+
+    def _next(self, wanted: Any, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """The next message of that kind; events that are something else are kept."""
+        until = time.monotonic() + timeout_s
+        while True:
+            while (one := self._take()) is not None:
+                if wanted(one):
+                    return one
+                if one.get("event"):
+                    self.events.append(one)
+            self._control.settimeout(max(until - time.monotonic(), 0.001))
+            try:
+                got = self._control.recv(65_536)
+            except TimeoutError:
+                raise AssertionError(f"{self.events}\n{self._log.read_text(errors='replace')[-2000:]}") from None
+            assert got, self._log.read_text(errors="replace")[-2000:]
+            self._received += got
+
+    def _take(self) -> dict[str, Any] | None:
+        """A whole netstring of what came, as JSON."""
+        length, colon, rest = self._received.partition(b":")
+        if not colon or len(rest) <= int(length):
+            return None
+        self._received = rest[int(length) + 1 :]
+        found: dict[str, Any] = json.loads(rest[: int(length)])
+        return found
+
+    # -- what it hears ---------------------------------------------------------------------------------------
+
+    def heard(self) -> Samples:
+        """All that it received in its last call."""
+        files = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda path: path.stat().st_mtime_ns)
+        octets = files[-1].read_bytes()[WAV_HEADER:] if files else b""
+        return np.frombuffer(octets[: len(octets) & ~1], np.int16)
+
+    def packets(self) -> int:
+        """RTP packets received in the running call."""
+        found = re.search(r"rcvd=(\d+)", self.does("audio_debug"))
+        return int(found[1]) if found else 0
+
+    def receives(self, count: int) -> None:
+        """Wait until so many more RTP packets have come."""
+        wanted, until = self.packets() + count, time.monotonic() + PATIENCE_S
+        while self.packets() < wanted:
+            assert time.monotonic() < until, f"{self.packets()} packets, not {wanted}"
+            time.sleep(POLL_S)
+
+    def receives_nothing(self) -> None:
+        """Wait until no packet has come for 300 ms."""
+        before, until = -1, time.monotonic() + PATIENCE_S
+        while self.packets() != before:
+            assert time.monotonic() < until
+            before = self.packets()
+            time.sleep(0.3)
+
+    def hears(self, what: Samples, timeout_s: float = PATIENCE_S, after: int = 0) -> int:
+        """Wait until it has heard a sound (from the sample `after` on); the sample where that ended."""
+        until = time.monotonic() + timeout_s
+        while True:
+            heard = self.heard()
+            listener = Listener(what, after)
+            match = listener.listen(heard, np.ones(len(heard), np.bool_))
+            if match is not None:
+                return match.end
+            assert time.monotonic() < until, f"heard {len(heard)} samples; the best is {listener.best}"
+            time.sleep(POLL_S)
+
+
+def sound(seconds: float, seed: int) -> Samples:
+    """Tones that change every 100 ms: nothing that repeats, and nothing that is taken for a key."""
+    dice = np.random.default_rng(seed)
+    time_s = np.arange(int(0.1 * RATE)) / RATE
+    parts = [8000 * np.sin(2 * np.pi * hz * time_s) for hz in dice.uniform(300, 600, int(seconds * 10))]
+    return np.concatenate(parts).astype(np.int16)
+
+
+def write_wav(path: Path, samples: Samples) -> Path:
+    """16 bit, 8 kHz, mono."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
