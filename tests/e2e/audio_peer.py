@@ -50,12 +50,14 @@ def decoded(payload: bytes, codec: str = "PCMU") -> Samples:
     return _LEVELS[LAWS[codec]][np.frombuffer(payload, np.uint8)]
 
 
-def dual_tone(key: str, ms: int, *, off: float = 0.0, level_db: float = -10.0, twist_db: float = 0.0) -> Samples:
-    """A key as its two tones: both frequencies off by a share, each of a level in dBm0, the high one by more."""
+def dual_tone(
+    key: str, ms: int, *, off: tuple[float, float] = (0.0, 0.0), level_db: float = -10.0, twist_db: float = 0.0
+) -> Samples:
+    """A key as its two tones: frequencies off by these shares, levels in dBm0, the high one above the low one."""
     at = np.arange(ms * RATE // 1000) / RATE
     peak = 32767 * 10 ** ((level_db - 3.17) / 20)
-    wave = np.sin(2 * np.pi * LOW[key] * (1 + off) * at)
-    wave += 10 ** (twist_db / 20) * np.sin(2 * np.pi * HIGH[key] * (1 + off) * at)
+    wave = np.sin(2 * np.pi * LOW[key] * (1 + off[0]) * at)
+    wave += 10 ** (twist_db / 20) * np.sin(2 * np.pi * HIGH[key] * (1 + off[1]) * at)
     return np.clip(peak * wave, -32768, 32767).astype(np.int16)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.audio_legs import Legs
 from tests.e2e.audio_line import Line
 from tests.e2e.audio_peer import HOST, Wire
 from tests.interop.switch import Switch
@@ -38,3 +39,9 @@ def line(wire: Wire, audio_switch: Switch) -> Iterator[Line]:
     line = Line(wire, (audio_switch.host, audio_switch.sip_port))
     yield line
     line.close()
+
+
+@pytest.fixture
+def legs(audio_switch: Switch, line: Line, wire: Wire) -> Legs:
+    """Calls of this test to the shared server whose keys are gathered."""
+    return Legs(audio_switch, line, wire)

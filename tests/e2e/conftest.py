@@ -6,7 +6,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from tests.e2e.audio_world import audio_switch, line, wire  # noqa: F401  (fixtures)
+from tests.e2e.audio_world import audio_switch, legs, line, wire  # noqa: F401  (fixtures)
 from tests.e2e.client import Client
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink

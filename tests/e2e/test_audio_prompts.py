@@ -1,5 +1,6 @@
 """Prompts arrive bit for bit as FFmpeg converts them, each RTP frame once and in order."""
 
+import itertools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def converted(source: Path, codec: str) -> bytes:
 def check_order(packets: list[Got]) -> int:
     """Every packet follows the one before it; how many ticks were missed."""
     skipped = 0
-    for before, packet in zip(packets, packets[1:], strict=False):
+    for before, packet in itertools.pairwise(packets):
         assert packet.ssrc == before.ssrc
         assert packet.sequence == (before.sequence + 1) & 0xFFFF, "a packet is lost, late or twice"
         step = (packet.timestamp - before.timestamp) & MASK

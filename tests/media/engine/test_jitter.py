@@ -218,6 +218,36 @@ def test_more_than_the_most_is_never_held(rig: Rig) -> None:
     assert held <= 160 * 5
 
 
+@pytest.mark.parametrize("extra", [1, 2, 4])
+def test_what_is_held_in_vain_goes_within_six_seconds_of_speech(rig: Rig, extra: int) -> None:
+    peer = rig.open()
+    for _ in range(10):
+        peer.speak(sine(400))
+        rig.tick()
+    for _ in range(extra):  # the network was slow before, and is not any more
+        peer.speak(sine(400))
+    for _ in range(300):
+        peer.speak(sine(400))
+        rig.tick()
+    held = (int(rig.state.newest[rig.row()]) - int(rig.state.position[rig.row()])) % 2**32
+    assert held == 160 * DEPTH
+    assert rig.state.late[rig.row()] == 0
+
+
+def test_packets_that_come_just_around_the_tick_drop_nothing(rig: Rig) -> None:
+    """Now before, now after it: as much as is needed is held, and all is heard."""
+    peer = rig.open()
+    heard = []
+    for i in range(600):
+        for _ in range((1, 0, 2, 1)[i % 4] if i else 2):
+            peer.speak(ramp(((peer.timestamp - (2**32 - 1000)) % 2**32)))
+        rig.tick()
+        heard.append(rig.hears())
+    audio = np.concatenate(heard)
+    first = int(np.flatnonzero(audio)[0])
+    assert np.array_equal(audio[first:], ramp(0, len(audio) - first))
+
+
 def test_muted_and_held_legs_are_not_heard() -> None:
     rig = Rig()
     peer = rig.open()

@@ -8,7 +8,7 @@ it and the newest sample. A talkspurt begins `depth` samples behind its first pa
 - When the buffer runs empty, playing waits (at most STRETCH frames a gap): if audio comes soon it was jitter, and
   `depth` grows; a longer gap is a pause, and the next packet begins a talkspurt at the depth known.
 - Clock drift and shrinking: over a window of 2 s the least level tells how much is held in vain. A frame is dropped,
-  or repeated when too little is held, in silence; after another window without silence, anyway.
+  or repeated when too little is held, in silence; what is still too much after another window goes without silence.
 - A jump of the timestamp beyond the ring, or a run of late packets, starts anew.
 """
 
@@ -36,8 +36,9 @@ WINDOW: Final = 100
 """Ticks over which the level is watched: 2 s."""
 LOW_WATER: Final = 80
 """Samples; with less at the worst moment of a window a frame is repeated."""
-HIGH_WATER: Final = 200
-"""Samples beyond the least depth; with more at the worst moment of a window a frame is dropped."""
+HIGH_WATER: Final = 80
+"""Samples beyond the least depth; with more at the worst moment of a window a frame is dropped. Half a frame, so that a
+whole one never stays held in vain: packets are heard at most the least depth and a tick after they came."""
 QUIET: Final = 40_000.0
 """Mean square below which a frame is silence: RMS 200, -44 dB of full scale."""
 FADE: Final = np.array([1.0, 0.9, 0.5, 0.2, 0.0], np.float32)
@@ -232,8 +233,8 @@ class JitterBuffer:
             least = state.least[due]
             pending = state.adjust[due]
             deep = least - (self.min_depth + HIGH_WATER)
-            # In silence first (1); by force (2 a frame) when a window brought none, or far too much is held.
-            force = np.where(least > self.max_depth, 2 * ((least - self.min_depth) // FRAME), 2)
+            # In silence first (1); all of it by force (2 a frame) when a window brought none, or far too much is held.
+            force = 2 * np.maximum(1, (least - self.min_depth) // FRAME)
             shrink = np.where((pending > 0) | (least > self.max_depth), force, 1)
             grow = (least < LOW_WATER) & (least + FRAME <= self.max_depth)
             state.adjust[due] = np.where(deep > 0, shrink, np.where(grow, -1, 0))

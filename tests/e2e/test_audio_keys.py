@@ -1,0 +1,188 @@
+"""Keys, by telephone-event, in the audio and by INFO: each press is told once, and speech presses none."""
+
+import difflib
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.e2e.audio_legs import Legs, shuffled
+from tests.e2e.audio_peer import RATE, Network, Peer, Press, Samples, dual_tone, quiet
+from tests.e2e.audio_speech import speech
+
+SETTLE_MS = 300
+IN_BAND_SHARE = 0.99
+OFFSET = 0.015
+SNR_DB = 20.0
+BAD_NETWORK = Network(loss=0.02, jitter_ms=40)
+
+
+def press_events(
+    legs: Legs, times: Sequence[tuple[int, int]], count: int, timeout_s: float, network: Network | None = None,
+    ptime: int = 20,
+) -> int:  # fmt: skip
+    """A leg for each (on, off) in ms, of each codec in turn; how many presses there were."""
+    wanted = {}
+    for index, (on_ms, off_ms) in enumerate(times):
+        codec, event_type = ("PCMU", "PCMA")[index % 2], (101, 96)[index // 2 % 2]
+        peer = Peer(legs.wire, codec=codec, event_type=event_type, ptime=ptime, seed=index)
+        peer.network = network
+        keys = shuffled(count, index)
+        legs.add(peer, count)
+        wanted[next(reversed(legs.calls))] = keys
+        peer.say(quiet(SETTLE_MS), *(Press(key, on_ms, off_ms) for key in keys))
+    legs.dialled()
+    assert legs.told(timeout_s) == wanted
+    return count * len(times)
+
+
+def test_telephone_events(legs: Legs) -> None:
+    print(press_events(legs, [(40, 40), (50, 50), (60, 40), (100, 60), (80, 60), (40, 100)], 20, 15), "presses")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ptime", [10, 20, 30])
+def test_a_hundred_telephone_events(legs: Legs, ptime: int) -> None:
+    print(press_events(legs, [(40, 40), (100, 100), (250, 50), (60, 200)], 100, 60, ptime=ptime), "presses")
+
+
+def test_telephone_events_with_losses_and_jitter(legs: Legs) -> None:
+    print(press_events(legs, [(100, 100)] * 10, 16, 20, BAD_NETWORK), "presses")
+
+
+@pytest.mark.slow
+def test_many_telephone_events_with_losses_and_jitter(legs: Legs) -> None:
+    print(press_events(legs, [(100, 100)] * 40, 100, 60, BAD_NETWORK), "presses")
+
+
+# -- in the audio --------------------------------------------------------------------------------------------------
+
+
+class Score(NamedTuple):
+    """Of keys that were pressed: how many were told in their place, and what was told beside."""
+
+    pressed: int
+    told: int
+    beside: int
+
+
+def noisy_keys(keys: str, rng: random.Random) -> Samples:
+    """Tones of 40 to 100 ms at random levels, frequencies up to 1.5 % off, in noise 20 dB below each."""
+    noise = np.random.default_rng(rng.getrandbits(32))
+    level_db = rng.uniform(-22, -6)
+    parts = []
+    for key in keys:
+        off = rng.uniform(-OFFSET, OFFSET), rng.uniform(-OFFSET, OFFSET)
+        tone = dual_tone(key, rng.randint(40, 100), off=off, level_db=level_db, twist_db=rng.uniform(-6, 3))
+        parts.append(np.concatenate([tone, quiet(rng.randint(45, 100))]).astype(float))
+        rms = np.sqrt(np.mean(tone.astype(float) ** 2))
+        parts[-1] += noise.normal(0, rms * 10 ** (-SNR_DB / 20), len(parts[-1]))
+    return np.clip(np.concatenate(parts), -32768, 32767).astype(np.int16)
+
+
+def score(wanted: str, told: str) -> Score:
+    blocks = difflib.SequenceMatcher(None, wanted, told, autojunk=False).get_matching_blocks()
+    right = sum(block.size for block in blocks)
+    return Score(len(wanted), right, len(told) - right)
+
+
+def press_in_band(legs: Legs, count: int, each: int) -> Score:
+    """So many legs without telephone-events press so many keys each."""
+    rng = random.Random(11)
+    wanted = {}
+    for index in range(count):
+        peer = Peer(legs.wire, codec=("PCMU", "PCMA")[index % 2], event_type=-1, keep=False)
+        keys = shuffled(each, 100 + index)
+        peer.say(quiet(SETTLE_MS), noisy_keys(keys, rng))
+        legs.add(peer, each)
+        wanted[next(reversed(legs.calls))] = keys
+    legs.dialled()
+    told = legs.told(each * 0.2 + 20)
+    scores = [score(keys, told[caller]) for caller, keys in wanted.items()]
+    total = Score(*(sum(column) for column in zip(*scores, strict=True)))
+    print(f"in-band: {total}, {total.told / total.pressed:.2%}; the wire was {legs.wire.behind_ms:.0f} ms late at most")
+    return total
+
+
+def check_in_band(total: Score) -> None:
+    assert total.told >= IN_BAND_SHARE * total.pressed
+    assert total.beside <= (1 - IN_BAND_SHARE) * total.pressed
+
+
+def test_tones(legs: Legs) -> None:
+    check_in_band(press_in_band(legs, 24, 14))
+
+
+@pytest.mark.slow
+def test_many_tones(legs: Legs) -> None:
+    check_in_band(press_in_band(legs, 60, 100))
+
+
+# -- in two ways at once -------------------------------------------------------------------------------------------
+
+
+def test_both_forms_of_a_press_are_one(legs: Legs) -> None:
+    keys = shuffled(16, 5)
+    together = Peer(legs.wire)  # events, and the tone in the audio beside them
+    together.say(quiet(SETTLE_MS), *(Press(key, 80, 60, dual_tone(key, 80)) for key in keys))
+    leaking = Peer(legs.wire)  # a gateway that hears the tone lets its beginning through before the event
+    leaking.say(quiet(SETTLE_MS))
+    for key in keys[:10]:
+        leaking.say(dual_tone(key, 60), Press(key, 80, 60))
+    twice = Peer(legs.wire)  # the same key again and again, in both forms
+    twice.say(quiet(SETTLE_MS), *(Press("7", 80, 60, dual_tone("7", 80)) for _ in range(10)))
+    wanted = (keys, keys[:10], "7" * 10)
+    for peer, pressed in zip((together, leaking, twice), wanted, strict=True):
+        peer.say(Press("#", 80, 60, dual_tone("#", 80)), quiet(1000))
+        legs.add(peer, len(pressed) + 1)
+    legs.dialled()
+    assert tuple(legs.told(20).values()) == tuple(f"{pressed}#" for pressed in wanted)
+
+
+def test_info(legs: Legs) -> None:
+    keys = shuffled(16, 6)
+    alone, beside = Peer(legs.wire, event_type=-1), Peer(legs.wire)
+    calls = [legs.add(alone, 16), legs.add(beside, 6)]
+    legs.dialled()
+    for key in keys:
+        calls[0].info(key)
+    for key in keys[:5]:  # an event, and INFO about the same press
+        beside.say(Press(key, 60, 40))
+        beside.said(2)
+        calls[1].info(key)
+    beside.say(Press("#", 60, 40))
+    assert list(legs.told(20).values()) == [keys, f"{keys[:5]}#"]
+
+
+# -- speech --------------------------------------------------------------------------------------------------------
+
+
+def speak(legs: Legs, made: list[Samples]) -> int:
+    """A leg for each of these speeches, which then presses two keys by INFO; how many keys more were told."""
+    longest_s = max(len(samples) for samples in made) // RATE + 10
+    for index, samples in enumerate(made):
+        peer = Peer(legs.wire, codec=("PCMU", "PCMA")[index % 2], event_type=-1, keep=False)
+        peer.say(quiet(SETTLE_MS), samples, quiet(SETTLE_MS))
+        legs.add(peer, finish="#", timeout_s=longest_s + 30)
+    legs.dialled()
+    for call in legs.calls.values():
+        call.peer.said(longest_s)
+    for call in legs.calls.values():
+        call.info("0")
+        call.info("#")
+    told = legs.told(20)
+    assert all(keys.endswith("0") for keys in told.values())
+    return sum(len(keys) - 1 for keys in told.values())
+
+
+def test_speech_presses_nothing(legs: Legs) -> None:
+    assert speak(legs, speech(12, 3, share_neural=0)) == 0
+
+
+@pytest.mark.slow
+def test_half_an_hour_of_speech(legs: Legs) -> None:
+    false = speak(legs, speech(60, 30))
+    print(f"{false} false keys in {60 * 30} s of speech")
+    assert false <= 1
