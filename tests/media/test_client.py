@@ -21,6 +21,8 @@ class FakeProcess:
     def __init__(self, path: str) -> None:
         self.path = path
         self.commands: list[Any] = []
+        self.pieces: list[bytes] = []
+        """What came, as it was written."""
         self.greeting: list[msgspec.Struct] = [Hello(epoch=9), Ports(slots=[(0, 20_000), (1, 20_002)])]
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -32,6 +34,7 @@ class FakeProcess:
         self._writer = writer
         deframer = Deframer()
         while data := await reader.read(65_536):
+            self.pieces.append(data)
             deframer.feed(data)
             while (body := deframer.next()) is not None:
                 command = decode_command(body)
@@ -102,6 +105,19 @@ async def test_commands_are_numbered_from_where_the_process_stands(process: Fake
     await until(lambda: len(process.commands) == 3)
     assert process.numbered() == [(41, "before"), (42, "after")]
     await client.close()
+
+
+async def test_commands_that_come_together_are_written_together(process: FakeProcess, client: MediaClient) -> None:
+    process.pieces.clear()
+    for number in range(50):
+        client.send(Stop(leg=f"now-{number}"))
+    await asyncio.sleep(0)
+    client.send(Stop(leg="a moment later"))
+    client.send(Stop(leg="and with it"))
+    await until(lambda: len(process.numbered()) == 52)
+    assert len(process.pieces) <= 2
+    assert [number for number, _ in process.numbered()] == list(range(1, 53))
+    assert process.numbered()[-1][1] == "and with it"
 
 
 async def test_what_was_not_done_is_sent_again_after_a_reconnect(process: FakeProcess, client: MediaClient) -> None:

@@ -2,6 +2,9 @@
 
 Every command is numbered and kept until the media process says that it was carried out; after a reconnect, or when the
 process was replaced, those above its number are sent again. Events are confirmed once their callback has run.
+
+The media process runs before the node and is woken by every write, so commands are written together: the first at the
+end of the loop's present turn, those that follow within BATCH_S of it in one piece.
 """
 
 import asyncio
@@ -27,6 +30,10 @@ MAX_PENDING: Final = 50_000
 WRITE_BUFFER_BYTES: Final = 8 << 20
 """Unsent output above which a connection is given up (the commands stay)."""
 START_WAIT_S: Final = 5.0
+BATCH_S: Final = 0.004
+"""Least time between two writes of commands; audio begins at a tick (20 ms) in any case."""
+SEEN_S: Final = 0.1
+"""Longest time in which events that were dealt with are not confirmed."""
 GONE_S: Final = 2.0
 """How long a media process that is gone counts as there: that long its successor may take."""
 
@@ -45,6 +52,7 @@ class MediaClient:
         """How often the epoch changed."""
         self._number = 0
         self._last_seen = 0
+        self._seen_due = False
         self._pending: deque[protocol.Command] = deque()
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._taken: dict[int, int] = {}
@@ -156,8 +164,14 @@ class MediaClient:
             if event.event:
                 seen = self._last_seen = event.event
             self._dispatch(event)
-        if seen and self._link is not None:
-            self._link.write(protocol.Seen(event=seen))
+        if seen and not self._seen_due:
+            self._seen_due = True
+            asyncio.get_running_loop().call_later(SEEN_S, self._confirm)
+
+    def _confirm(self) -> None:
+        self._seen_due = False
+        if self._link is not None:
+            self._link.write(protocol.Seen(event=self._last_seen))
 
     def _dispatch(self, event: protocol.Event) -> None:
         if isinstance(event, protocol.Done):
@@ -213,7 +227,10 @@ class _Link(asyncio.Protocol):
         self._client = client
         self._deframer = Deframer()
         self._transport: asyncio.Transport | None = None
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._unwritten: list[bytes] = []
+        self._written_at = -BATCH_S
+        self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -238,14 +255,28 @@ class _Link(asyncio.Protocol):
         self._client.take(events)
 
     def write(self, message: msgspec.Struct) -> None:
-        """Send; a process that does not read loses its connection."""
-        transport = self._transport
-        if transport is None:
-            return
+        """Send, together with what else is written within BATCH_S."""
         try:
-            transport.write(frame(message))
+            data = frame(message)
         except FrameTooLong:
             logger.error("a media command is too long: %s", type(message).__name__)
+            return
+        if not self._unwritten:
+            wait_s = self._written_at + BATCH_S - self._loop.time()
+            if wait_s > 0:
+                self._loop.call_later(wait_s, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
+        self._unwritten.append(data)
+
+    def _flush(self) -> None:
+        """A process that does not read loses its connection."""
+        transport = self._transport
+        data, self._unwritten = b"".join(self._unwritten), []
+        self._written_at = self._loop.time()
+        if transport is None:
+            return
+        transport.write(data)
         if transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
             transport.abort()
 

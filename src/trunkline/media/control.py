@@ -41,6 +41,8 @@ class Connection:
         self.unsent = bytearray()
         self.attached = False
         self.open = True
+        self.told_of_room = False
+        """Whether the poll tells when more can be sent."""
 
 
 class Control:
@@ -174,7 +176,7 @@ class Control:
         self._write(connection, self._fitting(hello))
         for event in list(self._unseen):
             self._write(connection, frame(event))
-        engine.slots.lease(engine.settings.legs)  # told last: then the node has heard all that happened
+        engine.slots.lease(engine.settings.legs, anew=True)  # told last: then the node has heard all that happened
         self._write(connection, frame(protocol.Ports(slots=engine.slots.leased())))
 
     @staticmethod
@@ -228,12 +230,14 @@ class Control:
                 sent = connection.sock.send(connection.unsent)
                 del connection.unsent[:sent]
         except BlockingIOError:
-            self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
-            return
+            pass
         except OSError:
             self._drop(connection)
             return
-        self._epoll.modify(connection.sock, select.EPOLLIN)
+        waits = bool(connection.unsent)
+        if waits is not connection.told_of_room:
+            connection.told_of_room = waits
+            self._epoll.modify(connection.sock, select.EPOLLIN | (select.EPOLLOUT if waits else 0))
 
     def _drop(self, connection: Connection) -> None:
         if not connection.open:

@@ -6,6 +6,7 @@ import pytest
 from trunkline.media import protocol
 from trunkline.media.engine import state as state_module
 from trunkline.media.engine.state import State, StateMismatch
+from trunkline.media.native.interface import MISSING
 
 SIZES = {"legs": 3, "slots": 5, "recordings": 4}
 
@@ -47,6 +48,7 @@ def test_a_cleared_row_is_as_new() -> None:
     blank = {
         name: getattr(state, name)[0].copy() for name, *_ in state._fields() if not name.startswith(("slot_", "rec_"))
     }
+    blank["ring"] = np.full_like(blank["ring"], MISSING)  # written to with the first leg: 8 KB that few rows need
     state.peer[2] = 1
     state.ring[2] = 5
     state.detector[2]["run"] = 3

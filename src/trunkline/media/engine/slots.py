@@ -18,18 +18,25 @@ class Slots:
         self._quarantine = quarantine_ticks
         self.known = 0
         """Slots 0 to known - 1 have sockets."""
+        self._changed = True
+        """Whether there may be something to lease since the last time."""
 
     def offer(self, slot: int, port: int) -> None:
         """A slot has sockets now; slots come in order. One in use from before this process stays so."""
         self._state.slot_port[slot] = port
         self.known = max(self.known, slot + 1)
+        self._changed = True
 
-    def lease(self, most_legs: int) -> list[tuple[int, int]]:
-        """Slots to lease to the node now, up to LEASE; with the used ones no more than there may be legs."""
+    def lease(self, most_legs: int, *, anew: bool = False) -> list[tuple[int, int]]:
+        """Slots to lease to the node now, up to LEASE; with the used ones no more than there may be legs. Looks only
+        when something has changed, or `anew`."""
+        if not self._changed and not anew:
+            return []
+        self._changed = False
         state = self._state
         states = state.slot_state[: self.known]
-        leased = int((states == SLOT_LEASED).sum())
-        used = int((states == SLOT_USED).sum())
+        leased = int(np.count_nonzero(states == SLOT_LEASED))
+        used = int(np.count_nonzero(states == SLOT_USED))
         count = min(LEASE, most_legs - used) - leased
         if count <= 0:
             return []
@@ -49,21 +56,27 @@ class Slots:
     def short(self) -> bool:
         """Whether there are too few free slots to lease ahead of need: more sockets should be opened."""
         states = self._state.slot_state[: self.known]
-        return int((states == SLOT_FREE).sum()) < LEASE
+        return int(np.count_nonzero(states == SLOT_FREE)) < LEASE
 
     def use(self, slot: int) -> bool:
         """Put a leg on it; False when it is not leased."""
         if not 0 <= slot < self.known or self._state.slot_state[slot] != SLOT_LEASED:
             return False
         self._state.slot_state[slot] = SLOT_USED
+        self._changed = True
         return True
 
     def rest(self, slot: int, tick: int) -> None:
         """Its leg is gone: nobody gets it for the quarantine."""
         self._state.slot_state[slot] = SLOT_RESTING
         self._state.slot_until[slot] = tick + self._quarantine
+        self._changed = True
 
     def wake(self, tick: int) -> None:
         """Free those that have rested."""
         state = self._state
-        state.slot_state[(state.slot_state == SLOT_RESTING) & (state.slot_until <= tick)] = SLOT_FREE
+        resting = np.flatnonzero(state.slot_state == SLOT_RESTING)
+        rested = resting[state.slot_until[resting] <= tick]
+        if len(rested):
+            state.slot_state[rested] = SLOT_FREE
+            self._changed = True

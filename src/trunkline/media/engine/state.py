@@ -152,6 +152,7 @@ _PER_RECORDING: Final = {
     "rec_silence": (np.int64, 0, 0),  # samples of silence that end it; 0: never
     "rec_quiet": (np.int64, 0, 0),
 }
+_NO_KEY: Final = dtmf.blank(1)[0]
 _BIG: Final = {"ring": (np.int16, RING), "leg_blob": (np.uint8, LEG_BYTES), "play_blob": (np.uint8, PLAY_BYTES)}
 
 
@@ -275,8 +276,10 @@ class State:
             raise StateMismatch("another layout")
         self._attach()
         if not self.taken_over:
-            for row in range(legs):
-                self.clear(row)
+            for values, initial in self._initial:
+                if initial:  # fresh memory is zero, and takes no room before it is written to
+                    values[:] = initial
+            self.detector[:] = _NO_KEY
             self.rec_row[:] = -1
             self.header[_EPOCH_AT] = epoch
             # Above those of any memory before it, so that a number is never told twice.
@@ -305,12 +308,13 @@ class State:
             count = int(np.prod(shape))
             setattr(self, name, np.frombuffer(self._map, kind, count, at).reshape(shape))
             at += count * np.dtype(kind).itemsize
+        self._initial = [(getattr(self, name), initial) for name, (_, _, initial) in _PER_LEG.items()]
 
     def clear(self, row: int) -> None:
         """A row as before any leg."""
-        for name, (_, _, initial) in _PER_LEG.items():
-            getattr(self, name)[row] = initial
-        self.detector[row] = dtmf.blank(1)[0]
+        for values, initial in self._initial:
+            values[row] = initial
+        self.detector[row] = _NO_KEY
         self.ring[row] = MISSING
 
     @classmethod
