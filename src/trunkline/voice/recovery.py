@@ -119,7 +119,7 @@ class Recovery:
             if flight is None:
                 checkpoints.drop(memory, sid)
             elif saved.leg is None or saved.leg.dialog is None:
-                if not same or saved.invite is None:
+                if not same or saved.invite is None or flight.status is Status.IN_PROGRESS:
                     checkpoints.drop(memory, sid)
                 elif flight.call.direction is not Direction.INBOUND:
                     self._withdrawn.append(saved.invite)
