@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sip.link import ANSWER, OFFER, Caller, Leg, pair
+from tests.sip.link import ANSWER, OFFER, Caller, Leg, Phone, pair
 from trunkline.sip import digest
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.flow import Flow
@@ -151,6 +151,42 @@ def test_cancel_after_ringing(phones):
     assert tags == {b.invites[0].to_tag}, "section 9.2: the same tag in both"
     network.run(70)
     assert a.quiet
+    assert b.quiet
+
+
+def forgotten(phones):
+    """A call that rings, and whose caller's process is lost; what it left, and the stack of the next one."""
+    network, a, b = phones
+    caller = a.call(b)
+    network.run(1)
+    left = caller.invite.sent
+    network.stacks.pop(a.address)
+    return left, Phone(network, *a.address)
+
+
+def test_another_process_cancels_what_rings(phones):
+    network, a, b = phones
+    b.on_call = lambda invite: invite.ring()
+    (data, flow), heir = forgotten(phones)
+    heir.stack.withdraw(data, flow)
+    network.run(1)
+    assert len(b.cancelled) == 1
+    assert network.sent(a.address)[-2:] == ["CANCEL", "ACK"]
+    network.run(70)
+    assert heir.quiet
+    assert b.quiet
+
+
+def test_who_picked_up_before_another_process_could_cancel_is_hung_up_on(phones):
+    network, _, b = phones
+    b.on_call = lambda invite: invite.ring()
+    (data, flow), heir = forgotten(phones)
+    b.accept(b.invites[0])
+    heir.stack.withdraw(data, flow)
+    network.run(2)
+    assert b.legs[0].heard[-1] == "bye"
+    network.run(70)
+    assert heir.quiet
     assert b.quiet
 
 

@@ -297,7 +297,8 @@ class Lines:
         self.memory = InProcess(self.clock)
         self.net = None
 
-    async def start(self, adopted=()):
+    async def start(self, adopted=(), before=None):
+        """`before`: awaited before what is not adopted is ended; gives what is."""
         folder, clock = self.folder, self.clock
         values = {"calls_per_second": 0, "busy_on_decline": True} | self.voice
         self.settings = Settings(voice=Voice(**values), trunks=self.trunk_settings)
@@ -338,6 +339,8 @@ class Lines:
             self.settings, self.flights, self.reader, self.outbound, self.recordings, self.directory, self.archive,
             self.database, self.alerts, self.secrets, self.services.live.get,
         )  # fmt: skip
+        if before is not None:
+            adopted = await before()
         await self.outbound.recover(adopted)
         self.outbound.start()
         return self
@@ -359,13 +362,13 @@ class Lines:
         await self.queue.close()
         await self.database.close()
 
-    async def crash(self):
+    async def crash(self, before=None):
         """End the process: only the stores are left."""
         for call in list(self.services.live.values()):
             call.flight = None
         self.net.stacks.pop(NODE)
         await self.stop()
-        return await self.start()
+        return await self.start(before=before)
 
     async def resume(self, sid):
         """As if another process went on with a call's session."""

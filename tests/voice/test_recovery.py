@@ -273,6 +273,61 @@ async def test_a_call_whose_answer_was_not_stored_is_answered_all_the_same(here:
     assert (flight.status, flight.call.to) == (Status.IN_PROGRESS, NUMBER)
 
 
+# -- calls that we placed --------------------------------------------------------------------------------------
+
+
+async def next_process(lines: Any) -> Recovery:
+    """The process of `lines` is lost, and another one starts."""
+    taken: list[Recovery] = []
+
+    async def before() -> Any:
+        taken.append(Recovery(lines.services, lines.stack, lines.inbound, RUN))
+        await taken[0].read()
+        return taken[0].adopted
+
+    lines.memory.post(recovery.RUN_KEY, RUN.encode())
+    await lines.crash(before)
+    taken[0].greeted([LegState(leg=sid, slot=one.audio.slot) for sid, one in lines.services.live.items()])
+    taken[0].resume()
+    return taken[0]
+
+
+async def test_a_call_of_the_api_goes_on_and_counts(lines: Any) -> None:
+    sid = await lines.create("<Gather timeout='60'/>", time_limit_s=600)
+    await lines.until(sid, "in-progress")
+    await next_process(lines)
+    live = lines.services.live[sid]
+    assert live.session is not None
+    assert lines.outbound.limits.of(live.account.sid).running == 1
+    assert lines.trunks.limit(live.trunk).running == 1
+    left_s = live._timer.when() - asyncio.get_running_loop().time()
+    assert 590 < left_s <= 600
+    lines.phone.hangs_up()
+    await lines.until(sid, "completed")
+    assert lines.outbound.limits.of(live.account.sid).running == 0
+    assert lines.trunks.limit(live.trunk).running == 0
+
+
+async def test_what_rang_at_the_far_end_is_cancelled_and_fails(lines: Any) -> None:
+    lines.phone.plan = lines.phone.rings
+    sid = await lines.create()
+    await lines.until(sid, "ringing")
+    await next_process(lines)
+    await lines.until(sid, "failed")
+    await until(lambda: lines.phone.cancels)
+
+
+async def test_a_callee_who_was_not_connected_yet_is_hung_up_on(lines: Any) -> None:
+    lines.web.pages["http://app.example/ask"] = "<Gather timeout='60'/>"
+    sid = await lines.create("<Dial><Number url='http://app.example/ask'>+14155550177</Number></Dial>")
+    await until(lambda: len(lines.services.live) == 2 and all(one.is_up for one in lines.services.live.values()))
+    (child,) = set(lines.services.live) - {sid}
+    await lines.until(child, "in-progress")
+    await next_process(lines)
+    await lines.until(child, "completed")
+    await until(lambda: len(lines.phone.invites) == 3)  # and called again
+
+
 async def test_legs_that_a_new_memory_does_not_have_are_over(here: World) -> None:
     epoch = 1
     taken = Recovery(here.services, here.stack, here.inbound, RUN, lambda: epoch)
