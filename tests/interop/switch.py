@@ -3,6 +3,7 @@ number, the account's web application, and trunks to addresses that are known be
 
 import base64
 import os
+import random
 import re
 import socket
 import time
@@ -22,6 +23,7 @@ from trunkline.model.sid import PHONE_NUMBER, new_sid
 from trunkline.storage.database import Database
 
 NUMBER = "+12025550142"
+PORTS = 30_000, 32_700
 START_S = 30.0
 SETTLE_S = 15.0
 POLL_S = 0.02
@@ -44,11 +46,11 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 def free_port(host: str = HOST, span: int = 1) -> int:
-    """An even port that nobody has, over UDP and TCP; the next `span` - 1 are free as well."""
+    """An even port that nobody has, over UDP and TCP; the next `span` - 1 are free as well. None of those that the
+    system or the media process gives away: what will listen there may be started much later."""
+    dice = random.SystemRandom()
     while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1]) & ~1
+        port = dice.randrange(*PORTS, 2)
         if all(_is_free(host, one) for one in range(port, port + span)):
             return port
 
