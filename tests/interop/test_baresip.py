@@ -5,14 +5,16 @@ import pytest
 from tests.interop.phone_calls import GREETING, Start, a_held_call, an_ivr, says, starts  # noqa: F401  (fixtures)
 from tests.interop.switch import NUMBER, TO_PHONE, Peers, Switch
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+
+@pytest.mark.parametrize("transport", ["UDP", pytest.param("TCP", marks=SLOW)])
 def test_it_calls_presses_keys_and_is_recorded(switch: Switch, start: Start, transport: str) -> None:
     uri = f"sip:{NUMBER}@{switch.host}:{switch.sip_port};transport={transport.lower()}"
     an_ivr(switch, start(transport=transport), uri)
 
 
-@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("transport", [pytest.param("UDP", marks=SLOW), "TCP"])
 def test_it_is_called_and_holds(switch: Switch, start: Start, peers: Peers, transport: str) -> None:
     number = f"{TO_PHONE[transport]}77"
     a_held_call(switch, start(transport=transport, port=peers.phone, user=number), number)

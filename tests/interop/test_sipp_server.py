@@ -15,6 +15,7 @@ from tests.interop.switch import HOST, LOGIN, NUMBER, STRANGER, TO_GUARDED, TO_S
 from trunkline.sip import digest
 
 FEW = 10
+SOME = ["UDP", pytest.param("TCP", marks=pytest.mark.slow)]
 RATE = 20
 """Calls a second."""
 ENDLESS = "<Pause length='60'/>"
@@ -64,7 +65,7 @@ def place(switch: Switch, to: str, *verbs: str, count: int = FEW, **more: Any) -
 # -- it calls ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", SOME)
 @pytest.mark.parametrize("scenario", ["uac", "uac_hold", "uac_late_offer"])
 def test_it_calls_and_hangs_up(switch: Switch, start: Start, scenario: str, transport: str) -> None:
     switch.answers(SPEECH, ENDLESS)
@@ -72,7 +73,7 @@ def test_it_calls_and_hangs_up(switch: Switch, start: Start, scenario: str, tran
     assert switch.ends(FEW) == ["completed"] * FEW
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", SOME)
 def test_it_calls_and_we_hang_up(switch: Switch, start: Start, transport: str) -> None:
     switch.answers(SPEECH)
     start("uac_called_hangs_up", transport=transport).succeeds()
@@ -118,7 +119,7 @@ def test_we_call_and_it_hangs_up(switch: Switch, called: Start, scenario: str, t
     assert switch.ends(FEW) == ["completed"] * FEW
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", SOME)
 def test_we_call_and_hang_up(switch: Switch, called: Start, transport: str) -> None:
     run = called("uas", transport=transport)
     place(switch, TO_SIPP[transport], SPEECH)
