@@ -11,7 +11,7 @@ from typing import Any
 
 from twilio.rest import Client
 
-from tests.e2e.server import START_S, Server
+from tests.e2e.server import START_S, Server, toml
 from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
@@ -78,6 +78,13 @@ class CallServer(Server):
         self._write()
         self._sdk = None
         return self
+
+    def again(self, tables: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+        """Run another server with the same folder and settings, but for these tables, to its end."""
+        config = self.folder / "again.toml"
+        config.write_text(toml({**self._tables, **tables}))
+        command = [sys.executable, "-m", "trunkline", "--config", str(config), "serve"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
 
     def text(self, begin: int = 0) -> str:
         """The log from an offset on."""

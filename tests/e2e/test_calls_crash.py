@@ -188,7 +188,7 @@ def recordings(scene: Scene, started: dict[str, tuple[Call, float]]) -> list[flo
     return short
 
 
-@pytest.mark.parametrize("victim", ["media", "node"])
+@pytest.mark.parametrize("victim", ["media", "node", "recorder"])
 def test_a_few_calls_go_on(scene: Scene, victim: str) -> None:
     calls = scene.start().dial(5)
     sid = scene.sid(calls[4])
@@ -353,3 +353,23 @@ def test_a_stop_lets_calls_end_and_refuses_new_ones(tmp_path: Path) -> None:
         assert {form["CallStatus"] for form in told.values()} == {"completed"}
     finally:
         scene.close()
+
+
+def test_a_second_server_on_the_folder_does_no_harm(scene: Scene) -> None:
+    calls = scene.start().dial(2)
+    second = scene.server.again({"server": {"port": 0}, "sip": {"enabled": True, "port": 0}})
+    assert second.returncode == 1
+    assert "another server runs on" in second.stderr
+    time.sleep(0.5)
+    assert max(call.gap(time.monotonic() - 0.5) for call in calls) < UNINTERRUPTED_S
+    works(scene, calls, 1)
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(scene: Scene) -> None:
+    taken = scene.air.port
+    first = scene.server.again({"sip": {"enabled": True, "port": taken}})
+    assert first.returncode == 1
+    assert f"cannot take SIP port {taken} on 127.0.0.1: Address already in use" in first.stderr
+    second = scene.server.again({"connectors": [{"name": "air", "kind": "smpp"}]})
+    assert second.returncode == 1
+    assert "trunkline: " in second.stderr.splitlines()[-1]

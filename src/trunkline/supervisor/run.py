@@ -189,7 +189,8 @@ class Supervisor:
                 return
             short = lived < SHORT_LIFE_S
             running.rest_s = min(LONGEST_REST_S, running.rest_s * 2 or 0.1) if short else FIRST_REST_S
-            running.due = now + (running.rest_s if short and running.lives > 1 else 0.0)
+            at_once = not short or running.lives == 1 or running.spare is not None  # a spare means: it ran for a while
+            running.due = now if at_once else now + running.rest_s
             if not self.stopping:
                 how = f"signal {-status}" if status < 0 else f"status {status}"
                 _say(f"the {running.child.name} process ended ({how}) after {lived:.0f} s; it is started again")
