@@ -214,7 +214,10 @@ class Call:
     def info(self, key: str, duration_ms: int = 100) -> None:
         """A key as INFO."""
         body = f"Signal={key}\r\nDuration={duration_ms}\r\n".encode()
-        assert self.ask(self.request("INFO", body, "application/dtmf-relay")).status == 200
+        response = self.ask(self.request("INFO", body, "application/dtmf-relay"))
+        assert response.status == 200, (
+            f"{response.start_line()}, the call has {'' if self.ended.is_set() else 'not '}ended"
+        )
 
     def hang_up(self) -> None:
         """BYE, unless the other side was first."""

@@ -126,9 +126,11 @@ class Peer:
         self.sent: list[Sent] = []
         self.pressed: list[tuple[int, str]] = []
         """When the first packet of each key left."""
-        self.packets = self.octets = self.dropped = 0
+        self.packets = self.octets = 0
+        self.lost: list[int] = []
+        """Sequence numbers that the network dropped."""
         self.ssrc = self.random.getrandbits(32)
-        self.sequence = self.random.getrandbits(16)
+        self.sequence = self.first_sequence = self.random.getrandbits(16)
         self.timestamp = self.random.getrandbits(32)
         self._queue: deque[Samples | Press] = deque()
         self._at = 0
@@ -169,7 +171,7 @@ class Peer:
         if network is None:
             self._put(packet)
         elif self.random.random() < network.loss:
-            self.dropped += 1
+            self.lost.append(self.sequence - 1 & 0xFFFF)
         else:
             wait_ns = int(self.random.uniform(0, network.jitter_ms) * 1e6)
             self._wire.later(time.time_ns() + wait_ns, lambda _due: self._put(packet))
@@ -241,13 +243,13 @@ class Peer:
             self._event_start = timestamp
             self.pressed.append((time.time_ns(), press.key))
         duration = ((timestamp - self._event_start) & MASK) + size
-        on, off = press.on_ms * RATE // 1000, press.off_ms * RATE // 1000
+        on, off = (-(-ms * RATE // 1000 // size) * size for ms in (press.on_ms, press.off_ms))  # whole packets
         if press.tone is not None:
             piece = np.zeros(size, np.int16)
             part = press.tone[duration - size : duration]
             piece[: len(part)] = part
             self._talk(encoded(piece, self.codec), timestamp)
-        if duration <= max(on, size):
+        if duration <= on:
             last = duration + size > on
             payload = struct.pack("!BBH", EVENT_KEYS.index(press.key), (0x80 if last else 0) | 10, duration)
             for _ in range(3 if last else 1):
