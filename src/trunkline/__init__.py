@@ -1,3 +1,3 @@
-"""Trunkline: a self-hosted SMS platform, voice to follow, that speaks Twilio's public API."""
+"""Trunkline: a self-hosted voice and SMS platform that speaks Twilio's public API."""
 
 __version__ = "0.1.0"
