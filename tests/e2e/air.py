@@ -89,6 +89,8 @@ class Call:
         self.sequence, self.timestamp = 1, 1000
         self.target_rtp: tuple[str, int] | None = None
         self.event_stamp: int | None = None
+        self.ssrc = 0
+        """Of the audio that comes; 0 until it does."""
 
     # -- what tests do
 
@@ -201,7 +203,11 @@ class Air:
                 data, source = call.rtp.recvfrom(2048)
             except BlockingIOError:
                 return
-            call.heard.append(Heard(time.monotonic(), source[1], data))
+            heard = Heard(time.monotonic(), source[1], data)
+            # What other tests' servers still send to a port that was theirs has another SSRC, and does not count.
+            call.ssrc = call.ssrc or (heard.packet.ssrc if call.up_at else 0)
+            if heard.packet.ssrc == call.ssrc:
+                call.heard.append(heard)
 
     def _talk(self) -> None:
         for call in list(self.calls.values()):

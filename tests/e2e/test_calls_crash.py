@@ -21,11 +21,13 @@ from trunkline.rtp import g711
 
 FRAME = 320
 PROMPT_S = 60
+MOST_JUMPS = 2
+"""Frames of the prompt that the end of the media process may cost, or let come twice."""
 PATIENCE_S = 30.0
 SILENCE_S = 0.5
 """Most silence that the end of the media process may cost."""
-UNINTERRUPTED_S = 0.2
-"""No gap: the peer is a busy thread, which sees packets late."""
+UNINTERRUPTED_S = 0.4
+"""What a busy machine may cost where nothing that sends audio was killed."""
 PROMPT = random.Random(3).randbytes(8000 * 2 * PROMPT_S)
 """Noise: every frame of it is known again."""
 INDEX = {
@@ -137,7 +139,7 @@ def goes_on(scene: Scene, calls: list[Call], killed: float, most_s: float) -> tu
     on = [
         call
         for call, gap in zip(calls, gaps, strict=True)
-        if call.up and gap <= most_s and len(call.ports) == 1 and jumps(call, killed - 1) <= 2
+        if call.up and gap <= most_s and len(call.ports) == 1 and jumps(call, killed - 1) <= MOST_JUMPS
     ]
     return on, gaps
 
@@ -213,7 +215,9 @@ def test_a_hundred_calls_go_on(scene: Scene, victim: str, record_property: Any) 
         scene.server.client.calls(sid).recordings.create(recording_channels="dual")
         recorded[sid] = call, time.monotonic()
     killed = scene.kill(victim)
+    back = time.monotonic() - killed
     on, gaps = goes_on(scene, calls, killed, SILENCE_S if victim == "media" else UNINTERRUPTED_S)
+    print(f"the node was back after {back:.1f} s" if victim == "node" else "")
     figures = (
         f"{victim}: {len(on)} of 100 go on, silence {statistics.median(gaps) * 1000:.0f} ms median, "
         f"{max(gaps) * 1000:.0f} ms at most"
