@@ -109,6 +109,27 @@ async def test_updates_that_are_refused(lines):
     assert refused.value.code == 32018
 
 
+async def test_a_call_is_there_before_it_is_stored(lines, monkeypatch):
+    """Its first webhook may be answered, and the call fetched or changed, while the write is under way."""
+    lines.web.pages[APP + "in"] = "<Pause length='60'/>"
+    lines.phone.dials(OURS)
+    sid = (await lines.the_call()).sid
+    stored = await lines.calls.get(AC, sid)
+
+    async def not_yet(*args):
+        return None
+
+    monkeypatch.setattr(lines.calls.reader, "get", not_yet)
+    found = await lines.calls.get(AC, sid)
+    assert (found.sid, found.status, found.from_, found.to) == (sid, "ringing", THEM, stored.to)
+    assert await lines.calls.get(ELSEWHERE, sid) is None
+    assert (await lines.calls.update(AC, sid, CallChange(twiml="<Response><Pause/></Response>"))).sid == sid
+    assert await lines.calls.update(ELSEWHERE, sid, CallChange(status="completed")) is None
+    with pytest.raises(ApiError) as refused:
+        await lines.calls.delete(AC, sid)
+    assert refused.value.code == 20009
+
+
 async def test_deleting_hides_a_call_at_once_and_keeps_its_amounts(lines):
     sid = await lines.create()
     with pytest.raises(ApiError) as refused:

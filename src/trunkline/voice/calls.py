@@ -28,7 +28,7 @@ from trunkline.storage.secrets import Secrets
 from trunkline.voice import caller_id
 from trunkline.voice.callbacks import minutes
 from trunkline.voice.flights import CallFlight, CallFlights
-from trunkline.voice.reader import CallReader, StoredCall
+from trunkline.voice.reader import CallReader, StoredCall, from_copy
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.steps import Goto, Inline, Source
 
@@ -266,8 +266,15 @@ class Calls:
     # -- read ------------------------------------------------------------------------------------------------
 
     async def get(self, account: str, sid: str) -> StoredCall | None:
-        """One call, in flight or landed; None if there is none (any more)."""
-        return await self.reader.get(account, sid)
+        """One call, in flight or landed; None if there is none (any more).
+
+        A call that comes in is there from its first webhook on, though it may not be stored yet.
+        """
+        flight = self._flights.cached(sid)
+        found = await self.reader.get(account, sid)
+        if found is None and flight is not None and flight.call.account_sid == account:
+            return from_copy(flight.call, flight.status)
+        return found
 
     async def page(
         self, account: str, *, older_than: str | None, newer_than: str | None, limit: int, filters: Mapping[str, Any]
@@ -280,7 +287,7 @@ class Calls:
     async def events(self, account: str, sid: str) -> list[dict[str, Any]]:
         """The webhook requests of a call, oldest first, each as `webhooks.attempt.Attempt` has it (as JSON); of the
         documents' requests what the timeline's `webhook` entries say in `details`."""
-        found = await self.reader.get(account, sid)
+        found = await self.get(account, sid)
         if found is None:
             return []
         events = [{"started_ms": entry.at_ms, **entry.details} for entry in found.timeline if entry.kind == "webhook"]
@@ -301,7 +308,7 @@ class Calls:
         """
         flight = await self._flights.find(account, sid)
         if flight is None:
-            if await self.reader.get(account, sid) is None:
+            if await self.get(account, sid) is None:
                 return None
             raise _not_in_progress("redirect" if change.url or change.twiml else "update")
         if change.status:
@@ -312,7 +319,7 @@ class Calls:
             raise _not_in_progress("update")
         if not flight.ended:
             await self._note(flight, change)
-        return await self.reader.get(account, sid)
+        return await self.get(account, sid)
 
     async def _note(self, flight: CallFlight, change: CallChange) -> None:
         """The parts of an update that are only kept: fallback, status callback, time limit."""
@@ -364,7 +371,7 @@ class Calls:
 
         Raises ApiError 20009 while it has not ended. Recordings stay: they are resources of their own.
         """
-        found = await self.reader.get(account, sid)
+        found = await self.get(account, sid)
         if found is None:
             return False
         flight = await self._flights.find(account, sid)

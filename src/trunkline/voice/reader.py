@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from trunkline.model import call as codec
 from trunkline.model.call import Call, Status
 from trunkline.model.sid import created_ms, is_sid
 from trunkline.storage.archive import Archive
@@ -43,6 +44,11 @@ def from_flight(flight: Flight) -> StoredCall:
     stored = _decode(flight.record[:-1] + b',"status":"' + flight.status.encode() + b'"}')
     stored.rev = flight.rev
     return stored
+
+
+def from_copy(call: Call, status: str) -> StoredCall:
+    """The reader's view of a working copy that is not stored yet; later changes of the copy do not show in it."""
+    return _decode(codec.encode(call)[:-1] + b',"status":"' + status.encode() + b'"}')
 
 
 def from_document(body: bytes, rev: int) -> StoredCall:
