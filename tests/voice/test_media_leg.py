@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from tests.voice.world import FakeMedia
 from trunkline.media import protocol
+from trunkline.sip.offer_answer import Local, answer
 from trunkline.voice.media_leg import MediaLeg
 
 
@@ -26,6 +29,23 @@ async def test_a_port_that_is_never_used_goes_back() -> None:
     assert closed == [{}]
     assert other.lease()
     assert media.commands == []
+
+
+@pytest.mark.parametrize(("host", "known"), [
+    ("192.0.2.9", True), ("2001:db8::9", True), ("phone.example", False), ("192.0.2.9\0", False), ("192.0.2.é", False),
+])  # fmt: skip
+async def test_only_addresses_go_to_the_media_process(host: str, known: bool) -> None:
+    """A name is not looked up; the peer is found where its audio comes from."""
+    offer = f"v=0\r\no=- 1 1 IN IP4 x\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=audio 5000 RTP/AVP 0\r\n".encode()
+    media = FakeMedia()
+    made = MediaLeg(media, "CA1")
+    assert made.lease()
+    local = Local(address="192.0.2.1", port=4000, session_id=1, version=1)
+    made.open(answer(offer, local), "PCMU", source="192.0.2.1", rtp_timeout_ms=60_000)
+    (command,) = media.of(protocol.Open)
+    assert command.remote == ((host, 5000) if known else None)
+    assert command.remote_rtcp == ((host, 5001) if known else None)
+    assert command.latch_from == ("192.0.2.1",)
 
 
 async def test_a_new_play_ends_the_one_before() -> None:

@@ -10,6 +10,7 @@ Everything is a message without an answer to wait for, except where a future is 
 
 import asyncio
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 from trunkline.media import protocol
@@ -234,9 +235,20 @@ def _apply(command: protocol.Open | protocol.Modify, negotiated: Negotiation) ->
     command.send_payload_type = negotiated.send_payload_type
     command.dtmf_payload_type = negotiated.dtmf_payload_type
     command.ptime = negotiated.ptime
-    command.remote = negotiated.remote
-    command.remote_rtcp = negotiated.remote_rtcp
+    command.remote = _numeric(negotiated.remote)
+    command.remote_rtcp = _numeric(negotiated.remote_rtcp)
     command.direction = negotiated.direction
+
+
+def _numeric(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    """An address and port; None for a name, which is not looked up: that peer is found where its audio comes from."""
+    if address is None:
+        return None
+    try:
+        ip_address(address[0].partition("%")[0])
+    except ValueError:
+        return None
+    return address
 
 
 def _ignore(*_details: object) -> None:

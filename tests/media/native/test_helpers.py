@@ -68,6 +68,12 @@ def test_a_flood_is_left_in_its_socket(helper: Helper) -> None:
         assert helper.receive(fds(a), np.array([0], np.int32), batch) == 3
 
 
+@pytest.mark.parametrize("host", ["", "phone.example", "192.0.2.1\0", "192.0.2.é", "::1\0", "1:2", "192.0.2.256"])
+def test_what_is_no_address_is_refused(host: str) -> None:
+    with pytest.raises(OSError):  # noqa: PT011 - a bad address is this one, whatever its text
+        packed_address(host)
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_send_reaches_each_address_and_reports_errors(helper: Helper, family: int) -> None:
     with udp(family) as sender, udp(family) as peer:

@@ -10,9 +10,12 @@ _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 def packed_address(host: str) -> bytes:
     """16 octets of a numeric address; IPv4 as ::ffff:a.b.c.d. Raises OSError."""
-    if ":" in host:
-        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return _MAPPED + socket.inet_pton(socket.AF_INET, host)
+    try:
+        if ":" in host:
+            return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        return _MAPPED + socket.inet_pton(socket.AF_INET, host)
+    except ValueError as error:  # a NUL, or what is not ASCII
+        raise OSError(str(error)) from error
 
 
 def unpacked_address(packed: bytes) -> str:
