@@ -57,8 +57,10 @@ def offer(host: str, port: int) -> str:
 class RawCaller:
     """One call over UDP from `host` to the server at (`server`, `port`); it has an RTP socket, too."""
 
-    def __init__(self, server: str, port: int, number: str, host: str = "127.0.0.1") -> None:
-        self.host, self.server = host, (server, port)
+    def __init__(
+        self, server: str, port: int, number: str, host: str = "127.0.0.1", sender: str = "+12025550100"
+    ) -> None:
+        self.host, self.server, self.sender = host, (server, port), sender
         self.sip = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sip.bind((host, 0))
         self.sip.settimeout(PATIENCE_S)
@@ -91,7 +93,7 @@ class RawCaller:
         lines = [
             f"{method} {self.target} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.contact};rport;branch={self.branch}",
-            f"From: <sip:+12025550100@{self.host}>;tag=t{self.call_id[:16]}",
+            f"From: <sip:{self.sender}@{self.host}>;tag=t{self.call_id[:16]}",
             f"To: {self.to}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {cseq or self._cseq} {method}",

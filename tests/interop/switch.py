@@ -117,12 +117,13 @@ class Switch:
         except (OSError, urllib.error.HTTPError):
             return False
 
-    def close(self) -> None:
-        """End everything."""
+    def close(self, *, hard: bool = False) -> None:
+        """End everything; `hard`: without waiting for calls to end."""
         if self._client is not None:
             self._client.http_client.session.close()
         try:
-            self.server.stop()
+            if not hard:
+                self.server.stop()
         finally:
             self.server.close()
             self.app.close()

@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.conftest import LOOPBACK, Tenant, make_tenant
 from tests.e2e.server import Server
+from tests.interop.switch import Switch
+from tests.security.hostility import attacked
 from tests.security.raw import Raw
 from trunkline.model.clock import Clock
 from trunkline.storage.database import Database
@@ -65,3 +67,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     server.start()
     yield Target(server, tenants)
     server.close()
+
+
+@pytest.fixture(scope="session")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """A server that takes calls, to be attacked over SIP and RTP."""
+    running = attacked(tmp_path_factory.mktemp("attacked"))
+    yield running
+    running.close(hard=True)
