@@ -111,3 +111,22 @@ async def test_the_timeline(calls: CallWorld) -> None:
     after = (await calls.world.get(calls.path(f"/{landed.sid}/Timeline.json"))).json
     assert (after["status"], after["quality"]["lost"], after["quality"]["mos"]) == ("completed", 2, 4.3)
     assert (await calls.world.get(calls.path(f"/CA{'0' * 32}/Timeline.json"))).code == 20404
+
+
+async def test_a_recording_that_was_finished_after_the_call_is_in_its_timeline(calls: CallWorld) -> None:
+    call = await calls.landed()
+    row = await calls.recording(call.sid, duration_ms=9000, gaps=[(1000, 40), (5000, 20)])
+    await calls.recording(call.sid, status="paused")
+    shown = (await calls.world.get(calls.path(f"/{call.sid}/Timeline.json"))).json["entries"]
+    (told,) = [one for one in shown if one["kind"] == "recording"]
+    assert (told["what"], told["details"]) == (f"completed {row.sid}", {"ms": 9000, "gaps": 2})
+
+
+async def test_a_recording_that_was_finished_in_the_call_is_told_once(calls: CallWorld) -> None:
+    row = await calls.recording("")
+    noted = TimelineEntry(row.updated_ms, "recording", f"completed {row.sid}", {"gaps": 0})
+    call = await calls.landed(timeline=[noted])
+    row.call_sid = call.sid
+    await calls.world.database.update(row)
+    shown = (await calls.world.get(calls.path(f"/{call.sid}/Timeline.json"))).json["entries"]
+    assert [one["details"] for one in shown if one["kind"] == "recording"] == [{"gaps": 0}]

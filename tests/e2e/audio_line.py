@@ -171,7 +171,9 @@ class Call:
                 return waiting.get(timeout=REPEAT_S)
             except queue.Empty:
                 self.line.put(request.encode())
-        raise AssertionError(f"no answer to {request.method}")
+        raise AssertionError(
+            f"no answer to {request.method}; the wire {'goes on' if self.line.wire.alive else 'broke'}"
+        )
 
     def ask(self, request: Request) -> Response:
         """Send a request; its final response."""
@@ -182,7 +184,7 @@ class Call:
         """Until it is answered."""
         assert self.invite is not None
         response = self.final(self.invite)
-        assert response.status == 200, response.start_line()
+        assert response.status == 200, response.start_line
         self.learn(response.body)
         return self
 
@@ -216,7 +218,7 @@ class Call:
         body = f"Signal={key}\r\nDuration={duration_ms}\r\n".encode()
         response = self.ask(self.request("INFO", body, "application/dtmf-relay"))
         assert response.status == 200, (
-            f"{response.start_line()}, the call has {'' if self.ended.is_set() else 'not '}ended"
+            f"{response.start_line}, the call has {'' if self.ended.is_set() else 'not '}ended"
         )
 
     def hang_up(self) -> None:

@@ -310,6 +310,11 @@ class Wire:
         self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether no error has ended it."""
+        return self._thread.is_alive()
+
     def listen(self, one: socket.socket, received: Callable[[int, bytes], None]) -> None:
         """Read from this socket."""
         self._sockets[one.fileno()], self._readers[one.fileno()] = one, received

@@ -19,6 +19,7 @@ def audio_switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
     near = {"name": "near", "addresses": [f"{HOST}/32"], "prefixes": []}
     media = {"legs": LEGS, "rtp_timeout_s": RTP_TIMEOUT_S}
     switch = Switch(tmp_path_factory.mktemp("audio"), [near], media=media)
+    switch.app._server.socket.listen(LEGS)  # that many calls at once ask it at once
     try:
         yield switch.start()
     finally:

@@ -14,14 +14,29 @@ from trunkline.api.respond import Response
 from trunkline.api.route import Route
 from trunkline.api.services import Services
 from trunkline.model.call import TimelineEntry
+from trunkline.model.recording import Recording, RecordingStatus
+from trunkline.storage.database import Database
 from trunkline.voice.reader import StoredCall
 
 WEBHOOK = "webhook"
+RECORDING = "recording"
+FINISHED = (RecordingStatus.COMPLETED, RecordingStatus.ABSENT, RecordingStatus.FAILED)
+MAX_RECORDINGS = 100
+"""Recordings of one call that are looked at."""
 
 
-def entries(call: StoredCall, hooks: Iterable[Mapping[str, Any]]) -> list[TimelineEntry]:
-    """What happened, oldest first: the call's own entries, and its status callbacks with each attempt."""
+def entries(
+    call: StoredCall, hooks: Iterable[Mapping[str, Any]], recordings: Iterable[Recording] = ()
+) -> list[TimelineEntry]:
+    """What happened, oldest first: the call's own entries, its status callbacks with each attempt, and the end of
+    recordings that were finished after the call."""
     found = list(call.timeline)
+    known = {entry.what for entry in found if entry.kind == RECORDING}
+    for row in recordings:
+        what = f"{row.status} {row.sid}"
+        if row.status in FINISHED and what not in known:
+            details = {"ms": row.duration_ms, "gaps": len(row.gaps)}
+            found.append(TimelineEntry(row.updated_ms, RECORDING, what, details))
     for hook in hooks:
         for attempt in hook.get("attempts") or ():
             found.append(_attempt(str(hook.get("kind", "")), attempt))
@@ -38,7 +53,15 @@ def _attempt(kind: str, attempt: Mapping[str, Any]) -> TimelineEntry:
     return TimelineEntry(int(attempt.get("started_ms") or 0), WEBHOOK, what, told)
 
 
-def render(call: StoredCall, hooks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+async def recordings_of(database: Database, account: str, call_sid: str) -> list[Recording]:
+    """The recordings of a call, for `entries`."""
+    where = {"account_sid": account, "call_sid": call_sid}
+    return await database.find(Recording, where, limit=MAX_RECORDINGS)
+
+
+def render(
+    call: StoredCall, hooks: Iterable[Mapping[str, Any]], recordings: Iterable[Recording] = ()
+) -> dict[str, Any]:
     """The resource; times have milliseconds, since it is about order."""
     uri = f"/2010-04-01/Accounts/{call.account_sid}/Calls/{call.sid}"
     return {
@@ -57,7 +80,7 @@ def render(call: StoredCall, hooks: Iterable[Mapping[str, Any]]) -> dict[str, An
                 "what": entry.what,
                 "details": entry.details,
             }
-            for entry in entries(call, hooks)
+            for entry in entries(call, hooks, recordings)
         ],
         "uri": uri + "/Timeline.json",
     }
@@ -67,7 +90,8 @@ async def fetch(request: Request, app: Services) -> Response:
     """GET Calls/{CallSid}/Timeline, in JSON whatever the suffix; of a call under way: so far."""
     call = await calls.find(request, app)
     hooks = await calls.service(app).reader.webhooks(request.account_sid, call.sid)
-    return respond.json(render(call, hooks))
+    rows = await recordings_of(app.database, request.account_sid, call.sid)
+    return respond.json(render(call, hooks, rows))
 
 
 ROUTES = (Route("api", "GET", "/2010-04-01/Accounts/{AccountSid}/Calls/{CallSid}/Timeline", fetch),)

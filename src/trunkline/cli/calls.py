@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from trunkline.api.call_timeline import entries
+from trunkline.api.call_timeline import entries, recordings_of
 from trunkline.cli.common import (
     CommandError,
     account_of,
@@ -22,6 +22,7 @@ from trunkline.cli.common import (
 from trunkline.model import phone
 from trunkline.model.account import Account
 from trunkline.model.call import MediaQuality, TimelineEntry
+from trunkline.model.recording import Recording
 from trunkline.model.sid import CALL, is_sid
 from trunkline.postflight.worker_client import WorkerFailed
 from trunkline.settings import Settings
@@ -111,20 +112,20 @@ def call(
     if not is_sid(sid, CALL):
         raise CommandError(f"{sid} is no SID of a call: CA and 32 hex digits")
 
-    async def work() -> tuple[StoredCall, list[dict[str, Any]]]:
-        async with database_of(settings) as database:
+    async def work() -> tuple[StoredCall, list[dict[str, Any]], list[Recording]]:
+        async with database_of(settings) as database, _stores(settings) as stores:
             owners = [one.sid for one in await database.find(Account, limit=settings.limits.accounts)]
-        async with _stores(settings) as stores:
             owner = await _owner(stores, owners, sid)
             found = await stores.reader.get(owner, sid) if owner else None
             if found is None:
                 raise CommandError(f"there is no call {sid}: see `trunkline calls`")
-            return found, await stores.reader.webhooks(owner, sid)
+            rows = await recordings_of(database, owner, sid)
+            return found, await stores.reader.webhooks(owner, sid), rows
 
-    found, hooks = run(work())
+    found, hooks, recordings = run(work())
     show_fields(_facts(found))
     typer.echo("")
-    happened = entries(found, hooks)
+    happened = entries(found, hooks, recordings)
     began = happened[0].at_ms if happened else 0
     columns = ("seconds", "kind", "what", *(("details",) if details else ()))
     show_table(columns, [_line(entry, began, details) for entry in happened])
