@@ -26,7 +26,7 @@ NICE = 10
 
 
 class Attack(NamedTuple):
-    """`kind`: sip_udp, sip_tcp, rtp or spray. `targets` are (host, port); `source` is the address it comes from."""
+    """`kind`: sip_udp, sip_tcp or rtp. `targets` are (host, port); `source` is the address it comes from."""
 
     kind: str
     targets: list[tuple[str, int]]
@@ -104,15 +104,8 @@ def media_packets(attack: Attack) -> Callable[[], bytes]:
     return make
 
 
-def spray_packets(attack: Attack) -> Callable[[], bytes]:
-    """Faultless RTP."""
-    dice = random.Random(attack.seed)
-    head = b"\x80\x00\x00\x01\x00\x00\x00\xa0" + dice.randbytes(4)
-    return lambda: head + b"\x55" * 160
-
-
 MAKERS: dict[str, Callable[[Attack], Callable[[], bytes]]] = {
-    "sip_udp": sip_messages, "sip_tcp": sip_messages, "rtp": media_packets, "spray": spray_packets,
+    "sip_udp": sip_messages, "sip_tcp": sip_messages, "rtp": media_packets,
 }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ RATE = 4000.0
 """SIP messages a second."""
 WATCHED = ("node", "media", "supervisor", "recorder")
 LEGS = 200
+RECORDINGS = 5
+"""Calls whose recordings are fetched and compared."""
 MARGIN_S = 1.0
 """How much less than the attack's duration the calls may have heard: the prompt takes a while to begin."""
 
@@ -45,9 +47,9 @@ def sip_attacks(switch: Switch, packets: int, seed: int) -> list[Attack]:
 
 
 @contextmanager
-def unharmed(switch: Switch, calls: int, seconds: float, recordings: int = 5) -> Iterator[CallsUp]:
+def unharmed(switch: Switch, calls: int, seconds: float, *, speaking: bool = True) -> Iterator[CallsUp]:
     """Inside, so many calls are up, for at most so long. In the end all went well with them, and with the server."""
-    with CallsUp(switch, calls, seconds) as up:
+    with CallsUp(switch, calls, seconds, speaking=speaking) as up:
         before = switch.resident()
         yield up
         heard_s = len(up.talkers[0].heard) / 50
@@ -58,6 +60,6 @@ def unharmed(switch: Switch, calls: int, seconds: float, recordings: int = 5) ->
         grown = {name: now[name] - before[name] for name in watched}
         assert max(grown.values()) <= MAX_GROWTH_BYTES, grown
         up.end()
-    up.check(heard_s - MARGIN_S, recordings)
+    up.check(heard_s - MARGIN_S, RECORDINGS)
     errors = switch.errors()
     assert not errors, errors[:10]
