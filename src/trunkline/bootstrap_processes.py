@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from trunkline.inherited import HTTP, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_UDP
+from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Settings
 from trunkline.supervisor.plan import Child, Plan, Ports
 
@@ -28,8 +29,6 @@ CONTROL_SOCKET = "media.sock"
 PORTS_SOCKET = "ports.sock"
 MAX_SOCKET_PATH = 100
 """Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
-SLOTS_PER_LEG = 4
-"""Pairs of RTP ports for each leg that there may be: those of calls that have ended rest for a while."""
 STOP_EXTRA_S = 15.0
 STOP_STAGES = 4
 """A node that stops waits for `server.shutdown_s` at most this often: calls, requests, submits, callbacks."""

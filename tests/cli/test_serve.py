@@ -71,9 +71,10 @@ def test_dev_takes_another_sip_port_where_the_usual_one_is_taken(
     assert served[0].sip.port == 0
 
 
-def test_dev_leaves_sip_alone_where_it_is_set(
+def test_dev_takes_calls_on_the_port_that_is_set(
     trunkline: Command, served: list[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_SIP_PORT", "5099")
     assert trunkline("dev").code == 0
-    assert not served[0].sip.enabled
+    assert served[0].sip.enabled
+    assert served[0].sip.port == 5099

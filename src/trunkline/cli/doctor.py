@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import apsw
 import typer
 
-from trunkline.cli.common import bootstrap, settings_of, show_table
+from trunkline.cli.common import settings_of, show_table
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
+from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Http, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE, BadMasterKey, parse_keys
 
@@ -214,7 +215,7 @@ def look_at_limits(settings: Settings) -> Iterator[Finding]:
 
 def rtp_sockets(settings: Settings) -> int:
     """Sockets of the supervisor and of the media process, each: RTP and RTCP of every port there may be."""
-    media, per_leg = settings.media, int(bootstrap().processes.SLOTS_PER_LEG)
+    media, per_leg = settings.media, SLOTS_PER_LEG
     return 2 * min(media.legs * per_leg, (media.port_max - media.port_min) // 2 + 1)
 
 

@@ -26,12 +26,13 @@ def serve(context: typer.Context) -> None:
 
 def dev(
     context: typer.Context,
-    calls: bool = typer.Option(True, help="Take calls too, from simulated phones, where [sip] says nothing."),
+    calls: bool = typer.Option(True, help="Take calls too, from simulated phones unless there are [[trunks]]."),
 ) -> None:
     """Run the server with the development profile; the first start makes an account and two numbers."""
     settings = settings_of(context, "development")
-    if calls and settings.sip == Sip():  # the supervised node gets the sockets, whatever its port says
-        settings = settings_of(context, "development", {"sip": {"enabled": True, "port": _sip_port(settings)}})
+    if calls and not settings.sip.enabled:  # the supervised node gets the sockets, whatever its port says
+        port = _sip_port(settings) if settings.sip.port == Sip().port else settings.sip.port
+        settings = settings_of(context, "development", {"sip": {"enabled": True, "port": port}})
     if not inherited.supervised():  # else it has been said
         _introduce(settings, run(first_account(settings)))
     log.configure(settings.log)

@@ -21,6 +21,8 @@ from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
+SLOTS_PER_LEG: Final = 4
+"""Pairs for each leg that there may be: those of calls that have ended rest for a while."""
 BLOCK: Final = 64
 """Pairs of one message: SCM_RIGHTS takes at most 253 descriptors."""
 MESSAGE_BYTES: Final = 16_384

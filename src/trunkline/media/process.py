@@ -36,12 +36,10 @@ from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
 from trunkline.media.native.interface import Helper
-from trunkline.media.ports import NoPorts, PortKeeper, PortSet, RemotePorts
+from trunkline.media.ports import SLOTS_PER_LEG, NoPorts, PortKeeper, PortSet, RemotePorts
 
 logger = logging.getLogger(__name__)
 
-SLOTS_PER_LEG: Final = 4
-"""Most slots to a leg: short calls leave many resting."""
 RECORDINGS_PER_LEG: Final = 2
 PRIORITY: Final = 10
 """Of SCHED_FIFO."""
