@@ -18,6 +18,9 @@ peer "interoperation with Kannel" bearerbox kannel
 peer "interoperation with SIPp" sipp sip-tester
 peer "interoperation with baresip" baresip baresip-core
 peer "interoperation with Kamailio" kamailio kamailio
+peer "FFmpeg as the oracle of audio files" ffmpeg ffmpeg
+peer "speech in languages other than English" espeak-ng espeak-ng
+peer "the media engine's helper in C" cc gcc libc6-dev
 peer "the commands that the documentation shows" curl curl
 peer "Twilio's SDK for Node" node nodejs
 peer "Twilio's SDK for Node" npm npm
