@@ -4,7 +4,7 @@
 (trunkline.storage.engines.journal) outlives its process too.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from trunkline.model.clock import Clock
@@ -30,6 +30,9 @@ class MemoryStore(Protocol):
 
     def post(self, key: str, value: bytes | None, ttl_ms: int = 0) -> None:
         """Set a value, or remove it (None), without waiting: done or on its way, in order, when this returns."""
+
+    def post_all(self, changes: Sequence[tuple[str, bytes | None]], ttl_ms: int = 0) -> None:
+        """`post` for each, in one go."""
 
     def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
         """Every key that begins with `prefix`, with its value (recovery; not for the hot path)."""
@@ -68,6 +71,10 @@ class InProcess:
         while len(self._entries) >= self._max:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = (value, self._clock.now_ms() + ttl_ms if ttl_ms else 0)
+
+    def post_all(self, changes: Sequence[tuple[str, bytes | None]], ttl_ms: int = 0) -> None:
+        for key, value in changes:
+            self.post(key, value, ttl_ms)
 
     async def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> bool:
         if self._live(key) != old:

@@ -111,7 +111,12 @@ def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:
     memory.post(name, _encode(value), LIFE_MS)
 
 
+def put_all(memory: MemoryStore, sid: str, parts: dict[str, msgspec.Struct | None]) -> None:
+    """Store several parts of a call together; None removes one."""
+    changes = [(key(sid, part), None if value is None else _encode(value)) for part, value in parts.items()]
+    memory.post_all(changes, LIFE_MS)
+
+
 def drop(memory: MemoryStore, sid: str) -> None:
     """A call has ended: forget it."""
-    for part in PARTS:
-        memory.post(key(sid, part), None)
+    memory.post_all([(key(sid, part), None) for part in PARTS])

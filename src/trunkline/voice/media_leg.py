@@ -80,6 +80,9 @@ class MediaLeg:
         """Name of the play that was under way when the leg was taken over from another process of ours."""
         self.barge = ""
         """Keys that end what is played now."""
+        self._ignore_all()
+
+    def _ignore_all(self) -> None:
         self.on_digit: Callable[[str, str], None] = _ignore
         self.on_closed: Callable[[dict[str, Any]], None] = _ignore
         self.on_timeout: Callable[[], None] = _ignore
@@ -142,8 +145,9 @@ class MediaLeg:
         self.on_closed({})
 
     def forget(self) -> None:
-        """No event of the leg is wanted any more."""
+        """No event of the leg is wanted any more. The owner is let go of, so that it goes with its last user."""
         self._media.unwatch(self.name)
+        self._ignore_all()
 
     # -- playing ---------------------------------------------------------------------------------------------
 

@@ -64,6 +64,8 @@ class Session:
         self._task: asyncio.Task[Any] | None = None
         self._unsaved = False
         """Whether `position` is newer than what is stored."""
+        self._unstored: dict[str, DocumentCheckpoint | None] = {}
+        """What is stored together with the next position."""
         self._asked = False
         """Whether a live update is stored that has not begun."""
 
@@ -149,13 +151,17 @@ class Session:
     def _begin(self, found: Found) -> None:
         self.base = found.base or None
         web = self.web if self.web.cookies.cookies or self.web.logins else None
-        saved = DocumentCheckpoint(url=found.base, content_type=found.content_type, body=found.body, web=web)
-        checkpoints.put(self.services.memory, self._key(checkpoints.DOCUMENT), saved)
+        self._unstored = {
+            checkpoints.DOCUMENT: DocumentCheckpoint(
+                url=found.base, content_type=found.content_type, body=found.body, web=web
+            )
+        }
+        self._unsaved = True
         if self._asked:
             self._asked = False
             self.position.verb, self.position.state = 0, {}
+            self._unstored[checkpoints.NEXT] = None
             self._save()
-            self.services.memory.post(self._key(checkpoints.NEXT), None)
 
     async def _verbs(self, verbs: tuple[Verb, ...], first: int, state: dict[str, Any]) -> Source | str:
         for index in range(first, len(verbs)):
@@ -227,15 +233,16 @@ class Session:
             self._waiting = outer
 
     def _raise(self, unwanted: Awaitable[Any] | None = None) -> None:
+        """Raise a copy: one that is kept would keep its frames, which keep us, until garbage is collected."""
         interruption = self._interruption
-        assert interruption is not None
-        if isinstance(interruption, Redirected):
-            self._interruption = None
         if asyncio.iscoroutine(unwanted):
             unwanted.close()
         elif isinstance(unwanted, asyncio.Future):
             unwanted.cancel()
-        raise interruption
+        if isinstance(interruption, Redirected):
+            self._interruption = None
+            raise Redirected(interruption.to)
+        raise CallEnded
 
     def _interrupt(self, why: CallEnded | Redirected) -> None:
         if isinstance(self._interruption, CallEnded):
@@ -272,7 +279,8 @@ class Session:
 
     def _save(self) -> None:
         self._unsaved = False
-        checkpoints.put(self.services.memory, self._key(checkpoints.POSITION), self.position)
+        unstored, self._unstored = self._unstored, {}
+        checkpoints.put_all(self.services.memory, self.call.sid, {**unstored, checkpoints.POSITION: self.position})
 
     def _key(self, part: str) -> str:
         return checkpoints.key(self.call.sid, part)

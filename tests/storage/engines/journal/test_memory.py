@@ -47,6 +47,24 @@ async def test_values_and_removals_are_there_again(path, clock):
     assert await store.scan("") == [("a", b"2")]
 
 
+async def test_changes_together_are_one_write(path, clock, monkeypatch):
+    store = JournalStore(path, clock)
+    store.post("old", b"0")
+    writes = []
+    write = os.write
+    monkeypatch.setattr(memory.os, "write", lambda file, data: writes.append(data) or write(file, data))
+    store.post_all([("a", b"1"), ("old", None), ("b", b"2"), ("never there", None)], ttl_ms=100)
+    store.post_all([("never there", None)])
+    with pytest.raises(ValueTooLarge):
+        store.post_all([("c", b"3"), ("d", b"x" * (memory.MAX_VALUE_BYTES + 1))])
+    monkeypatch.undo()
+    assert len(writes) == 1
+    store = reopened(store, path, clock)
+    assert sorted(await store.scan("")) == [("a", b"1"), ("b", b"2")]
+    clock.ms += 100
+    assert await store.scan("") == []
+
+
 async def test_what_a_killed_process_put_is_there(path, clock):
     code = (
         "import os, sys, signal; from pathlib import Path\n"

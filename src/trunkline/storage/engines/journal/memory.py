@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,16 +71,27 @@ class JournalStore:
 
     def post(self, key: str, value: bytes | None, ttl_ms: int = 0) -> None:
         """See `MemoryStore.post`. The journal has it on return. Raises ValueTooLarge."""
-        if value is None:
-            if key in self._entries:
-                self._append(key, None, 0)
-                self._drop(key)
-            return
-        if len(value) > MAX_VALUE_BYTES:
-            raise ValueTooLarge(f"{key}: {len(value)} bytes, at most {MAX_VALUE_BYTES} can be kept")
+        self.post_all(((key, value),), ttl_ms)
+
+    def post_all(self, changes: Sequence[tuple[str, bytes | None]], ttl_ms: int = 0) -> None:
+        """See `MemoryStore.post_all`. The journal has all on return, by one write. Raises ValueTooLarge."""
         expires_ms = self._clock.now_ms() + ttl_ms if ttl_ms else 0
-        self._append(key, value, expires_ms)
-        self._set(key, value, expires_ms)
+        entries, records = self._entries, []
+        for key, value in changes:
+            if value is not None:
+                if len(value) > MAX_VALUE_BYTES:
+                    raise ValueTooLarge(f"{key}: {len(value)} bytes, at most {MAX_VALUE_BYTES} can be kept")
+                records.append(_record(key, value, expires_ms))
+            elif key in entries:
+                records.append(_record(key, None, 0))
+        if not records:
+            return
+        self._append(b"".join(records))
+        for key, value in changes:
+            if value is None:
+                self._drop(key)
+            else:
+                self._set(key, value, expires_ms)
         self._make_room()
 
     def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> Awaitable[bool]:
@@ -137,7 +148,7 @@ class JournalStore:
         while len(self._entries) > MAX_ENTRIES or self._live_bytes > self._max_total:
             key = next(iter(self._entries))
             log.warning("the memory store is full: %s is dropped", key)
-            self._append(key, None, 0)
+            self._append(_record(key, None, 0))
             self._drop(key)
 
     # -- journal ---------------------------------------------------------------------------------------------
@@ -173,16 +184,15 @@ class JournalStore:
             at += _HEAD.size + length
         return at
 
-    def _append(self, key: str, value: bytes | None, expires_ms: int) -> None:
+    def _append(self, records: bytes) -> None:
         if self._journal_bytes > max(REWRITE_BYTES, REWRITE_RATIO * self._live_bytes):
             self._rewrite()
-        record = _record(key, value, expires_ms)
-        written = os.write(self._file, record)
+        written = os.write(self._file, records)
         self._journal_bytes += written
-        if written < len(record):  # a full disk: take the torn record back, so that later ones can be read
+        if written < len(records):  # a full disk: take the torn records back, so that later ones can be read
             os.ftruncate(self._file, self._journal_bytes - written)
             self._journal_bytes -= written
-            raise OSError(f"{self._path}: {written} of {len(record)} bytes could be written; is the disk full?")
+            raise OSError(f"{self._path}: {written} of {len(records)} bytes could be written; is the disk full?")
 
     def _rewrite(self) -> None:
         """Write what lives into a new file and put it in the journal's place."""
