@@ -107,12 +107,20 @@ def test_max_forwards_0_is_for_proxies(stranger):
     assert response.status == 200
 
 
+def test_100_is_for_users_that_take_their_time(stranger):
+    """Section 17.2.1: nothing else has left when the user returns, so that the caller does not send it again."""
+    stranger.phone.on_call = lambda invite: None
+    assert [each.status for each in stranger.sends("INVITE")] == [100]
+    stranger.phone.on_call = lambda invite: invite.ring(183)
+    assert [each.status for each in stranger.sends("INVITE", cseq=2)] == [183]
+
+
 def test_a_request_that_came_two_ways_is_merged(stranger):
     stranger.phone.on_call = lambda invite: invite.ring()
-    assert [each.status for each in stranger.sends("INVITE")] == [100, 180]
+    assert [each.status for each in stranger.sends("INVITE")] == [180]
     assert [each.status for each in stranger.sends("INVITE")] == [482]
     assert len(stranger.phone.invites) == 1
-    assert [each.status for each in stranger.sends("INVITE", cseq=2)] == [100, 180], "another CSeq is another request"
+    assert [each.status for each in stranger.sends("INVITE", cseq=2)] == [180], "another CSeq is another request"
 
 
 def test_a_dialog_that_we_do_not_know(stranger):
@@ -173,8 +181,8 @@ def test_a_response_over_tcp_opens_a_connection_if_its_own_is_gone():
         ],
     )
     phone.stack.receive(request.encode(), Flow("TCP", ("10.0.0.9", 43210), phone.address, 5))
-    assert [remote for _, remote, _ in network.log] == [("10.0.0.9", 5070)] * 2
-    assert network.sent() == [100, 486]
+    assert [remote for _, remote, _ in network.log] == [("10.0.0.9", 5070)]
+    assert network.sent() == [486]
 
 
 def test_an_invite_of_rfc_2543_without_a_contact_leads_back_to_its_from():
@@ -258,7 +266,7 @@ def test_a_fault_of_the_core_is_answered_with_500(stranger, caplog):
         raise RuntimeError("broken")
 
     stranger.phone.on_call = broken
-    assert [each.status for each in stranger.sends("INVITE")] == [100, 500]
+    assert [each.status for each in stranger.sends("INVITE")] == [500]
     stranger.phone.on_request = broken
     assert [each.status for each in stranger.sends("OPTIONS", cseq=2)] == [500]
     assert stranger.phone.stack.metrics["errors"] == 2
@@ -310,7 +318,7 @@ def test_the_trace_tells_each_message_once():
     caller.dialog.bye()
     network.run(1)
     assert [line.split(" sip:")[0] for line in lines] == [
-        "<- INVITE", "-> 100 Trying", "-> 200 OK", "<- ACK", "<- BYE", "-> 200 OK",
+        "<- INVITE", "-> 200 OK", "<- ACK", "<- BYE", "-> 200 OK",
     ]  # fmt: skip
 
 

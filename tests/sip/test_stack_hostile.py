@@ -9,13 +9,13 @@ from tests.sip.test_torture import BEHAVIOUR, INVALID, VALID
 from tests.sip.test_transaction import invite_bytes
 
 OUTCOMES = {
-    "BADASPEC": [200], "BADBRANCH": [200], "BADDATE": [100, 200], "BADDN": [200], "BADINV01": [], "BADVERS": [505],
+    "BADASPEC": [200], "BADBRANCH": [200], "BADDATE": [200], "BADDN": [200], "BADINV01": [], "BADVERS": [505],
     "BCAST": [], "BEXT01": [420], "BIGCODE": [], "CLERR": [400], "CPARAM01": [405], "CPARAM02": [405], "DBLREQ": [405],
-    "ESC01": [100, 200], "ESC02": [501], "ESCNULL": [405], "ESCRURI": [400], "INSUF": [400], "INTMETH": [501],
-    "INV2543": [100, 200], "INVUT": [415], "LONGREQ": [100, 200], "LTGTRURI": [400], "LWSDISP": [200], "LWSRURI": [400],
+    "ESC01": [200], "ESC02": [501], "ESCNULL": [405], "ESCRURI": [400], "INSUF": [400], "INTMETH": [501],
+    "INV2543": [200], "INVUT": [415], "LONGREQ": [200], "LTGTRURI": [400], "LWSDISP": [200], "LWSRURI": [400],
     "LWSSTART": [400], "MCL01": [400], "MISMATCH01": [400], "MISMATCH02": [400], "MPART01": [405], "MULTI01": [400],
     "NCL": [400], "NOREASON": [], "NOVELSC": [416], "QUOTBAL": [400], "REGAUT01": [405], "REGBADCT": [400],
-    "REGESCRT": [405], "SCALAR02": [400], "SCALARLG": [], "SDP01": [100, 200], "SEMIURI": [200], "TRANSPORTS": [200],
+    "REGESCRT": [405], "SCALAR02": [400], "SCALARLG": [], "SDP01": [200], "SEMIURI": [200], "TRANSPORTS": [200],
     "TRWS": [400], "UNKSCM": [416], "UNKSM2": [405], "UNREASON": [], "WSINV": [481], "ZEROMF": [200],
 }  # fmt: skip
 """What a stack without a registrar sends back. Of WSINV the To has a tag, of no dialog that we know; BCAST has two Vias

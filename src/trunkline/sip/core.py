@@ -55,7 +55,8 @@ class Core(Protocol):
     """The user of the stack: what happens outside dialogs."""
 
     def on_invite(self, invite: "ServerInvite") -> None:
-        """A new, well-formed INVITE; 100 has been sent. Answer it now or later, and set `invite.listener`."""
+        """A new, well-formed INVITE. Answer it now or later, and set `invite.listener`. On return 100 is sent, unless
+        something else has been."""
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
         """OPTIONS, REGISTER, MESSAGE... outside a dialog. None: the default, 200 for OPTIONS and 405 or 501 else."""

@@ -419,8 +419,9 @@ class Stack:
             transaction = self._open(request, key, flow, merged)
             invite = transaction.invite = ServerInvite(self, transaction, request, flow, offer, merged)
             transaction.to_tag = invite.to_tag
-            self.reply(transaction, request, 100)
             self._guard(lambda: self.core.on_invite(invite), lambda: invite.reject(500))
+            if transaction.silent:  # section 17.2.1: a user that responds at once needs no 100 before it
+                self.reply(transaction, request, 100)
 
     def _answer(self, request: Request, transaction: ServerTransaction, answer: Answer | None) -> None:
         """Respond as the user says, or by default."""

@@ -117,6 +117,11 @@ class ServerTransaction(_Transaction):
     def reliable(self) -> bool:
         return self.flow.reliable
 
+    @property
+    def silent(self) -> bool:
+        """Whether no response has been sent, not even a provisional one."""
+        return self.state is State.PROCEEDING and not self._last
+
     def respond(self, response: bytes, status: int) -> None:
         """Send a response and keep it for retransmissions; after a final one only 2xx of an INVITE are sent."""
         event = Event.PROVISIONAL if status < 200 else Event.SUCCESS if status < 300 else Event.FAILURE
