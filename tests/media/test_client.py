@@ -10,7 +10,7 @@ import pytest
 
 from tests.media.helpers import until
 from trunkline.media import protocol
-from trunkline.media.client import MediaClient
+from trunkline.media.client import LOW_SLOTS, MediaClient
 from trunkline.media.protocol import Digit, Done, Hello, LegState, Open, Ports, Stop
 from trunkline.media.wire import Deframer, decode_command, frame
 
@@ -94,6 +94,16 @@ async def test_it_attaches_and_hands_out_slots(process: FakeProcess, client: Med
     client.give_back(1)
     client.give_back(5)
     assert client.take_slot() == (1, 20_002)
+
+
+async def test_it_tells_how_many_slots_are_taken_when_few_are_left(process: FakeProcess, client: MediaClient) -> None:
+    process.tell(Ports(slots=[(number, 30_000 + 2 * number) for number in range(2, LOW_SLOTS + 2)]))
+    await until(lambda: client.free_slots == LOW_SLOTS + 2)
+    for _ in range(2):
+        assert client.take_slot()
+    assert client.take_slot()
+    await until(lambda: process.commands[-1] == protocol.Taken(count=3))
+    assert [one.count for one in process.commands if isinstance(one, protocol.Taken)] == [3]
 
 
 async def test_commands_are_numbered_from_where_the_process_stands(process: FakeProcess) -> None:

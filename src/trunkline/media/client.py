@@ -34,6 +34,8 @@ BATCH_S: Final = 0.004
 """Least time between two writes of commands; audio begins at a tick (20 ms) in any case."""
 SEEN_S: Final = 0.1
 """Longest time in which events that were dealt with are not confirmed."""
+LOW_SLOTS: Final = 64
+"""Slots at hand below which the media process is told how many are taken: it then leases more."""
 GONE_S: Final = 2.0
 """How long a media process that is gone counts as there: that long its successor may take."""
 
@@ -56,6 +58,7 @@ class MediaClient:
         self._pending: deque[protocol.Command] = deque()
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._taken: dict[int, int] = {}
+        self._taken_told = 0
         self._watchers: dict[str, Watcher] = {}
         self._lost_at = -GONE_S
         self.otherwise: Watcher = lambda event: None
@@ -101,7 +104,14 @@ class MediaClient:
             return None
         slot, port = self._slots.popitem(last=False)
         self._taken[slot] = port
+        if len(self._slots) < LOW_SLOTS and len(self._taken) != self._taken_told:
+            self._tell_taken()
         return slot, port
+
+    def _tell_taken(self) -> None:
+        if self._link is not None:
+            self._taken_told = len(self._taken)
+            self._link.write(protocol.Taken(count=self._taken_told))
 
     def give_back(self, slot: int) -> None:
         """A slot taken that no `Open` was sent for."""
@@ -213,6 +223,8 @@ class MediaClient:
                 command.n = self._number
             if link is not None:
                 link.write(command)
+        if self._taken or self._taken_told:
+            self._tell_taken()
         for callback in self._hello:
             try:
                 callback(hello.legs)

@@ -140,6 +140,8 @@ class Control:
         elif isinstance(command, protocol.Seen):
             while self._unseen and self._unseen[0].event <= command.event:
                 self._unseen.popleft()
+        elif isinstance(command, protocol.Taken):
+            self._engine.slots.taken(command.count)
         elif not 0 < command.n <= self._engine.state.done:
             try:
                 carry_out(self._engine, command)

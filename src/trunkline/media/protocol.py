@@ -88,6 +88,12 @@ class Seen(_Message, tag="seen"):
     event: int
 
 
+class Taken(_Message, tag="taken"):
+    """How many leased slots are taken for legs that are not open yet (calls that ring): so many more are leased."""
+
+    count: int
+
+
 class Open(_Message, tag="open"):
     """Put a leg on a leased slot. `remote` may be unknown yet: then nothing is sent until it is, or until latched."""
 
@@ -227,7 +233,7 @@ class Mute(_Message, tag="mute"):
 
 
 Command = (
-    Attach | Seen | Open | Modify | Close | Play | Stop | Bridge | Unbridge | Detect | Mute
+    Attach | Seen | Taken | Open | Modify | Close | Play | Stop | Bridge | Unbridge | Detect | Mute
     | Record | PauseRecord | ResumeRecord | StopRecord
 )  # fmt: skip
 

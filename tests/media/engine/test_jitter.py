@@ -240,7 +240,7 @@ def test_packets_that_come_just_around_the_tick_drop_nothing(rig: Rig) -> None:
     heard = []
     for i in range(600):
         for _ in range((1, 0, 2, 1)[i % 4] if i else 2):
-            peer.speak(ramp(((peer.timestamp - (2**32 - 1000)) % 2**32)))
+            peer.speak(ramp((peer.timestamp - (2**32 - 1000)) % 2**32))
         rig.tick()
         heard.append(rig.hears())
     audio = np.concatenate(heard)

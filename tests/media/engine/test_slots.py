@@ -20,6 +20,15 @@ def test_slots_are_leased_ahead_up_to_the_legs() -> None:
     assert len(slots.lease(200)) == 200 - slots_module.LEASE
 
 
+def test_as_many_more_are_leased_as_are_taken() -> None:
+    slots = make()
+    assert len(slots.lease(200)) == slots_module.LEASE
+    slots.taken(50)
+    assert len(slots.lease(200)) == 50
+    slots.taken(150)
+    assert len(slots.lease(200)) == 200 - slots_module.LEASE - 50, "no more than there may be legs"
+
+
 def test_only_leased_slots_can_be_used() -> None:
     slots = make()
     ((slot, port),) = slots.lease(1)

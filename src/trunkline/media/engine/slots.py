@@ -7,7 +7,7 @@ import numpy as np
 from trunkline.media.engine.state import SLOT_FREE, SLOT_LEASED, SLOT_RESTING, SLOT_USED, State
 
 LEASE: Final = 128
-"""Slots that the node has ahead of need."""
+"""Slots that the node has ahead of need, beside those that it has taken for legs that are not open yet."""
 
 
 class Slots:
@@ -20,6 +20,7 @@ class Slots:
         """Slots 0 to known - 1 have sockets."""
         self._changed = True
         """Whether there may be something to lease since the last time."""
+        self._taken = 0
 
     def offer(self, slot: int, port: int) -> None:
         """A slot has sockets now; slots come in order. One in use from before this process stays so."""
@@ -27,9 +28,14 @@ class Slots:
         self.known = max(self.known, slot + 1)
         self._changed = True
 
+    def taken(self, count: int) -> None:
+        """So many of the leased slots are taken."""
+        self._taken = max(0, count)
+        self._changed = True
+
     def lease(self, most_legs: int, *, anew: bool = False) -> list[tuple[int, int]]:
-        """Slots to lease to the node now, up to LEASE; with the used ones no more than there may be legs. Looks only
-        when something has changed, or `anew`."""
+        """Slots to lease to the node now, up to LEASE that are not taken; with the used ones no more than there may be
+        legs. Looks only when something has changed, or `anew`."""
         if not self._changed and not anew:
             return []
         self._changed = False
@@ -37,7 +43,7 @@ class Slots:
         states = state.slot_state[: self.known]
         leased = int(np.count_nonzero(states == SLOT_LEASED))
         used = int(np.count_nonzero(states == SLOT_USED))
-        count = min(LEASE, most_legs - used) - leased
+        count = min(LEASE + self._taken, most_legs - used) - leased
         if count <= 0:
             return []
         free = np.flatnonzero(states == SLOT_FREE)
