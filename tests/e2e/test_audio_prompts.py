@@ -89,7 +89,7 @@ def play(switch: Switch, line: Line, wire: Wire, folder: Path, seconds: int) -> 
     calls = []
     for leg in legs:
         url = f"{switch.app.url}/music.{leg.kind}"
-        switch.app.answers["/voice"] = response(f"<Play>{url}</Play>", "<Pause length='1'/>")
+        switch.app.answers["/voice"] = response(f"<Play>{url}</Play>")
         calls.append(line.dial(switch.number, leg.peer))
     for call in calls:
         assert call.ended.wait(seconds + 15), "the call goes on"

@@ -6,14 +6,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 
 from tests.e2e.audio_bridge import bridged, heard, noise, sounding
-from tests.e2e.audio_line import Line
+from tests.e2e.audio_line import Call, Line
 from tests.e2e.audio_peer import MASK, Network, Peer, Samples, Wire, decoded, encoded, quiet
 from tests.e2e.audio_world import RTP_TIMEOUT_S
 from tests.e2e.test_audio_prompts import check_order
@@ -219,28 +217,32 @@ def sender_report(peer: Peer, at_ns: int) -> bytes:
     return head + struct.pack("!III", peer.timestamp, peer.packets, peer.octets)
 
 
-def test_reports(audio_switch: Switch, line: Line, wire: Wire) -> None:
-    audio_switch.answers("<Gather timeout='30'/>")
+def start_reports(switch: Switch, line: Line, wire: Wire) -> list[tuple[Call, int]]:
+    """Calls of peers with and without losses, that have told how much they sent; and when they did."""
     peers = [Peer(wire, seed=index) for index in range(6)]
     for peer in peers[:5]:
         peer.network = Network(loss=0.1, jitter_ms=10)
-    calls = [line.dials(audio_switch.number, peer, f"+1555{index:07d}") for index, peer in enumerate(peers)]
-    told: dict[int, tuple[int, int]] = {}
+    calls = [line.dials(switch.number, peer) for peer in peers]
     for call in calls:
         call.wait()
     time.sleep(0.4)
-    for peer in peers:
-        told[peer.ssrc] = time.time_ns(), peer.packets
-        peer.send_rtcp(sender_report(peer, told[peer.ssrc][0]))
+    told = []
+    for call in calls:
+        told.append((call, time.time_ns()))
+        call.peer.send_rtcp(sender_report(call.peer, told[-1][1]))
     time.sleep(0.6)  # their RTCP sockets are read twice a second
     for peer in peers:
         peer.reports.clear()
-    wait_for(lambda: all(peer.reports for peer in peers), "no reports", 9)
-    for call in calls:
+    return told
+
+
+def check_reports(told: list[tuple[Call, int]]) -> None:
+    wait_for(lambda: all(call.peer.reports for call, _ in told), "no reports", 9)
+    for call, _ in told:
         call.hang_up()
-    for peer in peers:
-        at_ns, data = peer.reports[0]
-        check_report(peer, at_ns, read_report(data), told[peer.ssrc][0])
+    for call, told_ns in told:
+        at_ns, data = call.peer.reports[0]
+        check_report(call.peer, at_ns, read_report(data), told_ns)
 
 
 def check_report(peer: Peer, at_ns: int, report: SenderReport, told_ns: int) -> None:
@@ -271,8 +273,10 @@ def check_report(peer: Peer, at_ns: int, report: SenderReport, told_ns: int) -> 
 # -- silence of the stream -----------------------------------------------------------------------------------------
 
 
-def test_who_is_not_heard_any_more_is_hung_up(audio_switch: Switch, line: Line, wire: Wire) -> None:
+def test_reports_and_silent_streams(audio_switch: Switch, line: Line, wire: Wire) -> None:
+    """Peers are told what came of theirs; one that is not heard any more, and does not report, is hung up."""
     audio_switch.answers("<Gather timeout='60'/>")
+    told = start_reports(audio_switch, line, wire)
     peers = [Peer(wire, seed=index) for index in range(4)]
     calls = [line.dial(audio_switch.number, peer, f"+1555{index:07d}") for index, peer in enumerate(peers)]
     held, reports, silent, speaks = calls
@@ -299,49 +303,8 @@ def test_who_is_not_heard_any_more_is_hung_up(audio_switch: Switch, line: Line, 
     finally:
         done.set()
         thread.join()
+    check_reports(told)
     print(f"hung up after {took:.1f} s without RTP and RTCP")
     assert RTP_TIMEOUT_S - 0.1 <= took <= RTP_TIMEOUT_S + 1.5
     for call in calls:
         call.hang_up()
-
-
-# -- drift ---------------------------------------------------------------------------------------------------------
-
-
-def drift(switch: Switch, line: Line, wire: Wire, ppms: Sequence[int], seconds: int) -> None:
-    """Callers whose clocks are off talk without a break to callees whose clocks are right."""
-    pairs = [(Peer(wire, ppm=ppm, seed=ppm), Peer(wire, seed=ppm + 1, keep=False)) for ppm in ppms]
-    with ExitStack() as stack:
-        for caller, callee in pairs:
-            stack.enter_context(bridged(switch, line, caller, callee))
-        begin = time.time_ns()
-        for index, (caller, _) in enumerate(pairs):
-            for part in range(seconds + 2):
-                caller.say(noise(1, index * 10_000 + part))
-        time.sleep(seconds)
-        end = time.time_ns() - 1_000_000_000
-    for ppm, (caller, callee) in zip(ppms, pairs, strict=True):
-        check_drift(ppm, seconds, caller, callee, begin, end)
-
-
-def check_drift(ppm: int, seconds: int, caller: Peer, callee: Peer, begin: int, end: int) -> None:
-    said = [one for one in caller.sent if begin + 1_000_000_000 <= one.at_ns < end]
-    places = {one.payload: index for index, one in enumerate(said)}
-    order = [places[got.payload] for got in callee.audio() if got.payload in places]
-    missing, twice = len(said) - len(set(order)), len(order) - len(set(order))
-    needed = abs(ppm) * seconds / 1e6 * 50
-    between = sum(got.payload not in places for got in callee.audio() if begin + 1.5e9 <= got.at_ns < end)
-    print(f"{ppm} ppm: {len(said)} packets, {missing} missing, {twice} twice, {between} made up; {needed:.1f} needed")
-    assert order == sorted(order)
-    assert twice == 0
-    assert missing <= needed + 2
-    assert between <= needed + 2
-
-
-def test_drift(audio_switch: Switch, line: Line, wire: Wire) -> None:
-    drift(audio_switch, line, wire, [3000, -3000], 8)
-
-
-@pytest.mark.slow
-def test_ten_minutes_of_drift(audio_switch: Switch, line: Line, wire: Wire) -> None:
-    drift(audio_switch, line, wire, [200, -200], 600)
