@@ -37,6 +37,7 @@ _HEAD = struct.Struct("!BBHII")
 _TIMESTAMPNS = 35
 """SO_TIMESTAMPNS of Linux."""
 _BUFFER = 1 << 20
+STALL_MS = 20
 MASK = 0xFFFFFFFF
 
 
@@ -307,6 +308,8 @@ class Wire:
         self._ended = False
         self.behind_ms = 0.0
         """The most by which something was done late."""
+        self.stalled_ms = 0.0
+        """How long the thread stood still against its will, pauses of STALL_MS and more in all."""
         self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
         self._thread.start()
 
@@ -355,8 +358,12 @@ class Wire:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         except OSError:
             pass  # not allowed: it goes on without
+        before = time.time_ns()
         while not self._ended:
             now = time.time_ns()
+            if now - before > STALL_MS * 1e6:
+                self.stalled_ms += (now - before) / 1e6
+            before = now
             due, work = self._next(now)
             if work is not None:
                 self.behind_ms = max(self.behind_ms, (now - due) / 1e6)

@@ -12,13 +12,14 @@ from trunkline.media.speech.neural import Hibari
 from trunkline.media.speech.resample import to_telephone
 from trunkline.media.speech.voices import CHILD, MAN, Voice
 
-WORDS = (
-    "one two three four five six seven eight nine zero star hash please press hold the line for sales support billing "
-    "account number order delivery tomorrow morning evening Monday Tuesday appointment doctor meeting yes no maybe "
-    "hello goodbye thank you sorry again could would should never always because window river mountain yellow green "
-    "silver whistle singing bee tree free sea feel ninety sixteen machine music human really early year dear fear you "
-    "who blue room noon moon soon lose choose beautiful international telephone company information operator"
-).split()
+TEXT = """
+one two three four five six seven eight nine zero star hash please press hold the line for sales support billing
+account number order delivery tomorrow morning evening Monday Tuesday appointment doctor meeting yes no maybe
+hello goodbye thank you sorry again could would should never always because window river mountain yellow green
+silver whistle singing bee tree free sea feel ninety sixteen machine music human really early year dear fear you
+who blue room noon moon soon lose choose beautiful international telephone company information operator
+"""
+WORDS = tuple(TEXT.split())
 VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt", "nl", "pl", "sv", "cs")
 VARIANTS = ("+m1", "+m3", "+m7", "+f1", "+f2", "+f3", "+f5", "+croak", "+whisper")
 ESPEAK_RATE = 22_050

@@ -2,7 +2,7 @@
 
 import difflib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,20 @@ class Presses(NamedTuple):
     ptime: int = 20
 
 
-def press_events(legs: Legs, ways: Sequence[Presses], count: int, timeout_s: float) -> None:
-    """A leg for each way, of each codec in turn, that presses so many keys; all of them are told."""
+Check = Callable[[dict[str, str]], None]
+"""Looks at what the calls' actions were told, by caller."""
+
+
+def tell(legs: Legs, *checks: Check, timeout_s: float = 20) -> None:
+    """Have all calls answered that were added, and check what they told."""
+    legs.dialled()
+    told = legs.told(timeout_s)
+    for check in checks:
+        check(told)
+
+
+def events(legs: Legs, ways: Sequence[Presses], count: int) -> Check:
+    """Add a leg for each way, of each codec in turn, that presses so many keys; all of them are told."""
     wanted = {}
     for index, way in enumerate(ways):
         codec, event_type = ("PCMU", "PCMA")[index % 2], (101, 96)[index // 2 % 2]
@@ -39,25 +51,29 @@ def press_events(legs: Legs, ways: Sequence[Presses], count: int, timeout_s: flo
         legs.add(peer, count)
         wanted[next(reversed(legs.calls))] = keys
         peer.say(quiet(SETTLE_MS), *(Press(key, way.on_ms, way.off_ms) for key in keys))
-    legs.dialled()
-    assert legs.told(timeout_s) == wanted
-    print(f"{count * len(ways)} presses by telephone-event, all told")
+
+    def check(told: dict[str, str]) -> None:
+        assert {caller: told[caller] for caller in wanted} == wanted
+        print(f"{count * len(ways)} presses by telephone-event, all told")
+
+    return check
 
 
-def test_telephone_events(legs: Legs) -> None:
+def test_keys_in_every_form(legs: Legs) -> None:
     good = [Presses(40, 40), Presses(50, 50), Presses(60, 40), Presses(100, 60, ptime=10), Presses(60, 60, ptime=30)]
-    press_events(legs, [*good, *[Presses(100, 80, BAD_NETWORK)] * 8], 16, 20)
+    tell(legs, events(legs, [*good, *[Presses(100, 80, BAD_NETWORK)] * 8], 16), tones(legs, 32, 12), both_forms(legs))
 
 
 @pytest.mark.slow
 def test_hundreds_of_telephone_events(legs: Legs) -> None:
     times = (40, 40), (100, 100), (250, 50), (60, 200)
-    press_events(legs, [Presses(*one, ptime=ptime) for one in times for ptime in (10, 20, 30, 60)], 100, 60)
+    ways = [Presses(*one, ptime=ptime) for one in times for ptime in (10, 20, 30, 60)]
+    tell(legs, events(legs, ways, 100), timeout_s=60)
 
 
 @pytest.mark.slow
 def test_many_telephone_events_with_losses_and_jitter(legs: Legs) -> None:
-    press_events(legs, [Presses(100, 100, BAD_NETWORK)] * 40, 100, 60)
+    tell(legs, events(legs, [Presses(100, 100, BAD_NETWORK)] * 40, 100), timeout_s=60)
 
 
 # -- in the audio --------------------------------------------------------------------------------------------------
@@ -91,8 +107,8 @@ def score(wanted: str, told: str) -> Score:
     return Score(len(wanted), right, len(told) - right)
 
 
-def press_in_band(legs: Legs, count: int, each: int) -> Score:
-    """So many legs without telephone-events press so many keys each."""
+def tones(legs: Legs, count: int, each: int) -> Check:
+    """Add so many legs without telephone-events that press so many keys each; nearly all are told, nothing beside."""
     rng = random.Random(11)
     wanted = {}
     for index in range(count):
@@ -101,32 +117,27 @@ def press_in_band(legs: Legs, count: int, each: int) -> Score:
         peer.say(quiet(SETTLE_MS), noisy_keys(keys, rng))
         legs.add(peer, each, timeout_s=2)
         wanted[next(reversed(legs.calls))] = keys
-    legs.dialled()
-    told = legs.told(each * 0.2 + 20)
-    scores = [score(keys, told[caller]) for caller, keys in wanted.items()]
-    total = Score(*(sum(column) for column in zip(*scores, strict=True)))
-    print(f"in-band: {total}, {total.told / total.pressed:.2%}; the wire was {legs.wire.behind_ms:.0f} ms late at most")
-    return total
 
+    def check(told: dict[str, str]) -> None:
+        scores = [score(keys, told[caller]) for caller, keys in wanted.items()]
+        total = Score(*(sum(column) for column in zip(*scores, strict=True)))
+        print(f"in-band: {total}, {total.told / total.pressed:.2%}; the wire was {legs.wire.behind_ms:.0f} ms late")
+        assert total.told >= IN_BAND_SHARE * total.pressed
+        assert total.beside <= (1 - IN_BAND_SHARE) * total.pressed
 
-def check_in_band(total: Score) -> None:
-    assert total.told >= IN_BAND_SHARE * total.pressed
-    assert total.beside <= (1 - IN_BAND_SHARE) * total.pressed
-
-
-def test_tones(legs: Legs) -> None:
-    check_in_band(press_in_band(legs, 32, 10))
+    return check
 
 
 @pytest.mark.slow
 def test_many_tones(legs: Legs) -> None:
-    check_in_band(press_in_band(legs, 60, 100))
+    tell(legs, tones(legs, 60, 100), timeout_s=40)
 
 
 # -- in two ways at once -------------------------------------------------------------------------------------------
 
 
-def test_both_forms_of_a_press_are_one(legs: Legs) -> None:
+def both_forms(legs: Legs) -> Check:
+    """Add legs whose keys are telephone-events and tones at once: each press is one key."""
     keys = shuffled(16, 5)
     together = Peer(legs.wire)  # events, and the tone in the audio beside them
     together.say(quiet(SETTLE_MS), *(Press(key, 80, 60, dual_tone(key, 80)) for key in keys))
@@ -136,12 +147,16 @@ def test_both_forms_of_a_press_are_one(legs: Legs) -> None:
         leaking.say(dual_tone(key, 60), Press(key, 80, 60))
     twice = Peer(legs.wire)  # the same key again and again, in both forms
     twice.say(quiet(SETTLE_MS), *(Press("7", 80, 60, dual_tone("7", 80)) for _ in range(10)))
-    wanted = (keys, keys[:10], "7" * 10)
-    for peer, pressed in zip((together, leaking, twice), wanted, strict=True):
+    wanted = {}
+    for peer, pressed in zip((together, leaking, twice), (keys, keys[:10], "7" * 10), strict=True):
         peer.say(Press("#", 80, 60, dual_tone("#", 80)), quiet(1000))
         legs.add(peer, len(pressed) + 1)
-    legs.dialled()
-    assert tuple(legs.told(20).values()) == tuple(f"{pressed}#" for pressed in wanted)
+        wanted[next(reversed(legs.calls))] = f"{pressed}#"
+
+    def check(told: dict[str, str]) -> None:
+        assert {caller: told[caller] for caller in wanted} == wanted
+
+    return check
 
 
 def test_info(legs: Legs) -> None:

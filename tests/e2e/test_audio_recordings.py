@@ -258,7 +258,7 @@ def stand_still(
         time.sleep(0.01)
     for call in calls:
         call.wait()
-    time.sleep(1)
+    time.sleep(0.5)
     pid = process(switch, "recorder")
     begin = time.time_ns()
     os.kill(pid, signal.SIGSTOP)
@@ -267,7 +267,7 @@ def stand_still(
     finally:
         os.kill(pid, signal.SIGCONT)
     end = time.time_ns()
-    time.sleep(1)
+    time.sleep(0.5)
     for call in calls:
         call.hang_up()
     told = {form["CallSid"]: form for form in switch.app.wait("/kept", legs, 30)}
@@ -325,7 +325,7 @@ def test_the_recorder_stands_still_for_longer(audio_switch: Switch, line: Line, 
 @pytest.mark.slow
 def test_what_the_recorder_cannot_keep_up_with_is_marked(audio_switch: Switch, line: Line, wire: Wire) -> None:
     """More legs, and for longer, than the memory between the two is sized for."""
-    legs = stand_still(audio_switch, line, wire, 150, 8)
+    legs = stand_still(audio_switch, line, wire, 150, 8.5)
     marked = [gaps(audio_switch, form) for _, form, _ in legs]
     lengths = [len(channels(audio_switch.fetch(f"{form['RecordingUrl']}.wav"))[0]) / RATE for _, form, _ in legs]
     print(f"{sum(map(bool, marked))} of {len(legs)} have gaps; they last {min(lengths):.1f} to {max(lengths):.1f} s")
