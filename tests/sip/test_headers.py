@@ -97,3 +97,18 @@ def test_what_is_made_is_read_back(display: str, value: str) -> None:
     again = NameAddr.parse(str(made))
     assert (again.display, again.params) == (made.display, made.params)
     assert [str(part) for part in parse_list([f"{made}, {made}"])] == [str(made)] * 2
+
+
+def test_set_replaces_in_place_whatever_was_asked_before():
+    for asked in (False, True):
+        headers = h.Headers([("v", "1"), ("X-Own", "a"), ("To", "b"), ("x-own", "c")])
+        copy = headers.copy()
+        if asked:
+            assert headers.get("Via") == "1"
+        headers.set("via", "2")
+        headers.set("X-OWN", "d")
+        headers.set("Reason", "e")
+        assert headers.items() == [("Via", "2"), ("X-OWN", "d"), ("To", "b"), ("Reason", "e")]
+        assert [headers.get(name) for name in ("Via", "x-own", "to", "reason")] == ["2", "d", "b", "e"]
+        assert copy.all("x-own") == ["a", "c"]
+        assert copy.get("v") == "1"

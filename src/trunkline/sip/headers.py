@@ -126,7 +126,13 @@ class Headers:
 
     def set(self, name: str, value: str) -> None:
         """Replace every field of that name by one, at the place of the first; append it if there was none."""
-        key, fields, placed = _key(name), [], False
+        key, index = _key(name), self._index
+        if index is not None and len(index.get(key, ())) == 1 and (known := SPELLINGS.get(key)) is not None:
+            old = (known, index[key][0])
+            self.fields[self.fields.index(old)] = (known, value)
+            index[key] = [value]
+            return
+        fields, placed = [], False
         for field in self.fields:
             if _key(field[0]) != key:
                 fields.append(field)

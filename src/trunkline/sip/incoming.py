@@ -62,12 +62,12 @@ def mark_source(request: Request, via: Via, flow: Flow) -> None:
     params["received"] = host
     if wants_rport:
         params["rport"] = str(port)
-    marked = str(Via(via.transport, via.host, via.port, params))
+    marked = Via(via.transport, via.host, via.port, params)
     others = request.headers.all("Via")
     if len(others) > 1 or "," in others[0]:
         request.headers.remove("Via")
         for value in reversed(split_values(others)[1:]):
             request.headers.prepend("Via", value)
-        request.headers.prepend("Via", marked)
+        request.headers.prepend("Via", str(marked))
     else:
-        request.headers.set("Via", marked)
+        request.mark_via(marked)

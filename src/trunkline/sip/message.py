@@ -142,6 +142,12 @@ class Message:
         via: Via = self._typed("via", _read_via)
         return via
 
+    def mark_via(self, via: Via) -> None:
+        """Write another Via in place of the only one."""
+        text = str(via)
+        self.headers.set("Via", text)
+        self._cache["via"] = text, via
+
     @property
     def vias(self) -> list[Via]:
         """All, topmost first; MalformedMessage (400) if a lower one is malformed."""
