@@ -36,6 +36,7 @@ SERVER_CORE, LOAD_CORE = 1, 0
 START_S = 30.0
 SETTLE_S = 15.0
 IDLE_S = 5.0
+LANDING_TRIES = 5
 WARM_UP_CALLS = 50
 WARM_UP_RATE = 25.0
 PROMPT_S = 5
@@ -274,8 +275,13 @@ async def _whole(arguments: argparse.Namespace, folder: Path) -> None:
         rates = [float(rate) for rate in arguments.rates.split(",")]
         rows = await measure(node, rates, arguments.seconds)
         answered = WARM_UP_CALLS + sum(row["answered"] for row in rows)
-        await asyncio.sleep(2)
-        print(json.dumps({"answered": answered, "archived": await asyncio.to_thread(node.archived)}))
+        archived = -1
+        for _ in range(LANDING_TRIES):
+            await asyncio.sleep(2)
+            archived = await asyncio.to_thread(node.archived)
+            if archived == answered:
+                break
+        print(json.dumps({"answered": answered, "archived": archived}))
         print(json.dumps(await idle(node.root)))
     finally:
         await asyncio.to_thread(node.process.stop)
