@@ -23,7 +23,7 @@ from trunkline.bootstrap_processes import media_config, socket_path, spool_folde
 from trunkline.inherited import SIP_TCP, SIP_UDP
 from trunkline.media.client import MediaClient
 from trunkline.media.prompts import Prompts
-from trunkline.media.worker_client import WorkerFailed, Workers
+from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
 from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
@@ -146,12 +146,12 @@ class Voice:
         own = self.settings
         self.speech_workers = Workers(
             Setup(role=SPEECH, memory_bytes=WORKER_BYTES, engine=own.speech.engine, warm=True),
-            processes=own.speech.workers, timeout_s=own.speech.timeout_s,
+            processes=own.speech.workers, timeout_s=own.speech.timeout_s, idle_s=own.speech.idle_s,
         )  # fmt: skip
         self.prompts = Prompts(
             own.data_path / PROMPT_FOLDER,
             speech=self.speech_workers,
-            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S),
+            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S, idle_s=AUDIO_IDLE_S),
             fetch=fetch,
             max_bytes=own.media.prompt_bytes,
             engine=own.speech.engine,

@@ -131,3 +131,33 @@ async def test_a_speech_worker_speaks(tmp_path: Path) -> None:
 def test_frames_are_bounded() -> None:
     with pytest.raises(ValueError, match="bytes"):
         frame(Request(1, "speak", {"text": "x" * MAX_FRAME}))
+
+
+async def test_a_worker_that_is_idle_ends_and_the_next_request_starts_another(tmp_path: Path) -> None:
+    workers = Workers(Setup(role=AUDIO, memory_bytes=GIB), timeout_s=20, idle_s=0.2)
+    source = write_wav(tmp_path / "a.wav", 0.1)
+    try:
+        assert await decode(workers, source) == 100
+        (pid,) = workers.pids
+        async with asyncio.timeout(10):
+            while workers.pids or os.path.exists(f"/proc/{pid}"):
+                await asyncio.sleep(0.02)
+        assert await decode(workers, source) == 100
+        assert workers.starts == 2
+    finally:
+        await workers.close()
+
+
+async def test_a_worker_at_work_is_not_idle(tmp_path: Path) -> None:
+    workers = Workers(Setup(role=AUDIO, memory_bytes=GIB), timeout_s=20, idle_s=0.05)
+    try:
+        await workers.start()
+        (pid,) = workers.pids
+        os.kill(pid, signal.SIGSTOP)
+        asked = asyncio.create_task(decode(workers, write_wav(tmp_path / "a.wav", 0.1)))
+        await asyncio.sleep(0.3)  # several times as long as an idle one stays
+        os.kill(pid, signal.SIGCONT)
+        assert await asked == 100
+        assert workers.starts == 1
+    finally:
+        await workers.close()

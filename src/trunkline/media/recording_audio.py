@@ -6,7 +6,7 @@ It is started by the first request and kept; what it is asked to do is in trunkl
 from pathlib import Path
 from typing import Final
 
-from trunkline.media.worker_client import WorkerFailed, Workers
+from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
 from trunkline.media.worker_wire import AUDIO, Setup
 
 MEMORY_BYTES: Final = 1 << 30
@@ -19,7 +19,7 @@ class RecordingAudio:
     """What the API needs (`trunkline.api.services.AudioFiles`)."""
 
     def __init__(self) -> None:
-        self._workers = Workers(Setup(role=AUDIO, memory_bytes=MEMORY_BYTES), timeout_s=TIMEOUT_S)
+        self._workers = Workers(Setup(role=AUDIO, memory_bytes=MEMORY_BYTES), timeout_s=TIMEOUT_S, idle_s=AUDIO_IDLE_S)
 
     async def convert(self, source: Path, target: Path, *, form: str, channels: int) -> None:
         """Write the WAV file `source` to `target` as `wav` or `mp3` with 1 or 2 channels. Raises OSError."""

@@ -1,4 +1,5 @@
-"""The node's side of the audio and speech workers: started when first needed, started again when they died."""
+"""The node's side of the audio and speech workers: started when first needed, started again when they died, ended when
+they have had nothing to do for long."""
 
 import asyncio
 import os
@@ -31,6 +32,8 @@ SPEECH_MEMORY_BYTES: Final = 2 << 30
 """Address space of a speech worker; it uses some 200 MB."""
 AUDIO_MEMORY_BYTES: Final = 1 << 30
 """Address space of a worker that reads audio files; it uses some 40 MB."""
+AUDIO_IDLE_S: Final = 60.0
+"""How long a worker that reads audio files stays without any; it starts in 0.2 s."""
 AUDIO_TIMEOUT_S: Final = 30.0
 """Longest time an audio file may take; an hour of MP3 takes 6 s."""
 
@@ -87,11 +90,18 @@ class _Process:
 
 
 class Workers:
-    """A few like workers. Use from one event loop. A request takes a free one, or waits for one in order of arrival."""
+    """A few like workers. Use from one event loop. A request takes a free one, or waits for one in order of arrival.
 
-    def __init__(self, setup: Setup, *, processes: int = 1, timeout_s: float = 30.0) -> None:
+    A process without a request for `idle_s` ends (0: never); the next request starts another."""
+
+    def __init__(self, setup: Setup, *, processes: int = 1, timeout_s: float = 30.0, idle_s: float = 0.0) -> None:
         self._setup = setup
         self._timeout_s = timeout_s
+        self._idle_s = idle_s
+        self._idle: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._used_at = [0.0] * processes
+        self._busy: set[int] = set()
         self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
         for index in range(processes):
             self._free.put_nowait(index)
@@ -112,6 +122,7 @@ class Workers:
         """Start every process now, so that a warm one waits for the first request. Raises WorkerFailed."""
         for index in range(len(self._running)):
             self._running[index] = await self._start(index)
+            self._used(index)
 
     async def call(self, op: str, *, timeout_s: float = 0, **args: Any) -> Any:
         """The operation's result, as plain values. `timeout_s` 0: the pool's own. Raises WorkerFailed."""
@@ -122,10 +133,12 @@ class Workers:
             index = await self._free.get()
         finally:
             self._waiting -= 1
+        self._busy.add(index)
         try:
             reply = await self._ask(index, op, args, timeout_s or self._timeout_s)
         finally:
             self._free.put_nowait(index)
+            self._used(index)
         if reply.error:
             raise Refused(reply.kind, reply.error)
         return reply.result
@@ -148,6 +161,33 @@ class Workers:
                 self._running[index] = None
                 await running.end(kill=True)
         return reply
+
+    def _used(self, index: int) -> None:
+        """A process has nothing to do from now on."""
+        loop = asyncio.get_running_loop()
+        self._busy.discard(index)
+        self._used_at[index] = loop.time()
+        if self._idle is None and self._idle_s and not self._closed:
+            self._idle = loop.call_later(self._idle_s, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """End the processes that have been idle for long enough, and look again when the next may have been."""
+        self._idle = None
+        loop = asyncio.get_running_loop()
+        waits: list[float] = []
+        for index, running in enumerate(self._running):
+            if running is None:
+                continue
+            left = self._idle_s if index in self._busy else self._used_at[index] + self._idle_s - loop.time()
+            if left > 0:
+                waits.append(left)
+                continue
+            self._running[index] = None
+            task = loop.create_task(running.end(kill=False))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        if waits:
+            self._idle = loop.call_later(min(waits), self._end_idle)
 
     async def _start(self, index: int) -> _Process:
         if self._closed:
@@ -176,17 +216,19 @@ class Workers:
     async def close(self) -> None:
         """End the workers; what waits for them fails."""
         self._closed = True
+        if self._idle is not None:
+            self._idle.cancel()
         running = [process for process in self._running if process is not None]
         self._running = [None] * len(self._running)
-        await asyncio.gather(*(process.end(kill=True) for process in running))
+        await asyncio.gather(*(process.end(kill=True) for process in running), *self._ending)
 
 
 def speech_workers(settings: Speech) -> Workers:
     """Workers that speak, with their engine loaded before the first text."""
     setup = Setup(role=SPEECH, memory_bytes=SPEECH_MEMORY_BYTES, engine=settings.engine, warm=True)
-    return Workers(setup, processes=settings.workers, timeout_s=settings.timeout_s)
+    return Workers(setup, processes=settings.workers, timeout_s=settings.timeout_s, idle_s=settings.idle_s)
 
 
 def audio_workers() -> Workers:
     """A worker that reads audio files."""
-    return Workers(Setup(role=AUDIO, memory_bytes=AUDIO_MEMORY_BYTES), timeout_s=AUDIO_TIMEOUT_S)
+    return Workers(Setup(role=AUDIO, memory_bytes=AUDIO_MEMORY_BYTES), timeout_s=AUDIO_TIMEOUT_S, idle_s=AUDIO_IDLE_S)

@@ -120,6 +120,9 @@ class Speech(Section, frozen=True, kw_only=True):
     """Longest text of one `<Say>` (Twilio: 4096); the rest is left out with a warning."""
     timeout_s: Seconds = 10
     """Longest synthesis of one text."""
+    idle_s: SecondsOrNone = 600
+    """A process that has had nothing to say for so long ends, which frees some 180 MB; the next new text waits 1 s for
+    another. 0: it stays."""
 
 
 class Trunk(Section, frozen=True, kw_only=True):
