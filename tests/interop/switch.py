@@ -2,7 +2,6 @@
 number, the account's web application, and trunks to addresses that are known beforehand."""
 
 import base64
-import os
 import random
 import re
 import socket
@@ -181,7 +180,7 @@ class Switch:
         return [line for line in ERROR.findall(text) if not any(known in line for known in expected)]
 
     def resident(self) -> dict[str, int]:
-        """Bytes of memory of each process of the server, by `kind pid`."""
+        """Bytes of memory of each process of the server, without what it shares with others, by `kind pid`."""
         return {f"{kind} {pid}": _resident(pid) for pid, kind in self.processes()}
 
     def processes(self) -> Iterator[tuple[int, str]]:
@@ -201,8 +200,8 @@ def _children(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    pages = _read(Path(f"/proc/{pid}/statm")).split()
-    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+    found = re.search(r"^RssAnon:\s+(\d+) kB", _read(Path(f"/proc/{pid}/status")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _read(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.interop.switch import HOST, NUMBER, Switch
 from tests.security.attacker import Attack, under
-from tests.security.calls_up import CallsUp
+from tests.security.calls_up import TICK_S, CallsUp
 
 SERVER, FRIEND, STRANGER = "127.0.0.8", "127.0.0.7", "127.0.0.9"
 """The server has an address of its own; a friend's is a trunk's, a stranger's is not."""
@@ -17,6 +17,8 @@ RATE = 4000.0
 """SIP messages a second."""
 WATCHED = ("node", "media", "supervisor", "recorder")
 LEGS = 200
+FRIENDS = 10
+"""Calls that fuzz, where it is right by chance, may have: they are not of the memory that is watched."""
 RECORDINGS = 5
 """Calls whose recordings are fetched and compared."""
 MARGIN_S = 1.0
@@ -25,7 +27,10 @@ MARGIN_S = 1.0
 
 def attacked(folder: Path) -> Switch:
     """The server, after a small attack of each kind."""
-    trunks = [{"name": "near", "addresses": [f"{HOST}/32", f"{FRIEND}/32"], "prefixes": []}]
+    trunks = [
+        {"name": "near", "addresses": [f"{HOST}/32"], "prefixes": []},
+        {"name": "friend", "addresses": [f"{FRIEND}/32"], "prefixes": [], "calls_at_once": FRIENDS},
+    ]
     switch = Switch(folder, trunks, SERVER, media={"legs": LEGS}).start()
     try:
         with under(sip_attacks(switch, WARM * 5 // 2, seed=100)):
@@ -58,6 +63,7 @@ def unharmed(switch: Switch, calls: int, seconds: float, *, speaking: bool = Tru
         assert {name.split()[0] for name in watched} >= {"node", "media"}
         assert set(watched) <= now.keys(), "a process has died"
         grown = {name: now[name] - before[name] for name in watched}
+        print("grown by", grown)
         assert max(grown.values()) <= MAX_GROWTH_BYTES, grown
         up.end()
     up.check(heard_s - MARGIN_S, RECORDINGS)
