@@ -100,7 +100,7 @@ UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
 GC_THRESHOLDS = (10_000, 20, 50)
 """Garbage is collected in larger steps than Python's default of 700 objects: the hot path makes no cycles, and what was
-loaded at the start is never garbage. A step takes about half a microsecond an object, and nothing else runs meanwhile."""
+loaded at the start is never garbage. A step takes about half a microsecond an object; nothing else runs meanwhile."""
 
 __all__ = [
     "ARCHIVE_FILE",
