@@ -131,6 +131,7 @@ class Voice:
         )  # fmt: skip
         self.flights.owed = self.recordings.owed = delivery.push
         self.recordings.find_call = self.services.live.get
+        self.recordings.flight_of = self.flights.id_of
         self.recovery = Recovery(
             self.services, self.sip.stack, self.inbound, inherited.run_name(), lambda: self.media.epoch
         )

@@ -326,6 +326,7 @@ class Lines:
         )  # fmt: skip
         self.services.recordings = self.recordings
         self.recordings.find_call = self.services.live.get
+        self.recordings.flight_of = self.flights.id_of
         self.trunks = Trunks(self.trunk_settings, Random(1), clock.monotonic())
         self.net = self.net or Net()
         sources = Sources(self.trunk_settings, "us", b"secret", 1000, clock)

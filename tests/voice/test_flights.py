@@ -8,9 +8,10 @@ import pytest
 from trunkline.inflight.store import Inflight
 from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.sid import new_sid
+from trunkline.postflight import landing as landing_module
 from trunkline.postflight.landing import Landing
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
-from trunkline.storage.queue import Exists, Replay
+from trunkline.storage.queue import Exists, Owed, Replay
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.testing.clock import ManualClock
 from trunkline.voice import flights as module
@@ -166,6 +167,35 @@ async def test_ended_calls_land_with_their_webhooks_and_leave_the_working_copies
     reader = CallReader(queue, archive)
     stored = await reader.get(AC, flight.call.sid)
     assert (stored.landed, stored.status, stored.to) == (True, "completed", "+14155550199")
+
+
+async def test_what_is_told_besides_is_added_to_the_document_when_it_comes(flights, queue, clock, monkeypatch):
+    monkeypatch.setattr(landing_module, "APPEND_WAIT_S", 0.01)
+    archive = MemoryArchive()
+    landing = Landing(Inflight(queue, clock), archive, 1000)
+    flight, written = flights.accept(call(clock, events=()), Status.IN_PROGRESS)
+    await written
+    sid = flight.call.sid
+    assert flights.id_of(sid) == flight.id
+    clock.advance(3)
+    await flights.advance(flight, Status.COMPLETED)
+    assert flights.id_of(sid) == 0
+    late = Owed(sid=sid, account=AC, kind="status", host="http://h", request=b'{"url":"http://h/"}', attempts=b"[7]")
+    await queue.owe([late])
+    late.state, late.tries = "delivered", 1
+    landing.settled(late)  # the flight has ended and has not landed
+    await asyncio.sleep(0.02)
+    await landing.land_all()
+    await landing.stop()
+    (hook,) = (await CallReader(queue, archive).get(AC, sid)).webhooks
+    assert hook == {
+        "kind": "status",
+        "state": "delivered",
+        "tries": 1,
+        "request": {"url": "http://h/"},
+        "attempts": [7],
+    }
+    assert await queue.owed("http://h", 0, 9, clock.now_ms()) == []
 
 
 async def test_a_step_that_could_not_be_written_is_repeated(flights, queue, clock, monkeypatch):

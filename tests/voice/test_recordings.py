@@ -126,6 +126,15 @@ async def test_only_the_wanted_events_are_told(up):
     assert told(up) == []
 
 
+async def test_what_is_told_while_the_call_lasts_is_kept_with_the_call(up):
+    row = await started(up)
+    await up.recordings.update(AC, up.sid, row.sid, "stopped")
+    await finished(up)
+    hooks = await up.reader.webhooks(AC, up.sid)
+    said = [dict(hook["request"]["params"]).get("RecordingStatus") for hook in hooks]
+    assert [status for status in said if status] == ["in-progress", "completed"]
+
+
 async def test_what_cannot_be_recorded(up):
     for account, sid in ((AC, "CA" + "0" * 32), ("AC" + "b" * 32, up.sid)):
         with pytest.raises(ApiError) as refused:

@@ -26,6 +26,9 @@ IDLE_S = 5.0
 """How often it is looked for flights whose time has come (receipt windows)."""
 RETRY_S = 1.0
 """Wait after a failure of the archive."""
+APPEND_TRIES = 8
+APPEND_WAIT_S = 0.5
+"""A callback outside a flight's steps may end just before the flight lands: how often, and how long, is waited."""
 SWEEP_EVERY = 12
 """Idle rounds between sweeps of the queue."""
 
@@ -88,11 +91,18 @@ class Landing:
 
     async def _append(self, owed: Owed) -> None:
         """Add a late callback's attempts to the document of its flight, then drop it from the queue."""
-        document = await self._archive.get(owed.account, owed.sid)
+        for _ in range(APPEND_TRIES):
+            flies = await self._inflight.queue.get(owed.account, owed.sid) is not None
+            document = await self._archive.get(owed.account, owed.sid)
+            if document is not None or not flies:
+                break
+            await asyncio.sleep(APPEND_WAIT_S)
         if document is not None:
             body = orjson.loads(document.body)
             if not body.get("redacted"):
                 hook = {"kind": owed.kind, "state": owed.state, "tries": owed.tries}
+                if document.kind == "call" and owed.request[:1] == b"{":
+                    hook["request"] = orjson.loads(owed.request)
                 body.setdefault("webhooks", []).append({**hook, "attempts": orjson.loads(owed.attempts)})
                 document.rev, document.body = document.rev + 1, orjson.dumps(body)
                 await self._archive.revise(document)

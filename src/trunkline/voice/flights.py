@@ -98,6 +98,11 @@ class CallFlights:
         ended."""
         return self._by_sid.get(sid)
 
+    def id_of(self, sid: str) -> int:
+        """The id of a call's flight while the call has not ended; else 0."""
+        flight = self._by_sid.get(sid)
+        return 0 if flight is None or flight.ended else flight.id
+
     def adopt(self, stored: Flight) -> CallFlight:
         """The working copy of a stored flight (the cached one if it is there already)."""
         flight = self._by_id.get(stored.id)

@@ -277,6 +277,7 @@ class Outbound:
         """Detection is over at once: nobody can tell."""
         url, method = record.extra["amd"]
         owed = [callbacks.amd_event(record, StatusTarget(url, method), 0)]
+        owed[0].flight = self._flights.id_of(record.sid)
         when_done(self._flights.queue.owe(owed), lambda future: self._owed(owed, future))
 
     def _owed(self, owed: list[Any], future: asyncio.Future[Any]) -> None:

@@ -142,6 +142,8 @@ class Recordings:
         self._tasks: set[asyncio.Task[None]] = set()
         self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
+        self.flight_of: Callable[[str], int] = lambda sid: 0
+        """The id of a call's flight while the call lasts, so that what is told of it is kept with it; else 0."""
         self.find_call: Callable[[str], Recordable | None] = lambda sid: None
         """The live call of a SID."""
 
@@ -339,9 +341,7 @@ class Recordings:
         owed = callbacks.recording_event(row, str(row.status), self.url(row))
         async with running.lock:
             await self._database.update(row)
-        if owed:
-            await self._queue.owe(owed)
-            self.owed(owed)
+        await self._owe(row, owed)
         running.note(f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps))
         self._running.pop(row.sid, None)
         if not running.finished.done():
@@ -353,13 +353,19 @@ class Recordings:
     async def _insert(self, running: Running) -> None:
         try:
             await self._database.insert(running.row)
-            owed = callbacks.recording_event(running.row, "in-progress", self.url(running.row))
-            if owed:
-                await self._queue.owe(owed)
-                self.owed(owed)
+            await self._owe(running.row, callbacks.recording_event(running.row, "in-progress", self.url(running.row)))
         finally:
             if not running.stored.done():
                 running.stored.set_result(None)
+
+    async def _owe(self, row: Recording, owed: list[Owed]) -> None:
+        if not owed:
+            return
+        flight = self.flight_of(row.call_sid)
+        for one in owed:
+            one.flight = flight
+        await self._queue.owe(owed)
+        self.owed(owed)
 
     async def _update(self, running: Running) -> None:
         await asyncio.shield(running.stored)
