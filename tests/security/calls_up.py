@@ -21,6 +21,8 @@ FRAME = 160
 TICK_S = 0.02
 HEADER = 12
 MAX_DATAGRAM = 2048
+LEAST_S = 0.5
+"""Of the prompt, which is fetched and decoded first."""
 RECORDED_WRONG = 0.02
 """Largest share of a recording's frames that are none of those that were sent..."""
 SILENCE = 8
@@ -91,6 +93,7 @@ class Talker:
         heard = b"".join(packet[HEADER:] for packet in self.heard)
         start = heard.find(prompt[:FRAME])
         assert start >= 0, "the prompt never began"
+        assert set(heard[:start]) <= {0xFF}, "there was no silence before it"
         audible = min(len(heard) - start, len(prompt))
         assert heard[start : start + audible] == prompt[:audible]
         return audible // FRAME
@@ -159,9 +162,9 @@ class CallsUp:
         assert {told[sid] for sid in self.sids.values()} == {"completed"}
 
     def check(self, seconds: float, recordings: int) -> None:
-        """What was heard, of all; what was recorded, of some. At least so many seconds of both."""
+        """What was heard, of all; what was recorded, of some, for at least so long."""
         for talker in self.talkers:
-            assert talker.heard_right(self.prompt) * TICK_S >= seconds
+            assert talker.heard_right(self.prompt) * TICK_S >= LEAST_S
         for talker in self.talkers[:recordings]:
             recorded = self._recorded(self.sids[talker.sender])
             assert len(recorded) >= seconds * RATE * 0.9

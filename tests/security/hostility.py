@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.interop.switch import HOST, NUMBER, Switch
 from tests.security.attacker import Attack, under
-from tests.security.calls_up import TICK_S, CallsUp
+from tests.security.calls_up import CallsUp
 
 SERVER, FRIEND, STRANGER = "127.0.0.8", "127.0.0.7", "127.0.0.9"
 """The server has an address of its own; a friend's is a trunk's, a stranger's is not."""
