@@ -245,6 +245,18 @@ async def test_a_file_is_fetched_decoded_and_asked_for_again_with_its_validators
     assert rig.audio.made == 1
 
 
+async def test_a_file_that_is_there_already_is_decoded_and_kept_no_draft(rig: Rig) -> None:
+    given = await rig.prompts.given(b"0123456789", "Audio/WAV; x=y")
+    assert given.ms == 10
+    assert await rig.prompts.audio(URL) == given  # the same audio
+    assert len(rig.server.asked) == 1
+    rig.audio.fails = Refused("ValueError", "no audio")
+    with pytest.raises(PromptFailed) as failed:
+        await rig.prompts.given(b"other", "audio/wav")
+    assert failed.value.code == 12300
+    assert not [name for name in rig.files if name.endswith(".draft")]
+
+
 async def test_a_changed_file_gets_a_path_of_its_own(rig: Rig) -> None:
     first = await rig.prompts.audio(URL)
     rig.server.answer = Fetched(status=200, content_type="audio/wav", body=b"other")

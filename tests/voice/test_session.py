@@ -90,7 +90,7 @@ XML = "<Response><Say>one</Say></Response>"
         ("text/plain", "just talk", ["just talk"], []),
         ("text/plain; charset=ISO-8859-1", "grüß".encode("latin-1"), ["grüß"], []),
         ("audio/mpeg", b"\xff\xfb" * 50_000, ["/voice"], []),
-        ("audio/x-wav", b"RIFF", ["/voice"], []),
+        ("audio/x-wav", b"RIFF", ["audio/x-wav: 4"], []),
         ("application/json", "{}", [module.APOLOGY], [12300]),
         ("", XML, [module.APOLOGY], [12300]),
         ("text/xml", "<Response><Say>", [module.APOLOGY], [12100]),

@@ -209,6 +209,10 @@ class FakePrompts:
             raise PromptFailed(13520, "<Say> cannot be spoken")
         return Prepared(text, 1000)
 
+    async def given(self, body: bytes, content_type: str) -> Prepared:
+        await asyncio.sleep(0)
+        return Prepared(f"{content_type}: {len(body)}", 1000)
+
     def cached_audio(self, url: str, *, scope: str = "") -> Prepared | None:
         return None
 

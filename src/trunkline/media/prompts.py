@@ -158,13 +158,27 @@ class Prompts:
         key = noted(scope, url)
         return self.cached_audio(url, scope=scope) or await self._once(key, self._fetched(key, url))
 
+    async def given(self, body: bytes, content_type: str) -> Prepared:
+        """Decode a file that came as an answer. Raises PromptFailed."""
+        draft = self._draft()
+        try:
+            await asyncio.to_thread(draft.write_bytes, body)
+            return await self._decode(draft, content_type.partition(";")[0].strip().lower())
+        except OSError as error:
+            raise PromptFailed(INTERNAL_FAILURE, f"the file cannot be kept: {error.strerror}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _draft(self) -> Path:
+        self._drafts += 1
+        return self._folder.path(f"fetch-{os.getpid()}-{self._drafts}.draft")
+
     async def _fetched(self, key: str, url: str) -> Prepared:
         old = self._urls.get(key)
         kept = self._kept(old.name) if old is not None else None
         if old is None or kept is None:
             old = UrlNote(name="")
-        self._drafts += 1
-        draft = self._folder.path(f"fetch-{os.getpid()}-{self._drafts}.draft")
+        draft = self._draft()
         try:
             answer = await self._fetch(url, into=draft, etag=old.etag, last_modified=old.last_modified)
             if answer.error_code:

@@ -150,9 +150,12 @@ def _read(
     session: Session, body: bytes, content_type: str, url: str, attempt: Attempt | None, *, quiet: bool = False
 ) -> Found | _Failed:
     """The verbs of an answer."""
-    if _is_audio(content_type):
-        return Found((Play(url=url),), url, content_type)
     limit = session.services.settings.webhooks.response_bytes
+    session.audio = None
+    if _is_audio(content_type):
+        if attempt is not None and 0 < len(body) < limit:  # all of it; else it is fetched again, to be played
+            session.audio = url, body, content_type
+        return Found((Play(url=url),), url, content_type)
     result = _parse(body, content_type, limit)
     if isinstance(result, TwimlError):
         place = f" (line {result.line}, column {result.column})" if result.line else ""

@@ -41,10 +41,12 @@ async def fetched(session: Session, reference: str) -> list[Item]:
     if url is None:
         return []
     prompts, scope = session.services.prompts, session.account.sid
-    prepared = prompts.cached_audio(url, scope=scope)
+    here = session.audio if session.audio is not None and session.audio[0] == url else None
+    prepared = prompts.cached_audio(url, scope=scope) if here is None else None
     if prepared is None:
         try:
-            prepared = await session.wait(prompts.audio(url, scope=scope))
+            got = prompts.audio(url, scope=scope) if here is None else prompts.given(here[1], here[2])
+            prepared = await session.wait(got)
         except PromptFailed as failed:
             code = NOT_AUDIO if failed.code == INVALID_CONTENT_TYPE else failed.code
             session.alert(code, failed.reason, request_url=masked(url))

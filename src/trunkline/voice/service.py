@@ -40,6 +40,9 @@ class Prompts(Protocol):
     def audio(self, url: str, *, scope: str = "") -> Awaitable[Prepared]:
         """Fetch and decode an audio file."""
 
+    def given(self, body: bytes, content_type: str) -> Awaitable[Prepared]:
+        """Decode an audio file that came as an answer."""
+
 
 class Counts:
     """How many calls are live, by trunk and by account."""

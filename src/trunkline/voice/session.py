@@ -53,6 +53,8 @@ class Session:
         """Cookies and log-ins of this call's requests."""
         self.base: str | None = None
         """URL of the document that runs; None where it has none."""
+        self.audio: tuple[str, bytes, str] | None = None
+        """A document that is audio: its URL, its octets and their type."""
         self.position = Position()
         self.may_end_unanswered = False
         """Whether a call that nothing has answered yet is refused, not answered, at the end of its document."""
