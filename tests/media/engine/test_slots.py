@@ -29,6 +29,22 @@ def test_as_many_more_are_leased_as_are_taken() -> None:
     assert len(slots.lease(200)) == 200 - slots_module.LEASE - 50, "no more than there may be legs"
 
 
+def test_few_are_leased_only_when_few_are_left() -> None:
+    slots = make()
+    for slot, _ in slots.lease(200)[:5]:
+        slots.use(slot)
+    assert slots.lease(200) == []
+    assert len(slots.lease(200, anew=True)) == 5
+    for slot, _ in slots.leased()[: slots_module.PIECE]:
+        slots.use(slot)
+    assert len(slots.lease(200)) == slots_module.PIECE
+    few = make()
+    ((first, _), *_) = few.lease(10)
+    few.use(first)
+    few.rest(first, 0)
+    assert len(few.lease(10)) == 1
+
+
 def test_only_leased_slots_can_be_used() -> None:
     slots = make()
     ((slot, port),) = slots.lease(1)

@@ -140,8 +140,8 @@ class Engine:
 
     def free_row(self) -> int:
         """A row for a new leg, -1 when all are in use."""
-        free = np.flatnonzero(self.state.active == 0)
-        return int(free[0]) if len(free) else -1
+        row = int(self.state.active.argmin())
+        return -1 if self.state.active[row] else row
 
     def add(self, leg: Leg) -> None:
         """A leg was opened."""

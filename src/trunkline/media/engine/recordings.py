@@ -110,6 +110,8 @@ class Recordings:
         return [self._commands[slot].recording for slot in self._of(row)]
 
     def _of(self, row: int) -> list[int]:
+        if not self._commands:
+            return []
         state = self._state
         slots: list[int] = np.flatnonzero((state.rec_state != REC_NONE) & (state.rec_row == row)).tolist()
         return [slot for slot in slots if slot in self._commands]

@@ -8,6 +8,8 @@ from trunkline.media.engine.state import SLOT_FREE, SLOT_LEASED, SLOT_RESTING, S
 
 LEASE: Final = 128
 """Slots that the node has ahead of need, beside those that it has taken for legs that are not open yet."""
+PIECE: Final = 32
+"""Slots that are leased at once while half of LEASE is left."""
 
 
 class Slots:
@@ -35,7 +37,7 @@ class Slots:
 
     def lease(self, most_legs: int, *, anew: bool = False) -> list[tuple[int, int]]:
         """Slots to lease to the node now, up to LEASE that are not taken; with the used ones no more than there may be
-        legs. Looks only when something has changed, or `anew`."""
+        legs. Looks only when something has changed, or `anew`; while plenty are left it waits until PIECE can go."""
         if not self._changed and not anew:
             return []
         self._changed = False
@@ -44,7 +46,7 @@ class Slots:
         leased = int(np.count_nonzero(states == SLOT_LEASED))
         used = int(np.count_nonzero(states == SLOT_USED))
         count = min(LEASE + self._taken, most_legs - used) - leased
-        if count <= 0:
+        if count <= 0 or (count < PIECE and leased - self._taken >= LEASE // 2 and not anew):
             return []
         free = np.flatnonzero(states == SLOT_FREE)
         # Those that rested longest first, so that a port is seldom used again soon.
