@@ -72,6 +72,7 @@ def measure(switch: Switch, line: Line, wire: Wire, normal_s: float, jitter_s: f
         assert after <= SETTLE_S, f"{len(found)} packets: {shown}"
 
 
+@pytest.mark.slow
 def test_the_delay_of_a_bridge(audio_switch: Switch, line: Line, wire: Wire) -> None:
     with drifting(audio_switch, line, wire, [3000, -3000], 13):
         measure(audio_switch, line, wire, 1.5, 2.5, 9)

@@ -231,6 +231,7 @@ def test_a_hundred_calls_go_on(scene: Scene, victim: str, record_property: Any) 
     assert max(short) < 1.5
 
 
+@pytest.mark.slow
 def test_both_processes_killed(scene: Scene) -> None:
     calls = scene.start().dial(3)
     begin = scene.server.log.stat().st_size
@@ -311,6 +312,7 @@ def test_calls_that_were_being_placed_fail_and_are_told(scene: Scene) -> None:
     eventually(lambda: leg.ended_by == "cancel", "the phone stops ringing")
 
 
+@pytest.mark.slow
 def test_after_a_power_cut_calls_have_ended_and_recordings_are_kept(scene: Scene) -> None:
     calls = scene.start().dial(2)
     sids = [scene.sid(call) for call in calls]

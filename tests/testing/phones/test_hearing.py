@@ -68,7 +68,9 @@ def listen(reference, heard, there=None):
     return None, listener
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(engine, marks=[] if engine == "tones" else pytest.mark.slow) for engine in ENGINES]
+)
 def test_only_the_text_that_was_said_is_heard(engine):
     rng = np.random.default_rng(7)
     wrong = []
