@@ -14,7 +14,9 @@ MAX_GROWTH_BYTES = 10 * 1024 * 1024
 """Of each process of the server, from the first attack on: caches fill in a first small one, before calls are up."""
 WARM = 1500
 RATE = 4000.0
-"""SIP messages a second."""
+"""SIP messages a second, for a few seconds. What is refused and never acknowledged stays for 32 s (RFC 3261, Timer H),
+so that memory grows with the rate; STEADY_RATE is for longer."""
+STEADY_RATE = 2500.0
 WATCHED = ("node", "media", "supervisor", "recorder")
 LEGS = 200
 FRIENDS = 10
@@ -41,12 +43,12 @@ def attacked(folder: Path) -> Switch:
     return switch
 
 
-def sip_attacks(switch: Switch, packets: int, seed: int) -> list[Attack]:
+def sip_attacks(switch: Switch, packets: int, seed: int, rate: float = RATE) -> list[Attack]:
     """Fuzzed SIP: 40 % from a trunk, 40 % from a stranger, 20 % over TCP."""
     target = [(SERVER, switch.sip_port)]
     shares = (("sip_udp", FRIEND, 4), ("sip_udp", STRANGER, 4), ("sip_tcp", FRIEND, 2))
     return [
-        Attack(kind, target, source, packets * share // 10, RATE * share / 10, seed + index, NUMBER)
+        Attack(kind, target, source, packets * share // 10, rate * share / 10, seed + index, NUMBER)
         for index, (kind, source, share) in enumerate(shares)
     ]
 

@@ -7,7 +7,7 @@ import pytest
 from tests.interop.raw_sip import RawCaller
 from tests.interop.switch import NUMBER, Switch
 from tests.security.attacker import under
-from tests.security.hostility import RATE, sip_attacks, unharmed
+from tests.security.hostility import RATE, STEADY_RATE, sip_attacks, unharmed
 from tests.security.test_sip_fuzz import OFFERS, mutated
 
 ANSWERS = {200, 400, 415, 488, 503}
@@ -33,12 +33,13 @@ def fuzz_descriptions(switch: Switch, count: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "packets", "offers"), [(5, 10_000, 60), pytest.param(50, 500_000, 1500, marks=pytest.mark.slow)]
+    ("calls", "packets", "offers", "rate"),
+    [(5, 10_000, 60, RATE), pytest.param(50, 500_000, 1500, STEADY_RATE, marks=pytest.mark.slow)],
 )
-def test_calls_go_on_under_fuzzed_sip(switch: Switch, calls: int, packets: int, offers: int) -> None:
+def test_calls_go_on_under_fuzzed_sip(switch: Switch, calls: int, packets: int, offers: int, rate: float) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     fuzz_descriptions(switch, offers, seed)  # whole calls fill caches of their own first
-    attacks = sip_attacks(switch, packets, seed)
-    with unharmed(switch, calls, seconds=30 + packets / RATE * 3), under(attacks):
+    attacks = sip_attacks(switch, packets, seed, rate)
+    with unharmed(switch, calls, seconds=30 + packets / rate * 2), under(attacks):
         fuzz_descriptions(switch, offers, seed + 1)
