@@ -94,9 +94,9 @@ class Voice(Section, frozen=True, kw_only=True):
     """How long a call may wait for its turn before it fails."""
     time_limit_s: Seconds = 4 * HOUR_S
     """Longest call (Twilio: 4 hours)."""
-    documents: Count = 1000
-    """TwiML documents of one call; one more ends it (12400)."""
-    verbs: Count = 10_000
+    documents: Count = 5000
+    """TwiML documents of one call; one more ends it (12400). Enough to ask every 3 seconds for `time_limit_s`."""
+    verbs: Count = 50_000
     """Verbs of one call."""
     recording_max_s: Seconds = 4 * HOUR_S
     """Longest recording."""
