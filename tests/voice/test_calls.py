@@ -130,6 +130,24 @@ async def test_a_call_is_there_before_it_is_stored(lines, monkeypatch):
     assert refused.value.code == 20009
 
 
+async def test_a_call_is_shown_as_it_is_before_that_is_stored(lines, monkeypatch):
+    sid = await lines.create()
+    await lines.until(sid, "in-progress")
+    stored = await lines.calls.reader.get(AC, sid)
+
+    async def as_it_was(*args):
+        return stored
+
+    monkeypatch.setattr(lines.calls.reader, "get", as_it_was)
+    assert await lines.calls.get(AC, sid) is stored
+    stored.rev -= 1
+    stored.status = "ringing"
+    assert (await lines.calls.get(AC, sid)).status == "in-progress"
+    lines.flights.cached(sid).call.ended_ms = 1  # its last step is about to follow
+    assert await lines.calls.get(AC, sid) is stored
+    lines.flights.cached(sid).call.ended_ms = 0
+
+
 async def test_deleting_hides_a_call_at_once_and_keeps_its_amounts(lines):
     sid = await lines.create()
     with pytest.raises(ApiError) as refused:

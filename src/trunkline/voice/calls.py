@@ -268,13 +268,16 @@ class Calls:
     async def get(self, account: str, sid: str) -> StoredCall | None:
         """One call, in flight or landed; None if there is none (any more).
 
-        A call that comes in is there from its first webhook on, though it may not be stored yet.
+        A call that comes in is there from its first webhook on, with the status that webhooks tell, though that may not
+        be stored yet.
         """
         flight = self._flights.cached(sid)
         found = await self.reader.get(account, sid)
-        if found is None and flight is not None and flight.call.account_sid == account:
-            return from_copy(flight.call, flight.status)
-        return found
+        if flight is None or flight.call.account_sid != account or (found is not None and found.rev >= flight.rev):
+            return found
+        if found is not None and bool(flight.call.ended_ms) != flight.ended:
+            return found  # it ends just now, and not all is known
+        return from_copy(flight.call, flight.status)
 
     async def page(
         self, account: str, *, older_than: str | None, newer_than: str | None, limit: int, filters: Mapping[str, Any]
