@@ -16,7 +16,7 @@ WARM = 1500
 RATE = 4000.0
 """SIP messages a second, for a few seconds. What is refused and never acknowledged stays for 32 s (RFC 3261, Timer H),
 so that memory grows with the rate; STEADY_RATE is for longer."""
-STEADY_RATE = 2500.0
+STEADY_RATE = 2000.0
 WATCHED = ("node", "media", "supervisor", "recorder")
 LEGS = 200
 FRIENDS = 10
