@@ -105,7 +105,7 @@ class Caller:
         )
 
     def _invite(self, call: Call) -> None:
-        if call.answered or call.status >= 300 or call.repeats > 6:
+        if call.answered or call.status >= 300 or call.repeats > 6 or self._sip.fileno() < 0:
             return
         rtp = self._rtp[call.key % RTP_SOCKETS].getsockname()[1]
         sdp = (
