@@ -9,12 +9,14 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, Protocol
 
+from trunkline.accounts.sip_directory import DEFAULT_SUFFIX, SipDirectory
 from trunkline.accounts.snapshot import Snapshot
 from trunkline.model import sid as sids
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import Application, MessagingService, PhoneNumber, ServiceSender, ShortCode
 from trunkline.model.sid import new_sid
+from trunkline.model.sip_domain import Ha1, Network, Purpose, SipDomain
 from trunkline.storage.database import Database
 
 TOKEN_BYTES = 16
@@ -28,8 +30,9 @@ NO_SENDERS: tuple[ServiceSender, ...] = ()
 class Directory:
     """See the module. Records it returns are shared: read them, never change them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sip_suffix: str = DEFAULT_SUFFIX) -> None:
         self._database = database
+        self.sip = SipDirectory(database, sip_suffix)
         self.generation = 0
         """Counts changes of accounts and keys, so that verified credentials can be remembered until one happens."""
         self.rates_changed: Callable[[], None] = lambda: None
@@ -59,6 +62,7 @@ class Directory:
             Snapshot(database, Application, self._all_applications, self._application).start(),
             Snapshot(database, MessagingService, self._all_services, self._service).start(),
             Snapshot(database, ServiceSender, self._all_senders, self._service_sender).start(),
+            self.sip.start(),
         )
 
     def _then_tell(self, take: Callable[P, None]) -> Callable[P, None]:
@@ -121,6 +125,24 @@ class Directory:
         """The service that a number or short code of the account is in (it can be in one only)."""
         service_sid = self._service_of.get((account_sid, address))
         return None if service_sid is None else self._services.get(service_sid)
+
+    # SIP domains
+
+    def sip_domain(self, host: str) -> SipDomain | None:
+        """The SIP domain that a URI's host means, in any case."""
+        return self.sip.domain(host)
+
+    def sip_login(self, domain_sid: str, username: str, purpose: Purpose) -> tuple[Ha1, ...]:
+        """The digests that let this user into the domain (or trunk), one for each of its lists that has the user."""
+        return self.sip.login(domain_sid, username, purpose)
+
+    def sip_addresses(self, domain_sid: str, purpose: Purpose) -> tuple[Network, ...]:
+        """The networks that are let into the domain (or trunk)."""
+        return self.sip.addresses(domain_sid, purpose)
+
+    def sip_auth_types(self, domain_sid: str, purpose: Purpose) -> tuple[str, ...]:
+        """`IP_ACL` and `CREDENTIAL_LIST`, as far as lists are mapped: a caller must pass each of them."""
+        return self.sip.auth_types(domain_sid, purpose)
 
     # Accounts and keys
 

@@ -34,6 +34,11 @@ class Sip(Section, frozen=True, kw_only=True):
     """Host name or address that Contact and Via name; empty: `host`, or the local address towards the peer."""
     domain: str = ""
     """Realm of digest challenges and host part of our own SIP URIs; empty: the advertised address."""
+    realm: str = "trunkline"
+    """Realm of SIP domains' digest challenges. Passwords are kept for this realm only: another one makes all of them
+    worthless, until they are set again."""
+    domain_suffix: str = "sip.localhost"
+    """What the accounts' SIP domains end with: `<name>.sip.example.com`. `sip.twilio.com` is taken as well."""
     user_agent: str = "Trunkline"
     """Value of User-Agent and Server."""
     max_message_bytes: Bytes = 64 * KIB

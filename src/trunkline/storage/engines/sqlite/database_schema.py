@@ -30,6 +30,14 @@ from trunkline.model.numbers import (
 )
 from trunkline.model.record import Record
 from trunkline.model.recording import Recording
+from trunkline.model.sip_domain import (
+    SipCredential,
+    SipCredentialList,
+    SipDomain,
+    SipIpAccessControlList,
+    SipIpAddress,
+    SipMapping,
+)
 from trunkline.storage.secrets import Secrets
 
 R = TypeVar("R", bound=Record)
@@ -48,6 +56,12 @@ TABLES: list[type[Record]] = [
     ScheduledMessage,
     ServiceSender,
     ShortCode,
+    SipCredential,
+    SipCredentialList,
+    SipDomain,
+    SipIpAccessControlList,
+    SipIpAddress,
+    SipMapping,
     StickySender,
     UsageTrigger,
 ]
@@ -58,6 +72,8 @@ UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "phone_numbers": [("phone_number",)],
     "short_codes": [("short_code",)],
     "service_senders": [("service_sid", "address", "iso_country")],
+    "sip_credentials": [("credential_list_sid", "username")],
+    "sip_domains": [("name",)],
 }
 """Columns whose values (together) no two rows share; a null is equal to nothing."""
 
@@ -75,12 +91,19 @@ INDEXES: dict[str, list[tuple[str, ...]]] = {
     "scheduled_messages": [("account_sid", "sid"), ("status", "send_at_ms")],
     "service_senders": [("service_sid", "sid"), ("account_sid", "sid")],
     "short_codes": [("account_sid", "sid")],
+    "sip_credential_lists": [("account_sid", "sid")],
+    "sip_credentials": [("account_sid", "sid"), ("credential_list_sid", "sid")],
+    "sip_domains": [("account_sid", "sid")],
+    "sip_ip_access_control_lists": [("account_sid", "sid")],
+    "sip_ip_addresses": [("account_sid", "sid"), ("ip_access_control_list_sid", "sid")],
+    "sip_mappings": [("account_sid", "sid"), ("owner_sid", "purpose", "sid"), ("list_sid", "sid")],
     "sticky_senders": [("account_sid", "sid")],
     "usage_triggers": [("account_sid", "sid")],
 }
 
 SEALED: dict[str, frozenset[str]] = {
     "accounts": frozenset({"auth_token", "secondary_auth_token", "test_auth_token", "smpp_password"}),
+    "sip_credentials": frozenset({"ha1_md5", "ha1_sha256"}),
 }
 """Columns that are encrypted at rest (`trunkline.storage.secrets`), in clear in memory."""
 
