@@ -93,8 +93,8 @@ def _trunk(trunk: Trunk) -> Iterator[Finding]:
         yield Finding("warn", trunk.name, "takes no calls: it has neither addresses nor a login")
     if not trunk.gateways:
         yield Finding("warn", trunk.name, "makes no calls: it has no gateways")
-    for gateway in trunk.gateways:
-        yield _reach(trunk.name, gateway)
+    for gateway in trunk.gateway_list:
+        yield _reach(trunk.name, gateway.uri)
 
 
 def _reach(name: str, gateway: str) -> Finding:

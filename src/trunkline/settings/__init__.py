@@ -17,7 +17,8 @@ from trunkline.settings.sections import (
     SmppServer,
     Webhooks,
 )
-from trunkline.settings.voice import MediaEngine, Sip, Speech, Trunk, Voice
+from trunkline.settings.trunk import Gateway, Trunk
+from trunkline.settings.voice import MediaEngine, Sip, Speech, Voice
 
 __all__ = [
     "CONNECTORS",
@@ -25,6 +26,7 @@ __all__ = [
     "Archive",
     "Connector",
     "Data",
+    "Gateway",
     "Http",
     "Limits",
     "Log",

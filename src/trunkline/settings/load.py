@@ -33,7 +33,8 @@ from trunkline.settings.sections import (
     SmppServer,
     Webhooks,
 )
-from trunkline.settings.voice import MediaEngine, Sip, Speech, Trunk, Voice
+from trunkline.settings.trunk import Trunk
+from trunkline.settings.voice import MediaEngine, Sip, Speech, Voice
 from trunkline.settings.voice_checks import voice_problems
 
 ENV_PREFIX = "TRUNKLINE_"

@@ -17,7 +17,7 @@ from trunkline.settings.kinds import Secret, Section
 from trunkline.settings.load import is_optional, sections
 from trunkline.settings.profiles import PROFILES
 from trunkline.settings.sections import Rate, Route
-from trunkline.settings.voice import Trunk
+from trunkline.settings.trunk import Gateway, Trunk
 
 HEAD = """# Settings
 
@@ -40,6 +40,7 @@ def page() -> str:
     parts += [_section(f"[{name}]", kind) for name, kind in sections().items()]
     parts += [_section(f'[[connectors]] with kind = "{name}"', kind) for name, kind in CONNECTORS.items()]
     parts += [_section("[[routes]]", Route), _section("[[rates]]", Rate), _section("[[trunks]]", Trunk)]
+    parts += [_section("[[trunks.gateways]]", Gateway)]
     return "\n".join(parts)
 
 
@@ -145,6 +146,8 @@ def _type(hint: Any) -> str:
         return " or ".join(f"`{_toml(value)}`" for value in arguments)
     if origin is tuple:
         return f"list of {_type(arguments[0])}"
+    if hint == str | Gateway:
+        return "text or table"
     if is_optional(hint):
         return " or ".join(_type(one) for one in arguments if one is not type(None))
     if isinstance(origin, type) and len(arguments) == 2:

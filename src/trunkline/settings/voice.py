@@ -1,21 +1,15 @@
 """The sections of the settings file that are about calls."""
 
-from decimal import Decimal
 from typing import Literal
 
 from trunkline.settings.kinds import (
     Bytes,
     Count,
     CountOrNone,
-    Currency,
-    Money,
-    Name,
     PerSecond,
     Port,
-    Prefix,
     Seconds,
     SecondsOrNone,
-    Secret,
     Section,
 )
 from trunkline.settings.sections import HOUR_S, KIB, MIB
@@ -128,40 +122,3 @@ class Speech(Section, frozen=True, kw_only=True):
     idle_s: SecondsOrNone = 600
     """A process that has had nothing to say for so long ends, which frees some 180 MB; the next new text waits 1 s for
     another. 0: it stays."""
-
-
-class Trunk(Section, frozen=True, kw_only=True):
-    """A way in and out for calls: a carrier, a PBX or simulated phones."""
-
-    name: Name
-    """Appears in each call's record."""
-    gateways: tuple[str, ...] = ()
-    """SIP URIs that calls go out to, tried in order: `sip:carrier.example.com`, `sip:10.0.0.5:5070;transport=tcp`."""
-    addresses: tuple[str, ...] = ()
-    """Addresses or networks (CIDR) whose INVITEs are taken without a login. Empty: only by digest."""
-    username: str = ""
-    """Digest user: ours towards the gateways, theirs towards us."""
-    password: Secret = Secret("")
-    """Its password."""
-    prefixes: tuple[Prefix, ...] = ("",)
-    """Destinations (leading digits) that go out here; an empty one matches all, none: only inbound."""
-    priority: int = 0
-    """Higher first among equally long prefixes."""
-    weight: Count = 1
-    """Share among trunks of equal prefix length and priority."""
-    calls_per_second: PerSecond = 0
-    """Calls a second that it takes; 0: no limit of its own."""
-    calls_at_once: CountOrNone = 0
-    """Calls at once; 0: no limit of its own."""
-    codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
-    """In the order of preference."""
-    price: Money = Decimal(0)
-    """What an account pays for a minute out."""
-    inbound_price: Money = Decimal(0)
-    """What an account pays for a minute in."""
-    cost: Money = Decimal(0)
-    """What the carrier charges a minute."""
-    currency: Currency = "USD"
-    """ISO 4217."""
-    simulated: bool = False
-    """Whether the simulated phones are behind it (development and tests)."""

@@ -38,7 +38,7 @@ class Trunks:
         self._prefixes = [
             (prefix.removeprefix("+"), trunk) for trunk in trunks if trunk.gateways for prefix in trunk.prefixes
         ]
-        self._gateways = {trunk.name: tuple(Uri.parse(gateway) for gateway in trunk.gateways) for trunk in self._trunks}
+        self._gateways = {trunk.name: tuple(Uri.parse(one.uri) for one in trunk.gateway_list) for trunk in self._trunks}
 
     def named(self, name: str) -> Trunk | None:
         """The trunk of that name."""
