@@ -33,6 +33,17 @@ class Sip(Section, frozen=True, kw_only=True):
     worthless, until they are set again."""
     domain_suffix: str = "sip.localhost"
     """What the accounts' SIP domains end with: `<name>.sip.example.com`. `sip.twilio.com` is taken as well."""
+    register_min_s: Seconds = 60
+    """Shortest registration that a phone may ask for; a shorter one gets 423."""
+    register_max_s: Seconds = 3600
+    """Longest registration, and that of a phone which asks for none; more is cut to it."""
+    registrations: Count = 50_000
+    """Contacts of phones registered at once; one more gets 503."""
+    user_contacts: Count = 10
+    """Contacts of one user at once; one more takes the place of the one that was refreshed longest ago (32007)."""
+    digest_algorithms: tuple[Literal["MD5", "SHA-256"], ...] = ("MD5",)
+    """What the phones of SIP domains are challenged for, the favourite first (RFC 8760). Many phones give up when they
+    are shown SHA-256, even beside MD5."""
     user_agent: str = "Trunkline"
     """Value of User-Agent and Server."""
     max_message_bytes: Bytes = 64 * KIB

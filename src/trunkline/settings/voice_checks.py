@@ -26,6 +26,10 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
             yield f"voice.caller_ids: {number!r} is no E.164 number, like +15551234567"
     if settings.media.jitter_min_ms > settings.media.jitter_max_ms:
         yield "media.jitter_max_ms: less than jitter_min_ms; raise it"
+    if settings.sip.register_min_s > settings.sip.register_max_s:
+        yield "sip.register_max_s: less than register_min_s; raise it"
+    if not settings.sip.digest_algorithms:
+        yield "sip.digest_algorithms: phones must be asked for one; leave it out for MD5"
     if settings.sip.enabled:
         yield from _port_problems(settings)
 
