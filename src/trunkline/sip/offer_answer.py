@@ -1,30 +1,41 @@
 """Offer/answer (RFC 3264) for one audio stream.
 
 Every other medium is refused with port 0 and keeps its place. The answer repeats the offer's payload type numbers.
-SRTP profiles, rtcp-mux and ICE are read but not taken up: an answer that does not name them refuses them.
+SRTP is taken up as `Local.srtp` says, with keys in the description (trunkline.sip.sdes). Rtcp-mux and ICE are read but not
+taken up: an answer that does not name them refuses them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from trunkline.sip import sdp
+from trunkline.sip import sdes, sdp
 from trunkline.sip.errors import MalformedSdp as MalformedSdp
 from trunkline.sip.errors import NotAcceptable as NotAcceptable
+from trunkline.sip.sdes import Crypto, Srtp
 from trunkline.sip.sdp import Media, SessionDescription
 
 DEFAULT_PTIME_MS: Final = 20
 MIN_PTIME_MS: Final = 10
 MAX_PTIME_MS: Final = 60
 DTMF_PAYLOAD_TYPE: Final = 101
-"""What our offers call telephone-events (RFC 4733)."""
+"""What our offers call telephone-events (RFC 4733); with codecs of several clocks, the first of several."""
+MAX_PAYLOAD_TYPE: Final = 127
+FIRST_DYNAMIC: Final = 96
 DTMF_EVENTS: Final = "0-16"
 """Sixteen keys and the hook flash."""
 DTMF: Final = "telephone-event"
-PROTOCOLS: Final = frozenset({"RTP/AVP"})
+TELEPHONY_CLOCK: Final = 8000
+PLAIN: Final = "RTP/AVP"
+SECURE: Final = "RTP/SAVP"
+PROTOCOLS: Final = frozenset({PLAIN})
 """Profiles that are taken."""
+SECURE_PROTOCOLS: Final = frozenset({SECURE, "RTP/SAVPF"})
+"""Those of SRTP. Feedback messages (RFC 4585) are neither sent nor needed."""
+OFF, OPTIONAL, REQUIRED = "off", "optional", "required"
 
 
 class Codec(msgspec.Struct, frozen=True):
@@ -36,6 +47,8 @@ class Codec(msgspec.Struct, frozen=True):
     payload_type: int
     """Static (RFC 3551), or what our offers call it."""
     channels: int = 1
+    fmtp: str = ""
+    """What we tell about what we receive."""
 
     @property
     def encoding(self) -> str:
@@ -45,10 +58,18 @@ class Codec(msgspec.Struct, frozen=True):
 CODECS: Final[dict[str, Codec]] = {
     "PCMU": Codec("PCMU", 8000, 0),
     "PCMA": Codec("PCMA", 8000, 8),
+    # RFC 3551 section 4.5.2: 8000 by an old mistake, sampled at 16 kHz.
+    "G722": Codec("G722", 8000, 9),
+    # RFC 7587: always 48000 and two channels, whatever is coded. The media engine hears 8 kHz: more would be wasted.
+    "opus": Codec("opus", 48_000, 111, 2, "useinbandfec=1;maxplaybackrate=8000;sprop-maxcapturerate=8000"),
 }
 """What `Local.codecs` may name. One more codec is one more line."""
 
-_STATIC: Final[dict[int, str]] = {codec.payload_type: codec.encoding for codec in CODECS.values()}
+_STATIC: Final[dict[int, str]] = {
+    codec.payload_type: codec.encoding for codec in CODECS.values() if codec.payload_type < FIRST_DYNAMIC
+}
+_ALIASES: Final = {"opus/48000": "opus/48000/2"}
+"""Encodings that some peers write wrong."""
 _SENDS: Final = frozenset({"sendrecv", "sendonly"})
 _RECEIVES: Final = frozenset({"sendrecv", "recvonly"})
 _DIRECTION: Final = {
@@ -72,6 +93,13 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     dtmf: bool = True
     direction: str = "sendrecv"
+    srtp: str = OFF
+    """Whether the stream may be, or must be, SRTP. Our offers are, unless it is `off`."""
+    srtp_keys: tuple[str, ...] = ()
+    """What we send with, one for each of sdes.SUITES; none when it is `off`."""
+
+    def __repr__(self) -> str:
+        return f"Local({self.address}, {self.port}, srtp={self.srtp})"
 
 
 class Negotiated(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +111,7 @@ class Negotiated(msgspec.Struct, frozen=True, kw_only=True):
     """What we send."""
     send_payload_type: int
     payload_types: dict[int, str]
-    """What may come in: codec or `telephone-event` by payload type."""
+    """What may come in: codec, `telephone-event` or `telephone-event/48000` (by its clock) by payload type."""
     dtmf_payload_type: int
     """What we send keys with; -1: the peer takes none."""
     ptime: int
@@ -97,6 +125,8 @@ class Negotiated(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the peer wants to receive nothing."""
     remote_version: int
     """sess-version of the peer's description, -1 if unreadable. An unchanged one means an unchanged description."""
+    srtp: Srtp | None = None
+    """Keys of SRTP; None: plain RTP."""
 
 
 class _Stream(msgspec.Struct):
@@ -106,7 +136,16 @@ class _Stream(msgspec.Struct):
     address: str
     codecs: list[tuple[int, str]]
     """Payload type and name of what we know too, in its order."""
-    dtmf: int
+    events: dict[int, int]
+    """Payload type of telephone-events by clock."""
+    crypto: list[Crypto]
+    """The keys that it names; none where it is plain RTP."""
+
+    @property
+    def dtmf(self) -> int:
+        """The payload type to send keys with, -1 if there is none: of the codec's clock, else of telephony's."""
+        number = self.events.get(CODECS[self.codecs[0][1]].clock, -1)
+        return number if number >= 0 else self.events.get(TELEPHONY_CLOCK, -1)
 
 
 def offer(local: Local, previous: bytes = b"") -> bytes:
@@ -117,21 +156,29 @@ def offer(local: Local, previous: bytes = b"") -> bytes:
     """
     before = sdp.parse(previous) if previous else None
     fresh = {name: CODECS[name].payload_type for name in local.codecs}
-    dtmf = DTMF_PAYLOAD_TYPE if local.dtmf else -1
     if before is None or not before.media:
-        return _write(local, [_audio_lines(local, list(fresh.items()), dtmf, local.direction)], "0 0")
+        events = _new_events(local, {}, set(fresh.values()))
+        section = _audio_lines(local, list(fresh.items()), events, local.direction)
+        if local.srtp != OFF:
+            section = _secured(section, SECURE, sdes.offered(local.srtp_keys))
+        return _write(local, [section], "0 0")
     at = _own_audio(before)
     mapped = before.media[at].rtpmap()
     # What is in use comes first, so that the session need not change.
     numbers = {name: number for number, name in _known(before.media[at], mapped, local.codecs)}
-    numbers = {**numbers, **{name: number for name, number in fresh.items() if name not in numbers}}
-    if local.dtmf:
-        taken = set(numbers.values())
-        dtmf = _dtmf_of(before.media[at], mapped, CODECS[local.codecs[0]].clock, taken)
-        if dtmf < 0:
-            dtmf = next(number for number in range(DTMF_PAYLOAD_TYPE, DTMF_PAYLOAD_TYPE + 27) if number not in taken)
+    used = {sdp.payload_number(text) for text in before.media[at].formats}
+    for name, number in fresh.items():
+        if name not in numbers:
+            taken = used | set(numbers.values())
+            free = (n for n in range(FIRST_DYNAMIC, MAX_PAYLOAD_TYPE + 1) if n not in taken)
+            numbers[name] = next(free, number) if number in used and number >= FIRST_DYNAMIC else number
+    taken = set(numbers.values())
+    events = _new_events(local, _events_of(before.media[at], mapped, local, local.codecs, taken), taken)
     sections = [_refused(media) for media in before.media]
-    sections[at] = _audio_lines(local, list(numbers.items()), dtmf, local.direction)
+    sections[at] = _audio_lines(local, list(numbers.items()), events, local.direction)
+    if before.media[at].protocol in SECURE_PROTOCOLS:  # with the keys in use
+        keys = sdes.usable(before.media[at].attributes(sdes.CRYPTO))
+        sections[at] = _secured(sections[at], before.media[at].protocol, keys)
     return _write(local, sections, "0 0")
 
 
@@ -143,12 +190,16 @@ def answer(offered: bytes, local: Local) -> Negotiated:
     direction = _DIRECTION[receives and local.direction in _SENDS, sends and local.direction in _RECEIVES]
     chosen = [(name, number) for number, name in stream.codecs]
     sections = [_refused(media) for media in remote.media]
-    sections[at] = _audio_lines(local, chosen, stream.dtmf, direction)
+    sections[at] = _audio_lines(local, chosen, stream.events, direction)
+    srtp = None
+    if stream.crypto:
+        theirs = stream.crypto[0]
+        own = Crypto(theirs.tag, theirs.suite, local.srtp_keys[sdes.SUITES.index(theirs.suite)])
+        sections[at] = _secured(sections[at], stream.media.protocol, [own])
+        srtp = Srtp(suite=own.suite, ours=own.key, theirs=theirs.key)
     ours = _write(local, sections, remote.value("t") or "0 0")
-    payload_types = dict(stream.codecs)
-    if stream.dtmf >= 0:
-        payload_types[stream.dtmf] = DTMF
-    return _negotiated(ours, remote, stream, payload_types, direction, held=not receives)
+    payload_types = {**dict(stream.codecs), **_event_names(stream.events)}
+    return _negotiated(ours, remote, stream, payload_types, direction, held=not receives, srtp=srtp)
 
 
 def conclude(offered: bytes, answered: bytes, local: Local) -> Negotiated:
@@ -161,20 +212,17 @@ def conclude(offered: bytes, answered: bytes, local: Local) -> Negotiated:
     stream = _stream(remote, remote.media[at], local, mapped)
     if stream is None:
         raise NotAcceptable("the answer refuses the audio stream")
+    srtp = _agreed(ours.media[at], stream)
     sends, receives = _wishes(remote, stream)
     direction = _DIRECTION[receives and local.direction in _SENDS, sends and local.direction in _RECEIVES]
     # What comes in bears our offer's numbers; peers that use their answer's own ones are understood too.
     payload_types = dict(_known(ours.media[at], mapped, local.codecs))
-    own_dtmf = _dtmf_of(ours.media[at], mapped, CODECS[stream.codecs[0][1]].clock, set(payload_types))
-    if own_dtmf >= 0:
-        payload_types[own_dtmf] = DTMF
-    else:
-        stream.dtmf = -1
-    for number, name in stream.codecs:
+    own = _events_of(ours.media[at], mapped, local, local.codecs, set(payload_types))
+    payload_types |= _event_names(own)
+    stream.events = {clock: number for clock, number in stream.events.items() if clock in own}
+    for number, name in [*stream.codecs, *_event_names(stream.events).items()]:
         payload_types.setdefault(number, name)
-    if stream.dtmf >= 0:
-        payload_types.setdefault(stream.dtmf, DTMF)
-    return _negotiated(offered, remote, stream, payload_types, direction, held=not receives)
+    return _negotiated(offered, remote, stream, payload_types, direction, held=not receives, srtp=srtp)
 
 
 def revise(previous: bytes, new: bytes) -> bytes:
@@ -206,11 +254,16 @@ def _origin_at(lines: list[bytes]) -> int:
 
 
 def _acceptable(remote: SessionDescription, local: Local) -> tuple[int, _Stream]:
-    """The first stream of an offer that we take."""
+    """The first stream of an offer that we take; one with SRTP goes before those without."""
+    plain: tuple[int, _Stream] | None = None
     for at, media in enumerate(remote.media):
         stream = _stream(remote, media, local)
-        if stream is not None:
+        if stream is not None and (stream.crypto or local.srtp == OFF):
             return at, stream
+        if stream is not None and plain is None:
+            plain = at, stream
+    if plain is not None:
+        return plain
     raise NotAcceptable("no audio stream with a codec and a profile that we know")
 
 
@@ -218,7 +271,8 @@ def _stream(
     remote: SessionDescription, media: Media, local: Local, offered: dict[int, str] | None = None
 ) -> _Stream | None:
     """The stream of an m-line, `None` if it cannot be taken. `offered`: our own rtpmaps; some answers lack theirs."""
-    if media.kind != "audio" or not media.port or media.protocol not in PROTOCOLS:
+    crypto = _crypto(media, local) if media.kind == "audio" and media.port else None
+    if crypto is None:
         return None
     address = remote.address_of(media)
     mapped = media.rtpmap()
@@ -227,10 +281,36 @@ def _stream(
     codecs = _known(media, mapped, local.codecs)
     if not codecs or not _unicast(address):
         return None
-    dtmf = -1
-    if local.dtmf:
-        dtmf = _dtmf_of(media, mapped, CODECS[codecs[0][1]].clock, {number for number, _ in codecs})
-    return _Stream(media, address, codecs, dtmf)
+    events = _events_of(media, mapped, local, [name for _, name in codecs], {number for number, _ in codecs})
+    return _Stream(media, address, codecs, events, crypto)
+
+
+def _crypto(media: Media, local: Local) -> list[Crypto] | None:
+    """The keys of a stream with SRTP, none for a plain one; `None` if it cannot be taken in that profile."""
+    if media.protocol in PROTOCOLS:
+        return [] if local.srtp != REQUIRED else None
+    if local.srtp == OFF or media.protocol not in SECURE_PROTOCOLS:
+        return None
+    return sdes.usable(media.attributes(sdes.CRYPTO)) or None
+
+
+def _agreed(ours: Media, theirs: _Stream) -> Srtp | None:
+    """What an answer took of the keys that we offered (RFC 4568 section 7.1.3). Raises NotAcceptable."""
+    if theirs.media.protocol != ours.protocol:
+        raise NotAcceptable("the answer is of another profile than the offer")
+    if not theirs.crypto:
+        return None
+    taken = theirs.crypto[0]
+    for own in sdes.usable(ours.attributes(sdes.CRYPTO)):
+        if (own.tag, own.suite) == (taken.tag, taken.suite):
+            return Srtp(suite=own.suite, ours=own.key, theirs=taken.key)
+    raise NotAcceptable("the answer takes none of the keys that were offered")
+
+
+def _secured(section: str, protocol: str, keys: list[Crypto]) -> str:
+    """An audio section with SRTP."""
+    lines = "".join([f"{sdes.line(key)}\r\n" for key in keys])
+    return section.replace(f" {PLAIN} ", f" {protocol} ", 1) + lines
 
 
 def _unicast(address: str) -> bool:
@@ -256,11 +336,46 @@ def _known(media: Media, mapped: dict[int, str], names: tuple[str, ...]) -> list
 
 def _plain(encoding: str) -> str:
     """An rtpmap's encoding in lower case, without a channel count of one."""
-    return encoding.lower().removesuffix("/1")
+    plain = encoding.lower().removesuffix("/1")
+    return _ALIASES.get(plain, plain)
+
+
+def _clocks(names: Iterable[str]) -> list[int]:
+    return list(dict.fromkeys(CODECS[name].clock for name in names))
+
+
+def _events_of(
+    media: Media, mapped: dict[int, str], local: Local, names: Iterable[str], taken: set[int]
+) -> dict[int, int]:
+    """The payload type of telephone-events for each clock of the codecs (RFC 4733 section 2.1) that an m-line lists;
+    telephony's clock where a peer with Opus has no other."""
+    if not local.dtmf:
+        return {}
+    clocks = _clocks(names)
+    found = {clock: number for clock in clocks if (number := _dtmf_of(media, mapped, clock, taken)) >= 0}
+    if not found and TELEPHONY_CLOCK not in clocks:
+        number = _dtmf_of(media, mapped, TELEPHONY_CLOCK, taken)
+        found = {TELEPHONY_CLOCK: number} if number >= 0 else {}
+    return found
+
+
+def _new_events(local: Local, known: dict[int, int], taken: set[int]) -> dict[int, int]:
+    """`known`, with a free payload type for each clock that has none; telephony's gets the usual one."""
+    events = dict(known) if local.dtmf else {}
+    for clock in sorted(_clocks(local.codecs)) if local.dtmf else ():
+        free = set(range(DTMF_PAYLOAD_TYPE, MAX_PAYLOAD_TYPE + 1)) - taken - set(events.values())
+        if clock not in events and free:
+            events[clock] = min(free)
+    return events
+
+
+def _event_names(events: dict[int, int]) -> dict[int, str]:
+    """As in `Negotiated.payload_types`."""
+    return {number: DTMF if clock == TELEPHONY_CLOCK else f"{DTMF}/{clock}" for clock, number in events.items()}
 
 
 def _dtmf_of(media: Media, mapped: dict[int, str], clock: int, taken: set[int]) -> int:
-    """The payload type of telephone-events with that clock (RFC 4733 section 2.1), -1 if there is none."""
+    """The payload type of telephone-events with that clock, -1 if there is none."""
     wanted = f"{DTMF}/{clock}"
     for text in media.formats:
         number = sdp.payload_number(text)
@@ -283,6 +398,7 @@ def _negotiated(
     direction: str,
     *,
     held: bool,
+    srtp: Srtp | None,
 ) -> Negotiated:
     reachable = stream.address not in _UNSPECIFIED
     number, codec = stream.codecs[0]
@@ -298,6 +414,7 @@ def _negotiated(
         direction=direction,
         held=held,
         remote_version=remote.version,
+        srtp=srtp,
     )
 
 
@@ -315,12 +432,16 @@ def _own_audio(ours: SessionDescription) -> int:
     raise NotAcceptable("our description has no audio stream")
 
 
-def _audio_lines(local: Local, codecs: list[tuple[str, int]], dtmf: int, direction: str) -> str:
-    formats = " ".join([str(number) for _, number in codecs])
-    lines = [f"m=audio {local.port} RTP/AVP {formats}" + (f" {dtmf}" if dtmf >= 0 else "")]
-    lines += [f"a=rtpmap:{number} {CODECS[name].encoding}" for name, number in codecs]
-    if dtmf >= 0:
-        lines += [f"a=rtpmap:{dtmf} {DTMF}/{CODECS[codecs[0][0]].clock}", f"a=fmtp:{dtmf} {DTMF_EVENTS}"]
+def _audio_lines(local: Local, codecs: list[tuple[str, int]], events: dict[int, int], direction: str) -> str:
+    formats = " ".join([str(number) for number in (*(number for _, number in codecs), *events.values())])
+    lines = [f"m=audio {local.port} RTP/AVP {formats}"]
+    for name, number in codecs:
+        codec = CODECS[name]
+        lines.append(f"a=rtpmap:{number} {codec.encoding}")
+        if codec.fmtp:
+            lines.append(f"a=fmtp:{number} {codec.fmtp}")
+    for clock, number in events.items():
+        lines += [f"a=rtpmap:{number} {DTMF}/{clock}", f"a=fmtp:{number} {DTMF_EVENTS}"]
     lines += [f"a=ptime:{DEFAULT_PTIME_MS}", f"a={direction}", ""]
     return "\r\n".join(lines)
 
