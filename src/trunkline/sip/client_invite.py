@@ -117,6 +117,12 @@ class ClientInvite:
         return self._transaction.request.encode(), self._transaction.flow
 
     @property
+    def heard(self) -> bool:
+        """Whether the far end has said anything to it."""
+        transaction = self._transaction
+        return self._proceeding or (transaction is not None and transaction.request.cseq[0] > 1)
+
+    @property
     def over(self) -> bool:
         """Whether its end has been told."""
         return self._over

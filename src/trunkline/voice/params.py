@@ -12,6 +12,10 @@ from trunkline.webhooks.params import NOWHERE, Params, Place, place_of
 
 VERSTAT: Final = "stir_verstat"
 """Key of a record's `extra`: what the carrier's verification said of the caller's number."""
+IDENTITY: Final = "identity"
+"""Key of a record's `extra`: the signed Identity headers (RFC 8224) that it came with."""
+PASSPORT: Final = "passport"
+"""Key of a record's `extra`: the PASSporT (RFC 8225) of them that its application is told."""
 CALL_STATUS: Final = "CallStatus"
 """The one standard parameter that changes while a call lasts."""
 
@@ -55,6 +59,8 @@ def standard(call: Call, status: str, *, from_place: Place | None = None, to_pla
         params.append(("AnsweredBy", call.answered_by))
     if VERSTAT in call.extra:
         params.append(("StirVerstat", str(call.extra[VERSTAT])))
+    if PASSPORT in call.extra:
+        params.append(("StirPassportToken", str(call.extra[PASSPORT])))
     params += sip_params(call)
     return params
 
