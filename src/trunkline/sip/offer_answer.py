@@ -1,8 +1,8 @@
 """Offer/answer (RFC 3264) for one audio stream.
 
 Every other medium is refused with port 0 and keeps its place. The answer repeats the offer's payload type numbers.
-SRTP is taken up as `Local.srtp` says, with keys in the description (trunkline.sip.sdes). Rtcp-mux and ICE are read but not
-taken up: an answer that does not name them refuses them.
+SRTP is taken up as `Local.srtp` says, with keys in the description (trunkline.sip.sdes). Rtcp-mux and ICE are read
+but not taken up: an answer that does not name them refuses them.
 """
 
 from __future__ import annotations
