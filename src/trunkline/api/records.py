@@ -103,6 +103,22 @@ async def make_room(database: Database, kind: type[Record], where: Mapping[str, 
         raise ApiError.of(20006, message=f"An account may have {limit} {what}")
 
 
+async def at_most(database: Database, kind: type[Record], where: Mapping[str, Any], limit: int, code: int) -> None:
+    """Raise `code` when there are `limit` records already, where Twilio has a code of its own for that."""
+    if await database.count(kind, where) >= limit:
+        raise ApiError.of(code)
+
+
+async def all_of(database: Database, kind: type[R], where: Mapping[str, Any]) -> list[R]:
+    """Every record that matches, for what has a limit of its own."""
+    found: list[R] = []
+    after = ""
+    while batch := await database.find(kind, where, after=after, limit=SCAN_PAGE):
+        found += batch
+        after = batch[-1].sid
+    return found
+
+
 def friendly_name(request: Request) -> str | None:
     """FriendlyName, if sent; raises 20002."""
     return request.str("FriendlyName", MAX_FRIENDLY_NAME, code=INVALID_NAME)

@@ -69,6 +69,13 @@ TEMPLATES: dict[int, tuple[int, str]] = {
     21214: (400, "'To' phone number cannot be reached"),
     21220: (400, "Call is not in-progress. Cannot redirect."),
     21234: (400, "The answering machine detection parameter {name} {reason}"),
+    21231: (400, "Domain Validation Error: {name} {reason}"),
+    21232: (400, "Invalid Domain: {name} {reason}"),
+    21235: (400, "IP Access Control List Validation Error: {name} {reason}"),
+    21238: (400, "Address Validation Error: {name} {reason}"),
+    21240: (400, "Credential List Validation Error: {name} {reason}"),
+    21243: (400, "Credential Validation Error: {name} {reason}"),
+    21300: (400, "Invalid BYOC trunk SID: {value}"),
     21408: (
         400,
         "Permission to send an SMS has not been enabled for the region indicated by the 'To' number: {to}.",
