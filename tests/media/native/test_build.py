@@ -37,7 +37,7 @@ def test_a_compiler_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     broken = tmp_path / "broken.c"
     broken.write_text("int main(")
     monkeypatch.setenv("TRUNKLINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "SOURCE", broken)
+    monkeypatch.setattr(build, "SOURCES", (broken,))
     with pytest.raises(BuildFailed, match="error"):
         build.library()
 

@@ -1,4 +1,4 @@
-"""Building the helper on demand: helper.c -> a shared library in the user's cache, keyed by source and platform."""
+"""Building the helper on demand: its C sources -> a shared library in the user's cache, keyed by source and platform."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-SOURCE: Final = Path(__file__).with_name("helper.c")
+SOURCES: tuple[Path, ...] = tuple(Path(__file__).with_name(name) for name in ("helper.c", "codecs.c"))
 BUILD_TIMEOUT_S: Final = 120
 FLAGS: Final = ("-O3", "-std=c11", "-fPIC", "-shared", "-Wall")
 COMPILERS: Final = ("cc", "gcc", "clang")
@@ -45,7 +45,7 @@ def library() -> Path:
     """The built library, building it if need be. Raises BuildFailed.
 
     The folder must be ours alone: code is loaded from it."""
-    source = SOURCE.read_bytes()
+    source = b"\0".join(path.read_bytes() for path in SOURCES)
     tag = f"{platform.system()}-{platform.machine()}-{platform.libc_ver()[0]}-{FLAGS}".encode()
     folder = cache_folder()
     try:
@@ -69,12 +69,12 @@ def _check_ours(path: Path) -> None:
 def _build(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as scratch:
         made = Path(scratch) / "helper.so"
-        command = [*compiler(), *FLAGS, "-o", str(made), str(SOURCE)]
+        command = [*compiler(), *FLAGS, "-o", str(made), *map(str, SOURCES)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)  # noqa: S603
         except subprocess.TimeoutExpired as error:
             raise BuildFailed(f"{command[0]} took longer than {BUILD_TIMEOUT_S} s") from error
         if run.returncode or not made.exists():
-            raise BuildFailed(f"{' '.join(command[:-3])}: {run.stderr.strip()[-500:]}")
+            raise BuildFailed(f"{' '.join(command[: -2 - len(SOURCES)])}: {run.stderr.strip()[-500:]}")
         made.chmod(0o700)
         made.replace(path)  # whole or not at all, whoever else builds it meanwhile
