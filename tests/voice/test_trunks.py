@@ -50,7 +50,7 @@ def test_gateways_follow_in_the_order_of_the_settings():
         f"sip:{TO}@10.0.0.1:5070;transport=tcp", "10.0.0.1", 5070, "TCP",
     )  # fmt: skip
     assert (str(second.uri), second.host, second.port, second.transport) == (
-        f"sip:{TO}@[2001:db8::1]", "2001:db8::1", None, "",
+        f"sip:{TO}@[2001:db8::1]", "2001:db8::1", 5060, "",
     )  # fmt: skip
 
 

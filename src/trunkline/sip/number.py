@@ -5,6 +5,7 @@ Nothing here raises: a header that cannot be understood counts as absent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -33,9 +34,11 @@ _WITHHELD: Final[dict[str, str]] = {
     "unknown": "+8656696",
 }
 """What a From user stands for when there is no number, as Twilio spells it on the keys."""
+WITHHELD: Final = frozenset(_WITHHELD.values())
+"""Numbers that are shown for callers who have none to show."""
 _PRIVATE: Final = frozenset({"id", "user", "header", "full"})
 """Privacy values that hide the caller (RFC 3323 section 4.2, RFC 3325 section 9.3)."""
-_SEPARATORS: Final = {ord(mark): None for mark in "-.() "}
+SEPARATORS: Final[dict[int, None]] = {ord(mark): None for mark in "-.() "}
 """RFC 3966's visual separators, and the space that some phones leave in."""
 _DIVERTED: Final = frozenset({"302", "404", "408", "480", "486", "487", "503"})
 """RFC 4458's causes in a History-Info entry that was forwarded."""
@@ -57,7 +60,7 @@ def e164(number: str, country: str = "") -> str:
     `country` is the calling code (`1`, `44`) of national numbers; without it only numbers that are international for
     sure are taken.
     """
-    number = number.partition(";")[0].translate(_SEPARATORS)
+    number = number.partition(";")[0].translate(SEPARATORS)
     digits = number.removeprefix("+")
     if not digits.isascii() or not digits.isdigit():
         return ""
@@ -72,19 +75,23 @@ def e164(number: str, country: str = "") -> str:
     return ""
 
 
-def number_of(uri: Uri, country: str = "") -> str:
+Read = Callable[[str], str]
+"""Reads a number as a peer writes it (trunkline.sip.number_plan): E.164, "" for what is none."""
+
+
+def number_of(uri: Uri, read: Read = e164) -> str:
     """The telephone number that a sip, sips or tel URI names in E.164, "" if none."""
     if uri.scheme not in SIP_SCHEMES and uri.scheme != "tel":
         return ""
     context = uri.params.get("phone-context") or ""
     if not uri.user.startswith("+") and context.startswith("+"):
         return e164(context + uri.user)
-    return e164(uri.user, country)
+    return read(uri.user)
 
 
-def show(uri: Uri, country: str = "") -> str:
+def show(uri: Uri, read: Read = e164) -> str:
     """E.164, else `sip:user@host[:port]` without parameters."""
-    number = number_of(uri, country)
+    number = number_of(uri, read)
     if number:
         return number
     if uri.scheme not in SIP_SCHEMES:
@@ -92,16 +99,17 @@ def show(uri: Uri, country: str = "") -> str:
     return str(Uri(uri.scheme, uri.user, None, uri.host, uri.port))
 
 
-def called_of(request: Request, country: str = "") -> str:
+def called_of(request: Request, read: Read = e164) -> str:
     """Whom the Request-URI names: E.164, else `sip:user@host`; "" if it is malformed."""
     try:
-        return show(request.request_uri, country)
+        return show(request.request_uri, read)
     except MalformedMessage:
         return ""
 
 
-def caller_of(request: Request, country: str = "") -> Caller:
-    """Who calls: From, or the identity that the network asserts (RFC 3325) where From has no number.
+def caller_of(request: Request, read: Read = e164, *, trusted: bool = True, asserted_first: bool = False) -> Caller:
+    """Who calls: From, or the identity that the network asserts (RFC 3325) where From has no number, or at once if
+    `asserted_first`. Only a `trusted` peer's assertions count.
 
     A caller who asks for privacy, or whose From is anonymous, is shown as anonymous whatever the network asserts.
     """
@@ -115,20 +123,20 @@ def caller_of(request: Request, country: str = "") -> Caller:
     if withheld or _wants_privacy(request.headers):
         return Caller(withheld or ANONYMOUS, anonymous=True)
     display = _printable(address.display)[:MAX_DISPLAY_CHARACTERS]
-    number = number_of(address.uri, country)
-    if not number:
+    number = number_of(address.uri, read)
+    if trusted and (asserted_first or not number):
         for asserted in (*_addresses(request, "P-Asserted-Identity"), *_addresses(request, "Remote-Party-ID")):
-            number = number_of(asserted.uri, country)
-            if number:
-                return Caller(number, display or _printable(asserted.display)[:MAX_DISPLAY_CHARACTERS])
-    return Caller(number or show(address.uri, country), display)
+            found = number_of(asserted.uri, read)
+            if found:
+                return Caller(found, display or _printable(asserted.display)[:MAX_DISPLAY_CHARACTERS])
+    return Caller(number or show(address.uri, read), display)
 
 
-def forwarded_from(request: Request, country: str = "") -> str:
+def forwarded_from(request: Request, read: Read = e164) -> str:
     """Who forwarded the call last: Diversion (RFC 5806), else History-Info (RFC 7044); "" if nobody or withheld."""
     for diversion in _addresses(request, "Diversion"):
         if (diversion.params.get("privacy") or "off").lower() in ("off", "no"):
-            return show(diversion.uri, country)
+            return show(diversion.uri, read)
         return ""
     history = _addresses(request, "History-Info")
     for entry in reversed(history[:-1]):
@@ -136,7 +144,7 @@ def forwarded_from(request: Request, country: str = "") -> str:
         cause = reason.partition("cause=")[2][:3] or entry.uri.params.get("cause") or ""
         if not cause or cause in _DIVERTED:
             privacy = entry.uri.headers.get("privacy", "none").lower()
-            return show(entry.uri, country) if privacy == "none" else ""
+            return show(entry.uri, read) if privacy == "none" else ""
     return ""
 
 

@@ -1,34 +1,39 @@
 """The INVITEs of one outgoing leg: one way after the other, until one is answered or there is nothing left to try.
 
-Another way is tried only where surely nobody was reached: the transport failed or nothing answered, or the far end said
-5xx before it rang. A busy line, a refusal, a phone that rang and was not picked up end the leg.
+Another way is tried only where surely nobody was reached: the transport failed, nothing answered (for a trunk: within
+its `failover_s`), or the far end gave one of the trunk's `failover` responses before it rang. A busy line, a refusal, a
+phone that rang and was not picked up end the leg.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote
 
 from trunkline.model.call import Status
 from trunkline.sip import offer_answer
 from trunkline.sip.core import CallListener
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
-from trunkline.sip.flow import DEFAULT_PORT, bracketed
+from trunkline.sip.flow import DEFAULT_PORT, DEFAULT_TLS_PORT
+from trunkline.sip.identity import name_addr, sip_uri
 from trunkline.voice import timeline
 from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
+from trunkline.voice.forking import Fork
 from trunkline.voice.limits import CallLimit
+from trunkline.voice.params import IDENTITY
+from trunkline.voice.trunk_dialect import PassedOn
 from trunkline.voice.trunks import Trunks, Way
 from trunkline.webhooks.failures import Failure
 
 if TYPE_CHECKING:
     from trunkline.sip.dialog import Dialog
-    from trunkline.sip.flow import Flow
+    from trunkline.sip.flow import Flow, Target
     from trunkline.sip.message import Response
     from trunkline.sip.offer_answer import Negotiated
+    from trunkline.voice.domains import Phones
     from trunkline.voice.live import LiveCall
 
 RING_EXTRA_S: Final = 5.0
@@ -39,6 +44,10 @@ NO_PORT: Final = 503
 NO_CODEC: Final = 488
 REQUEST_TERMINATED: Final = 487
 TIMED_OUT: Final = 408
+SERVER_ERRORS: Final = range(500, 600)
+"""Responses after which a `sip:` URI's next one is tried."""
+SICK: Final = frozenset({TIMED_OUT, NO_PORT})
+"""Responses of a gateway that is no better than a dead one."""
 MAX_HEADERS: Final = 50
 """Headers of an answer that are kept."""
 
@@ -60,11 +69,12 @@ def ending(status: int, *, busy_on_decline: bool) -> Status:
     return ENDINGS.get(status, Status.FAILED)
 
 
-def elsewhere(status: int, *, answered: bool, rang: bool) -> bool:
-    """Whether another way may be tried: `answered` tells a far end's response from a failure of the transport."""
-    if not answered:
-        return status in (TIMED_OUT, 503) and not rang
-    return 500 <= status < 600 and not rang
+def elsewhere(status: int, *, answered: bool, rang: bool, again: Container[int] = SERVER_ERRORS) -> bool:
+    """Whether another way may be tried: `answered` tells a far end's response from a failure of the transport, `again`
+    has the responses after which the trunk wants that."""
+    if rang:
+        return False
+    return status in again if answered else status in (TIMED_OUT, NO_PORT)
 
 
 def passed_on(response: Response) -> dict[str, str]:
@@ -82,6 +92,9 @@ class Invite(Protocol):
     @property
     def sent(self) -> tuple[bytes, Flow]: ...
 
+    @property
+    def heard(self) -> bool: ...
+
     def cancel(self, headers: Any = ()) -> None: ...
 
 
@@ -89,8 +102,9 @@ class PlaceInvite(Protocol):
     """`trunkline.sip.stack.Stack.invite`."""
 
     def __call__(
-        self, uri: str, *, to: str = "", from_: str, target: tuple[str, str, int] | None, sdp: bytes,
-        headers: Any = (), credentials: tuple[str, str] | None = None, listener: CallListener,
+        self, uri: str, *, to: str = "", from_: str, target: Target | tuple[str, str, int] | None, sdp: bytes,
+        headers: Any = (), credentials: tuple[str, str] | None = None, routes: Sequence[str] = (),
+        listener: CallListener,
     ) -> Invite: ...  # fmt: skip
 
 
@@ -129,11 +143,15 @@ class Outgoing(CallListener):
         self._ways = list(plan.ways)
         self._full: list[Way] = []
         self._limit: CallLimit | None = None
+        self._passed_over = False
         self._offer = b""
         self._way: Way | None = None
+        self._unreached = 0
+        """The status of a user who has no phone."""
         self._rang = self._kept = False
         self._ring_timer: asyncio.TimerHandle | None = None
         self._limit_timer: asyncio.TimerHandle | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._invite: Invite | None = None
         self.live = live
@@ -158,20 +176,36 @@ class Outgoing(CallListener):
         """Try the next way that has room."""
         while self._ways:
             way = self._ways.pop(0)
-            if way.trunk is not None:
-                limit = self._wires.trunks.limit(way.trunk)
-                if not limit.begin(self._wires.now()):
-                    self._full.append(way)
+            if way.phones is not None:
+                if not self._ring_phones(way, way.phones):
                     continue
-                self._limit = limit
+            elif way.trunk is not None:
+                limit = self._wires.trunks.limit(way.trunk)
+                if limit is not self._limit:  # the trunk's next gateway goes on with what its first was given
+                    self._give_back()
+                    if not limit.begin(self._wires.now()):
+                        self._full.append(way)
+                        continue
+                    self._limit = limit
                 self._send(way, way.host)
             else:
+                self._give_back()
                 self._task = asyncio.get_running_loop().create_task(self._resolve(way))
             return
         if self._full:
             self._wait_for_room()
         else:
-            self._fail(NO_PORT, "no-route")
+            self._fail(self._unreached or NO_PORT, "no-phone" if self._unreached else "no-route")
+
+    def _ring_phones(self, way: Way, phones: Phones) -> bool:
+        """Call the phones of a SIP domain's user; False when there are none."""
+        self._give_back()
+        if phones.code:
+            self._unreached = phones.status
+            self.live.alert(phones.code, phones.why)
+            return False
+        self._send(way, phones.groups[0][0].flow.remote[0])
+        return True
 
     def _wait_for_room(self) -> None:
         """All trunks are at their limits: try them again when the first has room; the ring timeout goes on."""
@@ -208,9 +242,11 @@ class Outgoing(CallListener):
             return
         self._offer, self._way, self._kept = offer, way, False
         uri = str(way.uri.replace(headers={}))
+        endpoint, default = way.endpoint, DEFAULT_TLS_PORT if way.transport == "TLS" else DEFAULT_PORT
+        target = (way.transport, address, default if way.port is None else way.port)
         try:
-            self._invite = self._wires.invite(
-                uri, from_=self._from(), target=(way.transport, address, way.port or DEFAULT_PORT), sdp=offer,
+            self._invite = self._fork(way, way.phones) if way.phones is not None else self._wires.invite(
+                uri, from_=self._from(way), target=target if endpoint is None else endpoint.target, sdp=offer,
                 headers=self._headers(way), credentials=self._login(way), listener=self,
             )  # fmt: skip
         except MalformedMessage as error:
@@ -219,21 +255,46 @@ class Outgoing(CallListener):
         live.cancel = self._cancel
         live.trace(self._invite.call_id)
         live.note(timeline.SIP, f"-> INVITE {uri}", to=address, trunk=live.record.trunk)
+        if trunk is not None and (self._ways or self._full):
+            loop = asyncio.get_running_loop()
+            self._silence_timer = loop.call_later(trunk.failover_s, self._pass_over)
 
-    def _from(self) -> str:
-        caller = self.live.record.from_
-        display = self._plan.display.replace("\\", "").replace('"', "")
-        name = f'"{display}" ' if display else ""
+    def _fork(self, way: Way, phones: Phones) -> Invite:
+        """Ring all phones of a user. Raises MalformedMessage."""
+        live = self.live
+        self._kept = True  # it is kept for all of them
+
+        def rings(sent: list[tuple[bytes, Flow]]) -> None:
+            save_invite(live.services.memory, live.sid, *sent[0], others=sent[1:])
+
+        fork = Fork(
+            self._wires.invite, phones.groups, to=phones.to, from_=self._from(way), sdp=self._offer,
+            headers=self._headers(way), listener=self, rings=rings,
+        )  # fmt: skip
+        live.note(timeline.SIP, f"{len(phones.groups)} phones of {phones.to} are called", at=fork.addresses)
+        return fork
+
+    def _from(self, way: Way) -> str:
+        caller, domain = self.live.record.from_, self._wires.domain
+        if way.dialect is not None:
+            return way.dialect.from_(caller, self._plan.display, domain)
         if caller.startswith(("sip:", "sips:")):
-            return f"{name}<{caller}>"
-        return f"{name}<sip:{quote(caller, safe='+')}@{bracketed(self._wires.domain)}>"
+            return name_addr(self._plan.display, caller)
+        return name_addr(self._plan.display, sip_uri(caller, domain))
 
     def _headers(self, way: Way) -> list[tuple[str, str]]:
         headers = list(self._plan.headers)
-        caller = self.live.record.from_
-        if way.trunk is not None and caller.startswith("+"):
-            headers.append(("P-Asserted-Identity", f"<sip:{caller}@{bracketed(self._wires.domain)}>"))
+        if way.dialect is not None:
+            record = self.live.record
+            headers += way.dialect.headers(record.from_, way.uri, self._passed_on(), self._wires.domain)
         return headers
+
+    def _passed_on(self) -> PassedOn | None:
+        """The call whose caller this leg shows as its own."""
+        parent = self.live.parent
+        if parent is None or not parent.incoming or parent.record.from_ != self.live.record.from_:
+            return None
+        return PassedOn(parent.record.to, parent.record.extra.get(IDENTITY, []))
 
     def _login(self, way: Way) -> tuple[str, str] | None:
         if way.trunk is None:
@@ -251,6 +312,8 @@ class Outgoing(CallListener):
             save_invite(live.services.memory, live.sid, *self._invite.sent)
         if response.status != 183:
             self._rang = True
+        if self._silence_timer is not None:
+            self._heard()
         early: Negotiated | None = None
         if sdp and live.local is not None:
             try:
@@ -265,6 +328,7 @@ class Outgoing(CallListener):
         live = self.live
         self._stop_timers()
         self._invite = None
+        self._learn(0, answered=True)
         if live.is_over or live.local is None:
             dialog.bye()
             return
@@ -276,6 +340,9 @@ class Outgoing(CallListener):
             live.failed(NO_CODEC, Status.FAILED, "no-common-codec")
             return
         live.record.sip_headers = passed_on(response)
+        if self._way is not None and self._way.phones is not None:
+            live.source = dialog.flow.remote[0]
+            live.trace(dialog.call_id)
         self.before_up()
         live.connected(dialog, negotiated, response.status)
         if not self.outcome.done():
@@ -283,15 +350,23 @@ class Outgoing(CallListener):
 
     def on_failure(self, status: int, reason: str, response: Response | None) -> None:
         self._invite = None
-        self._give_back()
+        self._heard()
+        if self._passed_over:
+            self._passed_over, status, reason = False, TIMED_OUT, "silence"
+        self._learn(status, answered=response is not None)
         live = self.live
         if live.is_over:
+            self._give_back()
             return
         live.cancel = None
-        if elsewhere(status, answered=response is not None, rang=self._rang) and (self._ways or self._full):
+        way = self._way
+        again = way.dialect.again if way is not None and way.dialect is not None else SERVER_ERRORS
+        more = bool(self._ways or self._full)
+        if more and elsewhere(status, answered=response is not None, rang=self._rang, again=again):
             live.note(timeline.SIP, f"{status} {reason}: another way is tried")
             self._next()
             return
+        self._give_back()
         if response is not None:
             live.record.hangup_cause = response.headers.get("Reason")
         self._fail(status, f"sip-{status}")
@@ -299,6 +374,29 @@ class Outgoing(CallListener):
     def _fail(self, status: int, why: str) -> None:
         end = ending(status, busy_on_decline=self._wires.busy_on_decline)
         self.live.failed(status, end, why)
+
+    def _pass_over(self) -> None:
+        """The gateway has been silent for too long, and there is another way."""
+        self._silence_timer = None
+        invite = self._invite
+        if invite is not None and not invite.heard and not self.live.is_over:
+            self._passed_over = True
+            invite.cancel()
+
+    def _heard(self) -> None:
+        timer, self._silence_timer = self._silence_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _learn(self, status: int, *, answered: bool) -> None:
+        """What came of the INVITE tells whether its gateway is alive."""
+        endpoint = self._way.endpoint if self._way is not None else None
+        if endpoint is None:
+            return
+        if answered and status not in SICK:
+            endpoint.answered(self._wires.now())
+        elif answered or status in SICK:
+            endpoint.failed(self._wires.now(), f"an INVITE got {status}" if answered else "no answer to an INVITE")
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -327,7 +425,7 @@ class Outgoing(CallListener):
             limit.end()
 
     def _stop_timers(self) -> None:
-        for timer in (self._ring_timer, self._limit_timer):
+        for timer in (self._ring_timer, self._limit_timer, self._silence_timer):
             if timer is not None:
                 timer.cancel()
-        self._ring_timer = self._limit_timer = None
+        self._ring_timer = self._limit_timer = self._silence_timer = None

@@ -1,19 +1,30 @@
 """Which way a call goes out: the trunks in the order in which they are tried, with their limits and prices.
 
-Order: longest matching prefix first, then priority, then by weight at random. A trunk's gateways follow in the order of
-the settings. A `sip:` URI needs no trunk.
+Order: longest matching prefix first, then priority, then by weight at random; within a trunk its gateways
+(trunkline.voice.trunk_gateways). Whatever is down comes after everything that is up. A `sip:` URI needs no trunk.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trunkline.model.call import Call, Direction
 from trunkline.settings import Trunk
+from trunkline.sip.flow import Target
 from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.voice.callbacks import minutes
 from trunkline.voice.limits import CallLimit
+from trunkline.voice.trunk_dialect import Dialect
+from trunkline.voice.trunk_gateways import Endpoint, Gateways, GatewayWays
+
+if TYPE_CHECKING:
+    from trunkline.voice.domains import Phones
+
+MAX_WAYS: Final = 16
+"""INVITEs of one call that are tried at most, one after the other."""
 
 
 class Way(NamedTuple):
@@ -24,21 +35,36 @@ class Way(NamedTuple):
     host: str
     port: int | None
     transport: str
-    """UDP or TCP; empty: UDP, or what the size asks for."""
+    """UDP, TCP or TLS; empty: UDP, or what the size asks for."""
     trunk: Trunk | None
+    endpoint: Endpoint | None = None
+    """What learns from the call whether it is alive."""
+    dialect: Dialect | None = None
+    phones: Phones | None = None
+    """Registered phones, in place of a host."""
 
 
 class Trunks:
-    """See the module. `now` is monotonic seconds."""
+    """See the module. `now` is monotonic seconds, `clock` tells them later."""
 
-    def __init__(self, trunks: Sequence[Trunk], random: Random, now: float) -> None:
+    def __init__(
+        self, trunks: Sequence[Trunk], random: Random, now: float, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._clock = clock or (lambda: now)
         self._trunks = tuple(trunks)
         self._random = random
         self._limits = {one.name: CallLimit(one.calls_per_second, one.calls_at_once, now) for one in trunks}
         self._prefixes = [
             (prefix.removeprefix("+"), trunk) for trunk in trunks if trunk.gateways for prefix in trunk.prefixes
         ]
-        self._gateways = {trunk.name: tuple(Uri.parse(one.uri) for one in trunk.gateway_list) for trunk in self._trunks}
+        self.gateways = {trunk.name: Gateways(trunk, random, now) for trunk in self._trunks}
+        self.dialects = {trunk.name: Dialect(trunk) for trunk in self._trunks}
+        self._advertised = {
+            one.uri.bare_host: trunk.advertised
+            for trunk in self._trunks
+            if trunk.advertised
+            for one in self.gateways[trunk.name].all
+        }
 
     def named(self, name: str) -> Trunk | None:
         """The trunk of that name."""
@@ -53,17 +79,34 @@ class Trunks:
         digits = number.removeprefix("+")
         return any(digits.startswith(prefix) for prefix, _ in self._prefixes)
 
+    def advertised(self, host: str) -> str:
+        """Our address towards a gateway's host, where its trunk has one of its own; else empty."""
+        return self._advertised.get(host, "")
+
+    def reached(self, trunk: Trunk, gateway: GatewayWays, targets: Sequence[Target], now: float) -> None:
+        """A gateway's name was looked up."""
+        gateway.reach(targets, now)
+        if trunk.advertised:
+            for endpoint in gateway.endpoints:
+                self._advertised[endpoint.target.host] = trunk.advertised
+
     def ways(self, to: str) -> list[Way]:
-        """The INVITEs to try for an E.164 number or a `sip:` URI, in order; none when nothing leads there."""
+        """The INVITEs to try for an E.164 number or a `sip:` URI, in order, at most MAX_WAYS; none when nothing leads
+        there."""
         if to.partition(":")[0].lower() in SIP_SCHEMES:
             uri = Uri.parse(to)
             return [Way(uri, uri.bare_host, uri.port, uri.transport, None)]
         found: list[Way] = []
+        down: list[Way] = []
         for trunk in self._order(to.removeprefix("+")):
-            for gateway in self._gateways[trunk.name]:
-                uri = gateway.replace(user=to)
-                found.append(Way(uri, gateway.bare_host, gateway.port, gateway.transport, trunk))
-        return found
+            dialect = self.dialects[trunk.name]
+            for gateway in self.gateways[trunk.name].order():
+                uri = dialect.request_uri(gateway.uri, to)
+                for endpoint in gateway.endpoints:
+                    target = endpoint.target
+                    way = Way(uri, target.host, target.port, target.transport, trunk, endpoint, dialect)
+                    (found if endpoint.is_up or endpoint.counts_up(self._clock()) else down).append(way)
+        return (found + down)[:MAX_WAYS]
 
     def _order(self, digits: str) -> list[Trunk]:
         """The trunks for a number, each once, by its longest prefix."""
