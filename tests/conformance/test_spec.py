@@ -161,8 +161,33 @@ def make_everything(reader: Reader, site: Site, air: Air, tenant: Tenant) -> Non
     reader.create("messaging", SERVICE + "/ShortCodes", ShortCodeSid=short_code)
     reader.create("messaging", SERVICE + "/AlphaSenders", AlphaSender="Shop")
     reader.create("messaging", SERVICE + "/DestinationAlphaSenders", AlphaSender="Boutique", IsoCountryCode="FR")
+    make_sip_domain(reader, bought)
     send_everything(reader, site, tenant)
     call_everybody(reader, site, air, tenant)
+
+
+def make_sip_domain(reader: Reader, number: str) -> None:
+    """A SIP domain with lists of both kinds, mapped in each way."""
+    values, sip = reader.values, ACCOUNT + "/SIP"
+    urls = dict.fromkeys(("VoiceUrl", "VoiceFallbackUrl", "VoiceStatusCallbackUrl"), URL)
+    name = f"spec-{number[-8:]}.sip.twilio.com"
+    domain = reader.create("api", f"{sip}/Domains", DomainName=name, EmergencyCallerSid=number, **urls)
+    values["DomainSid"] = domain["sid"]
+    users = reader.create("api", f"{sip}/CredentialLists", FriendlyName="Users")
+    networks = reader.create("api", f"{sip}/IpAccessControlLists", FriendlyName="Office")
+    values["CredentialListSid"], values["IpAccessControlListSid"] = users["sid"], networks["sid"]
+    login = {"Username": "alice", "Password": "IWasAtSignal2018"}
+    reader.create("api", sip + "/CredentialLists/{CredentialListSid}/Credentials", **login)
+    address = {"FriendlyName": "Gateway", "IpAddress": "192.0.2.1"}
+    reader.create("api", sip + "/IpAccessControlLists/{IpAccessControlListSid}/IpAddresses", **address)
+    below = sip + "/Domains/{DomainSid}"
+    for kind in ("CredentialList", "IpAccessControlList"):
+        sid = {f"{kind}Sid": values[f"{kind}Sid"]}
+        mappings = f"{kind}Mappings"
+        reader.create("api", f"{below}/Auth/Calls/{mappings}", **sid)
+        values[f"{below}/{mappings}/{{Sid}}"] = sid[f"{kind}Sid"]
+    sid = {"CredentialListSid": users["sid"]}
+    reader.create("api", below + "/Auth/Registrations/CredentialListMappings", **sid)
 
 
 def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None:
@@ -182,6 +207,8 @@ def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None
     values[ACCOUNT + "/Recordings/{Sid}"] = recording
     reader.ask("POST", "api", recordings + "/{Sid}", Status="paused")
     reader.ask("POST", "api", calls + "/{Sid}", Status="completed")
+    # Duration and currency are null, as at Twilio, until the audio is kept, some time after the call.
+    eventually(lambda: [one for one in reader.ask("GET", "api", recordings)["recordings"] if is_kept(one)])
     alert = eventually(lambda: reader.ask("GET", "api", calls + "/{CallSid}/Notifications")["notifications"])
     values[calls + "/{CallSid}/Notifications/{Sid}"] = values["alert"] = alert["sid"]
     reader.ask("GET", "api", ACCOUNT + "/Notifications/{alert}")
@@ -191,6 +218,10 @@ def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None
     reader.ask("POST", "api", ACCOUNT + "/IncomingPhoneNumbers/{called}", VoiceUrl=gone)
     phone.dials(tenant.numbers[1], headers={"Diversion": "<sip:+12125559003@example.com>;reason=unconditional"})
     eventually(lambda: [one for one in reader.ask("GET", "api", calls)["calls"] if one["forwarded_from"]])
+
+
+def is_kept(recording: dict[str, Any]) -> bool:
+    return recording["status"] == "completed"
 
 
 def send_everything(reader: Reader, site: Site, tenant: Tenant) -> None:
