@@ -38,14 +38,17 @@ from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
 from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.calls import Calls
+from trunkline.voice.domains import Domains
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.inbound import Inbound
+from trunkline.voice.logins import Logins
 from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.outbound import Outbound
 from trunkline.voice.outgoing import Wires
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.recovery import Recovery
+from trunkline.voice.registrations import Registrations
 from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
@@ -117,7 +120,8 @@ class Voice:
         )  # fmt: skip
         key = hashlib.sha256(b"sip nonces" + secrets.pepper).digest()
         self.sources = Sources(settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock)
-        self.inbound = Inbound(self.services, self.sources)
+        self._wire_domains(key)
+        self.inbound = Inbound(self.services, self.sources, self.domains)
         self._wire_sip()
         trunks = Trunks(settings.trunks, random.Random(), clock.monotonic())
         wires = Wires(
@@ -125,6 +129,7 @@ class Voice:
             now=clock.monotonic, busy_on_decline=settings.voice.busy_on_decline,
         )  # fmt: skip
         self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, secrets)
+        self.outbound.domains = self.domains
         self.calls = Calls(
             settings, self.flights, self.reader, self.outbound, self.recordings, directory, archive, database, alerts,
             secrets, self.services.live.get,
@@ -158,6 +163,16 @@ class Voice:
             engine=own.speech.engine,
         )
 
+    def _wire_domains(self, key: bytes) -> None:
+        """SIP domains and their phones."""
+        services, own = self.services, self.settings.sip
+        failed = getattr(self.sources, "failed", lambda host: None)
+        logins = Logins(own.realm, key, services.clock, own.digest_algorithms, failed)
+        self.registrations: Registrations = Registrations(
+            services.memory, services.directory, services.alerts, logins, own, services.clock
+        )
+        self.domains = Domains(services.directory, logins, self.registrations)
+
     def _wire_sip(self) -> None:
         own = self.settings.sip
         config = StackConfig(
@@ -168,8 +183,9 @@ class Voice:
             max_transactions=own.max_transactions,
         )
         limits = TransportLimits(max_connections=own.max_connections, max_message_bytes=own.max_message_bytes)
-        self.sip = SipTransport(config, self.inbound, limits)
+        self.sip: SipTransport = SipTransport(config, self.inbound, limits)
         self.sip.stack.trace = self.services.trace
+        self.sip.stack.on_flow_closed = self.registrations.flow_closed
 
     @property
     def _domain(self) -> str:
@@ -196,6 +212,7 @@ class Voice:
             config = media_config(self.settings, recordings=str(spool_folder(self.settings)))
             self._media_task = loop.create_task(_keep_media(config))
         await self.recovery.read()
+        await self.registrations.load()
         if not await self.media.start(socket_path(self.settings), MEDIA_WAIT_S):
             log.error("the media process is not there; calls are refused until it is")
         await self.lost_recordings.start()

@@ -3,9 +3,9 @@
 `register` is given what stands for an address-of-record and a REGISTER whose sender may change it, and says what stands
 afterwards and what to answer. It keeps nothing and changes nothing itself: all of a request is done, or none.
 
-Where a binding differs from the letter: it is reached by the flow that its REGISTER came by (section 5.3 of RFC 5626 for
-everybody), never by a look-up of its Contact, so that nobody can aim our requests at a third host; and two phones with
-the same private Contact behind different NATs are two bindings.
+Where a binding differs from the letter: it is reached by the flow that its REGISTER came by (section 5.3 of RFC 5626
+for everybody), never by a look-up of its Contact, so that nobody can aim our requests at a third host; and two phones
+with the same private Contact behind different NATs are two bindings.
 """
 
 from __future__ import annotations
@@ -195,7 +195,12 @@ def _register(request: Request, flow: Flow, live: tuple[Binding, ...], now_ms: i
 
 
 def _done(
-    bindings: tuple[Binding, ...], before: tuple[Binding, ...], now_ms: int, path: Sequence[str], *, outbound: bool = False
+    bindings: tuple[Binding, ...],
+    before: tuple[Binding, ...],
+    now_ms: int,
+    path: Sequence[str],
+    *,
+    outbound: bool = False,
 ) -> Outcome:
     """Steps 7 and 8: 200 with all that stands."""
     headers: list[Field] = [("Contact", _shown(binding, now_ms)) for binding in bindings]

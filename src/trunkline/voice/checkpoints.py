@@ -8,6 +8,7 @@ Writing never waits (`MemoryStore.post`): the embedded default has it when `post
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -75,6 +76,8 @@ class InviteCheckpoint(msgspec.Struct, kw_only=True):
     v: int = VERSION
     request: bytes
     flow: Flow
+    others: list[tuple[bytes, Flow]] = []
+    """Where it rings too."""
 
 
 class NextCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -101,9 +104,11 @@ def save_leg(call: LiveCall) -> None:
     put(call.services.memory, key(call.sid, LEG), call.checkpoint())
 
 
-def save_invite(memory: MemoryStore, sid: str, request: bytes, flow: Flow) -> None:
+def save_invite(
+    memory: MemoryStore, sid: str, request: bytes, flow: Flow, others: Sequence[tuple[bytes, Flow]] = ()
+) -> None:
     """Store the INVITE of a call that is not answered yet: one that came in, or one of ours that rings there."""
-    put(memory, key(sid, INVITE), InviteCheckpoint(request=request, flow=flow))
+    put(memory, key(sid, INVITE), InviteCheckpoint(request=request, flow=flow, others=list(others)))
 
 
 def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:

@@ -1,9 +1,10 @@
 """Calls that come in: who may call whom, and the beginning of the call's own session.
 
 `Inbound` is the core of the SIP stack. An INVITE is taken only if its source is a trunk (trunkline.voice.sources) and
-its target is a number of an active account with something to run; else it gets 401, 403 or 404. Nothing is ever
-forwarded: this is no relay. A call that is taken is stored as `ringing` while its first document is fetched; what it
-needs to be answered (a port, a codec in common) is settled before.
+its target is a number of an active account with something to run, or if its target is a SIP domain that lets its sender
+in (trunkline.voice.domains); else it gets 401, 403, 404 or 407. Nothing is ever forwarded: this is no relay. A call
+that is taken is stored as `ringing` while its first document is fetched; what it needs to be answered (a port, a codec
+in common) is settled before.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
 from trunkline.voice import timeline
 from trunkline.voice.checkpoints import save_invite
+from trunkline.voice.domains import record
 from trunkline.voice.live import LiveCall
+from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.params import VERSTAT
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
 from trunkline.voice.steps import Goto
 
 if TYPE_CHECKING:
+    from trunkline.model.sip_domain import SipDomain
     from trunkline.sip.core import Answer
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
     from trunkline.sip.server_invite import ServerInvite
+    from trunkline.voice.domains import Domains
     from trunkline.voice.flights import CallFlight
     from trunkline.voice.service import VoiceServices
 
@@ -58,20 +63,17 @@ class Target(NamedTuple):
         return self.application or self.number
 
 
-class Refusal(Exception):
+class Refusal(Refused):
     """An INVITE is not taken."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class Inbound:
     """See the module. `counters` are INVITEs by what became of them."""
 
-    def __init__(self, services: VoiceServices, sources: Sources) -> None:
+    def __init__(self, services: VoiceServices, sources: Sources, domains: Domains | None = None) -> None:
         self._services = services
         self._sources = sources
+        self._domains = domains
         self.draining = False
         """Whether new calls are refused, because the node stops."""
         self.counters: dict[str, int] = {}
@@ -85,7 +87,9 @@ class Inbound:
         return self._sources.permitted(flow.remote[0])
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
-        """OPTIONS get 200, whoever asks; the rest the stack's default."""
+        """Phones of SIP domains register; OPTIONS get 200, whoever asks; the rest the stack's default."""
+        if request.method == "REGISTER" and self._domains is not None and not self.draining:
+            return self._domains.registrations.register(request, flow)
         return None
 
     def on_invite(self, invite: ServerInvite) -> None:
@@ -94,24 +98,43 @@ class Inbound:
             self._take_up(invite, flight)
             return
         try:
-            trunk = self._sources.trunk_of(invite.request, invite.flow.remote[0])
-            if trunk is None:
-                raise Refusal(403, "an unknown source")
-            if self.draining:
-                raise Refusal(503, "the node stops")
-            target = self._target(invite.request)
-            self._check_limits(trunk, target.account)
-            call = self._call(invite, trunk, target)
+            domain = self._domains.of(invite.request) if self._domains is not None else None
+            call = self._by_trunk(invite) if domain is None else self._by_domain(invite, domain)
+        except Asked as asked:
+            self._count("challenged")
+            invite.reject(407, headers=[("Proxy-Authenticate", value) for value in asked.challenges])
         except Challenge as challenge:
             self._count("challenged")
             invite.challenge(challenge.value)
-        except Refusal as refusal:
+        except Refused as refusal:
             self._count(f"refused-{refusal.status}")
             log.info("INVITE from %s refused with %d: %s", invite.flow.remote[0], refusal.status, refusal)
             invite.reject(refusal.status, headers=(RETRY_AFTER,) if refusal.status == 503 else ())
         else:
             self._count("taken")
-            self._begin(call, invite, target)
+            self._begin(call, invite)
+
+    def _by_trunk(self, invite: ServerInvite) -> LiveCall:
+        """A call from a carrier or a PBX. Raises Challenge, Refusal."""
+        trunk = self._sources.trunk_of(invite.request, invite.flow.remote[0])
+        if trunk is None:
+            raise Refusal(403, "an unknown source")
+        if self.draining:
+            raise Refusal(503, "the node stops")
+        target = self._target(invite.request)
+        self._check_limits(trunk, target.account)
+        return self._call(invite, trunk, target.account, self._record(invite, trunk, target))
+
+    def _by_domain(self, invite: ServerInvite, domain: SipDomain) -> LiveCall:
+        """A call from a phone of a SIP domain. Raises Asked, Refused."""
+        assert self._domains is not None
+        account, username = self._domains.admit(invite, domain)
+        if self.draining:
+            raise Refusal(503, "the node stops")
+        self._check_limits(None, account)
+        call = record(invite, domain, username, self._services.clock.now_ms())
+        call.time_limit_s = int(self._services.settings.voice.time_limit_s)
+        return self._call(invite, None, account, call)
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
@@ -140,18 +163,18 @@ class Inbound:
             raise Refusal(404, text)
         return target
 
-    def _check_limits(self, trunk: Trunk, account: Account) -> None:
+    def _check_limits(self, trunk: Trunk | None, account: Account) -> None:
         """Raises Refusal: 503 for the trunk's limit, so that the carrier goes elsewhere, 486 for the account's."""
         counts = self._services.counts
-        if 0 < trunk.calls_at_once <= counts.trunk.get(trunk.name, 0):
+        if trunk is not None and 0 < trunk.calls_at_once <= counts.trunk.get(trunk.name, 0):
             raise Refusal(503, f"trunk {trunk.name} has {trunk.calls_at_once} calls")
         most = self._services.settings.voice.calls_at_once
         if 0 < most <= counts.account.get(account.sid, 0):
             raise Refusal(486, f"account {account.sid} has {most} calls")
 
-    def _call(self, invite: ServerInvite, trunk: Trunk, target: Target) -> LiveCall:
+    def _call(self, invite: ServerInvite, trunk: Trunk | None, account: Account, record: Call) -> LiveCall:
         """The call with its port and its answer to the offer. Raises Refusal."""
-        call = LiveCall(self._services, target.account, self._record(invite, trunk, target), Status.RINGING, trunk)
+        call = LiveCall(self._services, account, record, Status.RINGING, trunk)
         self._negotiate(call, invite)
         return call
 
@@ -172,7 +195,7 @@ class Inbound:
         account = services.directory.account(record.account_sid)
         trunk = next((one for one in services.trunks if one.name == record.trunk), None)
         try:
-            if account is None or trunk is None:
+            if account is None or (trunk is None and record.trunk):
                 raise Refusal(503, "its account or trunk is gone")
             call = LiveCall(services, account, record, Status.RINGING, trunk)
             self._negotiate(call, invite)
@@ -220,7 +243,7 @@ class Inbound:
             record.status_callbacks = [StatusTarget(owner.status_callback, owner.status_callback_method)]
         return record
 
-    def _begin(self, call: LiveCall, invite: ServerInvite, target: Target) -> None:
+    def _begin(self, call: LiveCall, invite: ServerInvite) -> None:
         record = call.record
         call.trace(invite.request.call_id)
         call.note(timeline.SIP, f"<- INVITE {invite.request.uri}", source=invite.flow.remote[0], trunk=record.trunk)

@@ -132,7 +132,10 @@ class LiveCall(DialogListener, InviteListener):
     def trace(self, call_id: str) -> None:
         """SIP messages with this Call-ID belong into the timeline."""
         self.record.sip_call_id = self._call_id = call_id
-        self.services.traced[call_id] = self
+        traced = self.services.traced
+        if self._call_id != call_id:
+            traced.pop(self._call_id, None)
+        traced[call_id] = self
 
     # -- what it is ------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.errors import ApiError, describe
 from trunkline.model.recording import Source
 from trunkline.model.sid import CALL, new_sid
-from trunkline.sip.uri import SIP_SCHEMES
+from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.storage.secrets import CannotOpen, Secrets
 from trunkline.storage.written import when_done
 from trunkline.voice import callbacks
@@ -34,8 +34,10 @@ from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.session import Session
 from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.steps import Source as Document
+from trunkline.voice.trunks import Way
 
 if TYPE_CHECKING:
+    from trunkline.voice.domains import Domains
     from trunkline.voice.service import VoiceServices
 
 ACCOUNT_INACTIVE: Final = 10001
@@ -87,6 +89,8 @@ class Outbound:
         """By SID, children that are connected: lets one go on with a document of its own."""
         self._stopped = False
         self.refuse = ""
+        self.domains: Domains | None = None
+        """SIP domains, whose phones are called where they are registered."""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
         wires.busy_on_decline = self._voice.busy_on_decline
         services.flights.price = wires.trunks.price
@@ -209,7 +213,7 @@ class Outbound:
         live.enlist(flight)
         live.on_end(lambda _: self._left(record.account_sid))
         headers = dict(record.extra.get("out_headers", {}))
-        plan = Plan(self._wires.trunks.ways(record.to), record.timeout_s, list(headers.items()), self._login(record))
+        plan = Plan(self._ways(record.to, account.sid), record.timeout_s, list(headers.items()), self._login(record))
         outgoing = Outgoing(self._wires, live, plan)
         if record.extra.get("detect"):
             outgoing.before_up = lambda: setattr(record, "answered_by", UNKNOWN_ANSWER)
@@ -311,6 +315,15 @@ class Outbound:
 
     # -- children of <Dial> ----------------------------------------------------------------------------------
 
+    def _ways(self, to: str, account: str) -> list[Way]:
+        """The ways to an address: to the phones of a SIP domain of ours, else by the trunks or as the URI says."""
+        if self.domains is not None and to.partition(":")[0].lower() in SIP_SCHEMES:
+            phones = self.domains.phones(to, account)
+            if phones is not None:
+                uri = Uri.parse(to)
+                return [Way(uri, uri.bare_host, uri.port, "", None, phones=phones)]
+        return self._wires.trunks.ways(to)
+
     def dial(self, parent: LiveCall, new: NewLeg) -> Outgoing | None:
         """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
         as may be."""
@@ -339,7 +352,7 @@ class Outbound:
         live.join(parent)
         live.on_end(lambda _: self._left(account.sid))
         login = (new.username, new.password) if new.username else None
-        ways = [way for to in (new.to, *new.others) for way in self._wires.trunks.ways(to)]
+        ways = [way for to in (new.to, *new.others) for way in self._ways(to, account.sid)]
         plan = Plan(ways, new.timeout_s, list(new.headers.items()), login, new.display)
         outgoing = Outgoing(self._wires, live, plan)
         flight, written = self._flights.accept(record, Status.INITIATED)

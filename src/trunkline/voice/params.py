@@ -16,6 +16,11 @@ IDENTITY: Final = "identity"
 """Key of a record's `extra`: the signed Identity headers (RFC 8224) that it came with."""
 PASSPORT: Final = "passport"
 """Key of a record's `extra`: the PASSporT (RFC 8225) of them that its application is told."""
+ASYNC_DETECTION: Final = "async_amd"
+"""Key of a record's `extra`: whether documents do not wait for machine detection, and are not told of it."""
+SIP_DOMAIN: Final = "sip_domain"
+"""Key of a record's `extra`: the SIP domain that the call came by, and from where, as webhooks tell it."""
+ANSWERED_BY: Final = "AnsweredBy"
 CALL_STATUS: Final = "CallStatus"
 """The one standard parameter that changes while a call lasts."""
 
@@ -71,8 +76,9 @@ def _places(name: str, where: Place) -> Params:
 
 
 def sip_params(call: Call, prefix: str = "") -> Params:
-    """`SipCallId` and `SipHeader_<name>` where the call came by SIP with headers to pass on."""
-    if not call.sip_headers:
+    """`SipCallId` and `SipHeader_<name>` where the call came by a SIP domain, or with headers to pass on."""
+    domain = call.extra.get(SIP_DOMAIN)
+    if not call.sip_headers and domain is None:
         return []
     found = [(f"{prefix}SipHeader_{name}", value) for name, value in call.sip_headers.items()]
     if call.sip_call_id:

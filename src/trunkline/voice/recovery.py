@@ -223,7 +223,8 @@ class Recovery:
         for flight, invite in self._rung:
             self._ring(flight, invite)
         for invite in self._withdrawn:
-            self._stack.withdraw(invite.request, invite.flow)
+            for request, flow in ((invite.request, invite.flow), *invite.others):
+                self._stack.withdraw(request, flow)
         for leg in self._lost:
             assert leg.dialog is not None
             self._stack.adopt(leg.dialog, DialogListener()).bye([_REASON])

@@ -1,0 +1,213 @@
+"""One call that rings several phones: all registered contacts of a user, at once (RFC 3261 section 16.7, as a caller).
+
+Each phone gets an INVITE of its own with the same offer: audio comes from the one that picks up, and only then. The
+first 2xx wins, the others are cancelled ("completed elsewhere", so that no phone shows a missed call); a 6xx ends the
+call everywhere; otherwise the call fails with the best of all refusals once the last has come. A device that keeps
+several flows (RFC 5626) is called by its newest, by the next when that is dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from trunkline.sip.core import CallListener, HeaderList
+from trunkline.sip.errors import MalformedMessage
+from trunkline.sip.registrar import Binding, way_to
+
+if TYPE_CHECKING:
+    from trunkline.sip.dialog import Dialog
+    from trunkline.sip.flow import Flow
+    from trunkline.sip.message import Response
+
+ELSEWHERE: Final = ("Reason", 'SIP;cause=200;text="Call completed elsewhere"')
+FLOW_FAILED: Final = 430
+"""A proxy's word for a dead flow (RFC 5626 section 11.6)."""
+DEAD: Final = frozenset({408, 503})
+"""Without a response: nothing answers there, or nothing could be sent."""
+RANKS: Final = (486, 480, 408)
+"""Of several refusals below 500, these tell most of the user; then the lowest."""
+
+
+class Placed(Protocol):
+    """An INVITE under way (trunkline.sip.client_invite.ClientInvite)."""
+
+    @property
+    def call_id(self) -> str: ...
+
+    @property
+    def sent(self) -> tuple[bytes, Flow]: ...
+
+    @property
+    def heard(self) -> bool: ...
+
+    def cancel(self, headers: HeaderList = ()) -> None: ...
+
+
+class Place(Protocol):
+    """`trunkline.sip.stack.Stack.invite`, as far as it is needed here."""
+
+    def __call__(
+        self, uri: str, *, to: str = "", from_: str, target: Any, sdp: bytes, headers: Any = (),
+        routes: Sequence[str] = (), listener: CallListener,
+    ) -> Placed: ...  # fmt: skip
+
+
+class Fork:
+    """See the module; it is placed when it is made. `listener` hears of it as of one INVITE. `rings` is told what has
+    to be cancelled should this process be lost, each time one more phone rings.
+
+    Raises MalformedMessage when no phone can be called.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        groups: Sequence[Sequence[Binding]],
+        *,
+        to: str,
+        from_: str,
+        sdp: bytes,
+        headers: HeaderList,
+        listener: CallListener,
+        rings: Callable[[list[tuple[bytes, Flow]]], None] = lambda sent: None,
+    ) -> None:
+        self._place = place
+        self._to, self._from, self._sdp, self._headers = to, from_, sdp, list(headers)
+        self._listener = listener
+        self._rings = rings
+        self._over = False
+        self._refused = 0  # the status that cancelled the rest
+        self._worst: tuple[int, str, Response | None] | None = None
+        self._branches: list[_Branch] = []
+        for group in groups:
+            branch = _Branch(self, group)
+            if branch.next():
+                self._branches.append(branch)
+        if not self._branches:
+            raise MalformedMessage(404, "no contact that could be called")
+
+    # -- as an INVITE ----------------------------------------------------------------------------------------
+
+    @property
+    def call_id(self) -> str:
+        """Of the first phone's INVITE."""
+        return self._branches[0].invite.call_id
+
+    @property
+    def sent(self) -> tuple[bytes, Flow]:
+        """The first phone's INVITE; see `rings` for all of them."""
+        return self._branches[0].invite.sent
+
+    @property
+    def heard(self) -> bool:
+        """Whether any phone has responded."""
+        return any(branch.invite.heard for branch in self._branches)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where each phone is."""
+        return [branch.binding.flow.remote[0] for branch in self._branches]
+
+    def cancel(self, headers: HeaderList = ()) -> None:
+        """Give up on all phones."""
+        for branch in self._branches:
+            branch.cancel(headers)
+
+    # -- for the branches ------------------------------------------------------------------------------------
+
+    def place(self, binding: Binding, branch: CallListener) -> Placed:
+        """Raises MalformedMessage."""
+        uri, routes, target = way_to(binding)
+        return self._place(
+            uri, to=self._to, from_=self._from, target=target, sdp=self._sdp, headers=self._headers, routes=routes,
+            listener=branch,
+        )  # fmt: skip
+
+    def progressed(self, branch: _Branch, response: Response, sdp: bytes, *, first: bool) -> None:
+        """A phone rings. Early media is heard where there is one phone only."""
+        if self._over or self._refused:
+            return
+        if first:
+            self._rings([each.invite.sent for each in self._branches if each.rang and not each.over])
+        self._listener.on_progress(response, sdp if len(self._branches) == 1 else b"")
+
+    def answered(self, branch: _Branch, dialog: Dialog, response: Response, sdp: bytes) -> None:
+        """A phone was picked up."""
+        if self._over:  # two at the same moment
+            dialog.bye(headers=(ELSEWHERE,))
+            return
+        self._over = True
+        for other in self._branches:
+            if other is not branch:
+                other.cancel((ELSEWHERE,))
+        self._listener.on_answer(dialog, response, sdp)
+
+    def failed(self, status: int, reason: str, response: Response | None) -> None:
+        """A phone will not be picked up."""
+        if self._over:
+            return
+        if status != 487 or not self._refused:
+            self._remember(status, reason, response)
+        if 600 <= status < 700 and not self._refused:
+            self._refused = status
+            self.cancel()
+        if all(branch.over for branch in self._branches) and self._worst is not None:
+            self._over = True
+            self._listener.on_failure(*self._worst)
+
+    def _remember(self, status: int, reason: str, response: Response | None) -> None:
+        if self._worst is None or _rank(status) < _rank(self._worst[0]):
+            self._worst = status, reason, response
+
+
+class _Branch(CallListener):
+    """One device: its flows one after the other."""
+
+    def __init__(self, fork: Fork, group: Sequence[Binding]) -> None:
+        self._fork = fork
+        self._left = list(group)
+        self._cancelled = False
+        self.binding = group[0]
+        self.invite: Placed
+        self.rang = self.over = False
+
+    def next(self) -> bool:
+        """Call by the next flow; False when there is none."""
+        while self._left:
+            self.binding = self._left.pop(0)
+            try:
+                self.invite = self._fork.place(self.binding, self)
+            except MalformedMessage:
+                continue
+            return True
+        return False
+
+    def cancel(self, headers: HeaderList) -> None:
+        if not self.over and not self._cancelled:
+            self._cancelled = True
+            self.invite.cancel(headers)
+
+    def on_progress(self, response: Response, sdp: bytes) -> None:
+        first, self.rang = not self.rang, True
+        self._fork.progressed(self, response, sdp, first=first)
+
+    def on_answer(self, dialog: Dialog, response: Response, sdp: bytes) -> None:
+        self.over = True
+        self._fork.answered(self, dialog, response, sdp)
+
+    def on_failure(self, status: int, reason: str, response: Response | None) -> None:
+        dead = status in DEAD if response is None else status == FLOW_FAILED
+        if dead and not self.rang and not self._cancelled and self.next():
+            return
+        self.over = True
+        self._fork.failed(status, reason, response)
+
+
+def _rank(status: int) -> tuple[int, int]:
+    """The lower, the better a refusal: 6xx, then what the user said, then the network's troubles (section 16.7)."""
+    if status >= 600:
+        return 0, status
+    if status in RANKS:
+        return 1, RANKS.index(status)
+    return (2, status) if status < 500 else (3, status)
