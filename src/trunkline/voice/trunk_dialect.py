@@ -6,7 +6,7 @@ else of the other leg's headers or hosts crosses over (X- headers and User-to-Us
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.settings import Trunk
 from trunkline.sip import identity
@@ -16,6 +16,7 @@ from trunkline.sip.headers import Field, parse_list
 from trunkline.sip.number import WITHHELD, Caller
 from trunkline.sip.number_plan import NumberPlan
 from trunkline.sip.uri import SIP_SCHEMES, Uri
+from trunkline.voice.params import IDENTITY, PASSPORT, VERSTAT
 
 if TYPE_CHECKING:
     from trunkline.sip.message import Request
@@ -121,6 +122,19 @@ class Dialect:
     def forwarded_from(self, request: Request) -> str:
         """Who passed the call on to us."""
         return numbers.forwarded_from(request, self.plan.caller_in)
+
+    def vouched(self, request: Request) -> dict[str, Any]:
+        """What a trusted trunk verified of the caller, and what was signed, for the record's `extra`."""
+        found: dict[str, Any] = {}
+        if not self.trunk.trusted:
+            return found
+        if "Identity" in request.headers:
+            found[IDENTITY] = identity.identities(request)
+            if token := identity.passport(found[IDENTITY]):
+                found[PASSPORT] = token
+        if status := identity.verification(request):
+            found[VERSTAT] = status
+        return found
 
     def caller_name(self, caller: Caller) -> str:
         """The name to show, of a trusted trunk."""

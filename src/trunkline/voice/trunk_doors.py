@@ -1,0 +1,110 @@
+"""By which trunk a call comes in, whom it is for there, and how many may.
+
+An INVITE is a trunk's when it asks for the Contact that only its registrar knows, comes by TLS with one of its
+certificates, comes from one of its addresses, or has its login; the first that holds wins. A Contact that the operator
+has chosen can be guessed: it counts only from the addresses of the trunk's registrars and gateways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from trunkline.model.clock import Clock
+from trunkline.settings import Trunk
+from trunkline.sip.errors import MalformedMessage
+from trunkline.voice.limits import CallLimit
+from trunkline.voice.trunk_contact import contact_user, is_secret
+from trunkline.voice.trunk_dialect import Dialect
+
+if TYPE_CHECKING:
+    from trunkline.sip.flow import Flow
+    from trunkline.sip.message import Request
+    from trunkline.voice.live import LiveCall
+
+
+class Certificate(Protocol):
+    """A verified certificate of a TLS peer."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+
+class Sources(Protocol):
+    """trunkline.voice.sources.Sources."""
+
+    def trunk_of(self, request: Request, host: str) -> Trunk | None: ...
+
+
+class TrunkDoors:
+    """See the module. `secret` and `certificate` are set by the wiring; without, nobody comes in by these doors."""
+
+    def __init__(self, trunks: Sequence[Trunk], sources: Sources, clock: Clock) -> None:
+        self.dialects: Mapping[str, Dialect] = {trunk.name: Dialect(trunk) for trunk in trunks}
+        self.certificate: Callable[[Flow], Certificate | None] = lambda flow: None
+        self._trunks = trunks
+        self._sources = sources
+        self._clock = clock
+        self._contacts: dict[str, Trunk] = {}
+        self._hosts: dict[str, set[str]] = {}
+        self._names = {name.lower(): trunk for trunk in trunks for name in trunk.tls_names}
+        now = clock.monotonic()
+        self._limits = {
+            one.name: CallLimit(one.inbound_calls_per_second, one.inbound_calls_at_once, now)
+            for one in trunks
+            if one.inbound_calls_per_second or one.inbound_calls_at_once
+        }
+
+    def know_contacts(self, secret: bytes) -> None:
+        """From now on INVITEs for what trunks register are theirs."""
+        self._contacts = {contact_user(trunk, secret): trunk for trunk in self._trunks if trunk.register}
+
+    def know_hosts(self, trunk: Trunk, hosts: Iterable[str]) -> None:
+        """The addresses of its registrars and gateways."""
+        self._hosts[trunk.name] = set(hosts)
+
+    def trunk_of(self, request: Request, flow: Flow) -> Trunk | None:
+        """The trunk that a request comes by, None: a stranger's. Raises Challenge."""
+        if self._contacts and (trunk := self._registered(request, flow.remote[0])) is not None:
+            return trunk
+        if self._names and flow.transport == "TLS" and (trunk := self._certified(flow)) is not None:
+            return trunk
+        return self._sources.trunk_of(request, flow.remote[0])
+
+    def _registered(self, request: Request, host: str) -> Trunk | None:
+        trunk = self._contacts.get(_user(request))
+        if trunk is None or is_secret(trunk) or host in self._hosts.get(trunk.name, ()):
+            return trunk
+        return None
+
+    def _certified(self, flow: Flow) -> Trunk | None:
+        certificate = self.certificate(flow)
+        for name in certificate.names if certificate is not None else ():
+            name = name.lower()
+            trunk = self._names.get(name) or self._names.get("*." + name.partition(".")[2])
+            if trunk is not None:
+                return trunk
+        return None
+
+    def called(self, trunk: Trunk, request: Request) -> str:
+        """Whom an INVITE is for: E.164, else `sip:user@host`; "" if it is malformed."""
+        user = _user(request) if self._contacts else ""
+        return self.dialects[trunk.name].called(request, user if user in self._contacts else "")
+
+    def has_room(self, trunk: Trunk) -> bool:
+        """Whether it may bring one more call now."""
+        limit = self._limits.get(trunk.name)
+        return limit is None or (not limit.full and limit.pace.wait_s(self._clock.monotonic()) <= 0)
+
+    def let_in(self, trunk: Trunk, call: LiveCall) -> None:
+        """A call has been taken: count it until it ends."""
+        limit = self._limits.get(trunk.name)
+        if limit is not None and limit.begin(self._clock.monotonic()):
+            call.on_end(lambda _: limit.end())
+
+
+def _user(request: Request) -> str:
+    try:
+        return request.request_uri.user
+    except MalformedMessage:
+        return ""
