@@ -7,7 +7,7 @@ has chosen can be guessed: it counts only from the addresses of the trunk's regi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from trunkline.model.clock import Clock
@@ -40,7 +40,7 @@ class TrunkDoors:
     """See the module. `secret` and `certificate` are set by the wiring; without, nobody comes in by these doors."""
 
     def __init__(self, trunks: Sequence[Trunk], sources: Sources, clock: Clock) -> None:
-        self.dialects: Mapping[str, Dialect] = {trunk.name: Dialect(trunk) for trunk in trunks}
+        self._dialects: dict[str, Dialect] = {}
         self.certificate: Callable[[Flow], Certificate | None] = lambda flow: None
         self._trunks = trunks
         self._sources = sources
@@ -86,10 +86,17 @@ class TrunkDoors:
                 return trunk
         return None
 
+    def dialect(self, trunk: Trunk) -> Dialect:
+        """How it writes numbers and says who calls."""
+        found = self._dialects.get(trunk.name)
+        if found is None:
+            found = self._dialects[trunk.name] = Dialect(trunk)
+        return found
+
     def called(self, trunk: Trunk, request: Request) -> str:
         """Whom an INVITE is for: E.164, else `sip:user@host`; "" if it is malformed."""
         user = _user(request) if self._contacts else ""
-        return self.dialects[trunk.name].called(request, user if user in self._contacts else "")
+        return self.dialect(trunk).called(request, user if user in self._contacts else "")
 
     def has_room(self, trunk: Trunk) -> bool:
         """Whether it may bring one more call now."""
