@@ -10,7 +10,6 @@ in common) is settled before.
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.model.account import Account
@@ -26,10 +25,10 @@ from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.domains import record
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
-from trunkline.voice.params import VERSTAT
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
 from trunkline.voice.steps import Goto
+from trunkline.voice.trunk_doors import TrunkDoors
 
 if TYPE_CHECKING:
     from trunkline.model.sip_domain import SipDomain
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 RETRY_AFTER: Final = ("Retry-After", "5")
 NO_URL: Final = 11100
-MAX_VERSTAT: Final = 64
-"""Characters of a verification status."""
 ACTIVE: Final = "active"
 
 log = logging.getLogger(__name__)
@@ -79,6 +76,7 @@ class Inbound:
         self.counters: dict[str, int] = {}
         self.again: dict[str, CallFlight] = {}
         """By Call-ID, calls that rang when a process before this one was lost: their INVITEs come once more."""
+        self.doors = TrunkDoors(services.trunks, sources, services.clock)
 
     # -- the stack's core ------------------------------------------------------------------------------------
 
@@ -116,14 +114,16 @@ class Inbound:
 
     def _by_trunk(self, invite: ServerInvite) -> LiveCall:
         """A call from a carrier or a PBX. Raises Challenge, Refusal."""
-        trunk = self._sources.trunk_of(invite.request, invite.flow.remote[0])
+        trunk = self.doors.trunk_of(invite.request, invite.flow)
         if trunk is None:
             raise Refusal(403, "an unknown source")
         if self.draining:
             raise Refusal(503, "the node stops")
-        target = self._target(invite.request)
+        target = self._target(invite.request, trunk)
         self._check_limits(trunk, target.account)
-        return self._call(invite, trunk, target.account, self._record(invite, trunk, target))
+        call = self._call(invite, trunk, target.account, self._record(invite, trunk, target))
+        self.doors.let_in(trunk, call)
+        return call
 
     def _by_domain(self, invite: ServerInvite, domain: SipDomain) -> LiveCall:
         """A call from a phone of a SIP domain. Raises Asked, Refused."""
@@ -141,10 +141,10 @@ class Inbound:
 
     # -- whether ---------------------------------------------------------------------------------------------
 
-    def _target(self, request: Request) -> Target:
+    def _target(self, request: Request, trunk: Trunk) -> Target:
         """The number that is called. Raises Refusal."""
         directory = self._services.directory
-        called = numbers.called_of(request)
+        called = self.doors.called(trunk, request)
         number = directory.number(called)
         account = directory.account(number.account_sid) if number is not None and number.account_sid else None
         if number is None or account is None or not number.voice_enabled:
@@ -168,6 +168,8 @@ class Inbound:
         counts = self._services.counts
         if trunk is not None and 0 < trunk.calls_at_once <= counts.trunk.get(trunk.name, 0):
             raise Refusal(503, f"trunk {trunk.name} has {trunk.calls_at_once} calls")
+        if trunk is not None and not self.doors.has_room(trunk):
+            raise Refusal(503, f"trunk {trunk.name} brings as many calls as it may")
         most = self._services.settings.voice.calls_at_once
         if 0 < most <= counts.account.get(account.sid, 0):
             raise Refusal(486, f"account {account.sid} has {most} calls")
@@ -217,14 +219,16 @@ class Inbound:
     def _record(self, invite: ServerInvite, trunk: Trunk, target: Target) -> Call:
         services, request, owner = self._services, invite.request, target.owner
         now = services.clock.now_ms()
-        caller = numbers.caller_of(request)
+        dialect = self.doors.dialect(trunk)
+        caller = dialect.caller(request)
         record = Call(
             sid=new_sid(CALL, now),
             account_sid=target.account.sid,
             direction=Direction.INBOUND,
             from_=caller.number_or_uri,
             to=target.number.phone_number,
-            forwarded_from=numbers.forwarded_from(request),
+            forwarded_from=dialect.forwarded_from(request),
+            caller_name=dialect.caller_name(caller) if target.number.voice_caller_id_lookup else "",
             phone_number_sid=target.number.sid,
             application_sid=target.application.sid if target.application is not None else "",
             created_ms=now,
@@ -237,8 +241,7 @@ class Inbound:
             trunk=trunk.name,
             sip_headers=numbers.custom_headers(request),
         )
-        if verstat := _verstat(request):
-            record.extra[VERSTAT] = verstat
+        record.extra.update(dialect.vouched(request))
         if owner.status_callback:
             record.status_callbacks = [StatusTarget(owner.status_callback, owner.status_callback_method)]
         return record
@@ -253,15 +256,6 @@ class Inbound:
         when_done(written, lambda done: _stored(call, done))
         call.ring()
         Session(call).start(Goto(record.url, record.method))
-
-
-def _verstat(request: Request) -> str:
-    """What the carrier's verification said of the caller's number (ATIS-1000074): the `verstat` of an identity."""
-    for name in ("P-Asserted-Identity", "From"):
-        _, found, rest = request.headers.get(name).partition("verstat=")
-        if found:
-            return re.split(r"[^A-Za-z-]", rest, maxsplit=1)[0][:MAX_VERSTAT]
-    return ""
 
 
 def _stored(call: LiveCall, done: Any) -> None:
