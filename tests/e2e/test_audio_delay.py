@@ -21,8 +21,6 @@ BAD_NETWORK = Network(loss=0.02, jitter_ms=40)
 MOST_MS = 80.0
 """Of 95 % of what crosses a bridge."""
 SETTLED_MS = 60.0
-MACHINE_MS = 5.0
-"""How much later than its time a tick may be done on a busy machine; packets that come right after one wait 60 ms."""
 SETTLE_S = 10.0
 STOP_MS = 60.0
 MORE = 2
@@ -40,7 +38,7 @@ def settled_after(found: list[tuple[int, float]], since_ns: int, seconds: float)
     settled = math.inf
     for half in reversed(range(int(seconds * 2))):
         part = [took for at, took in found if 0 <= at - since_ns - half * 500_000_000 < 500_000_000]
-        if not part or np.median(part) > SETTLED_MS + MACHINE_MS:
+        if not part or np.median(part) > SETTLED_MS:
             break
         settled = half / 2
     return settled

@@ -33,6 +33,7 @@ SO_TIMESTAMPNS: Final = 35
 EXPEDITED: Final = 46 << 2
 """DSCP EF for audio (RFC 4594), as the octet of the IP header."""
 CONNECT_S: Final = 5.0
+UNBOUND: Final = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -114,6 +115,12 @@ class PortSet:
     def rtcp(self, slot: int) -> int:
         """The fd of a slot's RTCP socket."""
         return self._pairs[slot][1].fileno() if slot < len(self._pairs) else -1
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether they are bound to no address of their own. To connect such a socket would tie it to the address that
+        the route to the peer begins at, which need not be the one that the peer sends to."""
+        return bool(self._pairs) and self._pairs[0][0].getsockname()[0] in UNBOUND
 
     def drain(self, slot: int) -> None:
         """Throw away what waits on a slot's sockets."""

@@ -21,6 +21,8 @@ LEGS, SLOTS = 8, 16
 START = 1_000_000
 """First tick."""
 EPOCH_NS = 1_700_000_000 * 10**9
+TICK_LATE_NS = 1_000_000
+"""How long before a tick that packets come which were delivered since the one before."""
 
 
 class Wire:
@@ -29,7 +31,8 @@ class Wire:
     def __init__(self) -> None:
         self.inbox: dict[int, deque[tuple[bytes, tuple[str, int], int]]] = defaultdict(deque)
         self.outbox: dict[int, list[tuple[bytes, tuple[str, int]]]] = defaultdict(list)
-        self.six = False
+        self.six = self.everywhere = False
+        self.connected: dict[int, tuple[str, int]] = {}
 
     def rtp(self, slot: int) -> int:
         return 2 * slot
@@ -52,6 +55,12 @@ class WiredHelper:
         self.name = "wired"
         self._wire = wire
         self.put, self.take, self.gather, self.pack = inner.put, inner.take, inner.gather, inner.pack
+
+    def connect(self, fd: int, address: bytes) -> bool:
+        self._wire.connected.pop(fd, None)
+        if address:
+            self._wire.connected[fd] = unpack_sockaddr(address)
+        return True
 
     def receive(self, fds: Any, rows: Any, batch: Batch) -> int:
         count = 0
@@ -136,6 +145,7 @@ class Rig:
 
     def _engine(self) -> Engine:
         engine = Engine(self.settings, self.state, self.ring, self.helper, self.wire, Sounds(background=False))
+        engine.now_ns = lambda: EPOCH_NS + (self.now - 1) * 20_000_000 + TICK_LATE_NS
         for slot in range(SLOTS):
             engine.slots.offer(slot, 20_000 + 2 * slot)
         engine.sockets_ready()

@@ -61,7 +61,7 @@ def test_other_layouts_and_sizes_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     _, fd = State.create(**SIZES)
     with pytest.raises(StateMismatch):
         State(fd, legs=4, slots=5, recordings=4)
-    monkeypatch.setattr(state_module, "LAYOUT", 2)
+    monkeypatch.setattr(state_module, "LAYOUT", state_module.LAYOUT + 1)
     with pytest.raises(StateMismatch):
         State(fd, **SIZES)
 

@@ -44,6 +44,7 @@ def _open(engine: Engine, command: protocol.Open) -> str:
     if not engine.slots.use(command.slot):
         return "the slot is not leased"
     try:
+        engine.helper.connect(engine.sockets.rtp(command.slot), b"")  # whatever a leg before it, or a process, left
         engine.sockets.drain(command.slot)
         legs.open_leg(engine.state, leg, engine.state.tick, six=engine.sockets.six)
     except BadLeg:
@@ -76,6 +77,7 @@ def _modify(engine: Engine, command: protocol.Modify) -> str:
     if heard != bool(state.receive[row]):
         engine.buffer.reset(row)
     state.last_heard[row] = state.tick
+    engine.guard.release(row)
     engine.replace(new)
     return ""
 

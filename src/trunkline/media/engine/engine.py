@@ -10,6 +10,7 @@ Commands (trunkline.media.engine.commands) run between ticks; what happened is l
 """
 
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy as np
 from trunkline.media import protocol
 from trunkline.media.engine import legs
 from trunkline.media.engine.digits import KeyPacket
+from trunkline.media.engine.guard import Guard
 from trunkline.media.engine.jitter import JitterBuffer
 from trunkline.media.engine.keys import Keys
 from trunkline.media.engine.legs import TIMESTAMP_MASK, Leg
@@ -54,6 +56,11 @@ class Sockets(Protocol):
 
     def rtcp(self, slot: int) -> int: ...
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether they are bound to no address of their own."""
+        ...
+
     def drain(self, slot: int) -> None:
         """Throw away what waits on a slot's sockets."""
         ...
@@ -80,6 +87,8 @@ class Engine:
         self, settings: Settings, state: State, ring: RecordRing, helper: Helper, sockets: Sockets, sounds: Sounds
     ) -> None:
         self.settings = settings
+        self.now_ns: Callable[[], int] = time.time_ns
+        """The clock of the packets' arrival times."""
         self.state = state
         self.ring = ring
         self.helper = helper
@@ -107,6 +116,7 @@ class Engine:
         self._length: Int32s = np.zeros(state.legs, np.int32)
         self._fds: Int32s = np.full(state.legs, -1, np.int32)
         self._rtcp_fds: Int32s = np.full(state.legs, -1, np.int32)
+        self.guard = Guard(state, helper, self._fds)
         self._rows: Rows = np.zeros(0, np.intp)
         self._phase = 0
         self._first = 0
@@ -165,6 +175,7 @@ class Engine:
         self.player.forget(row)
         self._send_report(leg, bye=True)
         numbers = self.reports.quality(row)
+        self.guard.release(row)
         state.active[row] = 0
         self.slots.rest(int(state.slot[row]), state.tick)
         del self.legs[leg.description.leg]
@@ -204,7 +215,7 @@ class Engine:
             self._first = (self._first + last + 1) % len(rows)
         else:
             self._first = 0
-        self.receiver.process(self._batch, count, number)
+        self.receiver.process(self._batch, count, number, self.now_ns())
         # Every leg's RTCP socket once in RTCP_EVERY ticks: the kernel's time stamps make that good enough.
         turn = rows[self._phase :: RTCP_EVERY]
         self._phase = (self._phase + 1) % RTCP_EVERY
@@ -300,6 +311,8 @@ class Engine:
                 self.events.append(protocol.Quality(leg=leg.description.leg, numbers=numbers, at_ms=_now_ms()))
         if number % CHECK_EVERY == 0:
             self.watch.check(number)
+            if not self.sockets.everywhere:
+                self.guard.check(self._rows, number, six=self.sockets.six)
             self.slots.wake(number)
             self.ring.flush()
             for recorded in self.recordings.collect():

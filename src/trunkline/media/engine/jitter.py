@@ -2,13 +2,16 @@
 
 Each leg has a ring of samples; a packet's samples lie at their timestamp, so packets of any length (10 to 80 ms), late,
 early or twice, need no care. `position` is the timestamp of the next frame to play, `level` how much audio lies between
-it and the newest sample. A talkspurt begins `depth` samples behind its first packet.
+it and the newest sample. A talkspurt begins `depth` samples behind its first packet; where that packet waited for the
+tick for longer than WAIT, a frame less, for the wait counts. So without jitter every packet is played 35 to 55 ms after
+it came, with the least depth of 40 ms.
 
 - A frame that is not whole is concealed: the last whole frame again, fading over three frames.
 - When the buffer runs empty, playing waits (at most STRETCH frames a gap): if audio comes soon it was jitter, and
   `depth` grows; a longer gap is a pause, and the next packet begins a talkspurt at the depth known.
-- Clock drift and shrinking: over a window of 2 s the least level tells how much is held in vain. A frame is dropped,
-  or repeated when too little is held, in silence; what is still too much after another window goes without silence.
+- Clock drift and shrinking: over a window of 2 s the least time from a packet's arrival to its playing (`held`) tells
+  how much is held in vain. That many frames are dropped in silence; what is still too much after another window goes
+  without silence. Where the least level tells that too little is held, a frame is repeated in silence.
 - A jump of the timestamp beyond the ring, or a run of late packets, starts anew.
 """
 
@@ -36,9 +39,11 @@ WINDOW: Final = 100
 """Ticks over which the level is watched: 2 s."""
 LOW_WATER: Final = 80
 """Samples; with less at the worst moment of a window a frame is repeated."""
-HIGH_WATER: Final = 80
-"""Samples beyond the least depth; with more at the worst moment of a window a frame is dropped. Half a frame, so that a
-whole one never stays held in vain: packets are heard at most the least depth and a tick after they came."""
+WAIT: Final = 120
+"""Samples (15 ms) beyond the least depth that a packet may be held. So packets are played at most 55 ms after they came
+where the least depth is 40 ms; what a busy machine adds to that stays below 60 ms."""
+FORCED: Final = 1000
+"""Added to the number of frames to drop (`adjust`) that need not wait for silence."""
 QUIET: Final = 40_000.0
 """Mean square below which a frame is silence: RMS 200, -44 dB of full scale."""
 FADE: Final = np.array([1.0, 0.9, 0.5, 0.2, 0.0], np.float32)
@@ -87,9 +92,10 @@ class JitterBuffer:
         length: Ints,
         law: Flags,
         marker: Flags,
+        wait: Ints,
         data: Bytes,
     ) -> None:
-        """Put packets in, at most one of each row."""
+        """Put packets in, at most one of each row. `wait`: samples that passed between their arrival and this tick."""
         state = self._state
         length = np.minimum(length, MAX_PAYLOAD)
         fresh = state.started[rows] == 0
@@ -109,13 +115,14 @@ class JitterBuffer:
         begin = fresh | jump | pause
         self._resumed(rows[~begin & ~late])
         if begin.any():
-            self._begin(rows[begin], timestamp[begin])
+            self._begin(rows[begin], timestamp[begin], wait[begin])
             ahead = signed(timestamp - state.position[rows])
         keep = ~late
         if not keep.all():
             rows, timestamp, packet, offset = rows[keep], timestamp[keep], packet[keep], offset[keep]
-            length, law, ahead = length[keep], law[keep], ahead[keep]
+            length, law, ahead, wait = length[keep], law[keep], ahead[keep], wait[keep]
         state.late_run[rows] = state.noise[rows] = 0
+        state.held[rows] = np.minimum(state.held[rows], ahead + wait)
         skip = np.maximum(0, -ahead)
         if skip.any():
             timestamp, offset, length = (timestamp + skip) & 0xFFFFFFFF, offset + skip, length - skip
@@ -124,11 +131,12 @@ class JitterBuffer:
         state.newest[rows] = np.where(signed(end - newest) > 0, end, newest)
         self._helper.put(rows, packet, offset, length, law, timestamp, data, state.ring)
 
-    def _begin(self, rows: Ints, timestamp: Ints) -> None:
+    def _begin(self, rows: Ints, timestamp: Ints, wait: Ints) -> None:
         """A talkspurt begins with this packet."""
         state = self._state
-        state.depth[rows] = np.clip(state.depth[rows], self.min_depth, self.max_depth)
-        state.position[rows] = (timestamp - state.depth[rows]) & 0xFFFFFFFF
+        depth = state.depth[rows] = np.clip(state.depth[rows], self.min_depth, self.max_depth)
+        waited = (wait > WAIT) & (depth >= FRAME + LOW_WATER)
+        state.position[rows] = (timestamp - depth + FRAME * waited) & 0xFFFFFFFF
         state.newest[rows] = timestamp
         state.started[rows] = 1
         state.gap[rows] = state.stretched[rows] = state.late_run[rows] = state.adjust[rows] = 0
@@ -145,8 +153,8 @@ class JitterBuffer:
 
     def _open_window(self, rows: Ints | Rows) -> None:
         state = self._state
-        state.least[rows] = _EMPTY
-        state.levels[rows] = state.window[rows] = 0
+        state.least[rows] = state.held[rows] = _EMPTY
+        state.window[rows] = 0
 
     # -- out
 
@@ -203,13 +211,15 @@ class JitterBuffer:
         ring = state.ring
         helper.take(rows, state.position[rows], ring, self.heard, self._last, self._missing, self.energy)
         state.position[rows] = (state.position[rows] + FRAME) & 0xFFFFFFFF
-        drop = rows[(state.adjust[rows] > 1) | ((state.adjust[rows] == 1) & (self.energy[rows] < QUIET))]
+        drop = rows[(state.adjust[rows] > FORCED) | ((state.adjust[rows] > 0) & (self.energy[rows] < QUIET))]
         while len(drop):
             helper.take(drop, state.position[drop], ring, self.heard, self._last, self._missing, self.energy)
             state.position[drop] = (state.position[drop] + FRAME) & 0xFFFFFFFF
             state.depth[drop] = np.maximum(state.depth[drop] - FRAME, self.min_depth)
-            left = state.adjust[drop] = np.maximum(0, state.adjust[drop] - 2)
-            drop = drop[left > 0]
+            left = state.adjust[drop] - 1
+            left[left == FORCED] = 0
+            state.adjust[drop] = left
+            drop = drop[(left > FORCED) | ((left > 0) & (self.energy[drop] < QUIET))]
 
     def _conceal(self, rows: Rows) -> None:
         state = self._state
@@ -230,12 +240,12 @@ class JitterBuffer:
         state.window[rows] += 1
         due = rows[state.window[rows] >= WINDOW]
         if len(due):
-            least = state.least[due]
-            pending = state.adjust[due]
-            deep = least - (self.min_depth + HIGH_WATER)
-            # In silence first (1); all of it by force (2 a frame) when a window brought none, or far too much is held.
-            force = 2 * np.maximum(1, (least - self.min_depth) // FRAME)
-            shrink = np.where((pending > 0) | (least > self.max_depth), force, 1)
+            least, held = state.least[due], state.held[due]
+            held = np.where(held == _EMPTY, 0, held)  # nothing came: nothing is known
+            frames = -((self.min_depth + WAIT - held) // FRAME)
+            # In silence first; by force when a window brought none, or far too much is held.
+            force = (state.adjust[due] > 0) | (least > self.max_depth)
             grow = (least < LOW_WATER) & (least + FRAME <= self.max_depth)
-            state.adjust[due] = np.where(deep > 0, shrink, np.where(grow, -1, 0))
+            shrink = np.minimum(frames, FORCED - 1) + FORCED * force
+            state.adjust[due] = np.where(frames > 0, shrink, np.where(grow, -1, 0))
             self._open_window(due)

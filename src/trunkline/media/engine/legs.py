@@ -140,6 +140,7 @@ def latch(state: State, leg: Leg, address: bytes, port: int, *, six: bool) -> bo
     state.source[row] = np.frombuffer(address, np.uint8)
     state.source_port[row] = port
     state.latched[row] = 1
+    state.settled[row] = state.tick
     return True
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.engine.jitter import JitterBuffer
-from trunkline.media.engine.state import KIND_EVENT, KIND_NOISE, KIND_NONE, KIND_PCMA, RATE, Flags, Ints, State
+from trunkline.media.engine.state import FRAME, KIND_EVENT, KIND_NOISE, KIND_NONE, KIND_PCMA, RATE, Flags, Ints, State
 from trunkline.media.native.interface import HEADER, Batch
 
 MAX_DROPOUT: Final = 3000
 """Sequence numbers that may be missing before it is another sequence (RFC 3550 A.1)."""
+SAMPLE_NS: Final = 1_000_000_000 // RATE
 SEEN: Final = 64
 """Sequence numbers of which is known whether they came."""
 NONE, ANY = -1, -2
@@ -96,14 +97,18 @@ class Receiver:
         self._latch = latch
         self._event = event
         self._flowing = flowing
+        self._waited: Ints = np.zeros(0, np.int64)
         self.foreign = 0
         """Packets dropped because of their source, stream or form."""
 
-    def process(self, batch: Batch, count: int, tick: int) -> None:
-        """Work off `count` datagrams of legs in use."""
+    def process(self, batch: Batch, count: int, tick: int, now_ns: int) -> None:
+        """Work off `count` datagrams of legs in use; it is `now_ns` (Unix)."""
         if not count:
             return
         packets = _Packets(batch, count)
+        # Samples since they came, one tick's at most: what waited longer did so while this process did not run.
+        arrived = np.where(batch.at[:count] > 0, batch.at[:count], now_ns)
+        self._waited = np.clip((now_ns - arrived) // SAMPLE_NS, 0, FRAME)
         for index in packets.rounds():
             self._round(packets, index, tick)
 
@@ -213,7 +218,7 @@ class Receiver:
     def _measure(self, packets: _Packets, index: Ints, rows: Ints) -> None:
         """Interarrival jitter in timestamp units (RFC 3550 A.8), by the kernel's arrival times."""
         state = self._state
-        arrival = packets.batch.at[index] // (1_000_000_000 // RATE)
+        arrival = packets.batch.at[index] // SAMPLE_NS
         transit = (arrival - packets.timestamp[index]) & 0xFFFFFFFF
         before = state.transit[rows]
         apart = np.abs(((transit - before + 0x80000000) & 0xFFFFFFFF) - 0x80000000)
@@ -244,6 +249,7 @@ class Receiver:
                 packets.length[index],
                 (kind == KIND_PCMA).astype(np.uint8),
                 packets.marker[index],
+                self._waited[index],
                 packets.batch.data,
             )
 

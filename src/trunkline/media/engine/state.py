@@ -28,7 +28,7 @@ LEG_BYTES: Final = 2048
 PLAY_BYTES: Final = 32_768
 """Room for the JSON description of what a leg plays; only what is used takes memory."""
 MAX_LEG_NAME: Final = 64
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Version of this layout; memory of another one is not taken over."""
 _MAGIC: Final = 0x54524B4D45444941
 _HEADER_WORDS: Final = 32
@@ -61,6 +61,8 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "latched": (np.uint8, 0, 0),
     "source": (np.uint8, 16, 0),  # once latched
     "source_port": (np.int64, 0, 0),
+    "settled": (np.int64, 0, 0),  # tick since which the source is the same
+    "connected": (np.uint8, 0, 0),  # whether the socket is, to the source
     "ssrc": (np.int64, 0, -1),
     "candidate": (np.int64, 0, -1),  # a new SSRC that came once
     "kinds": (np.uint8, 128, 0),
@@ -92,9 +94,9 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "late_run": (np.int64, 0, 0),
     "noise": (np.uint8, 0, 0),  # comfort noise was announced
     "least": (np.int64, 0, 0),  # least level of the window
-    "levels": (np.int64, 0, 0),  # sum over the window
+    "held": (np.int64, 0, 0),  # least samples of the window from a packet's arrival to its playing
     "window": (np.int64, 0, 0),  # ticks of the window
-    "adjust": (np.int64, 0, 0),  # +1: drop a frame, -1: repeat one, in silence
+    "adjust": (np.int64, 0, 0),  # n: drop n frames, -1: repeat one, in silence; jitter.FORCED + n: at once
     # keys in
     "press_timestamp": (np.int64, 0, -1),
     "press_code": (np.int64, 0, -1),
@@ -171,6 +173,8 @@ class State:
     latched: Flags
     source: Flags
     source_port: Ints
+    settled: Ints
+    connected: Flags
     ssrc: Ints
     candidate: Ints
     kinds: Flags
@@ -200,7 +204,7 @@ class State:
     late_run: Ints
     noise: Flags
     least: Ints
-    levels: Ints
+    held: Ints
     window: Ints
     adjust: Ints
     press_timestamp: Ints

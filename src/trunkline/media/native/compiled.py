@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     ABI,
     CODES,
@@ -64,6 +65,9 @@ class Compiled:
             _at(batch.length), _at(batch.address), _at(batch.port), _at(batch.at),
         )  # fmt: skip
         return count
+
+    def connect(self, fd: int, address: bytes) -> bool:
+        return connect(fd, address)
 
     def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
         failed = np.empty(len(rows), np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.native.addresses import packed_address, unpack_sockaddr
+from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     CODES,
     FRAME,
@@ -66,6 +67,9 @@ class Fallback:
             # Borrowed: the owner closes the fd. The object is detached from it by never being closed here.
             sock = self._sockets[fd] = _Borrowed(fileno=fd)
         return sock
+
+    def connect(self, fd: int, address: bytes) -> bool:
+        return connect(fd, address)
 
     def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
         failed = np.zeros(len(rows), np.int32)

@@ -65,6 +65,10 @@ class Helper(Protocol):
         """Read what waits on the sockets into `batch`; the number of datagrams."""
         ...
 
+    def connect(self, fd: int, address: bytes) -> bool:
+        """See trunkline.media.native.connect."""
+        ...
+
     def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
         """Send each row's datagram (`data[row]`) from its socket (per element) to its address; errno per element."""
         ...
