@@ -1,7 +1,7 @@
 """A request of ours other than INVITE: its transaction, and once more with credentials if it is challenged."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trunkline.sip.core import Credentials, HeaderList
 from trunkline.sip.flow import Flow, Target, plan
@@ -13,6 +13,8 @@ from trunkline.sip.transaction import ClientTransaction
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
 
+MAX_ATTEMPTS: Final = 10
+"""Of one request: itself, and with credentials for each kind of challenge, stale nonces included."""
 OnResponse = Callable[[int, Response | None], None]
 """Hears the final status and response; 408 (nobody answered) and 503 (it could not be sent) without a response."""
 
@@ -51,17 +53,20 @@ class ClientRequest:
         body: bytes,
         credentials: Credentials | None,
         on_response: OnResponse,
+        *,
+        call_id: str = "",
+        cseq: int = 1,
     ) -> "ClientRequest":
         """One outside of dialogs, sent. Raises MalformedMessage for a URI that is none."""
         hop = target or plan((), uri)[2]
         login = None if credentials is None else Login(*credentials)
-        numbers = iter(range(1, 1000))
+        numbers = iter(range(cseq, cseq + MAX_ATTEMPTS))
         exchange = cls(stack, hop, None, login, lambda: next(numbers), on_response)
         fields = [
             ("Max-Forwards", MAX_FORWARDS),
             ("From", f"{from_};tag={stack.token()}"),
             ("To", to),
-            ("Call-ID", stack.token()),
+            ("Call-ID", call_id or stack.token()),
             ("CSeq", f"{next(numbers)} {method}"),
             *headers,
         ]

@@ -68,6 +68,8 @@ class Stack:
         self.timers = Timers()
         self.local: Callable[[str, str], Address] = self._configured
         self.trace: Callable[[str, bool, str], None] | None = None
+        self.advertised: Callable[[str], str] | None = None
+        """Our host as Via and Contact name it towards a peer, where that is another than `config.host`; else empty."""
         self.metrics: dict[str, int] = {}
         self._send = send
         self._server: dict[Key, ServerTransaction] = {}
@@ -169,13 +171,17 @@ class Stack:
         headers: HeaderList = (),
         body: bytes = b"",
         credentials: Credentials | None = None,
+        call_id: str = "",
+        cseq: int = 1,
         on_response: OnResponse,
     ) -> ClientRequest:
-        """Send a request outside of dialogs (OPTIONS, REGISTER...); `on_response` hears its final response once."""
+        """Send a request outside of dialogs (OPTIONS, REGISTER...); `on_response` hears its final response once. A
+        refreshed registration repeats its `call_id` with a higher `cseq` (RFC 3261 section 10.2)."""
         hop = target if target is None or isinstance(target, Flow) else Target(*target)
         return ClientRequest.outside(
-            self, method, uri, to or f"<{uri}>", str(from_), hop, headers, body, credentials, on_response
-        )
+            self, method, uri, to or f"<{uri}>", str(from_), hop, headers, body, credentials, on_response,
+            call_id=call_id, cseq=cseq,
+        )  # fmt: skip
 
     def adopt(self, state: DialogState, listener: DialogListener, credentials: Credentials | None = None) -> Dialog:
         """Go on with a dialog that another process exported. Its CSeq jumps, for what was sent since the export."""
@@ -209,7 +215,7 @@ class Stack:
     def contact(self, flow: Flow) -> str:
         """Our Contact on a flow."""
         key = flow.transport, flow.local
-        contact = self._contacts.get(key)
+        contact = self._contacts.get(key) if self.advertised is None else None
         if contact is None:
             if len(self._contacts) >= MAX_CONTACTS:
                 self._contacts.clear()
@@ -220,7 +226,8 @@ class Stack:
     def sent_by(self, flow: Flow) -> str:
         """Our host and port as a Via on this flow names them."""
         host, port = flow.local
-        return f"{bracketed(self.config.host or host)}:{self.config.port or port}"
+        towards = self.advertised(flow.remote[0]) if self.advertised is not None else ""
+        return f"{bracketed(towards or self.config.host or host)}:{self.config.port or port}"
 
     def reply(
         self,
