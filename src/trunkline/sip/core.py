@@ -16,6 +16,7 @@ from trunkline.sip.timers import Timing
 
 if TYPE_CHECKING:
     from trunkline.sip.dialog import Dialog
+    from trunkline.sip.refer import ReferRequest
     from trunkline.sip.server_invite import ServerInvite
 
 HeaderList = Iterable[tuple[str, str]]
@@ -24,10 +25,13 @@ Credentials = tuple[str, str]
 Answer = tuple[int, list[tuple[str, str]]]
 """Status and headers of a response."""
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO"
-KNOWN_METHODS: Final = frozenset(ALLOW.split(", ")) | {
-    "REGISTER", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "REFER", "UPDATE", "PRACK",
-}  # fmt: skip
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, PRACK, UPDATE, REFER, NOTIFY"
+KNOWN_METHODS: Final = frozenset(ALLOW.split(", ")) | {"REGISTER", "MESSAGE", "SUBSCRIBE", "PUBLISH"}
+EXTENSIONS: Final = ("100rel", "timer", "replaces", "norefersub")
+"""Option tags that we know (RFC 3262, 4028, 3891, 4488); a `Require` of others gets 420."""
+SUPPORTED: Final = ", ".join(EXTENSIONS)
+DIALOG_METHODS: Final = frozenset({"BYE", "PRACK", "UPDATE", "NOTIFY"})
+"""What exists inside dialogs only: 481 outside."""
 SDP_TYPE: Final = "application/sdp"
 
 
@@ -47,6 +51,10 @@ class StackConfig:
     """Transactions at once; beyond it new requests get 503."""
     retry_after_s: int = 5
     """Retry-After of that 503."""
+    session_expires_s: int = 0
+    """Session interval that our INVITEs ask for (RFC 4028); 0: none, and the peer's wish is followed all the same."""
+    min_se_s: int = 90
+    """Shortest session interval that is agreed to; shorter ones get 422. The RFC's least is 90."""
     max_udp_bytes: int = 1300
     """Larger requests go by TCP where the target leaves the choice (RFC 3261 section 18.1.1)."""
 
@@ -72,6 +80,11 @@ class InviteListener:
         """The caller gave up, or nobody answered within the limit; the response has been sent. `reason` is the
         Reason header (RFC 3326), empty without one."""
 
+    def on_update(self, offer: bytes) -> bytes:
+        """The answer to the offer of an UPDATE before the call is answered, when an answer of ours to the INVITE's
+        offer has been acknowledged (PRACK). Raises `NotAcceptable` (488)."""
+        raise NotAcceptable("no session to change")
+
 
 class CallListener:
     """Hears of an INVITE of ours. `on_answer` or `on_failure` is called exactly once, nothing after it."""
@@ -81,10 +94,16 @@ class CallListener:
 
     def on_answer(self, dialog: "Dialog", response: Response, sdp: bytes) -> None:
         """A 2xx. `sdp` is the answer, and the ACK follows this call, part of `dialog.state()` already; after a late
-        offer it is the offer: call `dialog.ack(sdp)`. Set `dialog.listener`."""
+        offer it is the offer: call `dialog.ack(sdp)`. Empty: it was said before and an UPDATE has changed it since
+        (`on_update`). Set `dialog.listener`."""
 
     def on_failure(self, status: int, reason: str, response: Response | None) -> None:
         """A final response above 299, 408 (time-out), 503 (it could not be sent) or 487 (cancelled)."""
+
+    def on_update(self, tag: str, offer: bytes) -> bytes:
+        """The answer to the offer of an UPDATE in the early dialog with that tag of the peer's, which has answered our
+        own offer reliably (RFC 3311). Raises `NotAcceptable` (488)."""
+        raise NotAcceptable("no session to change")
 
 
 class DialogListener:
@@ -94,11 +113,28 @@ class DialogListener:
         """The peer hung up; 200 has been sent."""
 
     def on_ended(self, reason: str) -> None:
-        """It ended otherwise: `no-ack`, `timeout` (a re-INVITE got 408) or `gone` (481). BYE has been sent."""
+        """It ended otherwise: `no-ack`, `no-prack`, `timeout` (a re-INVITE got 408), `gone` (481) or `expired` (its
+        session timer, RFC 4028). BYE has been sent."""
 
     def on_reinvite(self, offer: bytes) -> bytes:
         """Our SDP for a re-INVITE: the answer, or our offer if `offer` is empty. Raises `NotAcceptable` (488)."""
         raise NotAcceptable("no session to change")
+
+    def on_update(self, offer: bytes) -> bytes:
+        """The answer to the offer of an UPDATE (RFC 3311). Raises `NotAcceptable` (488)."""
+        return self.on_reinvite(offer)
+
+    def on_refresh(self) -> bytes:
+        """Our description as the peer has it, for a re-INVITE that only refreshes the session; empty: there is none."""
+        return b""
+
+    def on_refreshed(self, sdp: bytes) -> None:
+        """The peer's answer to it."""
+
+    def on_refer(self, refer: "ReferRequest") -> Answer:
+        """The peer wants us to call somewhere else (RFC 3515). A 2xx answer accepts: then `refer.tell(status)` says how
+        it goes, with a last one above 199."""
+        return 603, []
 
     def on_ack(self, sdp: bytes) -> None:
         """The ACK of our 2xx, once for each; with the answer if we had offered."""
@@ -107,13 +143,16 @@ class DialogListener:
         """INFO; 200 follows."""
 
     def on_request(self, request: Request) -> Answer | None:
-        """Another method (REFER, UPDATE, MESSAGE...). None: the default, 200 for OPTIONS and 405 or 501 else."""
+        """Another method (MESSAGE...). None: the default, 200 for OPTIONS and 405 or 501 else."""
 
 
 __all__ = [
     "ALLOW",
+    "DIALOG_METHODS",
+    "EXTENSIONS",
     "KNOWN_METHODS",
     "SDP_TYPE",
+    "SUPPORTED",
     "Address",
     "Answer",
     "CallListener",

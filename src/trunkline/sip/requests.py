@@ -57,3 +57,12 @@ def record_route(message: Request | Response) -> list[str]:
     """The values of Record-Route in their order; raises MalformedMessage."""
     values = message.headers.all("Record-Route")
     return split_values(values) if values else []
+
+
+def has_option(message: Request | Response, header: str, tag: str) -> bool:
+    """Whether Supported, Require or Allow name an option tag or method."""
+    values = message.headers.index().get(header)
+    if values is None:
+        return False
+    tag = tag.lower()
+    return any(tag in value.lower() and tag in value.lower().replace(" ", "").split(",") for value in values)
