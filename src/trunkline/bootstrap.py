@@ -46,7 +46,7 @@ from trunkline.bootstrap_stores import (
     rotate_master_key,
     take_folder,
 )
-from trunkline.bootstrap_voice import Voice
+from trunkline.bootstrap_voice import Voice, tls_config
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
 from trunkline.listeners.guarded_http import HttpLimits, guarded
@@ -76,6 +76,7 @@ from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
+from trunkline.sip.tls import TlsContexts, TlsError
 from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.journal.memory import JournalStore
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
@@ -489,7 +490,8 @@ def _supervise(settings: Settings) -> NoReturn:
     try:
         os.close(take_folder(data_folder(settings)))
         _port_is_free(settings.server.host, settings.server.port)
-    except CannotStart as error:
+        TlsContexts(tls_config(settings)).load()
+    except (CannotStart, TlsError) as error:
         raise SystemExit(f"trunkline: {error}") from None
     processes.run(settings)
 

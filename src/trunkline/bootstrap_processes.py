@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from trunkline.inherited import HTTP, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_UDP
+from trunkline.inherited import HTTP, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_TLS, SIP_UDP
 from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Settings
 from trunkline.supervisor.plan import Child, Plan, Ports
@@ -69,15 +69,19 @@ def plan(settings: Settings, command: Sequence[str]) -> Plan:
     spool = str(spool_folder(settings))
     media = [python, "-m", "trunkline.media.process", "--config-json", config]
     recorder = [python, "-m", "trunkline.media.recorder", "--ring", RECORD_RING, "--folder", spool]
+    node = [SIP_UDP, SIP_TCP, HTTP]
+    if settings.sip.tls_port:
+        node.append(SIP_TLS)
     children = [
         Child("recorder", recorder, [RECORD_RING]),
         Child("media", media, [MEDIA_STATE, RECORD_RING], standby=True),
-        Child("node", list(command), [SIP_UDP, SIP_TCP, HTTP], main=True),
+        Child("node", list(command), node, main=True),
     ]
     return Plan(
         children=children,
         sip_host=settings.sip.host,
         sip_port=settings.sip.port,
+        sip_tls_port=settings.sip.tls_port,
         http_host=settings.server.host,
         http_port=settings.server.port,
         memories=[MEDIA_STATE, RECORD_RING],

@@ -20,7 +20,7 @@ from trunkline import inherited
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
 from trunkline.bootstrap_processes import media_config, socket_path, spool_folder
-from trunkline.inherited import SIP_TCP, SIP_UDP
+from trunkline.inherited import SIP_TCP, SIP_TLS, SIP_UDP
 from trunkline.media.client import MediaClient
 from trunkline.media.prompts import Prompts
 from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
@@ -29,6 +29,7 @@ from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.sip.core import StackConfig
 from trunkline.sip.timers import Timing
+from trunkline.sip.tls import TlsConfig, TlsError
 from trunkline.sip.transport import SipTransport, TransportLimits
 from trunkline.storage.archive import Archive
 from trunkline.storage.blobs import FolderBlobs
@@ -183,7 +184,7 @@ class Voice:
             max_transactions=own.max_transactions,
         )
         limits = TransportLimits(max_connections=own.max_connections, max_message_bytes=own.max_message_bytes)
-        self.sip: SipTransport = SipTransport(config, self.inbound, limits)
+        self.sip: SipTransport = SipTransport(config, self.inbound, limits, tls_config(self.settings), own.dns_servers)
         self.sip.stack.trace = self.services.trace
         self.sip.stack.on_flow_closed = self.registrations.flow_closed
 
@@ -218,18 +219,26 @@ class Voice:
         await self.lost_recordings.start()
         await self.recordings.recover()
         await self.outbound.recover(self.recovery.adopted)
-        own, given = self.settings.sip, inherited.descriptors()
-        if SIP_UDP in given and SIP_TCP in given:
-            await self.sip.start(
-                udp_socket=socket.socket(fileno=given[SIP_UDP]), tcp_socket=socket.socket(fileno=given[SIP_TCP])
-            )
-        else:
-            await self.sip.start(own.host, own.port)
+        await self._listen()
         self.recovery.resume()
         self.outbound.start()
         work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run())
         self._tasks = [loop.create_task(one) for one in work]
-        log.info("SIP on %s port %d, UDP and TCP", self.sip.host, self.sip.port)
+        tls = f"; TLS on port {self.sip.tls_port}" if self.sip.tls_port else ""
+        log.info("SIP on %s port %d, UDP and TCP%s", self.sip.host, self.sip.port, tls)
+
+    async def _listen(self) -> None:
+        """Take SIP messages. Raises OSError."""
+        own, given = self.settings.sip, inherited.descriptors()
+        if SIP_UDP not in given or SIP_TCP not in given:
+            await self.sip.start(own.host, own.port, tls_port=own.tls_port or None)
+            return
+        try:
+            self.sip.tls.load()
+        except TlsError as error:  # the supervisor has read them: this is a later start, with calls that go on
+            log.error("%s; no TLS connection is taken until then", error)
+        sockets = {name: socket.socket(fileno=given[name]) for name in (SIP_UDP, SIP_TCP, SIP_TLS) if name in given}
+        await self.sip.start(udp_socket=sockets[SIP_UDP], tcp_socket=sockets[SIP_TCP], tls_socket=sockets.get(SIP_TLS))
 
     async def _warm(self) -> None:
         """Have the speech engine loaded, and what is said in a hurry spoken, before the first call wants it."""
@@ -284,6 +293,12 @@ class Voice:
             await asyncio.gather(self._media_task, return_exceptions=True)
         await self.media.close()
         await self.prompts.close()
+
+
+def tls_config(settings: Settings) -> TlsConfig:
+    """How SIP shows and proves identities."""
+    own = settings.sip
+    return TlsConfig(own.tls_certificate, own.tls_key, own.tls_client_ca, own.tls_ca, own.tls_verify)
 
 
 async def _keep_media(config: dict[str, Any]) -> None:

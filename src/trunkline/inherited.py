@@ -16,6 +16,7 @@ whether what it finds in the data folder is from a process of the same run, whos
 BATON: Final = "baton"
 SIP_UDP: Final = "sip-udp"
 SIP_TCP: Final = "sip-tcp"
+SIP_TLS: Final = "sip-tls"
 HTTP: Final = "http-"
 """Beginning of the names of the API's sockets."""
 MEDIA_STATE: Final = "media-state"

@@ -9,6 +9,7 @@ import uvloop
 
 from tests.sip.link import ANSWER, OFFER, Caller, Leg
 from trunkline.sip import transport as transport_module
+from trunkline.sip import transport_stream
 from trunkline.sip.core import StackConfig
 from trunkline.sip.flow import Flow, bracketed
 from trunkline.sip.timers import Timing
@@ -234,7 +235,7 @@ async def test_connections_are_bounded_and_idle_ones_give_way(nodes, monkeypatch
 
 
 async def test_a_connection_that_brings_nothing_whole_is_closed(nodes, monkeypatch):
-    monkeypatch.setattr(transport_module, "PARTIAL_S", 0.05)
+    monkeypatch.setattr(transport_stream, "PARTIAL_S", 0.05)
     monkeypatch.setattr(transport_module, "SWEEP_S", 0.02)
     node = await nodes()
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)

@@ -11,7 +11,7 @@ from trunkline.cli.common import bootstrap, database_of, run, settings_of
 from trunkline.cli.numbers import add_new, new_number
 from trunkline.model.account import Account
 from trunkline.settings import Settings, Sip
-from trunkline.sip.transport import bind
+from trunkline.sip.transport_sockets import bind
 
 DEV_NUMBERS = ("+12025550142", "+12025550143")
 """Numbers of the range that North America keeps for fiction."""

@@ -24,6 +24,22 @@ class Sip(Section, frozen=True, kw_only=True):
     """Address to listen on, UDP and TCP; an IPv6 address works."""
     port: Port = 5060
     """UDP and TCP port; 0 lets the system choose one."""
+    tls_port: Port = 0
+    """Port for TLS, 5061 by custom; 0: TLS is not listened for. It needs `tls_certificate` and `tls_key`."""
+    tls_certificate: str = ""
+    """PEM file: our certificate, followed by those of its authorities. It is read again within seconds when it changes,
+    like the other TLS files. Shown to peers that we connect to, too, if they ask."""
+    tls_key: str = ""
+    """PEM file: its private key, without a password; empty: it is in `tls_certificate`."""
+    tls_client_ca: str = ""
+    """PEM file: authorities of certificates that peers may show who connect to us (`trunks.tls_names`); a certificate
+    of others is refused. Empty: none is asked for."""
+    tls_ca: str = ""
+    """PEM file: authorities, beside the system's, of those whom we connect to."""
+    tls_verify: bool = True
+    """Whether those whom we connect to must show a certificate of a known authority that names their host."""
+    dns_servers: tuple[str, ...] = ()
+    """Name servers, `192.0.2.53` or `[2001:db8::53]:5353`, for the hosts of SIP URIs; empty: the system's."""
     advertised: str = ""
     """Host name or address that Contact and Via name; empty: `host`, or the local address towards the peer."""
     domain: str = ""
@@ -49,7 +65,7 @@ class Sip(Section, frozen=True, kw_only=True):
     max_message_bytes: Bytes = 64 * KIB
     """Largest SIP message; a longer one over TCP ends the connection."""
     max_connections: Count = 1000
-    """TCP connections at once."""
+    """TCP and TLS connections at once."""
     max_transactions: Count = 50_000
     """Transactions at once; beyond it new requests get 503."""
     t1_s: Seconds = 0.5

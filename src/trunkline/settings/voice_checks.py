@@ -1,7 +1,9 @@
 """What does not fit together in the sections about calls, one line each for the operator."""
 
+import re
 import typing
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from trunkline.settings.trunk_checks import E164, strict_trunk_problems, trunk_problems
 
@@ -9,6 +11,8 @@ if typing.TYPE_CHECKING:
     from trunkline.settings.load import Settings
 
 MAX_PORT = 65_535
+_SERVER = re.compile(r"(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:.]+")
+"""A name server."""
 
 
 def voice_problems(settings: "Settings") -> Iterator[str]:
@@ -47,9 +51,38 @@ def _port_problems(settings: "Settings") -> Iterator[str]:
             f"media.port_max: {media.port_min} to {media.port_max} has {max(pairs, 0)} pairs of ports for "
             f"{media.legs} legs; widen the range or lower media.legs"
         )
-    if sip.port and media.port_min <= sip.port <= media.port_max + 1:
-        yield f"sip.port: {sip.port} lies among the RTP ports; move it or media.port_min and port_max"
-    for name in ("server", "smpp_server"):
-        section = getattr(settings, name)
-        if sip.port and section.port == sip.port and (name == "server" or settings.smpp_server.enabled):
-            yield f"sip.port: {sip.port} is {name}.port too; give them different ports"
+    for own in ("port", "tls_port"):
+        port = getattr(sip, own)
+        if port and media.port_min <= port <= media.port_max + 1:
+            yield f"sip.{own}: {port} lies among the RTP ports; move it or media.port_min and port_max"
+        for name in ("server", "smpp_server"):
+            section = getattr(settings, name)
+            if port and section.port == port and (name == "server" or settings.smpp_server.enabled):
+                yield f"sip.{own}: {port} is {name}.port too; give them different ports"
+    yield from _tls_problems(settings)
+
+
+def _tls_problems(settings: "Settings") -> Iterator[str]:
+    sip = settings.sip
+    if sip.tls_port and sip.tls_port == sip.port:
+        yield f"sip.tls_port: {sip.tls_port} is sip.port too; TLS needs its own, 5061 by custom"
+    if sip.tls_port and not sip.tls_certificate:
+        yield "sip.tls_certificate: tls_port needs one, and its tls_key"
+    if sip.tls_key and not sip.tls_certificate:
+        yield "sip.tls_certificate: tls_key is the key of one; set both"
+    if settings.rules.strict and not sip.tls_verify:
+        yield f"sip.tls_verify: {settings.profile} refuses peers that do not prove who they are; set tls_ca instead"
+    for server in sip.dns_servers:
+        if _SERVER.fullmatch(server) is None or not _is_address(server):
+            yield f"sip.dns_servers: {server!r} is not like 192.0.2.53 or [2001:db8::53]:5353"
+
+
+def _is_address(server: str) -> bool:
+    host = server[1:].partition("]")[0] if server.startswith("[") else server
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

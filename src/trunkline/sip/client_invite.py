@@ -12,6 +12,7 @@ from trunkline.sip.message import REASONS, MalformedMessage, Request, Response
 from trunkline.sip.requests import MAX_FORWARDS, cancel_of, renewed
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
+from trunkline.sip.uri import is_secure
 
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
@@ -88,7 +89,7 @@ class ClientInvite:
             ("To", self.to),
             ("Call-ID", self.call_id),
             ("CSeq", "1 INVITE"),
-            ("Contact", stack.contact(flow)),
+            ("Contact", stack.contact(flow, is_secure(uri))),
             ("Allow", ALLOW),
             *stack.client_headers,
             *headers,

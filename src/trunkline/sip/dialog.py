@@ -15,7 +15,7 @@ from trunkline.sip.body import session_description
 from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, Credentials, DialogListener, HeaderList
 from trunkline.sip.errors import NotAcceptable
-from trunkline.sip.flow import Flow, Target, contact_unreachable, plan
+from trunkline.sip.flow import Flow, Target, contact_unreachable, is_numeric, plan
 from trunkline.sip.headers import Field
 from trunkline.sip.login import Login
 from trunkline.sip.message import Request, Response
@@ -23,7 +23,7 @@ from trunkline.sip.reinvite import OnResult, Reinvite
 from trunkline.sip.requests import MAX_FORWARDS, credentials_in, record_route
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
-from trunkline.sip.uri import SIP_SCHEMES
+from trunkline.sip.uri import SIP_SCHEMES, is_secure
 
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
@@ -288,7 +288,7 @@ class Dialog:
         self._ack_due = False
         stack.traced(state.call_id, True, "ACK")
         if not stack.transmit(state.ack, state.ack_flow) and self._ack_fallback is not None:
-            state.ack_flow = stack.flow_to(self._ack_fallback._replace(transport="TCP"))
+            state.ack_flow = stack.flow_to(self._ack_fallback)
             stack.transmit(state.ack, state.ack_flow)
 
     def build_invite(self, sdp: bytes) -> tuple[Request, Flow | Target, Target | None]:
@@ -296,7 +296,7 @@ class Dialog:
         state = self._state
         state.invite_cseq = self.next_cseq()
         state.ack = b""
-        fields = [("Contact", self.stack.contact(state.flow)), ("Allow", ALLOW)]
+        fields = [("Contact", self.stack.contact(state.flow, is_secure(state.target))), ("Allow", ALLOW)]
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         return self.build("INVITE", fields, sdp, cseq=state.invite_cseq)
@@ -412,10 +412,13 @@ class Dialog:
 
     def _find_hop(self) -> tuple[str, list[str], Flow | Target, Target | None]:
         state = self._state
-        uri, routes, target = plan(state.routes, state.target)
         flow = state.flow
-        if flow.id and target.transport in ("", flow.transport):
-            # The peer's connection is used as long as it lives: behind a NAT there is no other way.
+        uri, routes, target = plan(state.routes, state.target, flow.transport if flow.reliable else "")
+        if target.transport == "TLS" and is_numeric(target.host):
+            target = target._replace(domain=flow.domain)  # an address alone says nothing about who should be there
+        if flow.id and target.transport == flow.transport:
+            # The peer's connection is used as long as it lives: behind a NAT there is no other way. After that (it
+            # ends with the process, too) another is made to the remote target.
             return uri, routes, flow, target
         if state.behind_nat and not routes and not flow.reliable:
             return uri, routes, flow, None
@@ -461,7 +464,7 @@ class Dialog:
             self._reply(transaction, request, error.status)
             return
         self.retarget(request, flow)
-        fields = [("Contact", self.stack.contact(self._state.flow)), ("Allow", ALLOW)]
+        fields = [("Contact", self.stack.contact(self._state.flow, is_secure(request.uri))), ("Allow", ALLOW)]
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         data = self._reply(transaction, request, 200, fields, body=sdp)

@@ -15,15 +15,19 @@ Address = tuple[str, int]
 
 
 class Flow(NamedTuple):
-    """A path between us and a peer. A TCP flow with `id` 0 means: connect there, or use a connection that we have."""
+    """A path between us and a peer. One over TCP or TLS with `id` 0 means: connect there, or use a connection that we
+    have made to it."""
 
     transport: str
-    """`UDP` or `TCP`."""
+    """`UDP`, `TCP` or `TLS`."""
     remote: Address
+    """Port 0: the host is a name, and its SRV records say (RFC 3263 section 4.2)."""
     local: Address
-    """What our Via and Contact name on this flow (for TCP: the address we listen on)."""
+    """What our Via and Contact name on this flow (for TCP and TLS: the address we listen on)."""
     id: int = 0
-    """Number of the TCP connection; 0 for UDP."""
+    """Number of the connection; 0 for UDP."""
+    domain: str = ""
+    """TLS: the name that the peer's certificate carries or has to carry (RFC 5922); empty: the host of `remote`."""
 
     @property
     def reliable(self) -> bool:
@@ -36,6 +40,9 @@ class Target(NamedTuple):
     transport: str
     host: str
     port: int
+    """0: see `Flow.remote`."""
+    domain: str = ""
+    """See `Flow.domain`."""
 
 
 def bracketed(host: str) -> str:
@@ -48,14 +55,20 @@ def is_numeric(host: str) -> bool:
     return ":" in host or host[-1:].isdigit()
 
 
-def next_hop(uri: Uri) -> Target:
-    """Where a request for `uri` goes: transport and maddr parameters, default ports (RFC 3261 section 18.1.1)."""
+def default_port(transport: str) -> int:
+    """The port of a transport where none is named (RFC 3261 section 18.2.2)."""
+    return DEFAULT_TLS_PORT if transport == "TLS" else DEFAULT_PORT
+
+
+def next_hop(uri: Uri, otherwise: str = "") -> Target:
+    """Where a request for `uri` goes: transport and maddr parameters, default ports (RFC 3261 section 18.1.1).
+
+    `otherwise` is the transport where the URI names none. A SIPS URI goes by TLS whatever it names (section 26.2.2).
+    """
     params = uri.params
-    transport = (params.get("transport") or "").upper()
-    port = uri.port or DEFAULT_PORT
-    if uri.scheme == "sips":
-        transport, port = "TLS", uri.port or DEFAULT_TLS_PORT
-    return Target(transport, (params.get("maddr") or uri.host).strip("[]"), port)
+    transport = "TLS" if uri.scheme == "sips" else (params.get("transport") or otherwise).upper()
+    host = (params.get("maddr") or uri.host).strip("[]")
+    return Target(transport, host, uri.port or (default_port(transport) if is_numeric(host) else 0))
 
 
 def is_private(host: str) -> bool:
@@ -79,15 +92,15 @@ def contact_unreachable(contact: str, source: str, sent_by: str) -> bool:
     return contact == sent_by or (is_private(contact) and not is_private(source))
 
 
-def plan(routes: Sequence[str], target: str) -> tuple[str, list[str], Target]:
+def plan(routes: Sequence[str], target: str, otherwise: str = "") -> tuple[str, list[str], Target]:
     """Request-URI, Route values and next hop of a request with this route set (RFC 3261 section 12.2.1.1).
 
-    Raises MalformedMessage for a route that is none.
+    `otherwise` is the transport where the next hop names none. Raises MalformedMessage for a route that is none.
     """
     if not routes:
-        return target, [], next_hop(Uri.parse(target))
+        return target, [], next_hop(Uri.parse(target), otherwise)
     first = NameAddr.parse(routes[0]).uri
     if "lr" in first.params:
-        return target, list(routes), next_hop(first)
+        return target, list(routes), next_hop(first, otherwise)
     # A strict router of RFC 2543: it takes the Request-URI for its own, and finds the target in the last Route.
-    return str(first.replace(headers={})), [*routes[1:], f"<{target}>"], next_hop(first)
+    return str(first.replace(headers={})), [*routes[1:], f"<{target}>"], next_hop(first, otherwise)

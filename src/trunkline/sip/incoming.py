@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trunkline.sip.flow import DEFAULT_PORT, Flow, bracketed, plan
+from trunkline.sip.flow import DEFAULT_PORT, Flow, bracketed, default_port, plan
 from trunkline.sip.headers import Via, split_values
 from trunkline.sip.message import MalformedMessage, Request
 from trunkline.sip.requests import BRANCH_COOKIE, record_route
@@ -49,7 +49,7 @@ def response_flows(via: Via, flow: Flow) -> tuple[Flow, Flow | None]:
         if via.wants_rport:
             return flow, None
         return flow._replace(remote=(flow.remote[0], via.port or DEFAULT_PORT)), None
-    return flow, flow._replace(remote=(flow.remote[0], via.port or DEFAULT_PORT), id=0)
+    return flow, flow._replace(remote=(flow.remote[0], via.port or default_port(flow.transport)), id=0)
 
 
 def mark_source(request: Request, via: Via, flow: Flow) -> None:

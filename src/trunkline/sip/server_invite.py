@@ -10,6 +10,7 @@ from trunkline.sip.headers import Field
 from trunkline.sip.message import Request
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ServerTransaction
+from trunkline.sip.uri import is_secure
 
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
@@ -72,7 +73,7 @@ class ServerInvite:
         """A provisional response; with SDP early media."""
         if self._final:
             return
-        fields = [("Contact", self._stack.contact(self.flow)), *headers]
+        fields = [("Contact", self._stack.contact(self.flow, is_secure(self.request.uri))), *headers]
         self._provisional = self._respond(status, reason, fields, sdp)
 
     def challenge(self, value: str, proxy: bool = False) -> None:
@@ -97,7 +98,7 @@ class ServerInvite:
             dialog.ended = True
             return dialog
         stack, transaction = self._stack, self._transaction
-        fields = [("Contact", stack.contact(self.flow)), ("Allow", ALLOW), *headers]
+        fields = [("Contact", stack.contact(self.flow, is_secure(self.request.uri))), ("Allow", ALLOW), *headers]
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         data = stack.response(self.request, 200, "", self.to_tag, fields, sdp)

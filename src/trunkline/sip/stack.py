@@ -77,8 +77,8 @@ class Stack:
         self._merged: dict[Key, ServerTransaction | None] = {}  # None: of a dialog that was adopted
         self._dialogs: dict[Key, Dialog] = {}
         self._calls: dict[Key, ClientInvite] = {}  # by Call-ID and our tag, while there is no answer
-        self._by_flow: dict[tuple[str, Address, int], set[ClientTransaction]] = {}
-        self._contacts: dict[tuple[str, Address], str] = {}
+        self._by_flow: dict[tuple[str, Address, int, str], set[ClientTransaction]] = {}
+        self._contacts: dict[tuple[str, Address, bool], str] = {}
         self._udp_only: dict[Address, float] = {}
         self.client_headers: list[Field] = [("User-Agent", config.user_agent)] if config.user_agent else []
         self._server_headers: list[Field] = [("Server", config.user_agent)] if config.user_agent else []
@@ -135,7 +135,7 @@ class Stack:
 
     def flow_closed(self, flow: Flow) -> None:
         """A connection closed, could not be made, or its host name is unknown: requests under way on it fail."""
-        for transaction in list(self._by_flow.get((flow.transport, flow.remote, flow.id), ())):
+        for transaction in list(self._by_flow.get(_path(flow), ())):
             transaction.flow_failed()
 
     def invite(
@@ -212,15 +212,15 @@ class Stack:
         if self.trace is not None:
             self.trace(call_id, sent, line)
 
-    def contact(self, flow: Flow) -> str:
-        """Our Contact on a flow."""
-        key = flow.transport, flow.local
+    def contact(self, flow: Flow, secure: bool = False) -> str:
+        """Our Contact on a flow; `secure`: a SIPS URI, as the answer to one has it (RFC 3261 section 12.1.1)."""
+        key = flow.transport, flow.local, secure
         contact = self._contacts.get(key) if self.advertised is None else None
         if contact is None:
             if len(self._contacts) >= MAX_CONTACTS:
                 self._contacts.clear()
-            transport = "" if flow.transport == "UDP" else f";transport={flow.transport.lower()}"
-            contact = self._contacts[key] = f"<sip:{self.sent_by(flow)}{transport}>"
+            transport = "" if flow.transport == "UDP" or secure else f";transport={flow.transport.lower()}"
+            contact = self._contacts[key] = f"<{'sips' if secure else 'sip'}:{self.sent_by(flow)}{transport}>"
         return contact
 
     def sent_by(self, flow: Flow) -> str:
@@ -267,7 +267,7 @@ class Stack:
         An empty `branch` makes one; a CANCEL brings its INVITE's with the Via.
         """
         flow = hop if isinstance(hop, Flow) else self.flow_to(hop)
-        reserve = None if fallback is None else self.flow_to(fallback._replace(transport="TCP"))
+        reserve = None if fallback is None else self.flow_to(fallback)
         if not branch:
             branch = BRANCH_COOKIE + self.token()
             request.headers.prepend("Via", self._via(flow, branch))
@@ -321,6 +321,10 @@ class Stack:
 
     def add_dialog(self, dialog: Dialog) -> None:
         self._dialogs[dialog.key] = dialog
+
+    def flows_of_dialogs(self) -> set[int]:
+        """The numbers of the connections that calls use."""
+        return {dialog.flow.id for dialog in self._dialogs.values() if dialog.flow.id}
 
     def forget_dialog(self, dialog: Dialog) -> None:
         if self._dialogs.get(dialog.key) is dialog:
@@ -524,7 +528,7 @@ class Stack:
 
     def flow_to(self, target: Target) -> Flow:
         transport = target.transport or "UDP"
-        return Flow(transport, (target.host, target.port), self.local(transport, target.host))
+        return Flow(transport, (target.host, target.port), self.local(transport, target.host), 0, target.domain)
 
     def _via(self, flow: Flow, branch: str) -> str:
         return f"SIP/2.0/{flow.transport} {self.sent_by(flow)};branch={branch};rport"
@@ -545,11 +549,10 @@ class Stack:
         """Be able to find it by its flow, where flows can fail."""
         flow = transaction.flow
         if flow.transport != "UDP" or not is_numeric(flow.remote[0]):
-            self._by_flow.setdefault((flow.transport, flow.remote, flow.id), set()).add(transaction)
+            self._by_flow.setdefault(_path(flow), set()).add(transaction)
 
     def _untrack(self, transaction: ClientTransaction) -> None:
-        flow = transaction.flow
-        key = flow.transport, flow.remote, flow.id
+        key = _path(transaction.flow)
         others = self._by_flow.get(key)
         if others is not None:
             others.discard(transaction)
@@ -559,3 +562,8 @@ class Stack:
     def _forget_merged(self, key: Key) -> None:
         if self._merged.get(key) is None:
             self._merged.pop(key, None)
+
+
+def _path(flow: Flow) -> tuple[str, Address, int, str]:
+    """What tells whether two flows share their fate."""
+    return flow.transport, flow.remote, flow.id, flow.domain

@@ -1,10 +1,11 @@
-"""SIP over UDP and TCP on one port: the only I/O of this package (RFC 3261 section 18).
+"""SIP over UDP and TCP on one port, and TLS on another: the I/O of this package (RFC 3261 section 18).
 
     datagram or bytes in -> Stack.receive; Stack's `send` -> datagram or bytes out; one timer for `Stack.tick`.
 
-Sockets may be given, so that a supervisor keeps them open over a restart. A TCP connection is used for everything to
-the address that it was made to; connections that came in are used for what belongs to them. Everything a stranger can
-make grow is bounded: connections, bytes that wait in either direction, look-ups and connections being made.
+Sockets may be given, so that a supervisor keeps them open over a restart. A connection is used for everything to the
+address that it was made to; connections that came in are used for what belongs to them. Everything a stranger can
+make grow is bounded: connections, TLS handshakes, bytes that wait in either direction, look-ups and connections being
+made. One connection is `trunkline.sip.transport_stream`; names are `trunkline.sip.resolve`'s.
 """
 
 import asyncio
@@ -12,35 +13,34 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from trunkline.sip.core import Core, StackConfig
-from trunkline.sip.flow import Address, Flow, is_numeric
+from trunkline.sip.flow import DEFAULT_TLS_PORT, Address, Flow, Target, is_numeric
+from trunkline.sip.resolve import Resolver
 from trunkline.sip.stack import Stack
-from trunkline.sip.stream import PONG, Keepalive, StreamParser
+from trunkline.sip.tls import Certificate, TlsConfig, TlsContexts, TlsSession
+from trunkline.sip.transport_dns import Names
+from trunkline.sip.transport_sockets import V4_IN_V6, bind, bind_tls, plain_host, source_towards
+from trunkline.sip.transport_stream import Connection
 
 logger = logging.getLogger(__name__)
 
 TOKEN_BYTES: Final = 10  # of randomness in each tag, branch and Call-ID
-RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024  # of the UDP socket
-BIND_ATTEMPTS: Final = 20  # to find a port that is free for both UDP and TCP
-BACKLOG: Final = 1024  # TCP connections not yet accepted
-CONNECT_TIMEOUT_S: Final = 4.0
+CONNECT_TIMEOUT_S: Final = 4.0  # for one address
+CONNECT_TRIES: Final = 4  # addresses of one name that are tried
 MAX_CONNECTING: Final = 256  # connections being made at once
+MAX_HANDSHAKES: Final = 200  # TLS handshakes of those who connect, at once; the oldest gives way
 MAX_WAITING_BYTES: Final = 256 * 1024  # for one connection being made, or one look-up
-WRITE_BUFFER_BYTES: Final = 256 * 1024  # unsent; a peer that does not read loses its connection
-PARTIAL_S: Final = 30.0  # how long a message may take to come in whole, and a new connection to bring one
-IDLE_S: Final = 5 * 3600.0  # longer than the longest call, which may be silent in between
 EVICT_IDLE_S: Final = 30.0  # idle time after which a connection gives way to another when there are too many
-SWEEP_S: Final = 10.0  # between looks for idle connections
+SWEEP_S: Final = 10.0  # between looks for idle connections, and for those that need a ping
+RELOAD_S: Final = 2.0  # between looks whether certificates have changed
 MAX_NAMES: Final = 1000  # host names whose address is remembered
-NAME_TTL_S: Final = 60.0
+NAME_TTL_S: Final = 60.0  # for so long all goes to the same of a name's addresses
 MAX_LOCALS: Final = 10_000  # peers for which our address is remembered
-_SO_RCVBUFFORCE: Final = 33
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
-_V4_IN_V6: Final = "::ffff:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,62 +51,47 @@ class TransportLimits:
     max_message_bytes: int = 64 * 1024
 
 
-def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A UDP and a listening TCP socket on one port; 0: any that is free. Raises OSError."""
-    family = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0][0]
-    for attempt in range(BIND_ATTEMPTS):
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            udp.bind((host, port))
-            tcp.bind((host, udp.getsockname()[1]))
-            tcp.listen(BACKLOG)
-        except OSError:
-            udp.close()
-            tcp.close()
-            if port or attempt == BIND_ATTEMPTS - 1:
-                raise
-            continue
-        _widen(udp)
-        return udp, tcp
-    raise OSError("no port is free for UDP and TCP")
-
-
-def _widen(udp: socket.socket) -> None:
-    """Let a burst wait in the kernel; without the privilege as much as it allows."""
-    for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-        try:
-            udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER_BYTES)
-        except OSError:
-            continue
-        return
-
-
 class SipTransport:
     """A `Stack` with its sockets. Make it, `await start(...)`, use `stack`, `await close()`."""
 
-    def __init__(self, config: StackConfig, core: Core, limits: TransportLimits | None = None) -> None:
+    def __init__(
+        self,
+        config: StackConfig,
+        core: Core,
+        limits: TransportLimits | None = None,
+        tls: TlsConfig | None = None,
+        dns_servers: Sequence[str] = (),
+    ) -> None:
+        """`tls`: how we show and prove identities; `dns_servers`: `address[:port]`, empty: the system's."""
         self.limits = limits or TransportLimits()
+        self.tls = TlsContexts(tls or TlsConfig())
         self.stack = Stack(config, self._send, time.monotonic, lambda: secrets.token_hex(TOKEN_BYTES), core)
         self.stack.local = self._local
         self.stack.timers.earlier = self._arm
         self.host = ""
         self.port = 0
+        self.tls_port = 0
+        """0: TLS is not listened for."""
+        self.admits: Callable[[str], bool] = lambda host: True
+        """Whether a connection from an address is accepted at all; asked before a byte is read."""
         self._loop: asyncio.AbstractEventLoop = cast(asyncio.AbstractEventLoop, None)
         self._udp: asyncio.DatagramTransport | None = None
         self._family = socket.AF_INET
-        self._server: asyncio.Server | None = None
-        self._names = _Names()
+        self._servers: list[asyncio.Server] = []
+        self.resolver = Resolver(Names(dns_servers, lambda: self._family), time.monotonic)
+        self._names = _Names(self.resolver)
         self._locals: dict[str, str] = {}
         self._last_id = time.time_ns() >> 8  # stored flows of a process before this one name no connection of ours
-        self._connections: dict[int, _Connection] = {}
-        self._outgoing: dict[Address, _Connection] = {}
-        self._waiting: dict[tuple[str, Address], list[tuple[bytes, Flow]]] = {}
+        self._connections: dict[int, Connection] = {}
+        self._outgoing: dict[_Path, Connection] = {}
+        self._handshakes: dict[Connection, None] = {}
+        self._held: dict[Flow, int] = {}
+        self._waiting: dict[_Path, list[tuple[bytes, Flow]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._reloader: asyncio.TimerHandle | None = None
 
     # --- for the owner
 
@@ -115,20 +100,29 @@ class SipTransport:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        tls_port: int | None = None,
         udp_socket: socket.socket | None = None,
         tcp_socket: socket.socket | None = None,
+        tls_socket: socket.socket | None = None,
     ) -> None:
-        """Listen; given sockets (bound, the TCP one listening) are taken over. Raises OSError."""
+        """Listen; given sockets (bound, those of TCP and TLS listening) are taken over. `tls_port` None: no TLS is
+        listened for, unless a socket is given. Raises OSError; TlsError where certificates cannot be used."""
         self._loop = asyncio.get_running_loop()
         if udp_socket is None or tcp_socket is None:
             udp_socket, tcp_socket = bind(host, port)
-        udp_socket.setblocking(False)
-        tcp_socket.setblocking(False)
+        if tls_socket is None and tls_port is not None:
+            tls_socket = bind_tls(host, tls_port)
         self.host, self.port = udp_socket.getsockname()[:2]
         self._family = udp_socket.family
+        for one in (udp_socket, tcp_socket, tls_socket):
+            if one is not None:
+                one.setblocking(False)
+        if tls_socket is not None:
+            self.tls_port = tls_socket.getsockname()[1]
+            await self._listen_tls(tls_socket)
         transport, _ = await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp_socket)
         self._udp = transport
-        self._server = await self._loop.create_server(lambda: _Connection(self), sock=tcp_socket)
+        self._servers.append(await self._loop.create_server(self._accept, sock=tcp_socket))
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         due = self.stack.timers.due()
         if due is not None:
@@ -136,7 +130,7 @@ class SipTransport:
 
     async def close(self) -> None:
         """Close all sockets and connections. What a supervisor holds of them stays open there."""
-        for handle in (self._timer, self._sweeper):
+        for handle in (self._timer, self._sweeper, self._reloader):
             if handle is not None:
                 handle.cancel()
         self.stack.timers.earlier = None
@@ -144,22 +138,47 @@ class SipTransport:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if self._udp is not None:
             self._udp.close()
             self._udp = None
-        closing = [connection.closed for connection in self._connections.values()]
-        for connection in list(self._connections.values()):
+        connections = [*self._connections.values(), *self._handshakes]
+        for connection in connections:
             connection.abort()
-        if closing:
-            await asyncio.wait(closing)
+        if connections:
+            await asyncio.wait([connection.closed for connection in connections])
         await asyncio.sleep(0)
 
     @property
     def connections(self) -> int:
-        """TCP connections that stand."""
+        """TCP and TLS connections that stand."""
         return len(self._connections)
+
+    @property
+    def handshakes(self) -> int:
+        """TLS connections that do not stand yet."""
+        return len(self._handshakes)
+
+    def peer_certificate(self, flow: Flow) -> Certificate | None:
+        """Who the peer of a TLS connection has proved to be; None if it did not, or the connection is gone."""
+        connection = self._connections.get(flow.id)
+        return None if connection is None else connection.certificate
+
+    def hold(self, flow: Flow) -> None:
+        """Keep the connection of a flow alive by pings (RFC 5626 section 3.5.1) until `release`; those of dialogs are
+        in any case. A flow with id 0 means the connection that is made to it."""
+        self._held[flow] = self._held.get(flow, 0) + 1
+
+    def release(self, flow: Flow) -> None:
+        """The end of one `hold`."""
+        count = self._held.pop(flow, 0)
+        if count > 1:
+            self._held[flow] = count - 1
+
+    async def resolve(self, host: str, port: int | None, transport: str = "", secure: bool = False) -> list[Target]:
+        """Where a request goes, best first (see `Resolver.resolve`). Raises OSError for a name that is unknown."""
+        return await self.resolver.resolve(host, port, transport, secure)
 
     def local_address_towards(self, host: str) -> str:
         """The address by which a peer (numeric) reaches us: the one we are bound to, or, if that is a wildcard, the
@@ -170,51 +189,59 @@ class SipTransport:
         if known is None:
             if len(self._locals) >= MAX_LOCALS:
                 self._locals.clear()
-            known = self._locals[host] = _source_towards(host)
+            known = self._locals[host] = source_towards(host)
         return known
 
     async def flow_to(self, transport: str, host: str, port: int) -> Flow:
         """The flow to a target, its name resolved; raises OSError for a name that is unknown."""
+        domain = host if transport == "TLS" and not is_numeric(host) else ""
         if not is_numeric(host):
-            host = await self._names.find(self._loop, host, self._family)
-        return Flow(transport or "UDP", (host, port), self._local(transport, host))
+            host, port = await self._names.find((host, port), transport or "UDP")
+        return Flow(transport or "UDP", (host, port), self._local(transport, host), 0, domain)
 
     # --- sending
 
     def _local(self, transport: str, host: str) -> Address:
-        numeric = host if is_numeric(host) else self._names.known(host) or ""
-        return self.local_address_towards(numeric), self.port
+        numeric = host if is_numeric(host) else self._names.address(host)
+        return self.local_address_towards(numeric), self.local_port(transport)
+
+    def local_port(self, transport: str) -> int:
+        """The port that our Via and Contact name. Without a listener for TLS a peer has to keep the connection."""
+        return (self.tls_port or DEFAULT_TLS_PORT) if transport == "TLS" else self.port
 
     def _send(self, data: bytes, flow: Flow) -> bool:
         if flow.transport == "UDP":
             return self._send_datagram(data, flow)
-        if flow.transport != "TCP":
+        if flow.transport not in ("TCP", "TLS"):
             return False
-        connection = self._connections.get(flow.id) if flow.id else self._outgoing.get(flow.remote)
+        connection = self._connections.get(flow.id) if flow.id else self._outgoing.get(_path(flow))
         if connection is not None:
             return connection.write(data)
         return False if flow.id else self._send_later(data, flow, self._connect)
 
     def _send_datagram(self, data: bytes, flow: Flow) -> bool:
-        host, port = flow.remote
-        if not is_numeric(host):
-            address = self._names.known(host)
-            if address is None:
-                return self._send_later(data, flow, self._look_up)
-            host = address
-        if self._family == socket.AF_INET6 and ":" not in host:
-            host = _V4_IN_V6 + host
+        remote: Address | None = flow.remote
+        if not is_numeric(flow.remote[0]):
+            remote = self._names.known(flow.remote, "UDP")
+        if remote is None:
+            return self._send_later(data, flow, self._look_up)
         if self._udp is None:
             return False
         try:
-            self._udp.sendto(data, (host, port))
+            self._udp.sendto(data, self._reachable(remote))
         except (OSError, ValueError):
             return False
         return True
 
+    def _reachable(self, remote: Address) -> Address:
+        """An address as our kind of socket takes it."""
+        if self._family == socket.AF_INET6 and ":" not in remote[0]:
+            return V4_IN_V6 + remote[0], remote[1]
+        return remote
+
     def _send_later(self, data: bytes, flow: Flow, how: Callable[[Flow], Any]) -> bool:
         """Keep bytes until a look-up or connection is done; the first of a target starts it."""
-        key = flow.transport, flow.remote
+        key = _path(flow)
         waiting = self._waiting.get(key)
         if waiting is None:
             if len(self._waiting) >= MAX_CONNECTING or self._udp is None:
@@ -231,7 +258,7 @@ class SipTransport:
 
     def _go_on(self, flow: Flow, works: bool) -> None:
         """A look-up or connection is done."""
-        for data, waited in self._waiting.pop((flow.transport, flow.remote), ()):
+        for data, waited in self._waiting.pop(_path(flow), ()):
             if works:
                 self._send(data, waited)
         if not works:
@@ -239,7 +266,7 @@ class SipTransport:
 
     async def _look_up(self, flow: Flow) -> None:
         try:
-            await self._names.find(self._loop, flow.remote[0], self._family)
+            await self._names.find(flow.remote, "UDP")
         except OSError as error:
             logger.warning("cannot resolve %s: %s", flow.remote[0], error)
             self._go_on(flow, False)
@@ -247,21 +274,53 @@ class SipTransport:
             self._go_on(flow, True)
 
     async def _connect(self, flow: Flow) -> None:
-        host, port = flow.remote
+        """Connect, to one address of a name after the other (RFC 3263 section 4.3)."""
+        connection, why = None, "no address"
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if not is_numeric(host):
-                    host = await self._names.find(self._loop, host, self._family)
-                if len(self._connections) >= self.limits.max_connections and not self._evict():
-                    raise OSError("too many connections")
-                _, connection = await self._loop.create_connection(lambda: _Connection(self, flow), host, port)
-        except (OSError, TimeoutError) as error:
-            logger.info("cannot connect to %s:%s: %s", host, port, error or "timed out")
+            remotes = [flow.remote]
+            if not is_numeric(flow.remote[0]):
+                found = await self._names.all(flow.remote, flow.transport)
+                remotes = [(one.host, one.port) for one in found[:CONNECT_TRIES]]
+            for remote in remotes:
+                connection, why = await self._connect_to(flow, remote)
+                if connection is not None:
+                    break
+        except OSError as error:
+            why = str(error)
+        if connection is None:
+            logger.info("cannot connect to %s:%s over %s: %s", *flow.remote, flow.transport, why)
             self._go_on(flow, False)
             return
-        if connection.id:
-            self._outgoing[flow.remote] = connection
-        self._go_on(flow, bool(connection.id))
+        self._outgoing[_path(flow)] = connection
+        self._go_on(flow, True)
+
+    async def _connect_to(self, flow: Flow, remote: Address) -> tuple[Connection | None, str]:
+        """One address; why not, if not."""
+        connection: Connection | None = None
+
+        def make() -> Connection:
+            nonlocal connection
+            name, session = flow.domain or flow.remote[0], None
+            if flow.transport == "TLS":
+                session = TlsSession(self.tls.client, server=False, name=name)
+            connection = Connection(self, self.limits.max_message_bytes, flow, session)
+            return connection
+
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                if len(self._connections) >= self.limits.max_connections and not self._evict():
+                    return None, "too many connections"
+                _, made = await self._loop.create_connection(make, *self._reachable(remote))
+                if await asyncio.shield(made.ready):
+                    return made, ""
+                return None, made.trouble or "closed at once"
+        except TimeoutError:
+            why = "timed out"
+        except OSError as error:
+            why = str(error)
+        if connection is not None:
+            connection.abort()
+        return None, why
 
     # --- receiving
 
@@ -269,11 +328,44 @@ class SipTransport:
         """Called with each datagram."""
         if len(data) <= 4 and not data.strip(b"\r\n\0"):
             return  # keep-alive of a phone behind a NAT
-        host = _plain(address[0])
+        host = plain_host(address[0])
         self.stack.receive(data, Flow("UDP", (host, address[1]), (self.local_address_towards(host), self.port)))
 
-    def opened(self, connection: "_Connection") -> int:
-        """A connection stands: its number, or 0 when there are too many."""
+    def _accept(self) -> Connection:
+        return Connection(self, self.limits.max_message_bytes)
+
+    async def _listen_tls(self, listening: socket.socket) -> None:
+        """Take connections, and look after the certificates."""
+        if self.tls.server is None:
+            self.tls.load()
+        self._servers.append(await self._loop.create_server(self._accept_tls, sock=listening))
+        self._reloader = self._loop.call_later(RELOAD_S, self._reload)
+
+    def _accept_tls(self) -> asyncio.Protocol:
+        context = self.tls.server
+        if context is None:
+            return _Deaf()
+        return Connection(self, self.limits.max_message_bytes, None, TlsSession(context, server=True))
+
+    def _reload(self) -> None:
+        self.tls.refresh()
+        self._reloader = self._loop.call_later(RELOAD_S, self._reload)
+
+    def shaking(self, connection: Connection, *, begins: bool) -> None:
+        """See Owner. A flood of handshakes that get nowhere ends the oldest of them: an honest one is quick."""
+        if not begins:
+            self._handshakes.pop(connection, None)
+            return
+        if len(self._handshakes) >= MAX_HANDSHAKES:
+            oldest = next((each for each in self._handshakes if each.target is None), None)
+            if oldest is not None:
+                self.stack.count("tls_evicted")
+                del self._handshakes[oldest]
+                oldest.abort()
+        self._handshakes[connection] = None
+
+    def opened(self, connection: Connection) -> int:
+        """See Owner."""
         if len(self._connections) >= self.limits.max_connections and not self._evict():
             self.stack.count("connections_refused")
             return 0
@@ -281,14 +373,14 @@ class SipTransport:
         self._connections[self._last_id] = connection
         return self._last_id
 
-    def gone(self, connection: "_Connection") -> None:
-        """A connection closed."""
+    def gone(self, connection: Connection) -> None:
+        """See Owner."""
         if self._connections.pop(connection.id, None) is None:
             return
         self.stack.flow_closed(connection.flow)
         target = connection.target
-        if target is not None and self._outgoing.get(target.remote) is connection:
-            del self._outgoing[target.remote]
+        if target is not None and self._outgoing.get(_path(target)) is connection:
+            del self._outgoing[_path(target)]
             self.stack.flow_closed(target)
 
     def _evict(self) -> bool:
@@ -305,7 +397,17 @@ class SipTransport:
         for connection in list(self._connections.values()):
             if connection.overdue(now):
                 connection.abort()
+        for connection in self._used():
+            connection.keep_alive(now)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _used(self) -> list[Connection]:
+        """The connections that we made and that a call or registration needs."""
+        if not self._outgoing:
+            return []
+        ids = self.stack.flows_of_dialogs() | {flow.id for flow in self._held if flow.id}
+        paths = {_path(flow) for flow in self._held if not flow.id}
+        return [each for path, each in self._outgoing.items() if each.id in ids or path in paths]
 
     # --- the timer
 
@@ -341,115 +443,51 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._owner.stack.count("datagram_errors")
 
 
-class _Connection(asyncio.Protocol):
-    """One TCP connection. `target` is the flow that it was made for, None if it came in."""
-
-    def __init__(self, owner: SipTransport, target: Flow | None = None) -> None:
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._parser = StreamParser(owner.limits.max_message_bytes)
-        self._transport: asyncio.Transport | None = None
-        self._partial_since = self.heard_at = self._loop.time()
-        self._partial = True  # nothing whole has come yet
-        self.target = target
-        self.id = 0
-        self.flow = cast(Flow, None)
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+class _Deaf(asyncio.Protocol):
+    """A TLS connection that comes while there is no certificate to show."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.id = self._owner.opened(self)
-        if not self.id:
-            self._transport.abort()
-            return
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if peer is None or own is None:  # it closed while it was accepted
-            self._transport.abort()
-            peer = own = ("", 0)
-        local = (_plain(own[0]), self._owner.port)
-        self.flow = Flow("TCP", (_plain(peer[0]), peer[1]), local, self.id)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self._loop.time()
-        stack, flow, parser = self._owner.stack, self.flow, self._parser
-        for item in parser.feed(data):
-            if isinstance(item, Keepalive):
-                self.write(PONG)
-            else:
-                stack.receive(item, flow)
-        if parser.failed and self._transport is not None:
-            self._transport.close()
-        partial = parser.held > 0
-        if partial and not self._partial:
-            self._partial_since = self.heard_at
-        self._partial = partial
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if self.id:
-            self._owner.gone(self)
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def write(self, data: bytes) -> bool:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        transport.write(data)
-        if transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
-            self._owner.stack.count("connections_stuck")
-            transport.abort()
-        return True
-
-    def overdue(self, now: float) -> bool:
-        """Whether it is idle, or a message has been coming in for too long."""
-        waits = self.target is None or self._parser.held > 0
-        return now - self.heard_at > IDLE_S or (self._partial and waits and now - self._partial_since > PARTIAL_S)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        cast(asyncio.Transport, transport).abort()
 
 
 class _Names:
-    """Addresses of host names, remembered for a while."""
+    """The address that a name stands for, remembered for a while: what belongs together goes to one of them."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[str, float]] = {}
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._found: dict[tuple[Address, str], tuple[Address, float]] = {}
+        self._hosts: dict[str, str] = {}
 
-    def known(self, name: str) -> str | None:
+    def known(self, remote: Address, transport: str) -> Address | None:
         """The address, if it is remembered."""
-        found = self._found.get(name)
+        found = self._found.get((remote, transport))
         return found[0] if found is not None and found[1] > time.monotonic() else None
 
-    async def find(self, loop: asyncio.AbstractEventLoop, name: str, family: int) -> str:
+    def address(self, host: str) -> str:
+        """One of a name's addresses, if any was found lately; else empty."""
+        return self._hosts.get(host, "")
+
+    async def find(self, remote: Address, transport: str) -> Address:
         """The address; raises OSError."""
-        known = self.known(name)
-        if known is not None:
-            return known
-        flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
-        try:
-            found = await loop.getaddrinfo(name, None, family=family, type=socket.SOCK_DGRAM, flags=flags)
-        except UnicodeError as error:
-            raise OSError(f"no host name: {name}") from error
-        address = _plain(str(found[0][4][0]))
+        return self.known(remote, transport) or (await self.all(remote, transport))[0][1:3]
+
+    async def all(self, remote: Address, transport: str) -> list[Target]:
+        """All of them, the preferred one first, which is remembered; raises OSError."""
+        targets = await self._resolver.resolve(remote[0], remote[1] or None, transport)
+        if not targets:
+            raise OSError(f"{remote[0]} has no address")
         if len(self._found) >= MAX_NAMES:
             self._found.clear()
-        self._found[name] = (address, time.monotonic() + NAME_TTL_S)
-        return address
+            self._hosts.clear()
+        first = targets[0]
+        self._found[remote, transport] = (first.host, first.port), time.monotonic() + NAME_TTL_S
+        self._hosts[remote[0]] = first.host
+        return targets
 
 
-def _plain(host: str) -> str:
-    """An IPv4 address as itself, also where an IPv6 socket shows it."""
-    return host[len(_V4_IN_V6) :] if host.startswith(_V4_IN_V6) and "." in host else host
+def _path(flow: Flow) -> "_Path":
+    """What tells one connection of ours, or one look-up, from another."""
+    return flow.transport, flow.remote, flow.domain
 
 
-def _source_towards(host: str) -> str:
-    """The address that the system sends from to `host`; nothing is sent."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((host or "192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+_Path = tuple[str, Address, str]

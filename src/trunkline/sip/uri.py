@@ -121,6 +121,11 @@ def _parse_kept(text: str) -> Uri:
     return Uri._parse(text)
 
 
+def is_secure(text: str) -> bool:
+    """Whether a URI is a SIPS one: to be reached by TLS alone."""
+    return text[:5].lower() == "sips:"
+
+
 def unescape(text: str) -> str:
     """Resolve %HH; octets that are no UTF-8 become U+FFFD."""
     return unquote(text) if "%" in text else text

@@ -39,6 +39,8 @@ class Plan:
     children: list[Child]
     sip_host: str = "127.0.0.1"
     sip_port: int = 5060
+    sip_tls_port: int = 0
+    """0: no socket is made for TLS."""
     http_host: str = "127.0.0.1"
     http_port: int = -1
     """-1: no socket is made for the API."""

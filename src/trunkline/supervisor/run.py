@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Final
 
-from trunkline.inherited import BATON, HTTP, NAMES, RUN, SIP_TCP, SIP_UDP, describe
+from trunkline.inherited import BATON, HTTP, NAMES, RUN, SIP_TCP, SIP_TLS, SIP_UDP, describe
 from trunkline.media.ports import NoPorts, PortKeeper, PortService
 from trunkline.supervisor.plan import Child, Plan, Ports
 
@@ -92,6 +92,8 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
         self.sockets = bind_sip(plan.sip_host, plan.sip_port)
+        if plan.sip_tls_port:
+            self.sockets[SIP_TLS] = bind_tls(plan.sip_host, plan.sip_tls_port)
         if plan.http_port >= 0:
             self.sockets.update(bind_http(plan.http_host, plan.http_port))
         self.descriptors = {name: one.fileno() for name, one in self.sockets.items()}
@@ -263,6 +265,21 @@ def bind_sip(host: str, port: int) -> dict[str, socket.socket]:
         tcp.setblocking(False)
         return {SIP_UDP: udp, SIP_TCP: tcp}
     raise AssertionError("unreachable")
+
+
+def bind_tls(host: str, port: int) -> socket.socket:
+    """A listening socket for SIP over TLS. Raises CannotBind."""
+    tls = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        tls.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tls.bind((host, port))
+        tls.listen(TCP_BACKLOG)
+    except OSError as error:
+        tls.close()
+        reason = error.strerror or str(error)
+        raise CannotBind(f"cannot take TLS port {port} on {host}: {reason}; see sip.host and sip.tls_port") from None
+    tls.setblocking(False)
+    return tls
 
 
 def bind_http(host: str, port: int) -> dict[str, socket.socket]:

@@ -1,0 +1,72 @@
+"""Sockets to listen on, and addresses as sockets show them."""
+
+import socket
+from typing import Final
+
+RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024  # of the UDP socket
+BIND_ATTEMPTS: Final = 20  # to find a port that is free for both UDP and TCP
+BACKLOG: Final = 1024  # connections not yet accepted
+V4_IN_V6: Final = "::ffff:"
+_SO_RCVBUFFORCE: Final = 33
+
+
+def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a listening TCP socket on one port; 0: any that is free. Raises OSError."""
+    family = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0][0]
+    for attempt in range(BIND_ATTEMPTS):
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            udp.bind((host, port))
+            tcp.bind((host, udp.getsockname()[1]))
+            tcp.listen(BACKLOG)
+        except OSError:
+            udp.close()
+            tcp.close()
+            if port or attempt == BIND_ATTEMPTS - 1:
+                raise
+            continue
+        _widen(udp)
+        return udp, tcp
+    raise OSError("no port is free for UDP and TCP")
+
+
+def bind_tls(host: str, port: int) -> socket.socket:
+    """A listening socket for TLS; 0: any port. Raises OSError."""
+    family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    tls = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        tls.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tls.bind((host, port))
+        tls.listen(BACKLOG)
+    except OSError:
+        tls.close()
+        raise
+    return tls
+
+
+def _widen(udp: socket.socket) -> None:
+    """Let a burst wait in the kernel; without the privilege as much as it allows."""
+    for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        try:
+            udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER_BYTES)
+        except OSError:
+            continue
+        return
+
+
+def plain_host(host: str) -> str:
+    """An IPv4 address as itself, also where an IPv6 socket shows it."""
+    return host[len(V4_IN_V6) :] if host.startswith(V4_IN_V6) and "." in host else host
+
+
+def source_towards(host: str) -> str:
+    """The address that the system sends from to `host`; nothing is sent."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((host or "192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "::1" if family == socket.AF_INET6 else "127.0.0.1"
