@@ -259,7 +259,7 @@ def _contact(address: NameAddr, default_s: int, limits: Limits) -> _Contact:
         raise _Refused(400)
     if "reg-id" in params and not (reg_id.isascii() and reg_id.isdigit() and 0 < len(reg_id) < 10 and int(reg_id)):
         raise _Refused(400)
-    others = {name: value for name, value in params.items() if name not in _OURS} if len(params) > 1 else {}
+    others = {name: value for name, value in params.items() if name not in _OURS}
     text = format_header_params(others) if others else ""
     if len(str(uri)) > MAX_URI or len(text) > MAX_URI:
         raise _Refused(400)
