@@ -22,6 +22,8 @@ LINGER_S = 0.25
 DUTY = 10
 """A pass that took t seconds is followed by DUTY * t seconds of rest, so that a backlog that cannot land (its webhooks'
 host is down) costs little."""
+MAX_REST_S = 5.0
+"""Longest such rest: on a busy machine a pass takes seconds although it costs little."""
 IDLE_S = 5.0
 """How often it is looked for flights whose time has come (receipt windows)."""
 RETRY_S = 1.0
@@ -136,7 +138,7 @@ class Landing:
                 if idle % SWEEP_EVERY == 0:
                     now = self._inflight.clock.now_ms()
                     await self._inflight.queue.sweep(now, now - self._carrier_id_ms)
-                await asyncio.sleep(max(0.0, DUTY * (time.monotonic() - began) - LINGER_S))
+                await asyncio.sleep(min(MAX_REST_S, max(0.0, DUTY * (time.monotonic() - began) - LINGER_S)))
             except Exception:
                 log.exception("landing failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
