@@ -24,7 +24,7 @@ MAX_FRAME = 256 * 1024
 MAX_UNSEEN = 10_000
 """Events kept for a node that is away."""
 
-PCMU, PCMA = "PCMU", "PCMA"
+PCMU, PCMA, G722, OPUS = "PCMU", "PCMA", "G722", "opus"
 SENDRECV, SENDONLY, RECVONLY, INACTIVE = "sendrecv", "sendonly", "recvonly", "inactive"
 """Directions as seen from us."""
 
@@ -100,9 +100,10 @@ class Open(_Message, tag="open"):
     leg: str
     slot: int
     codec: str = PCMU
-    """PCMU or PCMA: what we send; both are received by payload type."""
+    """PCMU, PCMA, G722 or opus: what we send; all are received by payload type."""
     payload_types: dict[int, str] = {}
-    """Payload type number -> codec name that the other side may send, e.g. {0: "PCMU", 101: "telephone-event"}."""
+    """Payload type number -> codec name that the other side may send, e.g. {0: "PCMU", 101: "telephone-event"};
+    telephone-events of Opus's clock are "telephone-event/48000"."""
     send_payload_type: int = 0
     dtmf_payload_type: int = -1
     """What we send telephone-events as; -1: not negotiated, digits go in-band."""

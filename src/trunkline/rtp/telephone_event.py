@@ -8,11 +8,11 @@ import msgspec
 KEYS: Final = "0123456789*#ABCD"
 """Key of each event code (RFC 4733 section 3.2)."""
 MIN_PRESS: Final = 320
-"""Timestamp units (40 ms) below which an event is no press (section 2.5.2.2 asks senders for at least 40 ms)."""
+"""Timestamp units of 8 kHz (40 ms) below which an event is no press (section 2.5.2.2 asks senders for at least 40 ms)."""
 MAX_DURATION: Final = 0xFFFF
 """Longest duration of one segment; a longer event goes on in another with a new timestamp (section 2.5.1.3)."""
 LATE_MOST: Final = 40_000
-"""Timestamp units (5 s) by which a packet of an earlier event may be late; further back is a new stream."""
+"""Timestamp units of 8 kHz (5 s) by which a packet of an earlier event may be late; further back is a new stream."""
 END_PACKETS: Final = 3
 """How often the last packet is sent (section 2.5.1.4)."""
 VOLUME: Final = 10
@@ -53,25 +53,26 @@ class Press(msgspec.Struct):
     ended: bool = False
 
 
-def track(press: Press, timestamp: int, payload: Payload) -> str:
-    """Take in one packet: the key, once per press, as soon as it has lasted MIN_PRESS; else "".
+def track(press: Press, timestamp: int, payload: Payload, scale: int = 1) -> str:
+    """Take in one packet: the key, once per press, as soon as it has lasted MIN_PRESS; else "". `scale`: how many times
+    the clock is 8 kHz.
 
     Told apart by timestamp, so that lost starts and ends, repeated ends and packets out of order do no harm.
     """
     if timestamp != press.timestamp:
         ahead = (timestamp - press.timestamp) & 0xFFFFFFFF
-        if press.timestamp >= 0 and ahead >= (1 << 32) - LATE_MOST:
+        if press.timestamp >= 0 and ahead >= (1 << 32) - LATE_MOST * scale:
             return ""  # an older event's packet, late
         continued = (
             press.timestamp >= 0
             and payload.code == press.code
             and not press.ended
-            and MAX_DURATION - MIN_PRESS <= ahead <= MAX_DURATION
+            and MAX_DURATION - MIN_PRESS * scale <= ahead <= MAX_DURATION
         )
         press.timestamp, press.code, press.ended = timestamp, payload.code, False
         press.told = press.told and continued
     press.ended = press.ended or payload.end
-    if press.told or payload.duration < MIN_PRESS or payload.code >= len(KEYS):
+    if press.told or payload.duration < MIN_PRESS * scale or payload.code >= len(KEYS):
         return ""
     press.told = True
     return KEYS[payload.code]

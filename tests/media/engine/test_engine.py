@@ -116,7 +116,7 @@ def test_directions_stop_sending_and_hearing(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"codec": "G722"},
+        {"codec": "GSM"},
         {"remote": ("host.example", 9)},
         {"remote": ("10.0.0.1", 0)},
         {"remote": ("2001:db8::1", 9)},

@@ -12,6 +12,7 @@ from trunkline.media.engine import legs
 from trunkline.media.engine.engine import Engine
 from trunkline.media.engine.legs import BadLeg, Leg
 from trunkline.media.engine.state import RATE
+from trunkline.media.native.coding import NoCodec
 
 NO_LEG: Final = "no such leg"
 
@@ -23,7 +24,7 @@ def carry_out(engine: Engine, command: protocol.Command) -> None:
         return
     try:
         reason = handler(engine, command)
-    except BadLeg as error:
+    except (BadLeg, NoCodec) as error:
         reason = str(error)
     if reason:
         what = str(type(command).__struct_config__.tag)
@@ -41,6 +42,7 @@ def _open(engine: Engine, command: protocol.Open) -> str:
     if row < 0:
         return "no room for another leg"
     leg = Leg(row, command)
+    engine.codecs.expect(leg.codecs)
     if not engine.slots.use(command.slot):
         return "the slot is not leased"
     try:
@@ -61,6 +63,7 @@ def _modify(engine: Engine, command: protocol.Modify) -> str:
     legs.check(command)
     state, row = engine.state, leg.row
     new = legs.modified(leg, command)
+    engine.codecs.expect(new.codecs)
     heard = bool(state.receive[row])
     to, rtcp_to = state.to[row].copy(), state.rtcp_to[row].copy()
     lengths = int(state.to_length[row]), int(state.rtcp_to_length[row])

@@ -9,6 +9,7 @@ follow the ticks; what legs play goes on where it was; packets of missed ticks a
 Commands (trunkline.media.engine.commands) run between ticks; what happened is left in `events`.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -18,6 +19,7 @@ import numpy as np
 
 from trunkline.media import protocol
 from trunkline.media.engine import legs
+from trunkline.media.engine.codecs import Codecs
 from trunkline.media.engine.digits import KeyPacket
 from trunkline.media.engine.guard import Guard
 from trunkline.media.engine.jitter import JitterBuffer
@@ -33,7 +35,10 @@ from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import FRAME, TICKS_PER_S, Int32s, Rows, Samples, State
 from trunkline.media.engine.watch import Watch
 from trunkline.media.native.addresses import unpack_sockaddr
+from trunkline.media.native.coding import G722, NoCodec, OpusSettings
 from trunkline.media.native.interface import BURST, HEADER, SEND_BYTES, Batch, Helper
+
+logger = logging.getLogger(__name__)
 
 RTCP_EVERY: Final = 25
 """Ticks in which every RTCP socket is read once."""
@@ -78,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True):
     jitter_max_ms: int = 200
     dtmf_in_band: bool = True
     quarantine_s: float = 5.0
+    opus: OpusSettings = OpusSettings()
 
 
 class Engine:
@@ -97,10 +103,13 @@ class Engine:
         """What happened since the caller last emptied it."""
         self.legs: dict[str, Leg] = {}
         self.slots = Slots(state, int(settings.quarantine_s * TICKS_PER_S))
-        self.buffer = JitterBuffer(state, helper, min_ms=settings.jitter_min_ms, max_ms=settings.jitter_max_ms)
+        self.codecs = Codecs(state, helper, settings.opus)
+        self.buffer = JitterBuffer(
+            state, helper, self.codecs, min_ms=settings.jitter_min_ms, max_ms=settings.jitter_max_ms
+        )
         self.keys = Keys(state, in_band=settings.dtmf_in_band, press=self._pressed)
         self.receiver = Receiver(
-            state, self.buffer, latch=self._latch, event=self.keys.packet, flowing=self._tell_flowing
+            state, self.buffer, self.codecs, latch=self._latch, event=self.keys.packet, flowing=self._tell_flowing
         )
         self.player = Player(state, helper, sounds, self._tell_played)
         self.watch = Watch(state, silent=self._tell_silent, timed_out=self._tell_timed_out)
@@ -128,7 +137,17 @@ class Engine:
         for leg in legs.restored(state, np.flatnonzero(state.active != 0).tolist()):
             self._by_row[leg.row] = leg
             self.legs[leg.description.leg] = leg
+            self._expect_again(leg)
         self.player.restore()
+
+    def _expect_again(self, leg: Leg) -> None:
+        """The codecs of a leg taken over begin anew, which its packets say."""
+        try:
+            self.codecs.expect(leg.codecs)
+        except NoCodec as error:
+            logger.error("a leg is silent: %s", error)
+        if self.state.law[leg.row] >= G722:
+            self.state.marker[leg.row] = 1
 
     def sockets_ready(self) -> None:
         """The sockets of every slot in use are there: find those of the legs. Call after taking over, and after
@@ -177,6 +196,7 @@ class Engine:
         numbers = self.reports.quality(row)
         self.guard.release(row)
         state.active[row] = 0
+        self.codecs.close(row)
         self.slots.rest(int(state.slot[row]), state.tick)
         del self.legs[leg.description.leg]
         self._by_row[row] = None
@@ -231,11 +251,14 @@ class Engine:
             at = int(batch.at[i]) or time.time_ns()
             if self.reports.take(row, data, address, int(batch.port[i]), at, six=self.sockets.six):
                 self.state.last_heard[row] = number
+                if self.codecs.used:
+                    self.codecs.heard_of_loss(row)
 
     def _process(self, rows: Rows, skipped: int) -> None:
         """From the jitter buffers to `out`."""
         state, heard, energy, out = self.state, self.buffer.heard, self.buffer.energy, self.out
-        state.timestamp[rows] = (state.timestamp[rows] + FRAME * (1 + skipped)) & TIMESTAMP_MASK
+        step = state.step[rows] if self.codecs.used else FRAME
+        state.timestamp[rows] = (state.timestamp[rows] + step * (1 + skipped)) & TIMESTAMP_MASK
         if skipped:
             state.marker[rows] = 1
         listening = rows[state.receive[rows] != 0]
@@ -268,8 +291,11 @@ class Engine:
             for key in keys:
                 self._pack_key(key)
             audio = np.setdiff1d(rows, [key.row for key in keys], assume_unique=True)
+        plain = audio
+        if self.codecs.used:
+            plain = self.codecs.code(audio, self.out, self._data, self._length)
         self.helper.pack(
-            audio,
+            plain,
             self.out,
             state.law,
             state.payload_type,

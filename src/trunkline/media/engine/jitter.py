@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.media.engine.codecs import Codecs
 from trunkline.media.engine.state import FRAME, RATE, RING, Flags, Ints, Rows, Samples, State
 from trunkline.media.native.interface import MISSING, Bytes, Helper, Int32s
 
@@ -59,9 +60,10 @@ def signed(difference: Ints) -> Ints:
 class JitterBuffer:
     """Works on the receive fields of a State. `heard` holds each leg's current frame, `energy` its mean square."""
 
-    def __init__(self, state: State, helper: Helper, *, min_ms: int, max_ms: int) -> None:
+    def __init__(self, state: State, helper: Helper, codecs: Codecs, *, min_ms: int, max_ms: int) -> None:
         self._state = state
         self._helper = helper
+        self._codecs = codecs
         most = (RING - MAX_PAYLOAD) // 2
         self.min_depth = min(min_ms * RATE // 1000, most)
         self.max_depth = max(self.min_depth, min(max_ms * RATE // 1000, most))
@@ -76,6 +78,7 @@ class JitterBuffer:
         state.started[row] = 0
         state.ring[row] = MISSING
         state.depth[row] = self.min_depth
+        self._codecs.reset(row)
         state.gap[row] = state.stretched[row] = state.late_run[row] = state.noise[row] = state.adjust[row] = 0
         self._last[row] = 0
         self.heard[row] = 0
@@ -89,13 +92,15 @@ class JitterBuffer:
         timestamp: Ints,
         packet: Ints,
         offset: Ints,
+        octets: Ints,
         length: Ints,
         law: Flags,
         marker: Flags,
         wait: Ints,
         data: Bytes,
     ) -> None:
-        """Put packets in, at most one of each row. `wait`: samples that passed between their arrival and this tick."""
+        """Put packets in, at most one of each row. `length` is in samples; `wait`: samples that passed between
+        their arrival and this tick."""
         state = self._state
         length = np.minimum(length, MAX_PAYLOAD)
         fresh = state.started[rows] == 0
@@ -110,6 +115,8 @@ class JitterBuffer:
         if jump.any():
             state.ring[rows[jump]] = MISSING
             late &= ~jump
+            for row in rows[jump].tolist():
+                self._codecs.reset(row)
         empty = signed(state.newest[rows] - state.position[rows]) <= 0
         pause = empty & ((state.gap[rows] >= PAUSE) | (marker != 0)) & ~late
         begin = fresh | jump | pause
@@ -120,15 +127,20 @@ class JitterBuffer:
         keep = ~late
         if not keep.all():
             rows, timestamp, packet, offset = rows[keep], timestamp[keep], packet[keep], offset[keep]
-            length, law, ahead, wait = length[keep], law[keep], ahead[keep], wait[keep]
+            octets, length, law, ahead, wait = octets[keep], length[keep], law[keep], ahead[keep], wait[keep]
         state.late_run[rows] = state.noise[rows] = 0
         state.held[rows] = np.minimum(state.held[rows], ahead + wait)
-        skip = np.maximum(0, -ahead)
-        if skip.any():
-            timestamp, offset, length = (timestamp + skip) & 0xFFFFFFFF, offset + skip, length - skip
         end = (timestamp + length) & 0xFFFFFFFF
         newest = state.newest[rows]
         state.newest[rows] = np.where(signed(end - newest) > 0, end, newest)
+        if self._codecs.used:
+            plain = ~self._codecs.keep(rows, packet, offset, octets, length, law, timestamp, data)
+            if not plain.all():
+                rows, timestamp, packet, offset = rows[plain], timestamp[plain], packet[plain], offset[plain]
+                length, law, ahead = length[plain], law[plain], ahead[plain]
+        skip = np.maximum(0, -ahead)
+        if skip.any():
+            timestamp, offset, length = (timestamp + skip) & 0xFFFFFFFF, offset + skip, length - skip
         self._helper.put(rows, packet, offset, length, law, timestamp, data, state.ring)
 
     def _begin(self, rows: Ints, timestamp: Ints, wait: Ints) -> None:
@@ -182,6 +194,11 @@ class JitterBuffer:
         if len(gone):
             self._conceal(gone)
         whole = rows[self._missing[rows] == 0]
+        if self._codecs.used:
+            # What a codec made up itself is heard as it is, and yet a gap.
+            made_up = self._codecs.concealed(whole) > 0
+            state.gap[whole[made_up]] += 1
+            whole = whole[~made_up]
         state.gap[whole] = state.stretched[whole] = 0
         self._watch(rows, level)
 
@@ -207,19 +224,25 @@ class JitterBuffer:
 
     def _move(self, rows: Rows) -> None:
         """Take a frame from the rings, and another where one is to be dropped."""
-        state, helper = self._state, self._helper
-        ring = state.ring
-        helper.take(rows, state.position[rows], ring, self.heard, self._last, self._missing, self.energy)
-        state.position[rows] = (state.position[rows] + FRAME) & 0xFFFFFFFF
+        state = self._state
+        self._frames(rows)
         drop = rows[(state.adjust[rows] > FORCED) | ((state.adjust[rows] > 0) & (self.energy[rows] < QUIET))]
         while len(drop):
-            helper.take(drop, state.position[drop], ring, self.heard, self._last, self._missing, self.energy)
-            state.position[drop] = (state.position[drop] + FRAME) & 0xFFFFFFFF
+            self._frames(drop)
             state.depth[drop] = np.maximum(state.depth[drop] - FRAME, self.min_depth)
             left = state.adjust[drop] - 1
             left[left == FORCED] = 0
             state.adjust[drop] = left
             drop = drop[(left > FORCED) | ((left > 0) & (self.energy[drop] < QUIET))]
+
+    def _frames(self, rows: Rows) -> None:
+        """The frames at the positions, which go on."""
+        state = self._state
+        position = state.position[rows]
+        if self._codecs.used:
+            self._codecs.decode(rows, position, state.ring)
+        self._helper.take(rows, position, state.ring, self.heard, self._last, self._missing, self.energy)
+        state.position[rows] = (position + FRAME) & 0xFFFFFFFF
 
     def _conceal(self, rows: Rows) -> None:
         state = self._state

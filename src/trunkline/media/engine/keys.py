@@ -26,8 +26,8 @@ class Keys:
         self.tick = 0
         """Set by the engine."""
 
-    def packet(self, row: int, timestamp: int, payload: bytes) -> None:
-        """Take a telephone-event packet."""
+    def packet(self, row: int, timestamp: int, payload: bytes, scale: int = 1) -> None:
+        """Take a telephone-event packet; `scale`: units of its clock in a sample."""
         event = parse(payload)
         if event is None:
             return
@@ -39,7 +39,7 @@ class Keys:
             bool(state.press_told[row]),
             bool(state.press_ended[row]),
         )
-        digit = track(press, timestamp, event)
+        digit = track(press, timestamp, event, scale)
         state.press_timestamp[row], state.press_code[row] = press.timestamp, press.code
         state.press_told[row], state.press_ended[row] = press.told, press.ended
         if not digit:

@@ -11,8 +11,12 @@ import numpy as np
 from trunkline.media import protocol
 from trunkline.media.engine.receive import ANY
 from trunkline.media.engine.state import (
+    FRAME,
     KIND_EVENT,
+    KIND_EVENT_48000,
+    KIND_G722,
     KIND_NOISE,
+    KIND_OPUS,
     KIND_PCMA,
     KIND_PCMU,
     MAX_LEG_NAME,
@@ -22,12 +26,17 @@ from trunkline.media.engine.state import (
     State,
 )
 from trunkline.media.native.addresses import pack_sockaddr, packed_address, unpack_sockaddr
+from trunkline.media.native.coding import G722, OPUS
 from trunkline.media.native.interface import ALAW, ULAW
+from trunkline.rtp import opus
 
 logger = logging.getLogger(__name__)
 
-KINDS: Final = {"PCMU": KIND_PCMU, "PCMA": KIND_PCMA, "TELEPHONE-EVENT": KIND_EVENT, "CN": KIND_NOISE}
-LAWS: Final = {protocol.PCMU: ULAW, protocol.PCMA: ALAW}
+KINDS: Final = {
+    "PCMU": KIND_PCMU, "PCMA": KIND_PCMA, "G722": KIND_G722, "OPUS": KIND_OPUS, "CN": KIND_NOISE,
+    "TELEPHONE-EVENT": KIND_EVENT, "TELEPHONE-EVENT/48000": KIND_EVENT_48000,
+}  # fmt: skip
+LAWS: Final = {protocol.PCMU: ULAW, protocol.PCMA: ALAW, protocol.G722: G722, protocol.OPUS: OPUS}
 NOISE_TYPE: Final = 13
 """Static payload type of comfort noise (RFC 3551)."""
 TIMESTAMP_MASK: Final = 0xFFFFFFFF
@@ -52,6 +61,11 @@ class Leg:
         latch_from = [_packed(address) for address in description.latch_from]
         self.allowed: frozenset[bytes] = frozenset([*latch_from, self.remote]) if latch_from else frozenset()
         """Empty: any."""
+
+    @property
+    def codecs(self) -> list[str]:
+        """What it may send and hear."""
+        return [self.description.codec, *self.description.payload_types.values()]
 
 
 def check(command: protocol.Open | protocol.Modify) -> None:
@@ -100,6 +114,9 @@ def apply(state: State, leg: Leg, *, six: bool) -> None:
     state.law[row] = LAWS[command.codec]
     state.payload_type[row] = command.send_payload_type
     state.event_type[row] = command.dtmf_payload_type
+    state.step[row] = FRAME * (opus.PER_SAMPLE if command.codec == protocol.OPUS else 1)
+    events = max(0, command.dtmf_payload_type)
+    state.event_scale[row] = opus.PER_SAMPLE if kinds[events] == KIND_EVENT_48000 else 1
     state.receive[row] = command.direction in (protocol.SENDRECV, protocol.RECVONLY)
     transmit = command.direction in (protocol.SENDRECV, protocol.SENDONLY)
     if transmit and not state.transmit[row]:

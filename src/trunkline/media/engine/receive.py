@@ -14,9 +14,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.media.engine.codecs import Codecs, law_of
 from trunkline.media.engine.jitter import JitterBuffer
-from trunkline.media.engine.state import FRAME, KIND_EVENT, KIND_NOISE, KIND_NONE, KIND_PCMA, RATE, Flags, Ints, State
+from trunkline.media.engine.state import (
+    FRAME,
+    KIND_EVENT,
+    KIND_EVENT_48000,
+    KIND_NOISE,
+    KIND_NONE,
+    RATE,
+    Flags,
+    Ints,
+    State,
+)
 from trunkline.media.native.interface import HEADER, Batch
+from trunkline.rtp import opus
 
 MAX_DROPOUT: Final = 3000
 """Sequence numbers that may be missing before it is another sequence (RFC 3550 A.1)."""
@@ -81,19 +93,22 @@ class _Packets:
 
 class Receiver:
     """Takes batches in. `latch(row, address, port)` decides on the source of an open leg and settles it;
-    `event(row, timestamp, payload)` gets telephone-events; `flowing(row)` tells a leg's first audio packet."""
+    `event(row, timestamp, payload, scale)` gets telephone-events, with the units of a sample; `flowing(row)` tells
+    a leg's first audio packet."""
 
     def __init__(
         self,
         state: State,
         buffer: JitterBuffer,
+        codecs: Codecs,
         *,
         latch: Callable[[int, bytes, int], bool],
-        event: Callable[[int, int, bytes], None],
+        event: Callable[[int, int, bytes, int], None],
         flowing: Callable[[int], None],
     ) -> None:
         self._state = state
         self._buffer = buffer
+        self._codecs = codecs
         self._latch = latch
         self._event = event
         self._flowing = flowing
@@ -125,16 +140,21 @@ class Receiver:
                 return
         state.last_rtp[rows] = state.last_heard[rows] = tick
         new = self._count(rows, packets.sequence[index])
-        events = kind == KIND_EVENT
+        events = kind >= KIND_EVENT
         if events.any():
             for i in index[events & new]:
                 row, at, offset = int(packets.row[i]), int(packets.timestamp[i]), int(packets.offset[i])
-                self._event(row, at, packets.batch.data[i, offset : offset + int(packets.length[i])].tobytes())
+                scale = opus.PER_SAMPLE if state.kinds[row, packets.type[i]] == KIND_EVENT_48000 else 1
+                payload = packets.batch.data[i, offset : offset + int(packets.length[i])].tobytes()
+                self._event(row, at, payload, scale)
         audio = new & ~events & (packets.length[index] > 0)
         if not audio.all():
             index, rows, kind = index[audio], rows[audio], kind[audio]
-        self._measure(packets, index, rows)
-        self._hear(packets, index, rows, kind)
+        timestamp = packets.timestamp[index]
+        if self._codecs.used:
+            timestamp = self._codecs.clocked(rows, kind, timestamp)
+        self._measure(packets, index, rows, timestamp)
+        self._hear(packets, index, rows, kind, timestamp)
 
     def _from_source(self, packets: _Packets, index: Ints, rows: Ints, kind: npt.NDArray[np.uint8]) -> Bools:
         state, batch = self._state, packets.batch
@@ -215,11 +235,11 @@ class Receiver:
         state.received[rows] += new
         return new
 
-    def _measure(self, packets: _Packets, index: Ints, rows: Ints) -> None:
-        """Interarrival jitter in timestamp units (RFC 3550 A.8), by the kernel's arrival times."""
+    def _measure(self, packets: _Packets, index: Ints, rows: Ints, timestamp: Ints) -> None:
+        """Interarrival jitter in samples (RFC 3550 A.8), by the kernel's arrival times."""
         state = self._state
         arrival = packets.batch.at[index] // SAMPLE_NS
-        transit = (arrival - packets.timestamp[index]) & 0xFFFFFFFF
+        transit = (arrival - timestamp) & 0xFFFFFFFF
         before = state.transit[rows]
         apart = np.abs(((transit - before + 0x80000000) & 0xFFFFFFFF) - 0x80000000)
         # The first packet of a stream and jumps of the timestamp (longer than a second) say nothing about jitter.
@@ -230,7 +250,7 @@ class Receiver:
         state.max_jitter[rows] = np.maximum(state.max_jitter[rows], jitter)
         state.transit[rows] = transit
 
-    def _hear(self, packets: _Packets, index: Ints, rows: Ints, kind: npt.NDArray[np.uint8]) -> None:
+    def _hear(self, packets: _Packets, index: Ints, rows: Ints, kind: npt.NDArray[np.uint8], timestamp: Ints) -> None:
         """Audio into the jitter buffer; comfort noise (RFC 3389) announces a pause."""
         state = self._state
         audible = state.receive[rows] != 0
@@ -239,15 +259,20 @@ class Receiver:
             state.noise[rows[noise]] = 1
             audible &= ~noise
         if not audible.all():
-            index, rows, kind = index[audible], rows[audible], kind[audible]
+            index, rows, kind, timestamp = index[audible], rows[audible], kind[audible], timestamp[audible]
         if len(rows):
+            offset, length = packets.offset[index], packets.length[index]
+            samples = length
+            if self._codecs.used:
+                samples = self._codecs.samples(kind, index, offset, length, packets.batch.data)
             self._buffer.insert(
                 rows,
-                packets.timestamp[index],
+                timestamp,
                 index,
-                packets.offset[index],
-                packets.length[index],
-                (kind == KIND_PCMA).astype(np.uint8),
+                offset,
+                length,
+                samples,
+                law_of(kind),
                 packets.marker[index],
                 self._waited[index],
                 packets.batch.data,

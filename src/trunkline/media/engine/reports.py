@@ -15,6 +15,8 @@ from trunkline.rtp import emodel, rtcp
 
 INTERVAL: Final = int(rtcp.INTERVAL_S * TICKS_PER_S)
 """Ticks between reports, before randomising."""
+CODECS: Final = (protocol.PCMU, protocol.PCMA, protocol.G722, protocol.OPUS)
+"""By law."""
 NETWORK_MS: Final = 20.0
 """One-way delay assumed while no round trip is known."""
 
@@ -62,7 +64,7 @@ class Reports:
             min(fraction, 255),
             expected - received,
             top,
-            int(state.jitter[row]),
+            int(state.jitter[row] * max(1, int(state.clock_scale[row]))),
             int(state.peer_report[row]),
             since,
         )
@@ -88,6 +90,7 @@ class Reports:
         for block in report.blocks:
             if block.ssrc == state.own_ssrc[row]:
                 state.remote_lost[row] = max(0, block.lost)
+                state.remote_fraction[row] = block.fraction_lost
                 trip = rtcp.round_trip_ms(block, rtcp.ntp(at_ns))
                 if trip:
                     state.round_trip[row] = trip
@@ -104,7 +107,7 @@ class Reports:
         buffered = float(state.depth[row]) / per_ms
         share = (lost + late) / expected if expected else 0.0
         return {
-            "codec": protocol.PCMA if state.law[row] else protocol.PCMU,
+            "codec": CODECS[int(state.law[row])],
             "packets_received": got,
             "packets_sent": int(state.sent[row]),
             "lost": lost + late,

@@ -28,7 +28,7 @@ LEG_BYTES: Final = 2048
 PLAY_BYTES: Final = 32_768
 """Room for the JSON description of what a leg plays; only what is used takes memory."""
 MAX_LEG_NAME: Final = 64
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Version of this layout; memory of another one is not taken over."""
 _MAGIC: Final = 0x54524B4D45444941
 _HEADER_WORDS: Final = 32
@@ -44,8 +44,8 @@ Rows = npt.NDArray[np.intp]
 
 PLAY_NONE, PLAY_AUDIO, PLAY_SILENCE, PLAY_WAITING, PLAY_EVENTS = range(5)
 """What a leg's current item is: WAITING for its file, EVENTS: digits as telephone-events."""
-KIND_NONE, KIND_PCMU, KIND_PCMA, KIND_EVENT, KIND_NOISE = range(5)
-"""What a payload type number stands for."""
+KIND_NONE, KIND_PCMU, KIND_PCMA, KIND_G722, KIND_OPUS, KIND_NOISE, KIND_EVENT, KIND_EVENT_48000 = range(8)
+"""What a payload type number stands for: audio in the order of laws and coders, events last, by their clock."""
 SLOT_FREE, SLOT_LEASED, SLOT_USED, SLOT_RESTING = range(4)
 REC_NONE, REC_BEEP, REC_RUNNING, REC_SKIPPING, REC_SILENT = range(5)
 """A recording: beeping first, running, paused leaving out, paused writing silence."""
@@ -84,6 +84,10 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "transit": (np.int64, 0, 0),
     "jitter": (np.float64, 0, 0),
     "max_jitter": (np.float64, 0, 0),
+    # clock of what comes in, where it may be another than 8 kHz (engine.codecs)
+    "clock_scale": (np.int64, 0, 0),  # units of a sample; 0: not known
+    "clock_raw": (np.int64, 0, 0),  # a timestamp as it came,
+    "clock_base": (np.int64, 0, 0),  # and in samples
     # jitter buffer
     "started": (np.uint8, 0, 0),
     "position": (np.int64, 0, 0),  # timestamp of the next frame
@@ -114,6 +118,8 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "law": (np.uint8, 0, 0),
     "payload_type": (np.uint8, 0, 0),
     "event_type": (np.int64, 0, -1),
+    "event_scale": (np.int64, 0, 1),  # units of a sample in our telephone-events
+    "step": (np.int64, 0, FRAME),  # timestamp units of a frame sent
     "marker": (np.uint8, 0, 0),
     "sequence": (np.int64, 0, 0),
     "timestamp": (np.int64, 0, 0),
@@ -139,6 +145,7 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "peer_report_ns": (np.int64, 0, 0),  # when it came, Unix ns
     "round_trip": (np.float64, 0, 0),
     "remote_lost": (np.int64, 0, 0),
+    "remote_fraction": (np.int64, 0, 0),  # of 256, at the last report
     "peer_events": (np.int64, 0, 0),  # telephone-events received
     # descriptions
     "leg_length": (np.int64, 0, 0),
@@ -195,6 +202,9 @@ class State:
     transit: Ints
     jitter: Floats
     max_jitter: Floats
+    clock_scale: Ints
+    clock_raw: Ints
+    clock_base: Ints
     started: Flags
     position: Ints
     newest: Ints
@@ -222,6 +232,8 @@ class State:
     law: Flags
     payload_type: Flags
     event_type: Ints
+    event_scale: Ints
+    step: Ints
     marker: Flags
     sequence: Ints
     timestamp: Ints
@@ -244,6 +256,7 @@ class State:
     peer_report_ns: Ints
     round_trip: Floats
     remote_lost: Ints
+    remote_fraction: Ints
     peer_events: Ints
     leg_length: Ints
     play_length: Ints

@@ -1,4 +1,4 @@
-"""Building the helper on demand: its C sources -> a shared library in the user's cache, keyed by source and platform."""
+"""Building the helper on demand: its C sources -> a shared library in the user's cache, by source and platform."""
 
 import hashlib
 import os

@@ -95,9 +95,7 @@ class CompiledCoders:
 
     def play(self, rows: Ints, position: Ints, ring: Samples, concealed: Int32s) -> None:
         rows, position = _ints(rows), _ints(position)
-        self._play(
-            len(rows), _at(rows), _at(position), ring.shape[1], _at(ring), _at(self._channels), _at(concealed)
-        )
+        self._play(len(rows), _at(rows), _at(position), ring.shape[1], _at(ring), _at(self._channels), _at(concealed))
 
     def code(
         self,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.media.native.coders import CompiledCoders
+from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     ABI,
@@ -43,6 +45,7 @@ class Compiled:
         library = ctypes.CDLL(str(path))
         if library.tl_abi() != ABI:
             raise OSError(f"{path} is of another version")
+        self._library = library
         self._receive = self._function(library, "tl_receive", "ippiiipppppp")
         self._send = self._function(library, "tl_send", "ippippppp")
         self._put = self._function(library, "tl_put", "ippppppippip")
@@ -58,6 +61,9 @@ class Compiled:
         function.argtypes = [_INT if letter == "i" else _POINTER for letter in arguments]
         function.restype = _INT
         return function
+
+    def coders(self, legs: int, settings: OpusSettings) -> CompiledCoders:
+        return CompiledCoders(self._library, legs, settings)
 
     def receive(self, fds: Int32s, rows: Int32s, batch: Batch) -> int:
         count: int = self._receive(

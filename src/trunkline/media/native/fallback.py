@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.native.addresses import packed_address, unpack_sockaddr
+from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     CODES,
@@ -23,6 +24,7 @@ from trunkline.media.native.interface import (
     Ints,
     Samples,
 )
+from trunkline.media.native.plain_coders import PlainCoders
 
 SO_TIMESTAMPNS: Final = 35
 """Linux's number; Python does not name it. Also the type of the control message."""
@@ -38,6 +40,9 @@ class Fallback:
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
+
+    def coders(self, legs: int, settings: OpusSettings) -> PlainCoders:
+        return PlainCoders(settings)
 
     def receive(self, fds: Int32s, rows: Int32s, batch: Batch) -> int:
         count = 0

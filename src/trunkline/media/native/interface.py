@@ -1,11 +1,14 @@
 """What the compiled helper and its fallback both do: the sample and socket work of one tick."""
 
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from trunkline.rtp import g711
+
+if TYPE_CHECKING:
+    from trunkline.media.native.coding import Coders, OpusSettings
 
 ABI: Final = 1
 """Of helper.c."""
@@ -60,6 +63,10 @@ class Helper(Protocol):
     """`rows` index the arrays over all legs; other arguments are per element of `rows` where said so."""
 
     name: str
+
+    def coders(self, legs: int, settings: "OpusSettings") -> "Coders":
+        """G.722 and Opus for so many legs."""
+        ...
 
     def receive(self, fds: Int32s, rows: Int32s, batch: Batch) -> int:
         """Read what waits on the sockets into `batch`; the number of datagrams."""
