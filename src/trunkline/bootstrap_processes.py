@@ -55,7 +55,7 @@ def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
         "control": socket_path(settings), "host": own.host or settings.sip.host, "port_min": own.port_min,
         "port_max": own.port_max, "legs": own.legs, "jitter_min_ms": own.jitter_min_ms,
         "jitter_max_ms": own.jitter_max_ms, "dtmf_in_band": own.dtmf_in_band, "quarantine_s": own.quarantine_s,
-        "priority": own.priority, **more,
+        "priority": own.priority, "opus_bitrate": own.opus_bitrate, "opus_complexity": own.opus_complexity, **more,
     }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from trunkline.media.engine.engine import Engine, Settings
 from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_for
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
+from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.interface import Helper
 from trunkline.media.ports import SLOTS_PER_LEG, NoPorts, PortKeeper, PortSet, RemotePorts
 
@@ -70,6 +71,8 @@ class Config(msgspec.Struct, kw_only=True):
     jitter_max_ms: int = 200
     dtmf_in_band: bool = True
     quarantine_s: float = 5.0
+    opus_bitrate: int = 24_000
+    opus_complexity: int = 3
     priority: bool = False
     ports_path: str = ""
     """Socket of a ports.PortService; empty: open ports oneself."""
@@ -104,8 +107,9 @@ class MediaProcess:
             self.ports = PortSet(PortKeeper(config.host, config.port_min, config.port_max, slots))
             self.ports.more()
         settings = Settings(
-            config.legs, config.jitter_min_ms, config.jitter_max_ms, config.dtmf_in_band, config.quarantine_s
-        )
+            config.legs, config.jitter_min_ms, config.jitter_max_ms, config.dtmf_in_band, config.quarantine_s,
+            OpusSettings(config.opus_bitrate, config.opus_complexity),
+        )  # fmt: skip
         # A successor reads what is playing before its first tick, later prompts beside the ticks.
         self.sounds = Sounds(background=not state.taken_over)
         self.engine = Engine(settings, state, ring, helper, self.ports, self.sounds)

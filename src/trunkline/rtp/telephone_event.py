@@ -8,7 +8,7 @@ import msgspec
 KEYS: Final = "0123456789*#ABCD"
 """Key of each event code (RFC 4733 section 3.2)."""
 MIN_PRESS: Final = 320
-"""Timestamp units of 8 kHz (40 ms) below which an event is no press (section 2.5.2.2 asks senders for at least 40 ms)."""
+"""Timestamp units of 8 kHz (40 ms) below which an event is no press (section 2.5.2.2: senders keep to that)."""
 MAX_DURATION: Final = 0xFFFF
 """Longest duration of one segment; a longer event goes on in another with a new timestamp (section 2.5.1.3)."""
 LATE_MOST: Final = 40_000

@@ -50,4 +50,5 @@ Prefix = Annotated[str, Meta(pattern=r"^\+?[0-9]{0,15}$")]
 """Leading digits of an E.164 number, with or without `+`; empty matches all."""
 ErrorCode = Annotated[int, Meta(ge=10_000, le=99_999)]
 """One of Twilio's error codes."""
+Codec = Literal["PCMU", "PCMA", "G722", "opus"]
 ProfileName = Literal["development", "integration", "staging", "production"]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from trunkline.settings.kinds import (
+    Codec,
     Count,
     CountOrNone,
     Currency,
@@ -134,7 +135,7 @@ class Trunk(Section, frozen=True, kw_only=True):
     """Whether a 3xx of a gateway is followed."""
     session_timer_s: SecondsOrNone = 0
     """Session-Expires that is asked for (RFC 4028), at least 90; 0: none."""
-    codecs: tuple[Literal["PCMU", "PCMA"], ...] = ("PCMU", "PCMA")
+    codecs: tuple[Codec, ...] = ("PCMU", "PCMA")
     """In the order of preference."""
     price: Money = Decimal(0)
     """What an account pays for a minute out."""

@@ -46,7 +46,7 @@ def trunk_problems(trunk: Trunk) -> Iterator[str]:
     if bool(trunk.username) != bool(trunk.password):
         yield "password: username and password go together; set both or neither"
     if not trunk.codecs:
-        yield "codecs: a call needs one; leave it out for both"
+        yield "codecs: a call needs one; leave it out for PCMU and PCMA"
     for name in ("price", "inbound_price", "cost"):
         amount = getattr(trunk, name)
         if not amount.is_finite() or amount < 0:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from trunkline.settings.kinds import (
     Bytes,
+    Codec,
     Count,
     CountOrNone,
     PerSecond,
@@ -49,6 +50,8 @@ class Sip(Section, frozen=True, kw_only=True):
     worthless, until they are set again."""
     domain_suffix: str = "sip.localhost"
     """What the accounts' SIP domains end with: `<name>.sip.example.com`. `sip.twilio.com` is taken as well."""
+    trunk_domain_suffix: str = "pstn.localhost"
+    """What the accounts' own trunks end with, where their PBXs call to; `pstn.twilio.com` is taken as well."""
     register_min_s: Seconds = 60
     """Shortest registration that a phone may ask for; a shorter one gets 423."""
     register_max_s: Seconds = 3600
@@ -97,6 +100,10 @@ class MediaEngine(Section, frozen=True, kw_only=True):
     """Least audio held back against jitter."""
     jitter_max_ms: Count = 200
     """Most audio held back against jitter."""
+    opus_bitrate: Count = 24_000
+    """Bits a second of Opus that is sent, its repeats for lost packets included: 6000 to 64000."""
+    opus_complexity: CountOrNone = 3
+    """What the coding of Opus may spend, 0 to 10; above 5 it costs twice as much and is hardly heard at 8 kHz."""
     dtmf_in_band: bool = True
     """Whether keys are heard in the audio too, where a peer sends no telephone-events."""
     prompt_bytes: Bytes = 256 * MIB
@@ -126,6 +133,10 @@ class Voice(Section, frozen=True, kw_only=True):
     """Verbs of one call."""
     recording_max_s: Seconds = 4 * HOUR_S
     """Longest recording."""
+    recording_days: CountOrNone = 0
+    """Days that recordings are kept, then they are removed with their audio; 0: until they are deleted (Twilio)."""
+    codecs: tuple[Codec, ...] = ("PCMU", "PCMA")
+    """Of calls from and to phones, in the order of preference. Calls over trunks have their trunk's."""
     busy_on_decline: bool = True
     """Whether a callee's 603 ends a call `busy` (Twilio), else `no-answer`."""
     caller_ids: tuple[str, ...] = ()

@@ -28,6 +28,11 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
     for number in settings.voice.caller_ids:
         if E164.fullmatch(number) is None:
             yield f"voice.caller_ids: {number!r} is no E.164 number, like +15551234567"
+    if not settings.voice.codecs:
+        yield "voice.codecs: a call needs one; leave it out for PCMU and PCMA"
+    media = settings.media
+    if not 6000 <= media.opus_bitrate <= 64_000 or media.opus_complexity > 10:
+        yield "media.opus_bitrate, opus_complexity: Opus takes 6000 to 64000 bits a second, and 0 to 10"
     if settings.media.jitter_min_ms > settings.media.jitter_max_ms:
         yield "media.jitter_max_ms: less than jitter_min_ms; raise it"
     if settings.sip.register_min_s > settings.sip.register_max_s:

@@ -1,7 +1,8 @@
 """Sending keys as telephone-events (RFC 4733 section 2.5.1): which packet goes out at which point of a digit string.
 
 A key is an event of constant timestamp with growing duration, a packet every 20 ms, and its end three times in the
-first ticks of the pause. Between keys the leg's audio is silence.
+first ticks of the pause. One too long for the duration's 16 bits goes on in segments (section 2.5.1.3). Between keys
+the leg's audio is silence.
 """
 
 from typing import Final, NamedTuple
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple
 from trunkline.media import protocol
 from trunkline.media.engine.sounds import PAUSES_MS
 from trunkline.media.engine.state import FRAME, RATE
-from trunkline.rtp.telephone_event import END_PACKETS, KEYS, Payload
+from trunkline.rtp.telephone_event import END_PACKETS, KEYS, MAX_DURATION, Payload
 
 FRAME_MS: Final = FRAME * 1000 // RATE
 MIN_ON_FRAMES: Final = 2
@@ -33,6 +34,8 @@ class Moment(NamedTuple):
     payload: bytes
     first: bool
     """Whether a new event begins here."""
+    begin: int = 0
+    """Samples from the event's beginning to that of its segment."""
 
 
 def script(item: protocol.Digits) -> list[tuple[int, int, int]]:
@@ -53,14 +56,18 @@ def script_length(steps: list[tuple[int, int, int]]) -> int:
     return sum(on + off for _, on, off in steps)
 
 
-def at_offset(steps: list[tuple[int, int, int]], offset: int) -> Moment | None:
-    """What is sent in the frame that begins at `offset` samples; None: audio (silence)."""
+def at_offset(steps: list[tuple[int, int, int]], offset: int, scale: int = 1) -> Moment | None:
+    """What is sent in the frame that begins at `offset` samples; None: audio (silence). `scale`: units of a sample in
+    the events' clock."""
+    segment = MAX_DURATION // scale // FRAME * FRAME
     for code, on, off in steps:
         if offset < on + off:
             if code == PAUSE or offset >= on + (END_PACKETS - 1) * FRAME:
                 return None
             # The last frame of the key is its first end packet.
             end = offset + FRAME >= on
-            return Moment(Payload(code, end, min(offset + FRAME, on)).encode(), offset == 0)
+            done = min(offset + FRAME, on)
+            begin = (done - 1) // segment * segment
+            return Moment(Payload(code, end, (done - begin) * scale).encode(), offset == 0, begin)
         offset -= on + off
     return None

@@ -269,11 +269,12 @@ class Player:
             item = playing.command.items[int(state.item[row])]
             playing.script = script(item) if isinstance(item, protocol.Digits) else []
         offset = int(state.offset[row])
-        key = at_offset(playing.script, offset)
+        key = at_offset(playing.script, offset, int(state.event_scale[row]))
         if key is not None:
             if key.first:
                 state.event_at[row] = state.timestamp[row]
-            self.keys.append(KeyPacket(row, int(state.event_at[row]), key.payload, key.first))
+            at = int(state.event_at[row]) + key.begin * (int(state.step[row]) // FRAME)
+            self.keys.append(KeyPacket(row, at & 0xFFFFFFFF, key.payload, key.first))
         state.offset[row] += FRAME
         state.left[row] -= FRAME
 
