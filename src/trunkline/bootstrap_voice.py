@@ -53,6 +53,7 @@ from trunkline.voice.registrations import Registrations
 from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
+from trunkline.voice.trunk_service import TrunkService
 from trunkline.voice.trunks import Trunks
 from trunkline.voice.verbs.sms import SendMessage
 from trunkline.webhooks.delivery import Delivery
@@ -124,7 +125,11 @@ class Voice:
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
         self._wire_sip()
-        trunks = Trunks(settings.trunks, random.Random(), clock.monotonic())
+        trunks = Trunks(settings.trunks, random.Random(), clock.monotonic(), clock.monotonic)
+        self.trunks = TrunkService(
+            trunks, self.sip, self.inbound.doors, self.sources.by_address, secret=key, domain=self._domain,
+            folder=folder, clock=clock,
+        )  # fmt: skip
         wires = Wires(
             invite=self.sip.stack.invite, trunks=trunks, domain=self._domain, resolve=guard.resolve,
             now=clock.monotonic, busy_on_decline=settings.voice.busy_on_decline,
@@ -195,6 +200,8 @@ class Voice:
 
     def _media_address(self, host: str) -> str:
         """The address that our SDP names towards a peer."""
+        if of_trunk := self.trunks.advertised(host):
+            return of_trunk
         own = self.settings.media
         if own.advertised or self.settings.sip.advertised:
             return own.advertised or self.settings.sip.advertised
@@ -221,6 +228,7 @@ class Voice:
         await self.outbound.recover(self.recovery.adopted)
         await self._listen()
         self.recovery.resume()
+        self.trunks.start()
         self.outbound.start()
         work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run())
         self._tasks = [loop.create_task(one) for one in work]
@@ -254,6 +262,7 @@ class Voice:
         """Take no more calls, and wait for those that are up to end: `wait_s` at most, or until it says to hurry."""
         self.inbound.draining = True
         self.outbound.stop()
+        await self.trunks.stop()
         live = self.services.live
         if live:
             log.info("%d calls are up: they have %g s to end", len(live), wait_s)
@@ -284,6 +293,7 @@ class Voice:
         for session in sessions:
             session.cancel()
         await self.recordings.close()
+        await self.trunks.stop()
         await self.sip.close()
         for task in self._tasks:
             task.cancel()

@@ -139,9 +139,18 @@ def of_calls(voice: Any) -> Iterator[Any]:
     yield legs
     yield _labelled("trunkline_calls_offered", "INVITEs that came in, by what became of them", voice.inbound.counters)
     yield _labelled("trunkline_sip", "What the SIP stack has counted", voice.sip.stack.metrics)
+    yield from of_trunks(voice.trunks.status.lines())
     yield GaugeMetricFamily("trunkline_media_up", "Whether there is a media process", float(voice.media.available))
     if voice.media.stats is not None:
         yield from of_media(voice.media.stats)
+
+
+def of_trunks(lines: list[Any]) -> Iterator[Any]:
+    """How registrations at carriers and their gateways stand."""
+    up = GaugeMetricFamily("trunkline_trunk_up", "Whether it is up or registered", labels=["trunk", "kind", "what"])
+    for line in lines:
+        up.add_metric([line.trunk, line.kind, line.what], float(line.up))
+    yield up
 
 
 def of_media(stats: Stats) -> Iterator[Any]:

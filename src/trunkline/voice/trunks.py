@@ -66,6 +66,11 @@ class Trunks:
             for one in self.gateways[trunk.name].all
         }
 
+    @property
+    def all(self) -> tuple[Trunk, ...]:
+        """In the order of the settings."""
+        return self._trunks
+
     def named(self, name: str) -> Trunk | None:
         """The trunk of that name."""
         return next((trunk for trunk in self._trunks if trunk.name == name), None)
