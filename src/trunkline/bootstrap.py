@@ -385,6 +385,9 @@ class Node:
             try:
                 await self.alerts.sweep()
                 await self.blobs.sweep(self.clock.now_ms() / 1000)
+                if self.voice is not None:
+                    await self.voice.recordings.sweep()
+                    await self.voice.blobs.sweep(self.clock.now_ms() / 1000)
                 if self.privacy.due(int(self.settings.archive.erase_within_s * 1000)):
                     began_ms = self.clock.now_ms()
                     if await asyncio.to_thread(compact_stores, self.settings):

@@ -265,6 +265,27 @@ async def test_deletion_takes_the_audio_and_all_that_was_made_of_it(calls: CallW
     assert (await calls.world.call("DELETE", path + ".json")).code == 20404
 
 
+async def test_who_asks_for_deleted_ones_is_told_of_them(calls: CallWorld) -> None:
+    call = await calls.landed()
+    gone, there = await calls.recording(call.sid, WAV), await calls.recording(call.sid, WAV)
+    path = calls.world.path(f"Recordings/{gone.sid}")
+    assert (await calls.world.call("DELETE", path + ".json")).status == 204
+
+    async def listed(query: str) -> dict[str, str]:
+        reply = await calls.world.get(calls.world.path(f"Recordings.json?{query}"))
+        return {one["sid"]: one["status"] for one in reply.json["recordings"]}
+
+    assert await listed("") == await listed("IncludeSoftDeleted=false") == {there.sid: "completed"}
+    assert await listed("IncludeSoftDeleted=true") == {gone.sid: "deleted", there.sid: "completed"}
+    assert (await calls.world.get(path + ".json")).code == 20404
+    shown = (await calls.world.get(path + ".json?IncludeSoftDeleted=true")).json
+    assert (shown["status"], shown["duration"], shown["price_unit"]) == ("deleted", "4", "USD")
+    assert (await calls.world.get(path + ".wav?IncludeSoftDeleted=true")).status == 404
+    assert (await calls.world.call("DELETE", path + ".json?IncludeSoftDeleted=true")).code == 20404
+    of_call = (await calls.world.get(calls.path(f"/{call.sid}/Recordings.json"))).json["recordings"]
+    assert [one["sid"] for one in of_call] == [there.sid]
+
+
 async def test_one_that_runs_cannot_be_deleted(calls: CallWorld) -> None:
     leg = await calls.up()
     sid = (await calls.world.post(calls.path(f"/{leg.record.sid}/Recordings.json"))).json["sid"]

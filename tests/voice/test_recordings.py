@@ -8,7 +8,15 @@ from trunkline.media import protocol
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, Source
 from trunkline.storage.blobs import BlobsFull
-from trunkline.voice.recordings import CURRENT, MAX_RECORDINGS, NewRecording
+from trunkline.voice.recordings import (
+    CURRENT,
+    DAY_MS,
+    DELETED_DAYS,
+    MAX_RECORDINGS,
+    NewRecording,
+    derived_name,
+    open_rows,
+)
 
 from ..messaging.world import AC, eventually
 from .lines import APP
@@ -169,6 +177,53 @@ async def test_deleting(up):
     assert not await up.recordings.delete(row)
     assert await up.recordings.get(AC, row.sid) is None
     assert await up.blobs.get(row.sid) is None
+
+
+async def kept(up):
+    """A recording that is complete."""
+    row = await started(up)
+    up.media.recorded(row.sid)
+    await finished(up)
+    return row
+
+
+async def test_a_deleted_one_is_forgotten_after_its_time(up):
+    gone, stays = await kept(up), await kept(up)
+    assert await up.recordings.delete(gone)
+    soft = await up.recordings.get(AC, gone.sid, include_deleted=True)
+    assert (soft.status, soft.duration_ms, soft.status_callback, soft.audio_bytes) == ("deleted", 1500, "", 0)
+    up.clock.offset_ms += (DELETED_DAYS - 1) * DAY_MS
+    assert await up.recordings.sweep() == 0
+    up.clock.offset_ms += 2 * DAY_MS
+    assert await up.recordings.sweep() == 1
+    assert await up.recordings.get(AC, gone.sid, include_deleted=True) is None
+    assert (await up.recordings.get(AC, stays.sid)).status == "completed"
+
+
+async def test_recordings_are_kept_for_as_long_as_the_operator_says(make_lines):
+    lines = await make_lines(recording_days=30)
+    lines.sid = await lines.create()
+    await lines.until(lines.sid, "in-progress")
+    old = await kept(lines)
+    made = derived_name(old.sid, "mp3", 1)
+    await lines.blobs.put(made, b"ID3")
+    running = await started(lines)
+    lines.clock.offset_ms += 31 * DAY_MS
+    new = await started(lines)
+    done = lines.recordings.running(new.sid).finished
+    lines.media.recorded(new.sid)
+    await done
+    assert await lines.recordings.sweep() == 1
+    assert await lines.recordings.get(AC, old.sid, include_deleted=True) is None
+    assert (await lines.blobs.get(old.sid), await lines.blobs.get(made)) == (None, None)
+    assert (await lines.recordings.get(AC, running.sid)).status == "in-progress", "what runs goes on"
+    assert await lines.blobs.get(new.sid)
+
+
+async def test_every_open_recording_is_found_at_the_start(up, monkeypatch):
+    monkeypatch.setattr("trunkline.voice.recordings.OPEN_PAGE", 2)
+    rows = [await started(up) for _ in range(5)]
+    assert {row.sid for row in await open_rows(up.database)} == {row.sid for row in rows}
 
 
 async def test_audio_of_a_recording_that_another_process_began_is_kept(up):

@@ -51,7 +51,7 @@ async def list_(request: Request, app: Services) -> Response:
     """GET Calls/{CallSid}/Recordings, newest first, with DateCreated filters."""
     call = await calls.find(request, app)
     asked = paging.read(request)
-    where = recordings.by_date(request, {"account_sid": request.account_sid, "call_sid": call.sid})
+    where = recordings.by_date(request, {"account_sid": request.account_sid, "call_sid": call.sid, "deleted_ms": 0})
     found, following, previous = await records.page(app.database, Recording, where, asked, RECORDING)
     items = [render(recording) for recording in found]
     return paging.render(request, asked, paging.Page("recordings", "Recording", items, following, previous))

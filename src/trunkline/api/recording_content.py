@@ -20,8 +20,8 @@ from trunkline.api.respond import Headers, Response, Streamed
 from trunkline.api.services import AudioFiles, Services
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, RecordingStatus
-from trunkline.model.sid import RECORDING, derived_sid
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
+from trunkline.voice.recordings import derived_name
 
 WAV: Final = "wav"
 MP3: Final = "mp3"
@@ -39,15 +39,6 @@ def is_media(path: str) -> bool:
     return not path.endswith(_METADATA)
 
 
-def derived_names(recording: Recording) -> list[str]:
-    """The blobs that may have been made of a recording."""
-    return [_name(recording, form, channels) for form in TYPES for channels in (1, 2)]
-
-
-def _name(recording: Recording, form: str, channels: int) -> str:
-    return derived_sid(RECORDING, recording.sid, f"{form}-{channels}")
-
-
 class Conversions:
     """Makes what is asked for, each thing once at a time. One for each store of recordings: see `conversions_of`."""
 
@@ -57,7 +48,7 @@ class Conversions:
 
     async def make(self, blobs: BlobStore, audio: AudioFiles, recording: Recording, form: str, channels: int) -> str:
         """The name of the blob that holds it, made if need be. Raises ApiError 20503 when it could not be made."""
-        name = _name(recording, form, channels)
+        name = derived_name(recording.sid, form, channels)
         if await blobs.size(name) is not None:
             return name
         task = self._under_way.get(name)

@@ -14,16 +14,16 @@ from trunkline.api.services import Services
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, RecordingStatus
 from trunkline.model.sid import CALL, RECORDING, is_sid
+from trunkline.voice.recordings import ENDED
 
 SHOWN_STATUS = {RecordingStatus.FAILED: RecordingStatus.ABSENT}
 """Twilio's resource knows no `failed`: such a recording is `absent`, and `error_code` says why."""
-_ENDED = frozenset({RecordingStatus.COMPLETED, RecordingStatus.ABSENT, RecordingStatus.FAILED})
 
 
 def common(recording: Recording) -> dict[str, Any]:
     """What the resource shows under the account and under its call."""
     status = RecordingStatus(recording.status)
-    ended = status in _ENDED
+    ended = status in ENDED
     return {
         "account_sid": recording.account_sid,
         "api_version": "2010-04-01",
@@ -73,10 +73,12 @@ def by_date(request: Request, where: dict[str, Any]) -> dict[str, Any]:
 
 
 async def list_(request: Request, app: Services) -> Response:
-    """GET Recordings, newest first, with DateCreated, CallSid and ConferenceSid filters; deleted ones are not kept."""
+    """GET Recordings, newest first, with DateCreated, CallSid and ConferenceSid filters; IncludeSoftDeleted."""
     calls.service(app)
     asked = paging.read(request)
     where = by_date(request, {"account_sid": request.account_sid})
+    if not request.bool("IncludeSoftDeleted", False):
+        where["deleted_ms"] = 0
     call_sid = request.str("CallSid", 64)
     if call_sid:
         where["call_sid"] = call_sid
@@ -87,11 +89,12 @@ async def list_(request: Request, app: Services) -> Response:
     return paging.render(request, asked, paging.Page("recordings", "Recording", items, following, previous))
 
 
-async def find(request: Request, app: Services, sid: str) -> Recording:
+async def find(request: Request, app: Services, sid: str, *, include_deleted: bool = False) -> Recording:
     """The recording with this SID, of the call that the path names if it names one; raises 20404."""
     call_sid = request.params.get("CallSid", "")
     if is_sid(sid, RECORDING) and (not call_sid or is_sid(call_sid, CALL)):
-        found = await calls.service(app).recordings.get(request.account_sid, sid, call_sid)
+        part = calls.service(app).recordings
+        found = await part.get(request.account_sid, sid, call_sid, include_deleted=include_deleted)
         if found is not None:
             return found
     raise ApiError.not_found(request.path)
@@ -100,9 +103,9 @@ async def find(request: Request, app: Services, sid: str) -> Recording:
 async def fetch(request: Request, app: Services) -> Response:
     """GET Recordings/{Sid}: the resource, or its audio."""
     if not recording_content.is_media(request.path):
-        return respond.resource(
-            request.format, render(await find(request, app, request.params["Sid"]), request.base_url), "Recording"
-        )
+        deleted = bool(request.bool("IncludeSoftDeleted", False))
+        found = await find(request, app, request.params["Sid"], include_deleted=deleted)
+        return respond.resource(request.format, render(found, request.base_url), "Recording")
     sid, _, form = request.params["Sid"].partition(".")
     if form and form not in recording_content.TYPES:
         raise ApiError.not_found(request.path)
@@ -114,12 +117,9 @@ async def fetch(request: Request, app: Services) -> Response:
 async def remove(request: Request, app: Services) -> Response:
     """Delete the recording that the path names, with all that was made of it; raises 20009 while it is recorded."""
     recording = await find(request, app, request.params["Sid"])
-    recordings = calls.service(app).recordings
-    if not await recordings.delete(recording):
+    if not await calls.service(app).recordings.delete(recording):
         raise ApiError.not_found(request.path)
     app.privacy.hide()
-    for name in recording_content.derived_names(recording):
-        await recordings.blobs.delete(name)
     return respond.no_content()
 
 

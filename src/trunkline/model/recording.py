@@ -26,6 +26,8 @@ class RecordingStatus(StrEnum):
     COMPLETED = "completed"
     ABSENT = "absent"
     FAILED = "failed"
+    DELETED = "deleted"
+    """Its audio is gone; what it was is still told for a while to who asks for deleted ones (`IncludeSoftDeleted`)."""
 
 
 class Recording(Record, kw_only=True):
@@ -56,3 +58,4 @@ class Recording(Record, kw_only=True):
     status_callback_events: str = "completed"
     """Separated by spaces, as TwiML has them."""
     deleted_ms: int = 0
+    """When its owner deleted it; 0: never."""

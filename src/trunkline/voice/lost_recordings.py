@@ -17,7 +17,7 @@ from trunkline.media import recorded
 from trunkline.media.protocol import Recorded
 from trunkline.model.recording import Recording
 from trunkline.storage.database import Database
-from trunkline.voice.recordings import OPEN, Recordings
+from trunkline.voice.recordings import Recordings, open_rows
 
 LOOK_S: Final = 2.0
 """Between two looks."""
@@ -44,7 +44,7 @@ class LostRecordings:
     async def start(self) -> None:
         """Remember what is open now, and remove what was dealt with: what begins from here on is no business of ours.
         The media process has been heard."""
-        rows = await self._database.find(Recording, {"status__in": list(OPEN)})
+        rows = await open_rows(self._database)
         await asyncio.to_thread(self._sweep, {row.sid for row in rows})
         running = self._running()
         self._rows = [row for row in rows if row.sid not in running]

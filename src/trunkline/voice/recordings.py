@@ -23,10 +23,10 @@ from trunkline.model.call import Call
 from trunkline.model.clock import Clock
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, RecordingStatus, Source
-from trunkline.model.sid import RECORDING, new_sid
+from trunkline.model.sid import RECORDING, derived_sid, new_sid
 from trunkline.settings import Settings
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
-from trunkline.storage.database import Database
+from trunkline.storage.database import Conflict, Database
 from trunkline.storage.queue import Owed, Queue
 from trunkline.voice import callbacks
 
@@ -43,9 +43,29 @@ OPEN = (
     RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED, RecordingStatus.STOPPED, RecordingStatus.PROCESSING,
 )  # fmt: skip
 """Statuses of recordings whose audio is still to come."""
+ENDED = (RecordingStatus.COMPLETED, RecordingStatus.ABSENT, RecordingStatus.FAILED, RecordingStatus.DELETED)
+"""Statuses of recordings that nothing happens to any more."""
+DELETED_DAYS = 40
+"""Days for which a deleted recording is told of to who asks for deleted ones, as at Twilio."""
+DAY_MS = 86_400_000
+SWEEP_PAGE = 200
+"""Records forgotten together."""
+OPEN_PAGE = 1000
+"""Records read at once at the start."""
+FORMS = ("wav", "mp3")
 _RUNNING = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
 
 log = logging.getLogger(__name__)
+
+
+def derived_name(sid: str, form: str, channels: int) -> str:
+    """The blob that holds what was made of a recording: another form, or its channels mixed."""
+    return derived_sid(RECORDING, sid, f"{form}-{channels}")
+
+
+def derived_names(sid: str) -> list[str]:
+    """The blobs that may have been made of a recording."""
+    return [derived_name(sid, form, channels) for form in FORMS for channels in (1, 2)]
 
 
 class NewRecording(msgspec.Struct, kw_only=True):
@@ -244,24 +264,57 @@ class Recordings:
 
     # -- read and delete -------------------------------------------------------------------------------------
 
-    async def get(self, account: str, sid: str, call_sid: str = "") -> Recording | None:
+    async def get(
+        self, account: str, sid: str, call_sid: str = "", *, include_deleted: bool = False
+    ) -> Recording | None:
         """A recording, running or finished; with `call_sid` only if it is of that call. None: there is none."""
         running = self._running.get(sid)
         found = running.row if running is not None else await self._database.get(Recording, sid)
         if found is None or found.account_sid != account or (call_sid and found.call_sid != call_sid):
             return None
-        return found
+        return found if include_deleted or not found.deleted_ms else None
 
     async def delete(self, recording: Recording) -> bool:
-        """Remove record and audio. Raises ApiError 20009 while it is recorded."""
+        """Remove the audio, and the record in DELETED_DAYS; until then it is only there for who asks for deleted ones.
+
+        False: it is gone already. Raises ApiError 20009 while it is recorded.
+        """
         if recording.sid in self._running:
             raise ApiError.of(20009)
         stored = await self._database.get(Recording, recording.sid)
-        if stored is None:
+        if stored is None or stored.deleted_ms:
             return False
-        await self.blobs.delete(stored.sid)
-        await self._database.delete(stored)
+        await self._remove_audio(stored.sid)
+        stored.deleted_ms = stored.updated_ms = self._clock.now_ms()
+        stored.status, stored.status_callback = RecordingStatus.DELETED, ""
+        stored.audio_key, stored.audio_bytes = "", 0
+        try:
+            await self._database.update(stored)
+        except Conflict:  # somebody else was faster
+            return False
         return True
+
+    async def _remove_audio(self, sid: str) -> None:
+        for name in (sid, *derived_names(sid)):
+            await self.blobs.delete(name)
+
+    async def sweep(self) -> int:
+        """Forget records that were deleted DELETED_DAYS ago, and recordings that are older than `voice.recording_days`
+        with their audio; how many."""
+        now = self._clock.now_ms()
+        deleted = {"deleted_ms__gt": 0, "deleted_ms__lt": now - DELETED_DAYS * DAY_MS}
+        wanted: list[dict[str, Any]] = [deleted]
+        days = self._settings.voice.recording_days
+        if days:
+            wanted.append({"sid__lt": f"{RECORDING}{now - days * DAY_MS:012x}", "status__in": list(ENDED)})
+        swept = 0
+        for where in wanted:
+            while rows := await self._database.find(Recording, where, limit=SWEEP_PAGE):
+                for row in rows:
+                    await self._remove_audio(row.sid)
+                await self._database.delete(*rows)
+                swept += len(rows)
+        return swept
 
     # -- the end of one --------------------------------------------------------------------------------------
 
@@ -296,7 +349,7 @@ class Recordings:
         """Take up recordings of calls that a process before this one left to us; how many. Those of calls that are
         gone wait for the media side to tell of them (`event`)."""
         found = 0
-        for row in await self._database.find(Recording, {"status__in": list(OPEN)}):
+        for row in await open_rows(self._database):
             if row.sid not in self._running and self.find_call(row.call_sid) is not None:
                 self._adopt(row)
                 found += 1
@@ -390,6 +443,16 @@ class Recordings:
         """Wait until what was said is stored."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+async def open_rows(database: Database) -> list[Recording]:
+    """Every recording whose audio is still to come."""
+    found: list[Recording] = []
+    after = ""
+    while page := await database.find(Recording, {"status__in": list(OPEN)}, after=after, limit=OPEN_PAGE):
+        found += page
+        after = page[-1].sid
+    return found
 
 
 async def _chunks(file: Path) -> AsyncGenerator[bytes, None]:

@@ -87,7 +87,7 @@ INDEXES: dict[str, list[tuple[str, ...]]] = {
     "messaging_services": [("account_sid", "sid")],
     "opt_outs": [("account_sid", "sid"), ("scope", "sid")],
     "phone_numbers": [("account_sid", "sid"), ("account_sid", "country", "type")],
-    "recordings": [("account_sid", "sid"), ("call_sid", "sid")],
+    "recordings": [("account_sid", "sid"), ("call_sid", "sid"), ("deleted_ms",), ("status", "sid")],
     "scheduled_messages": [("account_sid", "sid"), ("status", "send_at_ms")],
     "service_senders": [("service_sid", "sid"), ("account_sid", "sid")],
     "short_codes": [("account_sid", "sid")],
