@@ -231,3 +231,13 @@ async def test_what_the_carrier_verified(here: World, headers, verstat: str | No
     here.app.answers("/voice", "<Hangup/>")
     await here.phone.dials(headers=headers).ended()
     assert here.app.requests[0][2].get("StirVerstat") == verstat
+
+
+async def test_status_callbacks_know_the_places_that_documents_know(here: World) -> None:
+    here.number.locality, here.number.region, here.number.status_callback = "Reno", "nv", f"{here.app.url}/status"
+    here.app.answers("/voice", "<Hangup/>")
+    await here.phone.dials().ended()
+    stored = await here.landed()
+    (hook,) = await here.reader.webhooks(ACCOUNT, stored.sid)
+    told = dict(hook["request"]["params"])
+    assert (told["ToCity"], told["CalledState"], told["FromCity"]) == ("RENO", "NV", "")

@@ -229,14 +229,22 @@ async def test_numbers_that_the_operator_lists_may_be_shown(make_lines):
     assert f"<sip:{OTHER}@us.example>" in lines.phone.invites[0].request.headers.get("From")
 
 
-async def test_machines_are_not_told_from_people_and_that_is_said(lines):
-    sid = await lines.create(
-        machine_detection="Enable", async_amd=True, async_amd_status_callback=APP + "amd", url=APP + "go"
-    )
+@pytest.mark.parametrize(
+    ("beside", "said", "told"),
+    [
+        ({}, {"AnsweredBy": "unknown", "MachineDetectionDuration": "0"}, []),
+        ({"async_amd": True, "async_amd_status_callback": APP + "amd"}, {}, ["unknown"]),
+        ({"async_amd": True}, {}, []),
+    ],
+)
+async def test_machines_are_not_told_from_people_and_that_is_said(lines, beside, said, told):
+    sid = await lines.create(machine_detection="Enable", url=APP + "go", **beside)
     lines.web.pages[APP + "go"] = "<Hangup/>"
     assert (await lines.until(sid, "completed")).answered_by == "unknown"
-    assert lines.web.params(APP + "go")[0]["AnsweredBy"] == "unknown"
-    assert [one["AnsweredBy"] for one in lines.events(sid, APP + "amd")] == ["unknown"]
+    (params,) = lines.web.params(APP + "go")
+    assert {name: params[name] for name in ("AnsweredBy", "MachineDetectionDuration") if name in params} == said
+    assert lines.events(sid)[-1]["AnsweredBy"] == "unknown"
+    assert [one["AnsweredBy"] for one in lines.events(sid, APP + "amd")] == told
     assert 21263 in await lines.alert_codes()
 
 

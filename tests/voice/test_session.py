@@ -20,6 +20,7 @@ from trunkline.voice.checkpoints import (
     Position,
     key,
 )
+from trunkline.webhooks.sign import signer
 
 
 async def test_a_whole_call(here: World) -> None:
@@ -60,6 +61,17 @@ async def test_the_first_request(here: World) -> None:
         "SipHeader_X-Color": "blue", "SipHeader_User-to-User": "abc",
     }  # fmt: skip
     assert here.app.raw[0].headers["x-twilio-signature"]
+
+
+async def test_requests_are_signed_with_the_token_that_the_account_has_now(here: World) -> None:
+    _, call = await here.up("<Gather timeout='60'/>")
+    here.account = msgspec.structs.replace(here.account, auth_token="rotated")
+    here.app.answers("/new", "<Pause length='60'/>")
+    call.redirect(url=f"{here.app.url}/new")
+    await until(lambda: here.app.asked("/new"))
+    request = here.app.raw[-1]
+    params = list(here.app.asked("/new")[0].items())
+    assert request.headers["x-twilio-signature"] == signer("rotated").sign(f"{here.app.url}/new", params)
 
 
 async def test_cookies_stay_with_the_call(here: World) -> None:

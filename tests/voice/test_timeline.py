@@ -37,6 +37,13 @@ def test_lines_are_cut() -> None:
     assert len(entries[0].what) == MAX_WHAT
 
 
+def test_a_login_over_the_cut_is_left_out() -> None:
+    entries: list[TimelineEntry] = []
+    url = "https://ada:" + "secret" * 20 + "@example.com/"
+    Timeline(entries).add(1, "webhook", "x" * (MAX_WHAT - 60) + url)
+    assert "secret" not in entries[0].what
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

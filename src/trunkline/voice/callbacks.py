@@ -4,13 +4,15 @@ An owed callback is delivered by `accounts.callbacks.StatusHandler`, in order pe
 Sources: Twilio's voice status callback and recording status callback (webhook contract sections 3 and 5).
 """
 
+from collections.abc import Callable, Mapping
+
 import orjson
 
 from trunkline.accounts.callbacks import host_of
 from trunkline.model.call import TERMINAL, Call, Status, StatusTarget
 from trunkline.model.recording import Recording
 from trunkline.storage.queue import Owed
-from trunkline.voice.params import Params, rfc2822, standard
+from trunkline.voice.params import Params, Place, rfc2822, standard
 
 EVENTS = ("initiated", "ringing", "answered", "completed")
 """What a status callback may be told, in the order in which it happens."""
@@ -28,11 +30,21 @@ LATE_SEQ = 1_000_000
 """Order of callbacks that are no step of a call: after all others."""
 MINUTE_S = 60
 
+Places = Callable[[Call], Mapping[str, Place]]
+"""Where both ends of a call are, as keyword arguments of `standard`."""
 
-def status_events(call: Call, status: Status, now_ms: int, *, before: Status | None = None) -> list[Owed]:
+
+def nowhere(_call: Call) -> Mapping[str, Place]:
+    """Nothing is known but what the numbers tell."""
+    return {}
+
+
+def status_events(
+    call: Call, status: Status, now_ms: int, *, before: Status | None = None, places: Places = nowhere
+) -> list[Owed]:
     """The callbacks that reaching `status` owes; counts the record's `callback_sequence` up.
 
-    A call that is canceled while it is queued tells nobody.
+    A call that is canceled while it is queued tells nobody. `places` tells where both ends are.
     """
     event = EVENT_OF.get(status)
     if event is None or not call.status_callbacks or (before is Status.QUEUED and status is Status.CANCELED):
@@ -42,13 +54,13 @@ def status_events(call: Call, status: Status, now_ms: int, *, before: Status | N
         if event in target.events:
             sequence = call.callback_sequence
             call.callback_sequence += 1
-            params = _event_params(call, status, sequence, now_ms)
+            params = _event_params(call, status, sequence, now_ms, places)
             owed.append(_owed(call.sid, call.account_sid, target, params, f"{call.sid}:{event}:{number}"))
     return owed
 
 
-def _event_params(call: Call, status: Status, sequence: int, now_ms: int) -> Params:
-    params = standard(call, status)
+def _event_params(call: Call, status: Status, sequence: int, now_ms: int, places: Places) -> Params:
+    params = standard(call, status, **places(call))
     if status in TERMINAL:
         params += _ending(call)
     params += [

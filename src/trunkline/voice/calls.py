@@ -28,6 +28,7 @@ from trunkline.storage.secrets import Secrets
 from trunkline.voice import caller_id
 from trunkline.voice.callbacks import minutes
 from trunkline.voice.flights import CallFlight, CallFlights
+from trunkline.voice.params import ASYNC_DETECTION
 from trunkline.voice.reader import CallReader, StoredCall, from_copy
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.steps import Goto, Inline, Source
@@ -260,6 +261,8 @@ class Calls:
         if not new.machine_detection:
             return
         call.extra["detect"] = new.machine_detection
+        if new.async_amd:
+            call.extra[ASYNC_DETECTION] = True
         if new.async_amd and new.async_amd_status_callback:
             call.extra["amd"] = [new.async_amd_status_callback, new.async_amd_status_callback_method]
 

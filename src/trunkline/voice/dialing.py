@@ -16,13 +16,13 @@ from trunkline.model import phone
 from trunkline.model.call import Status, StatusTarget
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Source
-from trunkline.voice import caller_id, timeline
+from trunkline.voice import caller_id, customer_trunks, timeline
 from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
-from trunkline.voice.outbound import NewLeg
+from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
 from trunkline.voice.recordings import NewRecording, Running
 from trunkline.voice.session import END, CallEnded, Session
-from trunkline.voice.steps import Goto
+from trunkline.voice.steps import Goto, Next, Redirected
 from trunkline.voice.steps import Source as Document
 from trunkline.voice.verbs.later import not_yet
 
@@ -46,7 +46,7 @@ COUNTRY_TONES: Final = {"gb": "uk"}
 """Countries whose tone has another name."""
 
 
-async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Goto | None:
+async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Next | None:
     """Run a <Dial>; what comes next."""
     dialing = Dialing(session, verb)
     try:
@@ -59,6 +59,8 @@ async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Goto | No
     except Exception:  # a node that stops leaves the legs to the next process
         dialing.close("redirected")
         raise
+    if customer_trunks.ends_with_dial(session.call.record):
+        return customer_trunks.after_dial(session, dialing)
     return Goto(verb.action, verb.method, tuple(dialing.params())) if verb.action else None
 
 
@@ -224,6 +226,10 @@ class Dialing:
 
     def _new_leg(self, target: Target) -> NewLeg | None:
         """What is called; None, with an alert, when it cannot be."""
+        account = self._services.directory.account(self._call.record.account_sid)
+        if account is None or account.status != ACTIVE:
+            self._session.alert_once(ACCOUNT_INACTIVE, "the account was suspended or closed: nobody is called any more")
+            return None
         try:
             addresses, headers = self._addresses(target)
         except ApiError as error:
@@ -329,21 +335,29 @@ class Dialing:
     async def _ask(self, leg: Leg) -> None:
         """Press the keys, run the document of `url`; what it ends with decides whether he is connected."""
         ending = END
+        inner = leg.live.session = Session(leg.live, without=WITHOUT)
         try:
-            if leg.target.send_digits:
-                await leg.live.send_digits(leg.target.send_digits)
-            url = self._session.resolve(leg.target.url) if leg.target.url else None
-            if url is not None and leg.live.is_up:
-                inner = Session(leg.live, without=WITHOUT)
-                leg.live.session = inner
-                try:
-                    ending = await inner.run(Goto(url, leg.target.method))
-                finally:
-                    leg.live.session = None
+            source = await self._first_words(leg, inner)
+            if source is not None and leg.live.is_up:
+                ending = await inner.run(source)
         except Exception as error:
             leg.live.note(timeline.ERROR, f"the document for the callee failed: {error!r}")
             ending = ""
+        finally:
+            leg.live.session = None
         self._happened("asked", leg, ending)
+
+    async def _first_words(self, leg: Leg, inner: Session) -> Document | None:
+        """What the callee hears before the connection, after the keys were pressed; None: nothing."""
+        target = leg.target
+        if target.send_digits:
+            try:
+                await inner.wait(leg.live.send_digits(target.send_digits))
+            except Redirected as update:
+                leg.live.stop()
+                return update.to
+        url = self._session.resolve(target.url) if target.url else None
+        return Goto(url, target.method) if url is not None else None
 
     # -- connected -------------------------------------------------------------------------------------------
 
@@ -455,9 +469,21 @@ class Dialing:
         if self._recording is not None and self._services.recordings is not None:
             self._services.recordings.stop(self._recording)
 
+    @property
+    def outcome(self) -> tuple[bool, Status, int]:
+        """Whether two were connected; how the leg that the application is told of ended; its SIP response."""
+        leg = self._told_of
+        if self._was_bridged or self._gone:
+            return True, Status.COMPLETED, 0
+        return (False, leg.live.status, leg.live.record.sip_response_code) if leg else (False, Status.FAILED, 0)
+
+    @property
+    def _told_of(self) -> Leg | None:
+        return self._told or min(self._legs, key=lambda one: _rank(one.live.status), default=None)
+
     def params(self) -> list[tuple[str, str]]:
         """What the action is told."""
-        leg = self._told or min(self._legs, key=lambda one: _rank(one.live.status), default=None)
+        leg = self._told_of
         if self._gone:
             return [("DialCallStatus", "completed"), ("DialCallSid", self._gone), ("DialBridged", "true")]
         if leg is None:

@@ -98,10 +98,13 @@ async def _document(session: Session, url: str, method: str, extra: Params) -> F
 
 async def request(session: Session, url: str, method: str, extra: Params) -> tuple[Answer, Attempt] | _Failed:
     """Request a URL with the standard parameters and `extra`; what fails has raised its alert."""
-    call, account = session.call, session.account
-    standard = parameters.standard(call.record, _status(call.status), **call.places)
+    call, services = session.call, session.services
+    account = services.directory.account(call.account.sid) or call.account  # its token may have been changed meanwhile
+    standard = parameters.standard(call.record, _status(call.status), **services.places(call.record))
+    if call.record.answered_by:
+        standard = parameters.detected(call.record, standard)
     token = idempotency_token(call.sid, f"document/{session.position.documents}/{session.position.verbs}/{url}")
-    outcome = await session.services.fetcher.fetch(
+    outcome = await services.fetcher.fetch(
         FetchRequest(
             url=url, secret=account.auth_token, method=method, params=[*standard, *extra], idempotency_token=token,
             verify_tls=account.verify_tls, audio=True, cache_scope=account.sid, session=session.web,

@@ -19,6 +19,7 @@ from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import when_done
 from trunkline.voice import callbacks
+from trunkline.voice.timeline import masked
 
 KIND = "call"
 """The kind of these flights and of the documents they become."""
@@ -74,6 +75,8 @@ class CallFlights:
         """Told when a flight may land (the landing's `wake`)."""
         self.price: Callable[[Call], None] = lambda call: None
         """Puts the price into the record of a call that has ended."""
+        self.places: callbacks.Places = callbacks.nowhere
+        """Where both ends of a call are, for its status callbacks."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -144,7 +147,7 @@ class CallFlights:
         call.updated_ms = now
         if status in TERMINAL:
             self._finish(call)
-        owed = [*callbacks.status_events(call, status, now), *owed]
+        owed = [*callbacks.status_events(call, status, now, places=self.places), *owed]
         for seq, item in enumerate(owed):
             item.seq = seq
         land_ms = now if status in TERMINAL else 0
@@ -160,11 +163,14 @@ class CallFlights:
         when_done(written, lambda future: self._written(flight, future, owed))
         return flight, written
 
-    def advance(self, flight: CallFlight, to: Status, *, owed: Sequence[Owed] = ()) -> Awaitable[bool]:
+    def advance(
+        self, flight: CallFlight, to: Status, *, owed: Sequence[Owed] = (), stays_ms: int = 0
+    ) -> Awaitable[bool]:
         """Move a call along the transition table (or stay) and store its record as it is now.
 
         Another status owes its callbacks in the same commit; a terminal one completes the record and lets the flight
-        land. Raises IllegalTransition. The awaitable says whether the store agreed.
+        land, after `stays_ms` or at `release`: its record may still grow. Raises IllegalTransition. The awaitable says
+        whether the store agreed.
         """
         moves = to is not flight.status
         if moves and to not in TRANSITIONS[flight.status]:
@@ -174,8 +180,9 @@ class CallFlights:
         if moves:
             if to in TERMINAL:
                 self._finish(call)
-                flight.land_ms = now
-            owed = [*callbacks.status_events(call, to, now, before=flight.status), *owed]
+                flight.land_ms = now + stays_ms
+            events = callbacks.status_events(call, to, now, before=flight.status, places=self.places)
+            owed = [*events, *owed]
         for item in owed:
             item.seq = flight.next_seq
             flight.next_seq += 1
@@ -190,10 +197,16 @@ class CallFlights:
         when_done(written, lambda future: self._written(flight, future, owed, step))
         return written
 
+    def release(self, flight: CallFlight) -> Awaitable[bool]:
+        """Store the record of an ended call once more, and let the flight land now."""
+        flight.land_ms = self.clock.now_ms()
+        return self.advance(flight, flight.status)
+
     def _finish(self, call: Call) -> None:
         """What the record of an ended call must and must not hold."""
         call.ended_ms = call.ended_ms or self.clock.now_ms()
         call.sip_auth_password = ""
+        call.twiml = masked(call.twiml)
         self.price(call)
 
     def _written(
@@ -205,7 +218,7 @@ class CallFlights:
             return
         if owed:
             self.owed(owed)
-        if flight.land_ms and not flight.pending:
+        if flight.land_ms and not flight.pending and flight.land_ms <= self.clock.now_ms():
             self._drop(flight)  # it may have to wait for its webhooks, and nothing changes it any more
             self.landed()
 

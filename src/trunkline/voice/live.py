@@ -33,7 +33,6 @@ from trunkline.sip.offer_answer import Local, Negotiated
 from trunkline.voice import timeline
 from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
 from trunkline.voice.media_leg import MediaLeg
-from trunkline.voice.params import Place, place
 from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.timeline import Timeline
 
@@ -49,6 +48,8 @@ CLOSED_WAIT_S: Final = 1.0
 """How long a call that has ended waits for the media process's numbers."""
 RECORDED_WAIT_S: Final = 60.0
 """How long the audio of its recordings may take to be finished after that."""
+LINGER_MS: Final = 45_000
+"""How long the flight of an ended call waits for its session to tell the application the last, at most."""
 DEFAULT_REFUSAL: Final = 480
 MAX_DIGITS: Final = 100
 """Keys kept of those that nobody asked for yet."""
@@ -110,7 +111,7 @@ class LiveCall(DialogListener, InviteListener):
         self._at_end: list[Callable[[LiveCall], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._rings = False
+        self._rings = self._lingers = False
         self._heard_rfc4733 = False
         self._call_id = ""
         self._offered = b""
@@ -151,15 +152,6 @@ class LiveCall(DialogListener, InviteListener):
     @property
     def incoming(self) -> bool:
         return self.record.direction is Direction.INBOUND
-
-    @property
-    def places(self) -> dict[str, Place]:
-        """Where both ends are, as keyword arguments of trunkline.voice.params.standard."""
-        record, number = self.record, self.services.directory.number
-        return {
-            "from_place": place(record.from_, number(record.from_)),
-            "to_place": place(record.to, number(record.to)),
-        }
 
     def note(self, kind: str, what: str, **details: Any) -> None:
         """Add a line to the timeline."""
@@ -471,8 +463,11 @@ class LiveCall(DialogListener, InviteListener):
         self._closing = None
         if numbers:
             self.record.quality = _quality(numbers, self.record.quality)
-        self._advance(self.status)
         services = self.services
+        if self.flight is not None:
+            finishing = self.session is not None and not self.session.done
+            self._lingers = finishing  # its last request, and what is said to it, belong into the record
+            services.flights.advance(self.flight, self.status, stays_ms=LINGER_MS if finishing else 0)
         services.live.pop(self.sid, None)
         services.counts.remove(self)
         services.traced.pop(self._call_id, None)
@@ -482,6 +477,12 @@ class LiveCall(DialogListener, InviteListener):
             asyncio.get_running_loop().call_later(RECORDED_WAIT_S, self.audio.forget)  # their audio is yet to come
         else:
             self.audio.forget()
+
+    def finished(self) -> None:
+        """The session has told its application the last: nothing more is added to the record."""
+        if self._lingers and self.flight is not None:
+            self._lingers = False
+            self.services.flights.release(self.flight)
 
     # -- what the stack tells --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from trunkline.voice.live import LiveCall
 from trunkline.voice.outgoing import Outgoing, Plan, Wires
 from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.session import Session
-from trunkline.voice.steps import Goto, Inline
+from trunkline.voice.steps import Goto, Inline, Redirected
 from trunkline.voice.steps import Source as Document
 from trunkline.voice.trunks import Way
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trunkline.voice.domains import Domains
     from trunkline.voice.service import VoiceServices
 
+ACTIVE: Final = "active"
 ACCOUNT_INACTIVE: Final = 10001
 TOO_MANY: Final = 10004
 """Twilio's "Call concurrency limit exceeded": a call waited longer than `voice.queue_s`."""
@@ -205,7 +206,7 @@ class Outbound:
         """The INVITE leaves when `intended` is stored."""
         record = flight.call
         account = self._services.directory.account(record.account_sid)
-        if account is None or account.status != "active":
+        if account is None or account.status != ACTIVE:
             self._refuse(flight, ACCOUNT_INACTIVE)
             self._left(record.account_sid)
             return
@@ -255,11 +256,12 @@ class Outbound:
         if record.extra.get("amd"):
             self._tell_amd(record)
         if record.send_digits:
-            task = asyncio.get_running_loop().create_task(self._dial_on(live))
+            live.session = session = Session(live)
+            task = asyncio.get_running_loop().create_task(self._dial_on(live, session))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            self._run(live)
+            Session(live).start(_first_document(record))
 
     def _record(self, live: LiveCall) -> None:
         record = live.record
@@ -288,16 +290,16 @@ class Outbound:
         if not future.cancelled() and future.exception() is None:
             self._flights.owed(owed)
 
-    async def _dial_on(self, live: LiveCall) -> None:
-        """Press the keys (an extension), then let the document begin."""
-        await live.send_digits(live.record.send_digits)
+    async def _dial_on(self, live: LiveCall, session: Session) -> None:
+        """Press the keys (an extension), then let the document begin, or the one of a live update at once."""
+        source = _first_document(live.record)
+        try:
+            await session.wait(live.send_digits(live.record.send_digits))
+        except Redirected as update:
+            live.stop()
+            source = update.to
         if live.is_up:
-            self._run(live)
-
-    def _run(self, live: LiveCall) -> None:
-        record = live.record
-        source = Goto(record.url, record.method) if record.url else Inline(record.twiml)
-        Session(live).start(source)
+            session.start(source)
 
     def cancel(self, flight: CallFlight) -> bool:
         """End a call of ours that nobody has answered, by the API; False when it is none."""
@@ -313,8 +315,6 @@ class Outbound:
         live.hangup("api", end=Status.CANCELED)
         return True
 
-    # -- children of <Dial> ----------------------------------------------------------------------------------
-
     def _ways(self, to: str, account: str) -> list[Way]:
         """The ways to an address: to the phones of a SIP domain of ours, else by the trunks or as the URI says."""
         if self.domains is not None and to.partition(":")[0].lower() in SIP_SCHEMES:
@@ -323,6 +323,8 @@ class Outbound:
                 uri = Uri.parse(to)
                 return [Way(uri, uri.bare_host, uri.port, "", None, phones=phones)]
         return self._wires.trunks.ways(to)
+
+    # -- children of <Dial> ----------------------------------------------------------------------------------
 
     def dial(self, parent: LiveCall, new: NewLeg) -> Outgoing | None:
         """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
@@ -412,6 +414,10 @@ class Outbound:
         self._lanes.clear()
         for task in self._tasks:
             task.cancel()
+
+
+def _first_document(record: Call) -> Document:
+    return Goto(record.url, record.method) if record.url else Inline(record.twiml)
 
 
 _LOST: dict[Status, Status] = {

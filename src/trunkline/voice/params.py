@@ -61,7 +61,7 @@ def standard(call: Call, status: str, *, from_place: Place | None = None, to_pla
     if call.application_sid:
         params.append(("ApplicationSid", call.application_sid))
     if call.answered_by:
-        params.append(("AnsweredBy", call.answered_by))
+        params.append((ANSWERED_BY, call.answered_by))
     if VERSTAT in call.extra:
         params.append(("StirVerstat", str(call.extra[VERSTAT])))
     if PASSPORT in call.extra:
@@ -80,7 +80,8 @@ def sip_params(call: Call, prefix: str = "") -> Params:
     domain = call.extra.get(SIP_DOMAIN)
     if not call.sip_headers and domain is None:
         return []
-    found = [(f"{prefix}SipHeader_{name}", value) for name, value in call.sip_headers.items()]
+    found = [] if domain is None else [(f"{prefix}{name}", str(value)) for name, value in domain.items()]
+    found += [(f"{prefix}SipHeader_{name}", value) for name, value in call.sip_headers.items()]
     if call.sip_call_id:
         found.insert(0, (f"{prefix}SipCallId", call.sip_call_id))
     return found
@@ -91,9 +92,20 @@ def with_status(params: Params, status: str) -> Params:
     return [(name, status if name == CALL_STATUS else value) for name, value in params]
 
 
+def detected(call: Call, params: Params) -> Params:
+    """The parameters of a request for TwiML on a call with machine detection: with its result and how long it took
+    (nothing yet), or, where detection goes on beside the call, without."""
+    if call.extra.get(ASYNC_DETECTION):
+        return [pair for pair in params if pair[0] != ANSWERED_BY]
+    return [*params, ("MachineDetectionDuration", "0")]
+
+
 def rfc2822(at_ms: int) -> str:
     """`Thu, 01 Jun 2017 20:48:32 +0000`."""
     return formatdate(at_ms / 1000)[:-5] + "+0000"
 
 
-__all__ = ["CALL_STATUS", "NOWHERE", "Params", "Place", "place", "rfc2822", "sip_params", "standard", "with_status"]
+__all__ = [
+    "ASYNC_DETECTION", "CALL_STATUS", "NOWHERE", "Params", "Place", "detected", "place", "rfc2822", "sip_params",
+    "standard", "with_status",
+]  # fmt: skip

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
 from trunkline.media.prompts import Prepared
+from trunkline.model.call import Call
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings, Trunk
 from trunkline.storage.memory import MemoryStore
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.media_leg import Media
+from trunkline.voice.params import Place, place
 from trunkline.voice.timeline import SIP
 from trunkline.webhooks.fetch import Fetcher
 
@@ -96,6 +98,17 @@ class VoiceServices:
     traced: dict[str, LiveCall] = field(default_factory=dict)
     """By Call-ID."""
     counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self.flights.places = self.places
+
+    def places(self, record: Call) -> dict[str, Place]:
+        """Where both ends of a call are, as keyword arguments of trunkline.voice.params.standard."""
+        number = self.directory.number
+        return {
+            "from_place": place(record.from_, number(record.from_)),
+            "to_place": place(record.to, number(record.to)),
+        }
 
     def trace(self, call_id: str, sent: bool, line: str) -> None:
         """A SIP message, for the timeline of its call (`Stack.trace`)."""

@@ -97,6 +97,7 @@ class Session:
         if call.session is self:
             call.session = None
             call.hangup(ending, 500 if ending == FAILED else 0)
+            call.finished()
 
     @property
     def done(self) -> bool:

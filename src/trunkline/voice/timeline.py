@@ -14,6 +14,8 @@ SIP, TWIML, WEBHOOK, MEDIA, STATUS, DIGIT, RECORDING, ERROR = (
 )  # fmt: skip
 MAX_WHAT = 300
 """Characters of an entry's line."""
+MAX_SEEN = 8192
+"""Characters of a line that are looked at for secrets; it is cut after that, for half a login looks like a host."""
 _MIDDLE = MAX_TIMELINE // 2
 _LOGIN: Final = re.compile(r"//[^/?#\s\"'<>@]*@")
 _PASSWORD: Final = re.compile(r"""(\bpassword\s*=\s*)("[^"]*"?|'[^']*'?)""", re.IGNORECASE)
@@ -42,7 +44,7 @@ class Timeline:
     def add(self, at_ms: int, kind: str, what: str, details: dict[str, Any] | None = None) -> None:
         """Note one thing; the line is cut at MAX_WHAT, logins in URLs are left out."""
         entries = self._entries
-        entries.append(TimelineEntry(at_ms, kind, masked(what[:MAX_WHAT]), details or {}))
+        entries.append(TimelineEntry(at_ms, kind, masked(what[:MAX_SEEN])[:MAX_WHAT], details or {}))
         if len(entries) <= MAX_TIMELINE:
             return
         # The entry in the middle stands for those that are gone: itself and the next one leave, it comes back.

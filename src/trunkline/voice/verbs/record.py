@@ -110,20 +110,22 @@ async def run(verb: Record, session: Session, state: dict[str, Any]) -> Goto | N
     call = session.call
     call.digits.clear()
     call.on_digit = keys.press
+    ended_by = HANGUP
     try:
         event = await session.wait(asyncio.shield(running.done))
-        session.save({"recording": running.row.sid, "digit": event.digit or keys.pressed})
+        ended_by = event.digit or keys.pressed
+        session.save({"recording": running.row.sid, "digit": ended_by})
         await session.wait(asyncio.wait({running.finished}, timeout=KEPT_WAIT_S))
     except Exception:  # the call has ended, or goes on elsewhere: what was said is kept all the same
         recordings.stop(running)
         if call.is_over:
-            await _tell_end(verb, session, recordings, running)
+            await _tell_end(verb, session, recordings, running, ended_by)
         raise
     finally:
         call.on_digit = None
     if running.row.status in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
         return None
-    return Goto(verb.action, verb.method, _params(recordings, running.row, event.digit or keys.pressed))
+    return Goto(verb.action, verb.method, _params(recordings, running.row, ended_by))
 
 
 async def _finished_meanwhile(
@@ -152,11 +154,11 @@ def _begin(verb: Record, session: Session, recordings: Recordings) -> Running | 
         return None
 
 
-async def _tell_end(verb: Record, session: Session, recordings: Recordings, running: Running) -> None:
-    """The caller has hung up while he spoke: the action is told, what it answers is not run."""
+async def _tell_end(verb: Record, session: Session, recordings: Recordings, running: Running, ended_by: str) -> None:
+    """The caller has hung up while he spoke (or just after): the action is told, what it answers is not run."""
     await asyncio.wait({running.finished}, timeout=KEPT_WAIT_S)
     if running.row.status not in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
-        await session.finish(Goto(verb.action, verb.method, _params(recordings, running.row, HANGUP)))
+        await session.finish(Goto(verb.action, verb.method, _params(recordings, running.row, ended_by)))
 
 
 def _params(recordings: Recordings, row: Recording, digits: str) -> tuple[tuple[str, str], ...]:
