@@ -119,7 +119,7 @@ def test_info(call):
 
 def test_requests_in_the_dialog_count_their_cseq_up_and_are_answered(call):
     heard = []
-    for method in ("OPTIONS", "MESSAGE", "NEW", "UPDATE"):
+    for method in ("OPTIONS", "MESSAGE", "NEW", "PUBLISH"):
         call.out.request(method, on_response=lambda status, response: heard.append(status))
     call.run()
     assert heard == [200, 405, 501, 405]
@@ -128,9 +128,9 @@ def test_requests_in_the_dialog_count_their_cseq_up_and_are_answered(call):
 
 
 def test_the_listener_may_answer_other_methods(call):
-    call.into_leg.on_request = lambda request: (202, []) if request.method == "REFER" else None
+    call.into_leg.on_request = lambda request: (202, []) if request.method == "MESSAGE" else None
     heard = []
-    call.out.request("REFER", [("Refer-To", "<sip:c@c>")], on_response=lambda status, _: heard.append(status))
+    call.out.request("MESSAGE", [("Refer-To", "<sip:c@c>")], on_response=lambda status, _: heard.append(status))
     call.run()
     assert heard == [202]
 

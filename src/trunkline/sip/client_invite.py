@@ -3,13 +3,16 @@
 from typing import TYPE_CHECKING, Final
 
 from trunkline.sip.body import session_description
-from trunkline.sip.core import ALLOW, SDP_TYPE, CallListener, Credentials, HeaderList
+from trunkline.sip.core import ALLOW, EXTENSIONS, SDP_TYPE, SUPPORTED, CallListener, Credentials, HeaderList
 from trunkline.sip.dialog import Dialog
+from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.flow import Flow, Target, plan
 from trunkline.sip.headers import Field
 from trunkline.sip.login import Login
 from trunkline.sip.message import REASONS, MalformedMessage, Request, Response
-from trunkline.sip.requests import MAX_FORWARDS, cancel_of, renewed
+from trunkline.sip.reliable import TAG, EarlyDialog, rseq_of
+from trunkline.sip.requests import MAX_FORWARDS, cancel_of, credentials_in, renewed
+from trunkline.sip.session_timer import request_fields, seconds_of
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
 from trunkline.sip.uri import is_secure
@@ -21,6 +24,11 @@ MAX_FORKS: Final = 16
 """Answers and early dialogs of one INVITE that are told apart; further ones are ignored."""
 
 
+MAX_LONGER: Final = 2
+"""Times that an INVITE is sent again for a longer session interval (422)."""
+_WITHOUT_100REL: Final = ", ".join(tag for tag in EXTENSIONS if tag != TAG)
+
+
 class ClientInvite:
     """A call that is being placed. `cancel` gives it up; the listener hears how it ended, once."""
 
@@ -28,11 +36,13 @@ class ClientInvite:
         "_cancel_headers",
         "_cancel_status",
         "_dialogs",
+        "_early",
         "_early_bye",
         "_early_sdp",
         "_expiry",
         "_listener",
         "_login",
+        "_longer",
         "_offered",
         "_over",
         "_proceeding",
@@ -43,6 +53,7 @@ class ClientInvite:
         "from_",
         "local_tag",
         "routes",
+        "session_s",
         "to",
         "uri",
     )
@@ -74,6 +85,10 @@ class ClientInvite:
         self._dialogs: dict[str, Dialog] = {}  # by the peer's tag
         self._early_sdp: dict[str, bytes] = {}
         self._early_bye: dict[str, Request] = {}  # a BYE that overtook its 2xx
+        self._early: dict[str, EarlyDialog] = {}  # forks that answer reliably
+        self._longer = 0
+        self.session_s = stack.config.session_expires_s
+        """The session interval that is asked for; 0: none (RFC 4028)."""
 
     def start(self, target: Flow | Target | None, sdp: bytes, headers: HeaderList, timeout_s: float | None) -> None:
         """Send the INVITE. Raises MalformedMessage for a URI that is none."""
@@ -91,6 +106,9 @@ class ClientInvite:
             ("CSeq", "1 INVITE"),
             ("Contact", stack.contact(flow, is_secure(uri))),
             ("Allow", ALLOW),
+            # Without an offer in the INVITE, a reliable response would have to bring one, and its PRACK the answer.
+            ("Supported", SUPPORTED if sdp else _WITHOUT_100REL),
+            *request_fields(self.session_s, stack.config.min_se_s),
             *stack.client_headers,
             *headers,
         ]
@@ -137,12 +155,37 @@ class ClientInvite:
     # --- for the stack
 
     def receive_early(self, request: Request, transaction: ServerTransaction) -> None:
-        """A request in a dialog whose 2xx we have not seen: the network changed their order."""
+        """A request in a dialog whose 2xx we have not seen: the network changed their order, or it is an UPDATE."""
+        early = self._early.get(request.from_tag)
         if request.method == "BYE" and len(self._early_bye) < MAX_FORKS:
             self._early_bye[request.from_tag] = request
             self._stack.reply(transaction, request, 200)
+        elif request.method == "UPDATE" and early is not None and request.cseq[0] > early.remote_cseq:
+            early.remote_cseq = request.cseq[0]
+            self._receive_update(request, transaction, early)
         else:
             self._stack.reply(transaction, request, 500, headers=[("Retry-After", "1")])
+
+    def _receive_update(self, request: Request, transaction: ServerTransaction, early: EarlyDialog) -> None:
+        """RFC 3311 section 5.2."""
+        offer, stack, sdp = session_description(request), self._stack, b""
+        if offer is None:
+            stack.reply(transaction, request, 415, headers=[("Accept", SDP_TYPE)])
+            return
+        if offer:
+            if not early.answered:  # our own offer has no answer yet
+                stack.reply(transaction, request, 491)
+                return
+            try:
+                sdp = self._listener.on_update(request.from_tag, offer)
+            except NotAcceptable as error:
+                stack.reply(transaction, request, error.status)
+                return
+            early.updated = True
+        fields = [("Contact", early.dialog.contact_for(request)), ("Allow", ALLOW)]
+        if sdp:
+            fields.append(("Content-Type", SDP_TYPE))
+        stack.reply(transaction, request, 200, headers=fields, body=sdp)
 
     # --- inside
 
@@ -159,33 +202,67 @@ class ClientInvite:
         elif response is None:
             self._fail(self._cancel_status or status, "", None)
         elif status < 200:
-            self._progress(status, response)
+            self._progress(transaction, status, response)
         elif not self._retry(transaction, status, response):
             cancelled = self._cancel_status if status == 487 else 0
             self._fail(cancelled or status, "" if cancelled else response.reason, response)
 
-    def _progress(self, status: int, response: Response) -> None:
+    def _progress(self, transaction: ClientTransaction, status: int, response: Response) -> None:
         first, self._proceeding = not self._proceeding, True
+        rseq = rseq_of(response) if self._offered and "RSeq" in response.headers else 0
+        new = not rseq or self._acknowledge(transaction, response, rseq)
         if self._cancel_status:
             if first:
                 self._send_cancel()
             return
-        if status == 100:
+        if status == 100 or not new:
             return
         sdp = session_description(response) or b""
         tag = response.to_tag
         if sdp and (tag in self._early_sdp or len(self._early_sdp) < MAX_FORKS):
             self._early_sdp[tag] = sdp
+            if rseq:
+                self._early[tag].answered = True
         self._listener.on_progress(response, sdp)
 
+    def _acknowledge(self, transaction: ClientTransaction, response: Response, rseq: int) -> bool:
+        """PRACK a reliable response (RFC 3262 section 4); False if it is to be ignored."""
+        early = self._early.get(response.to_tag)
+        if early is None:
+            if len(self._early) >= MAX_FORKS or not response.to_tag:
+                return False
+            try:
+                dialog = Dialog.of_caller(self._stack, transaction, response, self._login)
+                dialog.find_way()
+            except MalformedMessage:
+                self._stack.count("malformed")
+                return False
+            early = self._early[response.to_tag] = EarlyDialog(dialog)
+        return early.acknowledge(rseq, response.cseq[0])
+
     def _retry(self, transaction: ClientTransaction, status: int, response: Response) -> bool:
-        """Once more with credentials, if that is what is asked for."""
+        """Once more with credentials or a longer session interval, if that is what is asked for."""
+        if status == 422 and not self._cancel_status:
+            return self._ask_longer(transaction.request, response)
         if status not in (401, 407) or self._login is None or self._cancel_status:
             return False
         credentials = self._login.answer(transaction.request, response, self._stack.token())
         if credentials is None:
             return False
         self._send(renewed(transaction.request, transaction.request.cseq[0] + 1, credentials))
+        return True
+
+    def _ask_longer(self, request: Request, response: Response) -> bool:
+        """RFC 4028 section 7.3."""
+        least = seconds_of(response.headers.get("Min-SE"))
+        if not self.session_s or least <= self.session_s or self._longer >= MAX_LONGER:
+            return False
+        self._longer += 1
+        self.session_s = least
+        again = renewed(request, request.cseq[0] + 1, credentials_in(request))
+        again.headers.set("Session-Expires", str(least))
+        again.headers.set("Min-SE", str(least))
+        self._send(again)
         return True
 
     def _answered(self, transaction: ClientTransaction, response: Response) -> None:
@@ -210,7 +287,11 @@ class ClientInvite:
 
     def _accept(self, dialog: Dialog, response: Response) -> None:
         tag = response.to_tag
-        sdp = session_description(response) or self._early_sdp.get(tag, b"")
+        sdp, early = session_description(response) or self._early_sdp.get(tag, b""), self._early.get(tag)
+        if early is not None:
+            dialog.go_on_from(early.dialog, early.remote_cseq)
+            if early.updated:
+                sdp = b""
         if self._offered:
             dialog.prepare_ack()
         self._stack.add_dialog(dialog)

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from trunkline.sip.body import session_description
+from trunkline.sip.changes import HANDLERS
 from trunkline.sip.client_request import ClientRequest, OnResponse
-from trunkline.sip.core import ALLOW, SDP_TYPE, Credentials, DialogListener, HeaderList
-from trunkline.sip.errors import NotAcceptable
+from trunkline.sip.core import ALLOW, SDP_TYPE, SUPPORTED, Credentials, DialogListener, HeaderList
+from trunkline.sip.dialog_state import DialogState as DialogState
 from trunkline.sip.flow import Flow, Target, contact_unreachable, is_numeric, plan
 from trunkline.sip.headers import Field
 from trunkline.sip.login import Login
 from trunkline.sip.message import Request, Response
+from trunkline.sip.refer import OnNotify, ReferProgress, Referral, ReferRequest
 from trunkline.sip.reinvite import OnResult, Reinvite
-from trunkline.sip.requests import MAX_FORWARDS, credentials_in, record_route
+from trunkline.sip.reliable import Reliable
+from trunkline.sip.requests import MAX_FORWARDS, credentials_in, has_option, record_route
+from trunkline.sip.session_timer import SessionTimer
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
 from trunkline.sip.uri import SIP_SCHEMES, is_secure
@@ -28,46 +32,9 @@ from trunkline.sip.uri import SIP_SCHEMES, is_secure
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
 
-STATE_VERSION: Final = 1
 ADOPT_CSEQ_JUMP: Final = 100
 """Requests that the other process may have sent after its last export."""
 MAX_ROUTES: Final = 32
-
-
-class DialogState(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A dialog as another process can go on with it. `id` names it."""
-
-    v: int = STATE_VERSION
-    call_id: str
-    local_tag: str
-    remote_tag: str
-    local: str
-    """Our From, with the tag."""
-    remote: str
-    """Our To, with the peer's tag."""
-    local_cseq: int = 0
-    remote_cseq: int = -1
-    """-1: the peer has sent no request yet."""
-    target: str
-    """The peer's Contact."""
-    routes: tuple[str, ...] = ()
-    flow: Flow
-    behind_nat: bool = False
-    """The peer is reached where its messages come from, not at its Contact."""
-    is_caller: bool
-    """Whether we sent the INVITE that made it."""
-    invite_cseq: int = 0
-    """Of our last INVITE."""
-    ack: bytes = b""
-    """The ACK of our last INVITE's 2xx, for when that is repeated."""
-    ack_flow: Flow | None = None
-    answer: bytes = b""
-    """Our 2xx that no ACK has come for yet."""
-    answer_cseq: int = -1
-    """CSeq of the last INVITE that we answered with a 2xx."""
-    answer_flow: Flow | None = None
-    invite_key: tuple[str, ...] = ()
-    """What identifies the INVITE that made it, when the peer sent it."""
 
 
 class Dialog:
@@ -81,6 +48,7 @@ class Dialog:
         "_answer_timer",
         "_bye",
         "_ending",
+        "_held",
         "_hop",
         "_login",
         "_reinvite",
@@ -89,6 +57,10 @@ class Dialog:
         "invite_credentials",
         "key",
         "listener",
+        "referral",
+        "referred",
+        "reliable",
+        "session",
         "stack",
     )
 
@@ -99,8 +71,16 @@ class Dialog:
         self.key = (state.call_id, state.local_tag, state.remote_tag)
         self.invite_credentials: list[Field] = []
         """Those of our last INVITE, which its ACK repeats."""
+        self.referral: Referral | None = None
+        """The last REFER of ours."""
+        self.referred: ReferRequest | None = None
+        """The last REFER of the peer's."""
+        self.reliable: Reliable | None = None
+        """The reliable responses before our 2xx."""
+        self.session = SessionTimer(self, state)
         self._state = state
         self._login = login
+        self._held = False  # our 2xx waits for a PRACK
         self._hop: tuple[str, list[str], Flow | Target, Target | None] | None = None
         self._reinvite: Reinvite | None = None
         self._bye: list[Field] | None = None  # wanted, but waiting for the ACK
@@ -128,6 +108,7 @@ class Dialog:
             behind_nat=contact_unreachable(contact.uri.host, flow.remote[0], via.host),
             is_caller=False,
             invite_key=key,
+            peer_updates=has_option(invite, "Allow", "UPDATE"),
         )
         return cls(stack, state)
 
@@ -135,7 +116,10 @@ class Dialog:
     def of_caller(
         cls, stack: "Stack", transaction: ClientTransaction, response: Response, login: Login | None
     ) -> "Dialog":
-        """The dialog that a 2xx of our INVITE makes (section 12.1.2). Raises MalformedMessage."""
+        """The dialog that a response to our INVITE makes (section 12.1.2), a 2xx or an early one.
+
+        Raises MalformedMessage.
+        """
         invite, contact = transaction.request, response.contact
         heard, sent = transaction.heard, transaction.flow
         flow = heard if heard.id else sent._replace(remote=heard.remote)
@@ -153,10 +137,13 @@ class Dialog:
             flow=flow,
             behind_nat=contact is not None and contact_unreachable(contact.uri.host, heard.remote[0], ""),
             is_caller=True,
+            peer_updates=has_option(response, "Allow", "UPDATE"),
         )
         dialog = cls(stack, state, login)
         dialog.invite_credentials = credentials_in(invite)
-        dialog._ack_due = True
+        if response.status >= 200:
+            dialog._ack_due = True
+            dialog.session.agreed(response)
         return dialog
 
     @classmethod
@@ -170,6 +157,7 @@ class Dialog:
         stack.add_dialog(dialog)
         if copy.answer:
             dialog._repeat_answer()
+        dialog.session.start(adopted=True)
         return dialog
 
     # --- for the owner
@@ -206,7 +194,8 @@ class Dialog:
             return
         self._ending = True
         self.listener = DialogListener()
-        if self._answer_timer is not None:
+        self.session.stop()
+        if self._answer_timer is not None or self._held:
             self._bye = list(headers)
         else:
             self._send_bye(headers)
@@ -221,7 +210,7 @@ class Dialog:
             reinvite.finish_later(491)
         else:
             self._reinvite = reinvite
-            if self._answer_timer is not None:  # section 14.1: not while another INVITE is under way
+            if self._answer_timer is not None or self._held:  # section 14.1: not while another is under way
                 reinvite.retry_later()
             else:
                 reinvite.send()
@@ -249,7 +238,17 @@ class Dialog:
         if self.ended:
             self.stack.timers.set(self.stack.now(), lambda: report(481, None))
         else:
-            self._exchange(method, headers, body, report)
+            self.exchange(method, headers, body, report)
+
+    def refer(self, target: str, on_notify: OnNotify, headers: HeaderList = ()) -> None:
+        """Ask the peer to call `target` (a Refer-To, `<sip:...>`); `on_notify` hears how that goes, until `over`. At
+        most SUBSCRIPTION_S; nothing more when the dialog ends."""
+        if self._ending or self.ended or (self.referral is not None and not self.referral.over):
+            status = 481 if self._ending or self.ended else 491
+            self.stack.timers.set(self.stack.now(), lambda: on_notify(ReferProgress(status, 0, True)))
+            return
+        self.referral = Referral(self, on_notify)
+        self.referral.send(target, headers)
 
     # --- for the stack
 
@@ -296,7 +295,7 @@ class Dialog:
         state = self._state
         state.invite_cseq = self.next_cseq()
         state.ack = b""
-        fields = [("Contact", self.stack.contact(state.flow, is_secure(state.target))), ("Allow", ALLOW)]
+        fields = [("Contact", self.contact), ("Allow", ALLOW), ("Supported", SUPPORTED), *self.session.fields()]
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         return self.build("INVITE", fields, sdp, cseq=state.invite_cseq)
@@ -325,6 +324,7 @@ class Dialog:
         """A 2xx of our re-INVITE."""
         self._ack_due = True
         self.retarget(response, flow)
+        self.session.agreed(response)
 
     def ended_early(self, request: Request) -> None:
         """The peer's BYE came before its 2xx, and has been answered."""
@@ -350,8 +350,21 @@ class Dialog:
 
     def await_ack(self, transaction: ServerTransaction) -> None:
         """Our 2xx has been sent: repeat it until the ACK comes (section 13.3.1.4)."""
+        self._held = False
         self._state.answer_flow = transaction.flow
         self._repeat_answer()
+
+    def hold(self) -> None:
+        """Our 2xx is settled, but waits for a PRACK; `await_ack` or `unanswered` follows."""
+        self._held = True
+
+    def unanswered(self, reason: str) -> None:
+        """Our 2xx was never sent."""
+        listener, crossing = self.listener, self._ending
+        self._ending, self._held = True, False
+        self._over()
+        if not crossing:
+            listener.on_ended(reason)
 
     def receive_ack(self, request: Request) -> None:
         state = self._state
@@ -372,32 +385,77 @@ class Dialog:
             if number == state.answer_cseq and state.answer:
                 transaction.respond(state.answer, 200)
             else:
-                self._reply(transaction, request, 500, reason="CSeq out of order")
+                self.reply(transaction, request, 500, reason="CSeq out of order")
             return
         state.remote_cseq = number
         if flow.id:
             state.flow = flow
         if method == "BYE":
             self._receive_bye(request, transaction)
-        elif self._ending:
-            self._reply(transaction, request, 481)
-        elif method == "INVITE":
-            self._receive_reinvite(request, transaction, flow)
+        elif self._ending and method != "PRACK":  # which our 2xx, and our BYE with it, may wait for
+            self.reply(transaction, request, 481)
         elif method == "INFO":
             self.listener.on_info(request)
-            self._reply(transaction, request, 200)
+            self.reply(transaction, request, 200)
+        elif method in HANDLERS:
+            HANDLERS[method](self, request, transaction, flow)
         else:
             status, headers = self.listener.on_request(request) or self.stack.default_answer(request)
-            self._reply(transaction, request, status, headers)
+            self.reply(transaction, request, status, headers)
+
+    @property
+    def ending(self) -> bool:
+        """Whether our BYE has been asked for."""
+        return self._ending
+
+    @property
+    def contact(self) -> str:
+        """Ours."""
+        state = self._state
+        return self.stack.contact(state.flow, is_secure(state.target))
+
+    def contact_for(self, request: Request) -> str:
+        """Ours in the answer to a request."""
+        return self.stack.contact(self._state.flow, is_secure(request.uri))
+
+    @property
+    def answering_invite(self) -> bool:
+        """Whether our 2xx to an INVITE waits for its ACK, or for a PRACK."""
+        return self._answer_timer is not None or self._held
+
+    def takes_rack(self, request: Request) -> bool:
+        """Whether a PRACK is for a response that the process before this one sent."""
+        rack = self._state.rack
+        return bool(rack) and " ".join(request.headers.get("RAck").split()) == rack
+
+    @property
+    def busy(self) -> bool:
+        """Whether an INVITE is under way, either way."""
+        return self._reinvite is not None or self._answer_timer is not None or self._held
+
+    def find_way(self) -> None:
+        """Raises MalformedMessage when nothing can be sent to the peer."""
+        self._hop = self._find_hop()
+
+    def go_on_from(self, early: "Dialog", remote_cseq: int) -> None:
+        """It was an early dialog before, with requests of its own."""
+        self._state.local_cseq = max(self._state.local_cseq, early._state.local_cseq)
+        self._state.remote_cseq = max(self._state.remote_cseq, remote_cseq)
+
+    def answers_reliably(self, reliable: Reliable, remote_cseq: int) -> None:
+        """There were reliable responses before our 2xx, perhaps with requests of the peer's."""
+        self.reliable = reliable
+        self._state.rack = reliable.rack
+        self._state.remote_cseq = max(self._state.remote_cseq, remote_cseq)
 
     def reinvite_done(self, reinvite: Reinvite) -> None:
         if self._reinvite is reinvite:
             self._reinvite = None
 
     @property
-    def invite_under_way(self) -> bool:
-        """Whether the peer has not yet ACKed our last 2xx."""
-        return self._answer_timer is not None
+    def offering(self) -> bool:
+        """Whether an INVITE of ours is out."""
+        return self._reinvite is not None and self._reinvite.under_way
 
     def fail(self, reason: str) -> None:
         """End it with a BYE that we send on our own account."""
@@ -422,11 +480,9 @@ class Dialog:
             return uri, routes, flow, target
         if state.behind_nat and not routes and not flow.reliable:
             return uri, routes, flow, None
-        if not target.transport:
-            target = target._replace(transport=flow.transport if flow.reliable else "")
         return uri, routes, target, None
 
-    def _exchange(self, method: str, headers: HeaderList, body: bytes, report: OnResponse) -> None:
+    def exchange(self, method: str, headers: HeaderList, body: bytes, report: OnResponse) -> None:
         self.send_ack()  # if it is prepared: nothing overtakes it
         request, hop, fallback = self.build(method, headers, body, cseq=self.next_cseq())
         ClientRequest(self.stack, hop, fallback, self.login(), self.next_cseq, report).send(request)
@@ -435,10 +491,10 @@ class Dialog:
         self._bye = None
         if self._ack_due and not self._state.ack:
             self.ack()
-        self._exchange("BYE", list(headers), b"", lambda status, response: self._over())
+        self.exchange("BYE", list(headers), b"", lambda status, response: self._over())
 
     def _receive_bye(self, request: Request, transaction: ServerTransaction) -> None:
-        self._reply(transaction, request, 200)
+        self.reply(transaction, request, 200)
         crossing, listener = self._ending, self.listener
         if self._bye is not None or not crossing:  # ours was not sent and is not needed any more
             self._over()
@@ -446,32 +502,7 @@ class Dialog:
             self._ending = True
             listener.on_bye(request)
 
-    def _receive_reinvite(self, request: Request, transaction: ServerTransaction, flow: Flow) -> None:
-        """Section 14.2."""
-        if self._answer_timer is not None:
-            self._reply(transaction, request, 500, [("Retry-After", str(int(self.stack.token()[:4], 16) % 10))])
-            return
-        if self._reinvite is not None and self._reinvite.under_way:
-            self._reply(transaction, request, 491)
-            return
-        offer = session_description(request)
-        if offer is None:
-            self._reply(transaction, request, 415, [("Accept", SDP_TYPE)])
-            return
-        try:
-            sdp = self.listener.on_reinvite(offer)
-        except NotAcceptable as error:  # MalformedSdp too: 400
-            self._reply(transaction, request, error.status)
-            return
-        self.retarget(request, flow)
-        fields = [("Contact", self.stack.contact(self._state.flow, is_secure(request.uri))), ("Allow", ALLOW)]
-        if sdp:
-            fields.append(("Content-Type", SDP_TYPE))
-        data = self._reply(transaction, request, 200, fields, body=sdp)
-        self.answering(transaction, data, request.cseq[0])
-        self.await_ack(transaction)
-
-    def _reply(
+    def reply(
         self,
         transaction: ServerTransaction,
         request: Request,
@@ -515,8 +546,12 @@ class Dialog:
         self.ended = True
         self._bye = None
         self._stop_answer()
+        self.session.stop()
+        for referral in (self.referral, self.referred):
+            if referral is not None:
+                referral.close()
         self.stack.forget_dialog(self)
 
 
-_CAUSES: Final = {"no-ack": 408, "timeout": 408, "gone": 481}
+_CAUSES: Final = {"no-ack": 408, "timeout": 408, "gone": 481, "expired": 408}
 """The status that a BYE of our own account gives as its Reason (RFC 3326)."""

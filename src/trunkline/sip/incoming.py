@@ -2,10 +2,12 @@
 
 from typing import Final
 
+from trunkline.sip.core import ALLOW, EXTENSIONS, KNOWN_METHODS, SDP_TYPE, SUPPORTED, Answer, StackConfig
 from trunkline.sip.flow import DEFAULT_PORT, Flow, bracketed, default_port, plan
-from trunkline.sip.headers import Via, split_values
+from trunkline.sip.headers import Field, Via, split_values
 from trunkline.sip.message import MalformedMessage, Request
 from trunkline.sip.requests import BRANCH_COOKIE, record_route
+from trunkline.sip.session_timer import headers_of_422, too_small
 from trunkline.sip.uri import SIP_SCHEMES
 
 URI_SCHEMES: Final = SIP_SCHEMES | {"tel"}
@@ -27,6 +29,32 @@ def server_key(request: Request, via: Via) -> Key:
 def merge_key(request: Request) -> Key:
     """What two copies of one request share that took different ways (RFC 3261 section 8.2.2.2)."""
     return request.call_id, request.from_tag, request.headers.get("CSeq")
+
+
+def lacking(request: Request, config: StackConfig) -> tuple[int, list[Field]] | None:
+    """How to refuse a request that wants an extension, encoding or session interval that we lack (RFC 3261 sections
+    8.2.2.3 and 8.2.3, RFC 4028 section 9); None: it lacks nothing."""
+    headers = request.headers
+    index = headers.index()
+    if "Require" in index:
+        unknown = [tag for tag in split_values(headers.all("Require")) if tag.lower() not in EXTENSIONS]
+        if unknown:
+            return 420, [("Unsupported", ", ".join(unknown))]
+    if "Content-Encoding" in index and headers.get("Content-Encoding").lower() != "identity":
+        return 415, [("Accept-Encoding", "identity")]
+    if "Session-Expires" in index and request.method in ("INVITE", "UPDATE") and too_small(request, config):
+        return 422, headers_of_422(config)
+    return None
+
+
+def default_answer(request: Request) -> Answer:
+    """OPTIONS tells what we can do (section 11.2); other methods are not for us."""
+    if request.method == "OPTIONS":
+        known = ("Allow", ALLOW), ("Accept", SDP_TYPE), ("Accept-Encoding", "identity"), ("Supported", SUPPORTED)
+        return 200, list(known)
+    if request.method == "REFER":  # outside of dialogs nobody may have us call
+        return 403, []
+    return (405, [("Allow", ALLOW)]) if request.method in KNOWN_METHODS else (501, [])
 
 
 def reachable(invite: Request) -> bool:

@@ -59,7 +59,7 @@ class Reinvite:
     def _retry(self) -> None:
         if self._dialog.ended:
             self._finish(481, b"")
-        elif self._dialog.invite_under_way:
+        elif self._dialog.answering_invite:
             self._again(None, 491)
         else:
             self.send()
@@ -116,6 +116,9 @@ class Reinvite:
                 return
         if status == 491:
             self._again(None, status)
+            return
+        if status == 422 and self._dialog.session.lengthen(response):
+            self._again(0.0, status)
             return
         wait = response.headers.get("Retry-After").partition(";")[0].partition("(")[0].strip()
         seconds = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 4 else None

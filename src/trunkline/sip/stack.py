@@ -18,7 +18,7 @@ from trunkline.sip.body import session_description
 from trunkline.sip.client_invite import ClientInvite
 from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import (
-    ALLOW,
+    DIALOG_METHODS,
     KNOWN_METHODS,
     SDP_TYPE,
     Answer,
@@ -31,11 +31,22 @@ from trunkline.sip.core import (
 )
 from trunkline.sip.dialog import Dialog, DialogState
 from trunkline.sip.flow import DEFAULT_PORT, Address, Flow, Target, bracketed, is_numeric
-from trunkline.sip.headers import Field, NameAddr, split_values
-from trunkline.sip.incoming import URI_SCHEMES, Key, mark_source, merge_key, reachable, response_flows, server_key
+from trunkline.sip.headers import Field, NameAddr
+from trunkline.sip.incoming import (
+    URI_SCHEMES,
+    Key,
+    default_answer,
+    lacking,
+    mark_source,
+    merge_key,
+    reachable,
+    response_flows,
+    server_key,
+)
 from trunkline.sip.message import REASONS, MalformedMessage, Request, Response, parse
 from trunkline.sip.requests import BRANCH_COOKIE
 from trunkline.sip.server_invite import ServerInvite
+from trunkline.sip.stateless import register_answer
 from trunkline.sip.timers import Timers
 from trunkline.sip.transaction import ClientTransaction, Event, Report, ServerTransaction, State
 
@@ -50,7 +61,8 @@ _ACKED_FAILURE: Final = frozenset({State.COMPLETED, State.CONFIRMED})
 
 class Stack:
     """See the module's text. `metrics` are counters for reading; `trace`, if set, is told (Call-ID, sent by us, start
-    line) of each message but retransmissions. `local` says which of our addresses a peer reaches us at."""
+    line) of each message but retransmissions; `on_flow_closed`, if set, of connections that have closed. `local` says
+    which of our addresses a peer reaches us at."""
 
     def __init__(
         self,
@@ -70,6 +82,7 @@ class Stack:
         self.trace: Callable[[str, bool, str], None] | None = None
         self.advertised: Callable[[str], str] | None = None
         """Our host as Via and Contact name it towards a peer, where that is another than `config.host`; else empty."""
+        self.on_flow_closed: Callable[[Flow], None] | None = None
         self.metrics: dict[str, int] = {}
         self._send = send
         self._server: dict[Key, ServerTransaction] = {}
@@ -77,6 +90,7 @@ class Stack:
         self._merged: dict[Key, ServerTransaction | None] = {}  # None: of a dialog that was adopted
         self._dialogs: dict[Key, Dialog] = {}
         self._calls: dict[Key, ClientInvite] = {}  # by Call-ID and our tag, while there is no answer
+        self._early: dict[Key, ServerInvite] = {}  # by Call-ID, our tag and the caller's, while it rings
         self._by_flow: dict[tuple[str, Address, int, str], set[ClientTransaction]] = {}
         self._contacts: dict[tuple[str, Address, bool], str] = {}
         self._udp_only: dict[Address, float] = {}
@@ -137,6 +151,8 @@ class Stack:
         """A connection closed, could not be made, or its host name is unknown: requests under way on it fail."""
         for transaction in list(self._by_flow.get(_path(flow), ())):
             transaction.flow_failed()
+        if flow.id and self.on_flow_closed is not None:
+            self.on_flow_closed(flow)
 
     def invite(
         self,
@@ -151,12 +167,15 @@ class Stack:
         routes: Sequence[str] = (),
         listener: CallListener,
         timeout_s: float | None = None,
+        session_s: int | None = None,
     ) -> ClientInvite:
-        """Place a call. `sdp` empty: a late offer. `target` overrides where the URI or the routes lead.
+        """Place a call. `sdp` empty: a late offer. `target` overrides where the URI or the routes lead, `session_s` the
+        session interval that is asked for (0: none).
 
         Raises MalformedMessage for a URI or route that is none. All else is told to the listener, later.
         """
         invite = ClientInvite(self, uri, to or f"<{uri}>", str(from_), list(routes), credentials, listener)
+        invite.session_s = self.config.session_expires_s if session_s is None else session_s
         invite.start(target if target is None or isinstance(target, Flow) else Target(*target), sdp, headers, timeout_s)
         return invite
 
@@ -330,6 +349,16 @@ class Stack:
         if self._dialogs.get(dialog.key) is dialog:
             del self._dialogs[dialog.key]
 
+    def find_dialog(self, call_id: str, local_tag: str, remote_tag: str) -> Dialog | None:
+        """A dialog that is up, by what names it (RFC 3891 section 3)."""
+        return self._dialogs.get((call_id, local_tag, remote_tag))
+
+    def add_early(self, invite: ServerInvite) -> None:
+        self._early[invite.early_key] = invite
+
+    def forget_early(self, invite: ServerInvite) -> None:
+        self._early.pop(invite.early_key, None)
+
     def add_call(self, key: Key, call: ClientInvite) -> None:
         self._calls[key] = call
 
@@ -394,9 +423,16 @@ class Stack:
     def _receive_new(self, request: Request, key: Key, flow: Flow) -> None:
         """Section 8.2: a request that belongs to no dialog."""
         method = request.method
+        if method == "REGISTER":
+            self._answer_once(request, flow, *register_answer(self.core, request, flow, self.default_answer(request)))
+            return
         if request.to_tag:
             call = self._calls.get((request.call_id, request.to_tag))
-            if call is None:
+            ringing = self._early.get((request.call_id, request.to_tag, request.from_tag))
+            if ringing is not None:
+                transaction = self._open(request, key, flow)
+                self._guard(lambda: ringing.receive_early(request, transaction, flow))
+            elif call is None:
                 self._refuse(request, flow, 481)
             else:
                 call.receive_early(request, self._open(request, key, flow))
@@ -412,8 +448,8 @@ class Stack:
             return
         elif method == "INVITE":
             self._receive_invite(request, key, merged, flow)
-        elif method not in KNOWN_METHODS or method == "BYE":
-            self._refuse(request, flow, 481 if method == "BYE" else 501)
+        elif method not in KNOWN_METHODS or method in DIALOG_METHODS:
+            self._refuse(request, flow, 481 if method in DIALOG_METHODS else 501)
         else:
             transaction = self._open(request, key, flow, merged)
             self._guard(lambda: self._answer(request, transaction, self.core.on_request(request, flow)))
@@ -440,21 +476,14 @@ class Stack:
         self.reply(transaction, request, status, to_tag=self._tag(request), headers=headers)
 
     def default_answer(self, request: Request) -> Answer:
-        """OPTIONS tells what we can do (section 11.2); other methods are not for us."""
-        if request.method == "OPTIONS":
-            return 200, [("Allow", ALLOW), ("Accept", SDP_TYPE), ("Accept-Encoding", "identity"), ("Supported", "")]
-        return (405, [("Allow", ALLOW)]) if request.method in KNOWN_METHODS else (501, [])
+        return default_answer(request)
 
     def _lacks(self, request: Request, flow: Flow) -> bool:
-        """Refuse a request that wants an extension or encoding that we lack (sections 8.2.2.3 and 8.2.3)."""
-        headers = request.headers
-        if "Require" in headers:
-            self._refuse(request, flow, 420, [("Unsupported", ", ".join(split_values(headers.all("Require"))))])
-            return True
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            self._refuse(request, flow, 415, [("Accept-Encoding", "identity")])
-            return True
-        return False
+        """Refuse a request that wants what we do not know or do not agree to."""
+        lacks = lacking(request, self.config)
+        if lacks is not None:
+            self._refuse(request, flow, *lacks)
+        return lacks is not None
 
     def _open(self, request: Request, key: Key, flow: Flow, merged: Key | None = None) -> ServerTransaction:
         is_invite = request.method == "INVITE"
@@ -469,8 +498,10 @@ class Stack:
     def _refuse(self, request: Request, flow: Flow, status: int, headers: HeaderList = (), *, reason: str = "") -> None:
         """Respond and forget; the tag is always the same for one request (section 8.2.7)."""
         self.count("refused")
-        if request.method == "ACK":
-            return
+        if request.method != "ACK":
+            self._answer_once(request, flow, status, headers, reason)
+
+    def _answer_once(self, request: Request, flow: Flow, status: int, headers: HeaderList, reason: str = "") -> None:
         self.traced(request.call_id, True, f"{status} {reason or REASONS.get(status, '')}")
         back, reopen = response_flows(request.via, flow)
         data = self.response(request, status, reason, self._tag(request), headers)
