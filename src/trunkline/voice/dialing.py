@@ -19,7 +19,9 @@ from trunkline.model.recording import Source
 from trunkline.voice import caller_id, customer_trunks, timeline
 from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
+from trunkline.voice.domains import is_sip, user_of
 from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
+from trunkline.voice.params import SIP_DOMAIN
 from trunkline.voice.recordings import NewRecording, Running
 from trunkline.voice.session import END, CallEnded, Session
 from trunkline.voice.steps import Goto, Next, Redirected
@@ -268,7 +270,9 @@ class Dialing:
         record, wanted = self._call.record, self._verb.caller_id.strip()
         passed_on = {record.from_, record.to}
         if not wanted or wanted in passed_on or (phone.to_e164(wanted) or wanted) in passed_on:
-            return phone.to_e164(wanted) or wanted or record.from_
+            if SIP_DOMAIN not in record.extra or is_sip(to):
+                return phone.to_e164(wanted) or wanted or record.from_
+            wanted = user_of(wanted or record.from_)  # a phone says of itself what it likes: as if it were `callerId`
         try:
             directory, voice = self._services.directory, self._services.settings.voice
             return caller_id.caller(wanted, to, record.account_sid, directory, voice)

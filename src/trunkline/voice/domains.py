@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from trunkline.model.call import Call, Direction, StatusTarget
 from trunkline.model.sid import CALL, new_sid
 from trunkline.sip import number as numbers
-from trunkline.sip.uri import Uri
+from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.voice.logins import Login, Logins, Refused, WrongLogin
 from trunkline.voice.params import SIP_DOMAIN
 from trunkline.voice.registrations import ACTIVE, NOT_SECURE, Registrations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trunkline.accounts.directory import Directory
     from trunkline.model.account import Account
     from trunkline.model.sip_domain import SipDomain
+    from trunkline.model.sip_trunk import SipTrunk
     from trunkline.sip.message import Request
     from trunkline.sip.registrar import Binding
     from trunkline.sip.server_invite import ServerInvite
@@ -61,7 +62,7 @@ class Domains:
         self._directory = directory
         self._logins = logins
         self.registrations = registrations
-        self._warn: Callable[[SipDomain, int, str], None] = registrations.warn
+        self.warn: Callable[[SipDomain | SipTrunk, int, str], None] = registrations.warn
 
     # -- calls from phones -----------------------------------------------------------------------------------
 
@@ -75,6 +76,20 @@ class Domains:
 
         Raises Asked, Refused.
         """
+        account, username = self.let_in(invite, domain)
+        if domain.secure and invite.flow.transport != "TLS":
+            self.warn(domain, NOT_SECURE, f"a call from {invite.flow.remote[0]} by {invite.flow.transport}")
+            raise Refused(403, f"{domain.domain_name} wants TLS")
+        if not domain.voice_url:
+            self.warn(domain, NO_URL, "was called, but has no voice URL")
+            raise Refused(404, f"{domain.domain_name} has no voice URL")
+        return account, username
+
+    def let_in(self, invite: ServerInvite, domain: SipDomain | SipTrunk) -> tuple[Account, str]:
+        """Whether the lists of a domain, or of a customer's trunk, let a caller in: the account, and the user.
+
+        Raises Asked, Refused.
+        """
         host = invite.flow.remote[0]
         account = self._directory.account(domain.account_sid)
         if account is None:
@@ -84,27 +99,21 @@ class Domains:
             raise Refused(403, f"{domain.domain_name} lets nobody in: map a credential list or an address list")
         if IP_ACL in wanted and not self._lets_in(domain, host):
             self._logins.failed(host)
-            self._warn(domain, WRONG_ADDRESS, f"a call from {host}")
+            self.warn(domain, WRONG_ADDRESS, f"a call from {host}")
             raise Refused(403, f"{host} is on no list of {domain.domain_name}")
         login = self._login(invite, domain) if CREDENTIAL_LIST in wanted else None
         if account.status != ACTIVE:
             raise Refused(403, f"account {account.sid} is {account.status}")
-        if domain.secure and invite.flow.transport != "TLS":
-            self._warn(domain, NOT_SECURE, f"a call from {host} by {invite.flow.transport}")
-            raise Refused(403, f"{domain.domain_name} wants TLS")
-        if not domain.voice_url:
-            self._warn(domain, NO_URL, "was called, but has no voice URL")
-            raise Refused(404, f"{domain.domain_name} has no voice URL")
         return account, login.username if login is not None else ""
 
-    def _lets_in(self, domain: SipDomain, host: str) -> bool:
+    def _lets_in(self, domain: SipDomain | SipTrunk, host: str) -> bool:
         try:
             address = ip_address(host.partition("%")[0])
         except ValueError:
             return False
         return any(address in network for network in self._directory.sip_addresses(domain.sid, CALLS))
 
-    def _login(self, invite: ServerInvite, domain: SipDomain) -> Login:
+    def _login(self, invite: ServerInvite, domain: SipDomain | SipTrunk) -> Login:
         host, request = invite.flow.remote[0], invite.request
         header = "Proxy-Authorization" if "Proxy-Authorization" in request.headers else "Authorization"
         try:
@@ -112,7 +121,7 @@ class Domains:
                 request, host, lambda name: self._directory.sip_login(domain.sid, name, CALLS), header
             )
         except WrongLogin as wrong:
-            self._warn(domain, WRONG_LOGIN, f"a call from {host}: {wrong}")
+            self.warn(domain, WRONG_LOGIN, f"a call from {host}: {wrong}")
             raise Refused(403, str(wrong)) from None
         self._logins.use(login, host)
         return login
@@ -169,3 +178,13 @@ def address(uri: Uri, host: str = "") -> str:
     """`sip:user@host`, with the port unless the host is given."""
     found = Uri(user=uri.user, host=host) if host else Uri(uri.scheme, uri.user, None, uri.host, uri.port)
     return str(found)[:MAX_URI]
+
+
+def is_sip(to: str) -> bool:
+    """Whether an address is a `sip:` URI."""
+    return to.partition(":")[0].lower() in SIP_SCHEMES
+
+
+def user_of(text: str) -> str:
+    """The user of a `sip:` URI; another text as it is."""
+    return Uri.parse(text).user if is_sip(text) else text

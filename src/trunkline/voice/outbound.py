@@ -26,6 +26,7 @@ from trunkline.storage.written import when_done
 from trunkline.voice import callbacks
 from trunkline.voice.caller_id import UNREACHABLE
 from trunkline.voice.calls import SEALED_FOR, UNKNOWN_ANSWER
+from trunkline.voice.domains import is_sip
 from trunkline.voice.flights import CallFlight
 from trunkline.voice.limits import AccountLimits
 from trunkline.voice.live import LiveCall
@@ -89,9 +90,9 @@ class Outbound:
         self.bridged: dict[str, Callable[[Document], bool]] = {}
         """By SID, children that are connected: lets one go on with a document of its own."""
         self._stopped = False
-        self.refuse = ""
         self.domains: Domains | None = None
         """SIP domains, whose phones are called where they are registered."""
+        self.refuse = ""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
         wires.busy_on_decline = self._voice.busy_on_decline
         services.flights.price = wires.trunks.price
@@ -317,7 +318,7 @@ class Outbound:
 
     def _ways(self, to: str, account: str) -> list[Way]:
         """The ways to an address: to the phones of a SIP domain of ours, else by the trunks or as the URI says."""
-        if self.domains is not None and to.partition(":")[0].lower() in SIP_SCHEMES:
+        if self.domains is not None and is_sip(to):
             phones = self.domains.phones(to, account)
             if phones is not None:
                 uri = Uri.parse(to)
