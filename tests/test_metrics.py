@@ -10,12 +10,15 @@ from trunkline.media.protocol import TICK_BOUNDS_US, Stats
 from trunkline.metrics import of_calls
 from trunkline.model.call import Direction
 
+LINES = [SimpleNamespace(trunk="acme", kind="gateway", what="sip:acme.example", up=False)]
+
 
 def page(stats: Stats | None, *, available: bool = True) -> list[str]:
     def call(direction: Direction) -> Any:
         return SimpleNamespace(record=SimpleNamespace(direction=direction))
 
     voice = SimpleNamespace(
+        trunks=SimpleNamespace(status=SimpleNamespace(lines=lambda: LINES)),
         services=SimpleNamespace(
             live={"CA1": call(Direction.INBOUND), "CA2": call(Direction.INBOUND), "CA3": call(Direction.OUTBOUND_DIAL)}
         ),
@@ -40,6 +43,7 @@ def test_calls_and_where_they_came_from() -> None:
     assert 'trunkline_calls_offered_total{what="refused-403"} 5.0' in lines
     assert 'trunkline_sip_total{what="retransmissions"} 3.0' in lines
     assert "trunkline_media_up 0.0" in lines
+    assert 'trunkline_trunk_up{kind="gateway",trunk="acme",what="sip:acme.example"} 0.0' in lines
     assert not [line for line in lines if "media_legs" in line]
 
 
