@@ -135,7 +135,7 @@ class Node:
         self.queue = SqliteQueue(folder / QUEUE_FILE)
         self.archive = open_archive(settings, self.clock)
         self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
-        self.directory = Directory(self.database, settings.sip.domain_suffix)
+        self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
         self.optouts = OptOuts(self.database, self.directory)
         self.alerts = Alerts(self.database, self.clock)
         self.inflight = Inflight(self.queue, self.clock)

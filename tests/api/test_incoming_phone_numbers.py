@@ -139,12 +139,13 @@ async def test_list_filters(world: World) -> None:
 async def test_every_setting_is_kept(world: World) -> None:
     number = await owned(world)
     application = (await world.post(world.path("Applications.json"))).json["sid"]
+    trunk = (await world.post("/v1/Trunks", {}, host="trunking.twilio.com")).json["sid"]
     sent = {
         "FriendlyName": "Desk", "SmsUrl": "https://example.com/1", "SmsMethod": "GET", "VoiceMethod": "GET",
         "SmsFallbackUrl": "https://example.com/2", "SmsFallbackMethod": "GET", "VoiceUrl": "https://example.com/3",
         "VoiceFallbackUrl": "https://example.com/4", "VoiceFallbackMethod": "GET", "VoiceCallerIdLookup": "true",
         "StatusCallback": "https://example.com/5", "StatusCallbackMethod": "GET", "SmsApplicationSid": application,
-        "VoiceApplicationSid": application, "VoiceReceiveMode": "fax", "TrunkSid": "TK" + "1" * 32,
+        "VoiceApplicationSid": application, "VoiceReceiveMode": "fax", "TrunkSid": trunk,
         "AddressSid": "AD" + "1" * 32, "IdentitySid": "RI" + "1" * 32, "BundleSid": "BU" + "1" * 32,
         "EmergencyStatus": "Active", "EmergencyAddressSid": "AD" + "2" * 32,
     }  # fmt: skip
@@ -160,6 +161,7 @@ async def test_bad_settings_are_refused(world: World) -> None:
         ({"SmsUrl": "nonsense"}, 21402),
         ({"SmsApplicationSid": "AP" + "0" * 32}, 21218),
         ({"TrunkSid": "XX"}, 20423),
+        ({"TrunkSid": "TK" + "0" * 32}, 21245),
         ({"VoiceReceiveMode": "telex"}, 20422),
     ):
         assert (await world.post(world.path(f"IncomingPhoneNumbers/{number.sid}.json"), sent)).code == code

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, Protocol
 
-from trunkline.accounts.sip_directory import DEFAULT_SUFFIX, SipDirectory
+from trunkline.accounts.sip_directory import DEFAULT_SUFFIX, DEFAULT_TRUNK_SUFFIX, SipDirectory
 from trunkline.accounts.snapshot import Snapshot
 from trunkline.model import sid as sids
 from trunkline.model.account import Account, ApiKey
@@ -30,9 +30,14 @@ NO_SENDERS: tuple[ServiceSender, ...] = ()
 class Directory:
     """See the module. Records it returns are shared: read them, never change them."""
 
-    def __init__(self, database: Database, sip_suffix: str = DEFAULT_SUFFIX) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sip_suffix: str = DEFAULT_SUFFIX,
+        trunk_suffix: str = DEFAULT_TRUNK_SUFFIX,
+    ) -> None:
         self._database = database
-        self.sip = SipDirectory(database, sip_suffix)
+        self.sip = SipDirectory(database, sip_suffix, trunk_suffix)
         self.generation = 0
         """Counts changes of accounts and keys, so that verified credentials can be remembered until one happens."""
         self.rates_changed: Callable[[], None] = lambda: None

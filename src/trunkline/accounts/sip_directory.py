@@ -20,11 +20,13 @@ from trunkline.model.sip_domain import (
     SipMapping,
     domain_name_of,
 )
+from trunkline.model.sip_trunk import TRUNK_TWILIO_SUFFIX, OriginationUrl, SipTrunk
 from trunkline.storage.database import Database
 
 CREDENTIAL_LIST: Final = "CREDENTIAL_LIST"
 IP_ACL: Final = "IP_ACL"
 DEFAULT_SUFFIX: Final = "sip.localhost"
+DEFAULT_TRUNK_SUFFIX: Final = "pstn.localhost"
 
 NOBODY: Final[tuple[Ha1, ...]] = ()
 NOWHERE: Final[tuple[Network, ...]] = ()
@@ -34,9 +36,12 @@ NO_LISTS: Final[tuple[str, ...]] = ()
 class SipDirectory:
     """See the module. Records it returns are shared: read them, never change them."""
 
-    def __init__(self, database: Database, suffix: str = DEFAULT_SUFFIX) -> None:
+    def __init__(
+        self, database: Database, suffix: str = DEFAULT_SUFFIX, trunk_suffix: str = DEFAULT_TRUNK_SUFFIX
+    ) -> None:
         self._database = database
         self.suffix = suffix.lower()
+        self.trunk_suffix = trunk_suffix.lower()
         self._domains: dict[str, SipDomain] = {}
         self._domain_of_sid: dict[str, SipDomain] = {}
         self._credentials: dict[str, SipCredential] = {}
@@ -46,6 +51,10 @@ class SipDirectory:
         self._mappings: dict[str, SipMapping] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._allowed: dict[tuple[str, str], tuple[Network, ...]] = {}
+        self._trunks: dict[str, SipTrunk] = {}
+        self._trunk_of_sid: dict[str, SipTrunk] = {}
+        self._origination: dict[str, dict[str, OriginationUrl]] = {}
+        self._trunk_of_url: dict[str, str] = {}
 
     async def start(self) -> None:
         """Load everything and follow its changes."""
@@ -55,6 +64,8 @@ class SipDirectory:
             Snapshot(database, SipCredential, self._all_credentials, self._credential).start(),
             Snapshot(database, SipIpAddress, self._all_addresses, self._address).start(),
             Snapshot(database, SipMapping, self._all_mappings, self._mapping).start(),
+            Snapshot(database, SipTrunk, self._all_trunks, self._trunk).start(),
+            Snapshot(database, OriginationUrl, self._all_urls, self._url).start(),
         )
 
     # Look-ups
@@ -68,6 +79,20 @@ class SipDirectory:
     def domain_of_sid(self, sid: str) -> SipDomain | None:
         """The domain with this SID."""
         return self._domain_of_sid.get(sid)
+
+    def trunk(self, host: str) -> SipTrunk | None:
+        """The customer's trunk whose termination URI has this host, in any case and below either suffix."""
+        name = domain_name_of(host.lower(), self.trunk_suffix, TRUNK_TWILIO_SUFFIX)
+        return None if name is None else self._trunks.get(name)
+
+    def trunk_of_sid(self, sid: str) -> SipTrunk | None:
+        """The customer's trunk with this SID."""
+        return self._trunk_of_sid.get(sid)
+
+    def origination_urls(self, trunk_sid: str) -> tuple[OriginationUrl, ...]:
+        """Where calls to the trunk's numbers go: those that are enabled, the lowest priority first."""
+        enabled = [url for url in self._origination.get(trunk_sid, {}).values() if url.enabled]
+        return tuple(sorted(enabled, key=lambda url: (url.priority, url.sid)))
 
     def lists(self, owner_sid: str, purpose: Purpose) -> tuple[str, ...]:
         """SIDs of the lists mapped to a domain or a trunk, in the order of the SIDs."""
@@ -172,3 +197,37 @@ class SipDirectory:
             self._mappings[sid] = mapping
             key = mapping.owner_sid, mapping.purpose
             self._lists[key] = tuple(sorted((*self._lists.get(key, NO_LISTS), mapping.list_sid)))
+
+    # Customers' trunks
+
+    def _all_trunks(self, records: Sequence[SipTrunk]) -> None:
+        self._trunks.clear()
+        self._trunk_of_sid.clear()
+        for trunk in records:
+            self._trunk(trunk.sid, trunk)
+
+    def _trunk(self, sid: str, trunk: SipTrunk | None) -> None:
+        old = self._trunk_of_sid.pop(sid, None)
+        if old is not None and old.name is not None and self._trunks.get(old.name) is old:
+            del self._trunks[old.name]
+        if trunk is not None:
+            self._trunk_of_sid[sid] = trunk
+            if trunk.name is not None:
+                self._trunks[trunk.name] = trunk
+
+    def _all_urls(self, records: Sequence[OriginationUrl]) -> None:
+        self._origination.clear()
+        self._trunk_of_url.clear()
+        for url in records:
+            self._url(url.sid, url)
+
+    def _url(self, sid: str, url: OriginationUrl | None) -> None:
+        trunk_sid = self._trunk_of_url.pop(sid, None)
+        if trunk_sid is not None:
+            urls = self._origination[trunk_sid]
+            del urls[sid]
+            if not urls:
+                del self._origination[trunk_sid]
+        if url is not None:
+            self._trunk_of_url[sid] = url.trunk_sid
+            self._origination.setdefault(url.trunk_sid, {})[sid] = url

@@ -22,6 +22,7 @@ from trunkline.model import phone
 from trunkline.model.call import TERMINAL, Call, Direction, Status
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import CALL, is_sid, new_sid
+from trunkline.model.sip_trunk import CUSTOMER_TRUNK
 from trunkline.storage.queue import Replay
 from trunkline.voice.calls import MAX_TWIML, CallChange, Calls, NewCall
 from trunkline.voice.reader import StoredCall
@@ -79,6 +80,7 @@ def render(call: Call, status: str) -> dict[str, Any]:
     """The resource as the API shows it."""
     uri = f"/2010-04-01/Accounts/{call.account_sid}/Calls/{call.sid}"
     ended = bool(call.ended_ms)
+    trunk = call.extra.get(CUSTOMER_TRUNK)
     return {
         "account_sid": call.account_sid,
         "annotation": None,
@@ -87,7 +89,7 @@ def render(call: Call, status: str) -> dict[str, Any]:
         "caller_name": call.caller_name or None,
         "date_created": dates.rfc2822(call.created_ms),
         "date_updated": dates.rfc2822(call.updated_ms or call.created_ms),
-        "direction": call.direction,
+        "direction": trunk["direction"] if trunk else call.direction,
         "duration": str(call.duration_s) if ended else None,
         "end_time": dates.rfc2822(call.ended_ms) if ended else None,
         "forwarded_from": call.forwarded_from or None,
@@ -105,7 +107,7 @@ def render(call: Call, status: str) -> dict[str, Any]:
         "subresource_uris": {name: f"{uri}/{path}.json" for name, path in _SUBRESOURCES.items()},
         "to": call.to,
         "to_formatted": formatted(call.to),
-        "trunk_sid": None,
+        "trunk_sid": trunk["sid"] if trunk else None,
         "uri": uri + ".json",
     }
 

@@ -19,13 +19,13 @@ from trunkline.model import phone
 from trunkline.model.account import Account
 from trunkline.model.errors import ApiError
 from trunkline.model.numbers import PhoneNumber
-from trunkline.model.sid import PHONE_NUMBER, is_sid, new_sid
+from trunkline.model.sid import PHONE_NUMBER, SIP_TRUNK, is_sid, new_sid
 from trunkline.storage.database import Conflict
 
 URLS = ("SmsUrl", "SmsFallbackUrl", "VoiceUrl", "VoiceFallbackUrl", "StatusCallback")
 METHODS = ("SmsMethod", "SmsFallbackMethod", "VoiceMethod", "VoiceFallbackMethod", "StatusCallbackMethod")
 APPLICATIONS = ("SmsApplicationSid", "VoiceApplicationSid")
-SIDS = {"AddressSid": "AD", "IdentitySid": "RI", "BundleSid": "BU", "TrunkSid": "TK", "EmergencyAddressSid": "AD"}
+SIDS = {"AddressSid": "AD", "IdentitySid": "RI", "BundleSid": "BU", "EmergencyAddressSid": "AD"}
 """References that are kept as they are given: the resources themselves are not here."""
 CHOICES = {"VoiceReceiveMode": ("voice", "fax"), "EmergencyStatus": ("Active", "Inactive")}
 AREA_CODE = re.compile(r"[2-9][0-9]{2}", re.ASCII)
@@ -116,11 +116,25 @@ def _settings(request: Request, app: Services) -> dict[str, Any]:
             raise ApiError.of(20423, value=sid)
         if sid is not None:
             sent[records.field_name(parameter)] = sid
+    trunk_sid = request.str("TrunkSid", 64)
+    if trunk_sid:
+        _check_trunk(request, app, trunk_sid)
+    if trunk_sid is not None:
+        sent["trunk_sid"] = trunk_sid
     for parameter, choices in CHOICES.items():
         choice = request.enum(parameter, choices)
         if choice:
             sent[records.field_name(parameter)] = choice
     return sent
+
+
+def _check_trunk(request: Request, app: Services, sid: str) -> None:
+    """A number may be put on a trunk of its account. Raises 20423, 21245."""
+    if not is_sid(sid, SIP_TRUNK):
+        raise ApiError.of(20423, value=sid)
+    trunk = app.directory.sip.trunk_of_sid(sid)
+    if trunk is None or trunk.account_sid != request.account_sid:
+        raise ApiError.of(21245, name="TrunkSid", reason="must be a trunk of the account")
 
 
 def _new_owner(request: Request, app: Services) -> str:
@@ -270,7 +284,7 @@ async def update(request: Request, app: Services) -> Response:
     number = await records.find(request, app.database, PhoneNumber, PHONE_NUMBER)
     if owner:
         # What belongs to the old account does not move along.
-        sent.update(account_sid=owner, sms_application_sid="", voice_application_sid="")
+        sent.update(account_sid=owner, sms_application_sid="", voice_application_sid="", trunk_sid="")
         await leave_service(app.database, number)
     return _answer(request, await records.change(request, app.database, number, lambda one: records.assign(one, sent)))
 

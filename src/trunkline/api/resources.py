@@ -33,6 +33,11 @@ from trunkline.api import (
     sip_ip_access_control_lists,
     sip_ip_addresses,
     sip_mappings,
+    trunking_lists,
+    trunking_origination_urls,
+    trunking_phone_numbers,
+    trunking_recording,
+    trunking_trunks,
     usage_records,
     usage_triggers,
 )
@@ -71,6 +76,11 @@ RESOURCES: dict[str, tuple[Route, ...]] = {
     "sip_ip_access_control_lists": sip_ip_access_control_lists.ROUTES,
     "sip_ip_addresses": sip_ip_addresses.ROUTES,
     "sip_mappings": sip_mappings.ROUTES,
+    "trunking_lists": trunking_lists.ROUTES,
+    "trunking_origination_urls": trunking_origination_urls.ROUTES,
+    "trunking_phone_numbers": trunking_phone_numbers.ROUTES,
+    "trunking_recording": trunking_recording.ROUTES,
+    "trunking_trunks": trunking_trunks.ROUTES,
     "usage_records": usage_records.ROUTES,
     "usage_triggers": usage_triggers.ROUTES,
 }

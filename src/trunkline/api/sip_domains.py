@@ -84,9 +84,14 @@ def domain_name(request: Request, suffix: str) -> tuple[str, str] | None:
     name = name_below(host, suffix.lower()) or name_below(host, TWILIO_SUFFIX)
     if name is None:
         raise ApiError.of(INVALID_NAME, name="DomainName", reason=f"must end with .{suffix} or .{TWILIO_SUFFIX}")
-    if not all(LABEL.fullmatch(label) for label in name.split(".")):
-        raise ApiError.of(INVALID_NAME, name="DomainName", reason='can contain letters, digits, and "-"')
+    check_labels(name, INVALID_NAME)
     return host, name
+
+
+def check_labels(name: str, code: int) -> None:
+    """Raises `code` for what cannot be the first part of a host name."""
+    if not all(LABEL.fullmatch(label) for label in name.split(".")):
+        raise ApiError.of(code, name="DomainName", reason='can contain letters, digits, and "-"')
 
 
 async def _sent(request: Request, app: Services) -> dict[str, Any]:

@@ -65,13 +65,12 @@ async def _domain(request: Request, app: Services) -> SipDomain:
     return await records.find(request, app.database, SipDomain, SIP_DOMAIN, "DomainSid")
 
 
-async def _list_to_map(request: Request, app: Services, kind: MappingKind) -> SipList:
+async def list_to_map(request: Request, app: Services, kind: ListKind) -> SipList:
     """The account's list that the request names; raises 20001, 20404."""
-    parameter = kind.lists.element + "Sid"
-    sid = request.required(parameter, 64)
-    found = await app.database.get(kind.lists.record, sid) if is_sid(sid, kind.lists.prefix) else None
+    sid = request.required(kind.element + "Sid", 64)
+    found = await app.database.get(kind.record, sid) if is_sid(sid, kind.prefix) else None
     if found is None or found.account_sid != request.account_sid:
-        raise ApiError.not_found(f"/SIP/{kind.lists.collection}/{sid}")
+        raise ApiError.not_found(f"/SIP/{kind.collection}/{sid}")
     return found
 
 
@@ -100,7 +99,7 @@ def routes(kind: MappingKind) -> tuple[Route, ...]:
 
     async def create(request: Request, app: Services) -> Response:
         """POST: the list's SID. It counts from the next request of a phone on."""
-        domain, mapped = await _domain(request, app), await _list_to_map(request, app, kind)
+        domain, mapped = await _domain(request, app), await list_to_map(request, app, kind.lists)
         if await app.database.count(SipMapping, _where(domain, kind)) >= MAX_MAPPINGS:
             reason = f"is one of more than {MAX_MAPPINGS} lists"
             raise ApiError.of(INVALID, name=kind.lists.element + "Sid", reason=reason)

@@ -75,6 +75,8 @@ TEMPLATES: dict[int, tuple[int, str]] = {
     21238: (400, "Address Validation Error: {name} {reason}"),
     21240: (400, "Credential List Validation Error: {name} {reason}"),
     21243: (400, "Credential Validation Error: {name} {reason}"),
+    21245: (400, "Trunk Validation Error: {name} {reason}"),
+    21248: (400, "Trunk Domain already taken"),
     21300: (400, "Invalid BYOC trunk SID: {value}"),
     21408: (
         400,

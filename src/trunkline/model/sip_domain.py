@@ -18,7 +18,6 @@ Network: TypeAlias = IPv4Network | IPv6Network
 TWILIO_SUFFIX = "sip.twilio.com"
 """What SIP domains end with at Twilio; always taken, so that programs need no change."""
 _TWILIO_EDGES = ".twilio.com"
-_SIP_LABEL = ".sip."
 
 
 class Ha1(msgspec.Struct, frozen=True):
@@ -126,14 +125,14 @@ def name_below(host: str, suffix: str) -> str | None:
     return host[: -len(ending)] if len(host) > len(ending) and host.endswith(ending) else None
 
 
-def domain_name_of(host: str, suffix: str) -> str | None:
-    """The `name` of the SIP domain that a host (lower case) means, or None when it can be none of ours.
+def domain_name_of(host: str, suffix: str, twilio: str = TWILIO_SUFFIX) -> str | None:
+    """The `name` of the SIP domain (or trunk) that a host (lower case) means, or None when it can be none of ours.
 
     Taken are `name.<suffix>`, Twilio's `name.sip.twilio.com`, and the latter with a region or edge
     (`name.sip.us1.twilio.com`, `name.sip.dublin.us1.twilio.com`).
     """
-    name = name_below(host, suffix) or name_below(host, TWILIO_SUFFIX)
+    name = name_below(host, suffix) or name_below(host, twilio)
     if name is None and host.endswith(_TWILIO_EDGES):
-        name, found, _ = host.partition(_SIP_LABEL)
+        name, found, _ = host.partition(f".{twilio.partition('.')[0]}.")
         return name if found and name else None
     return name

@@ -1,15 +1,16 @@
 """Calls that come in: who may call whom, and the beginning of the call's own session.
 
 `Inbound` is the core of the SIP stack. An INVITE is taken only if its source is a trunk (trunkline.voice.sources) and
-its target is a number of an active account with something to run, or if its target is a SIP domain that lets its sender
-in (trunkline.voice.domains); else it gets 401, 403, 404 or 407. Nothing is ever forwarded: this is no relay. A call
-that is taken is stored as `ringing` while its first document is fetched; what it needs to be answered (a port, a codec
-in common) is settled before.
+its target is a number of an active account with something to run, or if its target is a SIP domain or a customer's
+trunk that lets its sender in (trunkline.voice.domains, trunkline.voice.customer_trunks); else it gets 401, 403, 404 or
+407. Nothing is ever forwarded: this is no relay. A call that is taken is stored as `ringing` while its first document
+is fetched; what it needs to be answered (a port, a codec in common) is settled before.
 """
 
 from __future__ import annotations
 
 import logging
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.model.account import Account
@@ -22,16 +23,17 @@ from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
 from trunkline.voice import timeline
 from trunkline.voice.checkpoints import save_invite
+from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import record
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
-from trunkline.voice.steps import Goto
+from trunkline.voice.steps import Goto, Inline, Source
 from trunkline.voice.trunk_doors import TrunkDoors
 
 if TYPE_CHECKING:
-    from trunkline.model.sip_domain import SipDomain
+    from trunkline.model.sip_trunk import SipTrunk
     from trunkline.sip.core import Answer
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
@@ -53,6 +55,8 @@ class Target(NamedTuple):
     account: Account
     number: PhoneNumber
     application: Application | None
+    trunk: SipTrunk | None = None
+    """The customer's trunk that the number is on; no URL is asked then."""
 
     @property
     def owner(self) -> PhoneNumber | Application:
@@ -71,6 +75,7 @@ class Inbound:
         self._services = services
         self._sources = sources
         self._domains = domains
+        self._customers = CustomerTrunks(services, domains, Random()) if domains is not None else None
         self.draining = False
         """Whether new calls are refused, because the node stops."""
         self.counters: dict[str, int] = {}
@@ -96,8 +101,7 @@ class Inbound:
             self._take_up(invite, flight)
             return
         try:
-            domain = self._domains.of(invite.request) if self._domains is not None else None
-            call = self._by_trunk(invite) if domain is None else self._by_domain(invite, domain)
+            call = self._by_domain(invite) or self._by_customer(invite) or self._by_trunk(invite)
         except Asked as asked:
             self._count("challenged")
             invite.reject(407, headers=[("Proxy-Authenticate", value) for value in asked.challenges])
@@ -125,15 +129,28 @@ class Inbound:
         self.doors.let_in(trunk, call)
         return call
 
-    def _by_domain(self, invite: ServerInvite, domain: SipDomain) -> LiveCall:
+    def _by_domain(self, invite: ServerInvite) -> LiveCall | None:
         """A call from a phone of a SIP domain. Raises Asked, Refused."""
-        assert self._domains is not None
+        domain = self._domains.of(invite.request) if self._domains is not None else None
+        if self._domains is None or domain is None:
+            return None
         account, username = self._domains.admit(invite, domain)
         if self.draining:
             raise Refusal(503, "the node stops")
         self._check_limits(None, account)
         call = record(invite, domain, username, self._services.clock.now_ms())
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
+        return self._call(invite, None, account, call)
+
+    def _by_customer(self, invite: ServerInvite) -> LiveCall | None:
+        """A call from a customer's PBX through its trunk. Raises Asked, Refused."""
+        trunk = self._customers.of(invite.request) if self._customers is not None else None
+        if self._customers is None or trunk is None:
+            return None
+        account, call = self._customers.terminate(invite, trunk)
+        if self.draining:
+            raise Refusal(503, "the node stops")
+        self._check_limits(None, account)
         return self._call(invite, None, account, call)
 
     def _count(self, name: str) -> None:
@@ -151,6 +168,9 @@ class Inbound:
             raise Refusal(404, f"{called[:60]!r} is no number of ours")
         if account.status != ACTIVE:
             raise Refusal(403, f"account {account.sid} is {account.status}")
+        customer = self._customers.of_number(number) if number.trunk_sid and self._customers is not None else None
+        if customer is not None:
+            return Target(account, number, None, customer)
         application = None
         if number.voice_application_sid:
             application = directory.application(number.voice_application_sid)
@@ -212,7 +232,7 @@ class Inbound:
         call.note(timeline.SIP, "taken up by another process")
         call.enlist(flight)
         call.ring()
-        Session(call).start(Goto(record.url, record.method))
+        Session(call).start(_first(record))
 
     # -- how -------------------------------------------------------------------------------------------------
 
@@ -244,6 +264,9 @@ class Inbound:
         record.extra.update(dialect.vouched(request))
         if owner.status_callback:
             record.status_callbacks = [StatusTarget(owner.status_callback, owner.status_callback_method)]
+        if target.trunk is not None and self._customers is not None:
+            record.fallback_url = ""
+            self._customers.originate(record, target.trunk)
         return record
 
     def _begin(self, call: LiveCall, invite: ServerInvite) -> None:
@@ -255,7 +278,12 @@ class Inbound:
         save_invite(self._services.memory, call.sid, invite.request.encode(), invite.flow)
         when_done(written, lambda done: _stored(call, done))
         call.ring()
-        Session(call).start(Goto(record.url, record.method))
+        Session(call).start(_first(record))
+
+
+def _first(record: Call) -> Source:
+    """The document that a call begins with: at its URL, or its own (a customer's trunk)."""
+    return Goto(record.url, record.method) if record.url else Inline(record.twiml)
 
 
 def _stored(call: LiveCall, done: Any) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trunkline.accounts.directory import Directory
     from trunkline.model.clock import Clock
     from trunkline.model.sip_domain import Ha1, SipDomain
+    from trunkline.model.sip_trunk import SipTrunk
     from trunkline.settings.voice import Sip
     from trunkline.sip.core import Answer
     from trunkline.sip.flow import Flow
@@ -251,7 +252,7 @@ class Registrations:
     def _told(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
 
-    def warn(self, domain: SipDomain, code: int, text: str) -> None:
+    def warn(self, domain: SipDomain | SipTrunk, code: int, text: str) -> None:
         """Raise an alert, not more often than once in WARN_MS: strangers can cause it."""
         now = self._clock.now_ms()
         if self._warned.get((domain.sid, code), 0) > now - WARN_MS:

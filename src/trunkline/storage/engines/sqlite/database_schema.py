@@ -38,6 +38,7 @@ from trunkline.model.sip_domain import (
     SipIpAddress,
     SipMapping,
 )
+from trunkline.model.sip_trunk import OriginationUrl, SipTrunk
 from trunkline.storage.secrets import Secrets
 
 R = TypeVar("R", bound=Record)
@@ -51,6 +52,7 @@ TABLES: list[type[Record]] = [
     MessageFeedback,
     MessagingService,
     OptOut,
+    OriginationUrl,
     PhoneNumber,
     Recording,
     ScheduledMessage,
@@ -62,6 +64,7 @@ TABLES: list[type[Record]] = [
     SipIpAccessControlList,
     SipIpAddress,
     SipMapping,
+    SipTrunk,
     StickySender,
     UsageTrigger,
 ]
@@ -74,6 +77,7 @@ UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "service_senders": [("service_sid", "address", "iso_country")],
     "sip_credentials": [("credential_list_sid", "username")],
     "sip_domains": [("name",)],
+    "sip_trunks": [("name",)],
 }
 """Columns whose values (together) no two rows share; a null is equal to nothing."""
 
@@ -97,6 +101,8 @@ INDEXES: dict[str, list[tuple[str, ...]]] = {
     "sip_ip_access_control_lists": [("account_sid", "sid")],
     "sip_ip_addresses": [("account_sid", "sid"), ("ip_access_control_list_sid", "sid")],
     "sip_mappings": [("account_sid", "sid"), ("owner_sid", "purpose", "sid"), ("list_sid", "sid")],
+    "sip_origination_urls": [("trunk_sid", "sid"), ("account_sid", "sid")],
+    "sip_trunks": [("account_sid", "sid")],
     "sticky_senders": [("account_sid", "sid")],
     "usage_triggers": [("account_sid", "sid")],
 }
