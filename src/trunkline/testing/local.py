@@ -31,7 +31,7 @@ from typing import Any, Final
 import msgspec
 
 from trunkline.testing.handsets import RECEIVE_TIMEOUT_S, UNREACHABLE, NotReceived, Text
-from trunkline.testing.phones.client import RemotePhone
+from trunkline.testing.phones.client import RemotePhone, RemoteSipPhone
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
@@ -253,6 +253,10 @@ class Local:
     def phone(self, number: str = "") -> RemotePhone:
         """The phone for calls with this number, else one that nobody has used yet."""
         return RemotePhone(self, number or f"+{next(self._handsets)}")
+
+    def sip_phone(self, user: str, password: str, domain: str, transport: str = "UDP") -> RemoteSipPhone:
+        """A phone for calls that is a user of a SIP domain, by UDP or TCP; let it register before it is called."""
+        return RemoteSipPhone(self, user, password, domain, transport)
 
     def answer_at(self, url: str, number: str = "") -> None:
         """Let calls to one of the numbers (the first by default) be answered by the TwiML at a URL: its VoiceUrl."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trunkline.sip.client_invite import ClientInvite
     from trunkline.sip.server_invite import ServerInvite
     from trunkline.testing.phones.exchange import PhoneExchange
+    from trunkline.testing.phones.line import Line
 
 LISTEN_S: Final = 0.06
 """How often the audio is looked at while something is listened for."""
@@ -47,8 +48,9 @@ class NotPossible(Exception):
 class PhoneCall(CallListener, DialogListener, InviteListener):
     """See the module. Made by `Phone`; everything runs on the exchange's event loop."""
 
-    def __init__(self, exchange: "PhoneExchange", state: CallState) -> None:
+    def __init__(self, exchange: "PhoneExchange", state: CallState, line: "Line | None" = None) -> None:
         self.state = state
+        self._line = line
         self._exchange = exchange
         self._peer: RtpPeer | None = None
         self._outgoing: ClientInvite | None = None
@@ -139,15 +141,15 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         assert self._local is not None
         self._sdp = b"" if wanted.late_offer else offer_answer.offer(self._local)
         exchange = self._exchange
-        caller = wanted.caller or self.state.phone
+        caller, line = wanted.caller or self.state.phone, self._line
         try:
             self._outgoing = exchange.stack.invite(
-                exchange.uri_of(wanted.to),
-                from_=f"<{exchange.own_uri(caller)}>",
+                exchange.uri_of(wanted.to) if line is None else line.uri_of(wanted.to),
+                from_=f"<{exchange.own_uri(caller) if line is None or wanted.caller else line.uri}>",
                 target=exchange.target(wanted.to, wanted.transport),
                 sdp=self._sdp,
-                headers=[*identity_of(caller), *wanted.headers.items()],
-                credentials=exchange.credentials,
+                headers=[*(identity_of(caller) if line is None else ()), *wanted.headers.items()],
+                credentials=exchange.credentials if line is None else line.credentials,
                 listener=self,
             )
         except MalformedMessage as error:

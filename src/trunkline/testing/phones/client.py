@@ -10,6 +10,7 @@ Texts are those that the server says: `hears` has them spoken by the same engine
 phone received. Give it the whole text of one `<Say>`.
 """
 
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from trunkline.testing.phones.things import (
     File,
     Keys,
     Outcome,
+    Registered,
+    Registration,
     Silence,
     Sound,
     Spoken,
@@ -34,6 +37,8 @@ from trunkline.testing.phones.things import (
 
 CALL_TIMEOUT_S: Final = 20.0
 """How long a call is waited for, in or out."""
+MAX_NAME: Final = 255
+"""Characters of a phone's name."""
 HEAR_TIMEOUT_S: Final = 15.0
 SAY_TIMEOUT_S: Final = 120.0
 SLICE_S: Final = 1.0
@@ -155,6 +160,37 @@ class RemotePhone:
 
     def _behave(self, behaviour: Behaviour) -> None:
         self._server.simulator("POST", self._path, msgspec.to_builtins(behaviour))
+
+
+class RemoteSipPhone(RemotePhone):
+    """A phone that is a user of a SIP domain: it registers there, dials by it and is called by `sip:user@domain`."""
+
+    def __init__(self, server: Simulator, user: str, password: str, domain: str, transport: str = "UDP") -> None:
+        self.user, self.password, self.domain, self.transport = user, password, domain, transport
+        name = re.sub("[^A-Za-z0-9+._-]", "_", f"{user}-{domain}-{transport.lower()}")
+        super().__init__(server, name[:MAX_NAME])
+
+    @property
+    def uri(self) -> str:
+        """What it is called by."""
+        return f"sip:{self.user}@{self.domain}"
+
+    def registers(self, *, expires_s: int = 600, headers: Mapping[str, str] | None = None) -> Registered:
+        """Register, or register again; how it went (`status` 200: it did)."""
+        wanted = Registration(
+            user=self.user, password=self.password, domain=self.domain, transport=self.transport, expires_s=expires_s,
+            headers=dict(headers or {}),
+        )  # fmt: skip
+        found = self._server.simulator("POST", f"{self._path}/registration", msgspec.to_builtins(wanted))
+        return msgspec.convert(found, Registered)
+
+    def leaves(self) -> Registered:
+        """Take its registration back."""
+        return self.registers(expires_s=0)
+
+    def dials(self, to: str = "", **more: Any) -> "RemoteCall":
+        """Call somebody at the domain (or a whole `sip:` URI), logged in as its user. See `RemotePhone.dials`."""
+        return super().dials(to, **{"transport": self.transport, **more})
 
 
 class RemoteCall:

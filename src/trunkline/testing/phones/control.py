@@ -3,6 +3,7 @@
 GET  phones                                       what there is
 POST phones                    {"does": "answers"}    how numbers behave that nobody plays
 POST phones/+15555550123       {"does": "busy"}       how a phone behaves
+POST phones/office-ada/registration {"user": "ada", "password": "...", "domain": "office.sip.localhost"}    it registers
 GET  phones/+15555550123/calls?after=2&wait_s=2       its calls after the second (waiting for one)
 POST phones/+15555550123/calls {"to": "+1..."}        it dials; 201
 GET  phones/+15555550123/calls/3?after=7&wait_s=2     a call (waiting for its eighth change)
@@ -26,7 +27,7 @@ from trunkline.testing.phones.rtp_peer import Impairment
 
 MAX_WAIT_S: Final = 2.0
 """Longest wait of one request: it is the longest that a phone holds up the end of the server."""
-MAX_NUMBER: Final = 64
+MAX_NUMBER: Final = 255
 JSON: Final = "application/json"
 WAV: Final = "audio/wav"
 
@@ -44,6 +45,7 @@ class NotThere(Exception):
 
 
 _behaviour = msgspec.json.Decoder(things.Behaviour)
+_registration = msgspec.json.Decoder(things.Registration)
 _dial = msgspec.json.Decoder(things.Dial)
 _deed = msgspec.json.Decoder(things.Deed)
 _encode = msgspec.json.Encoder().encode
@@ -73,7 +75,8 @@ class Control:
 
     async def _route(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> Answer:
         root, *parts = path.strip("/").split("/")
-        if root != "phones" or len(parts) > 4 or (len(parts) > 1 and parts[1] != "calls"):
+        registration = parts[1:] == ["registration"]
+        if root != "phones" or len(parts) > 4 or (len(parts) > 1 and parts[1] != "calls" and not registration):
             raise NotThere(f"there is no {path}")
         post = method == "POST"
         if not post and method != "GET":
@@ -85,6 +88,8 @@ class Control:
             if post:
                 phone.behaves(_behaviour.decode(body))
             return _json(200, {"number": phone.number, "behaviour": phone.behaviour, "calls": phone.counted})
+        if registration:
+            return _json(200, await phone.register(_registration.decode(body)) if post else phone.registered)
         after = int(query.get("after", "0"))
         wait_s = min(float(query.get("wait_s", "0")), MAX_WAIT_S)
         if len(parts) == 2:

@@ -5,7 +5,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from trunkline.testing.phones.call import PhoneCall
-from trunkline.testing.phones.things import Behaviour, CallState, Dial
+from trunkline.testing.phones.line import Line
+from trunkline.testing.phones.things import Behaviour, CallState, Dial, Registered, Registration
 
 if TYPE_CHECKING:
     from trunkline.sip.server_invite import ServerInvite
@@ -28,6 +29,8 @@ class Phone:
         self.calls: dict[int, PhoneCall] = {}
         self.counted = 0
         """Calls so far."""
+        self.line: Line | None = None
+        """Its own account at a SIP domain; None: it is behind the simulated trunk."""
         self._exchange = exchange
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -36,6 +39,21 @@ class Phone:
         self.behaviour = behaviour
         for call in list(self.calls.values()):
             call.behave(behaviour)
+
+    @property
+    def registered(self) -> Registered:
+        """How its registration went."""
+        return self.line.state if self.line is not None else Registered()
+
+    async def register(self, wanted: Registration) -> Registered:
+        """Register with a SIP domain, once more, or leave; how it went."""
+        line = self.line
+        if line is None or line.wanted.user != wanted.user or line.wanted.domain != wanted.domain:
+            if line is not None:
+                line.stop()
+            line = self.line = Line(self._exchange, self.number, wanted)
+        line.wanted = wanted
+        return await line.register()
 
     async def dial(self, wanted: Dial) -> PhoneCall:
         """Make a call. Raises TooMany, NotPossible, OSError."""
@@ -79,7 +97,9 @@ class Phone:
                     self._waiting.remove(future)
 
     def drop_all(self) -> None:
-        """Hang up every call, without waiting for what the other sides say."""
+        """Hang up every call, without waiting for what the other sides say; refresh no registration."""
+        if self.line is not None:
+            self.line.stop()
         for call in list(self.calls.values()):
             call.drop()
 
@@ -91,7 +111,7 @@ class Phone:
             del self.calls[ended]
         self.counted += 1
         state = CallState(id=self.counted, phone=self.number, direction=direction, remote=remote, started_s=time.time())
-        call = self.calls[self.counted] = PhoneCall(self._exchange, state)
+        call = self.calls[self.counted] = PhoneCall(self._exchange, state, self.line)
         return call
 
 

@@ -81,6 +81,31 @@ STATUSES: Final = {"declines": 603, "busy": 486, "off": 480}
 """SIP status of each refusal."""
 
 
+# -- how a phone registers -----------------------------------------------------------------------------------------
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A SIP domain's user, whom a phone registers as."""
+
+    user: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+-]{1,255}$")]
+    password: Annotated[str, Meta(max_length=255)] = ""
+    domain: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,255}$")]
+    expires_s: Annotated[int, Meta(ge=0, le=86_400)] = 600
+    """0: it leaves."""
+    transport: Annotated[str, Meta(pattern="^(UDP|TCP)$")] = "UDP"
+    headers: Headers = {}
+
+
+class Registered(msgspec.Struct, kw_only=True):
+    """How a registration went."""
+
+    status: int = 0
+    """The final SIP status; 0: it never registered."""
+    contacts: list[str] = []
+    """All of the user's, as the registrar tells them."""
+    headers: dict[str, str] = {}
+
+
 # -- what a phone does in a call -----------------------------------------------------------------------------------
 
 
