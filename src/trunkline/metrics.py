@@ -162,6 +162,8 @@ def of_media(stats: Stats) -> Iterator[Any]:
         "ticks_skipped": ("Ticks of 20 ms that were missed: each is a gap in every call", stats.skipped),
         "packets_received": ("RTP packets that came in", stats.packets_received),
         "packets_sent": ("RTP packets that left", stats.packets_sent),
+        "packets_not_authentic": ("SRTP packets dropped as not authentic", stats.packets_not_authentic),
+        "packets_replayed": ("SRTP packets dropped as repetitions", stats.packets_replayed),
         "packets_foreign": ("RTP packets dropped because of their source, stream or form", stats.packets_foreign),
         "send_errors": ("RTP packets that could not be sent", stats.send_errors),
         "recorded_dropped": ("Frames of recordings lost because the recorder was away", stats.recorded_dropped),

@@ -247,6 +247,7 @@ class MediaProcess:
         stats.legs = len(engine.legs)
         stats.packets_received, stats.packets_sent = engine.packets_received, engine.packets_sent
         stats.packets_foreign, stats.send_errors = engine.receiver.foreign, engine.send_errors
+        stats.packets_not_authentic, stats.packets_replayed = engine.secure.not_authentic, engine.secure.replayed
         stats.recorded_dropped = engine.ring.dropped
         stats.at_ms = time.time_ns() // 1_000_000
         engine.events.append(stats)

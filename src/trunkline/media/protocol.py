@@ -70,6 +70,22 @@ class Digits(msgspec.Struct, tag_field="t", tag="digits", omit_defaults=True, kw
 Item = Audio | Silence | Tone | Digits
 
 
+class Srtp(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys of SRTP (RFC 3711): base64 of master key (16 octets) and salt (14)."""
+
+    suite: str
+    """AES_CM_128_HMAC_SHA1_80 or AES_CM_128_HMAC_SHA1_32."""
+    ours: str
+    """What we send with: one key for each suite in a leg's life, whose indices go on as long as it lives."""
+    theirs: str
+
+    def __repr__(self) -> str:
+        return f"Srtp({self.suite})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("suite", self.suite)]
+
+
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +134,8 @@ class Open(_Message, tag="open"):
     """Whether the source of the first valid packets becomes the destination, once (know-how: symmetric RTP)."""
     latch_from: tuple[str, ...] = ()
     """Addresses that may be latched to beside `remote`'s (the signalling source); empty: any."""
+    srtp: Srtp | None = None
+    """None: plain RTP. With it, nothing else is sent or heard."""
     rtp_timeout_ms: int = 60_000
     """Silence of RTP and RTCP after which `TimedOut` is told; 0: never. Suspended while on hold."""
     cname: str = ""
@@ -136,6 +154,7 @@ class Modify(_Message, tag="modify"):
     remote_rtcp: tuple[str, int] | None = None
     direction: str = SENDRECV
     latch_from: tuple[str, ...] = ()
+    srtp: Srtp | None = None
     relatch: bool = True
 
 
@@ -379,6 +398,10 @@ class Stats(_Event, tag="stats"):
     packets_sent: int = 0
     packets_foreign: int = 0
     """Dropped because of their source, stream or form."""
+    packets_not_authentic: int = 0
+    """SRTP and SRTCP dropped because it was not what the other side had sent."""
+    packets_replayed: int = 0
+    """SRTP and SRTCP dropped because it came once more, or far too late."""
     send_errors: int = 0
     recorded_dropped: int = 0
     """Frames of recordings dropped because the recorder was away for too long."""

@@ -45,8 +45,8 @@ class Srtp(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Srtp({self.suite})"
 
-    def __rich_repr__(self) -> list[str]:
-        return [self.suite]
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("suite", self.suite)]
 
 
 class Crypto(msgspec.Struct, frozen=True):
@@ -59,8 +59,8 @@ class Crypto(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Crypto({self.tag}, {self.suite})"
 
-    def __rich_repr__(self) -> list[str]:
-        return [str(self.tag), self.suite]
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("tag", self.tag), ("suite", self.suite)]
 
 
 def make_key(octets: bytes) -> str:

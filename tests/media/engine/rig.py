@@ -54,7 +54,7 @@ class WiredHelper:
     def __init__(self, wire: Wire, inner: Any) -> None:
         self.name = "wired"
         self._wire = wire
-        self.coders = inner.coders
+        self.coders, self.srtp = inner.coders, inner.srtp
         self.put, self.take, self.gather, self.pack = inner.put, inner.take, inner.gather, inner.pack
 
     def connect(self, fd: int, address: bytes) -> bool:

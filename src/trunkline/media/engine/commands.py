@@ -43,12 +43,14 @@ def _open(engine: Engine, command: protocol.Open) -> str:
         return "no room for another leg"
     leg = Leg(row, command)
     engine.codecs.expect(leg.codecs)
+    engine.secure.expect(command.srtp)
     if not engine.slots.use(command.slot):
         return "the slot is not leased"
     try:
         engine.helper.connect(engine.sockets.rtp(command.slot), b"")  # whatever a leg before it, or a process, left
         engine.sockets.drain(command.slot)
         legs.open_leg(engine.state, leg, engine.state.tick, six=engine.sockets.six)
+        engine.secure.set(row, command.srtp)
     except BadLeg:
         engine.slots.rest(command.slot, engine.state.tick)
         raise
@@ -64,6 +66,7 @@ def _modify(engine: Engine, command: protocol.Modify) -> str:
     state, row = engine.state, leg.row
     new = legs.modified(leg, command)
     engine.codecs.expect(new.codecs)
+    engine.secure.expect(command.srtp)
     heard = bool(state.receive[row])
     to, rtcp_to = state.to[row].copy(), state.rtcp_to[row].copy()
     lengths = int(state.to_length[row]), int(state.rtcp_to_length[row])
@@ -71,6 +74,7 @@ def _modify(engine: Engine, command: protocol.Modify) -> str:
     legs.apply(state, new, six=engine.sockets.six)
     if not state.describe_leg(row, new.description):
         return "the description is too long"
+    engine.secure.set(row, command.srtp)
     if latched and new.description.remote == leg.description.remote:
         # The same address as before: behind NAT it is not where the audio goes, so what was latched to stays.
         state.to[row], state.rtcp_to[row] = to, rtcp_to

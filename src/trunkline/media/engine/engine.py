@@ -30,6 +30,7 @@ from trunkline.media.engine.receive import Receiver
 from trunkline.media.engine.record_ring import RecordRing
 from trunkline.media.engine.recordings import Recordings
 from trunkline.media.engine.reports import Reports
+from trunkline.media.engine.secure import Secure
 from trunkline.media.engine.slots import Slots
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import FRAME, TICKS_PER_S, Int32s, Rows, Samples, State
@@ -37,6 +38,7 @@ from trunkline.media.engine.watch import Watch
 from trunkline.media.native.addresses import unpack_sockaddr
 from trunkline.media.native.coding import G722, NoCodec, OpusSettings
 from trunkline.media.native.interface import BURST, HEADER, SEND_BYTES, Batch, Helper
+from trunkline.media.native.srtp import TAG_ROOM
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +123,12 @@ class Engine:
         self._by_row: list[Leg | None] = [None] * state.legs
         self._batch = Batch(state.legs * PACKETS_PER_LEG + 16 * BURST)
         self._rtcp_batch = Batch(1024)
-        self._data = np.zeros((state.legs, SEND_BYTES), np.uint8)
+        self._data = np.zeros((state.legs, SEND_BYTES + TAG_ROOM), np.uint8)
         self._length: Int32s = np.zeros(state.legs, np.int32)
         self._fds: Int32s = np.full(state.legs, -1, np.int32)
         self._rtcp_fds: Int32s = np.full(state.legs, -1, np.int32)
         self.guard = Guard(state, helper, self._fds)
+        self.secure = Secure(state, helper)
         self._rows: Rows = np.zeros(0, np.intp)
         self._phase = 0
         self._first = 0
@@ -138,6 +141,7 @@ class Engine:
             self._by_row[leg.row] = leg
             self.legs[leg.description.leg] = leg
             self._expect_again(leg)
+        self.secure.restore(self.legs.values())
         self.player.restore()
 
     def _expect_again(self, leg: Leg) -> None:
@@ -197,6 +201,7 @@ class Engine:
         self.guard.release(row)
         state.active[row] = 0
         self.codecs.close(row)
+        self.secure.forget(row)
         self.slots.rest(int(state.slot[row]), state.tick)
         del self.legs[leg.description.leg]
         self._by_row[row] = None
@@ -235,6 +240,8 @@ class Engine:
             self._first = (self._first + last + 1) % len(rows)
         else:
             self._first = 0
+        if self.secure.used:
+            self.secure.receive(self._batch, count)
         self.receiver.process(self._batch, count, number, self.now_ns())
         # Every leg's RTCP socket once in RTCP_EVERY ticks: the kernel's time stamps make that good enough.
         turn = rows[self._phase :: RTCP_EVERY]
@@ -245,6 +252,8 @@ class Engine:
     def _receive_rtcp(self, rows: Rows, number: int) -> None:
         batch = self._rtcp_batch
         count = self.helper.receive(self._rtcp_fds[rows], rows.astype(np.int32), batch)
+        if self.secure.used:
+            self.secure.receive(batch, count, rtcp=True)
         for i in range(count):
             row, length = int(batch.row[i]), int(batch.length[i])
             data, address = batch.data[i, :length].tobytes(), batch.address[i].tobytes()
@@ -307,10 +316,13 @@ class Engine:
             self._length,
         )
         state.marker[audio] = 0
-        failed = self.helper.send(self._fds[rows], rows, self._data, self._length, state.to, state.to_length)
+        # Before anything leaves: whatever happens to this process, no sequence number is used for two packets.
         state.sequence[rows] = (state.sequence[rows] + 1) & 0xFFFF
         state.sent[rows] += 1
         state.octets[rows] += self._length[rows] - HEADER
+        if self.secure.used:
+            self.secure.send(rows, self._data, self._length)
+        failed = self.helper.send(self._fds[rows], rows, self._data, self._length, state.to, state.to_length)
         errors = int(np.count_nonzero(failed))
         self.send_errors += errors
         self.packets_sent += len(rows) - errors
@@ -348,7 +360,7 @@ class Engine:
         state, row = self.state, leg.row
         length = int(state.rtcp_to_length[row])
         if length:
-            data = self.reports.make(row, leg.description.cname, bye=bye)
+            data = self.secure.report(row, self.reports.make(row, leg.description.cname, bye=bye))
             to = unpack_sockaddr(state.rtcp_to[row, :length].tobytes())
             self.sockets.send_rtcp(int(state.slot[row]), data, to)
 

@@ -132,7 +132,7 @@ def apply(state: State, leg: Leg, *, six: bool) -> None:
 def modified(leg: Leg, command: protocol.Modify) -> Leg:
     """The leg with what a re-INVITE changed. Raises BadLeg."""
     names = ("codec", "payload_types", "send_payload_type", "dtmf_payload_type", "ptime", "remote", "remote_rtcp")
-    changes = {name: getattr(command, name) for name in (*names, "direction", "latch_from")}
+    changes = {name: getattr(command, name) for name in (*names, "direction", "latch_from", "srtp")}
     return Leg(leg.row, msgspec.structs.replace(leg.description, **changes))
 
 

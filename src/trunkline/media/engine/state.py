@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.native.interface import ADDRESS_BYTES, MISSING
+from trunkline.media.native.srtp import KEY_BYTES, SALT_BYTES, STREAMS
 from trunkline.rtp import dtmf
 
 TICK_NS: Final = 20_000_000
@@ -28,7 +29,8 @@ LEG_BYTES: Final = 2048
 PLAY_BYTES: Final = 32_768
 """Room for the JSON description of what a leg plays; only what is used takes memory."""
 MAX_LEG_NAME: Final = 64
-LAYOUT: Final = 3
+SRTP_KEY_BYTES: Final = KEY_BYTES + SALT_BYTES
+LAYOUT: Final = 4
 """Version of this layout; memory of another one is not taken over."""
 _MAGIC: Final = 0x54524B4D45444941
 _HEADER_WORDS: Final = 32
@@ -109,6 +111,19 @@ _PER_LEG: Final[dict[str, tuple[Any, int, int]]] = {
     "last_event": (np.int64, 0, -(1 << 40)),  # tick of the last telephone-event
     "last_in_band": (np.int64, 0, -(1 << 40)),
     "last_in_band_key": (np.int64, 0, -1),
+    # SRTP (trunkline.media.engine.secure)
+    "srtp": (np.uint8, 0, 0),  # 0: none, else 1 + number of the suite
+    "srtp_ours": (np.uint8, 2 * SRTP_KEY_BYTES, 0),  # the key of each suite
+    "srtp_theirs": (np.uint8, 1 + SRTP_KEY_BYTES, 0),  # number of the suite, key
+    "srtp_last": (np.int64, 0, -1),  # index of the last packet sent
+    "srtcp_last": (np.int64, 0, -1),
+    "srtp_kept": (np.int64, 4, -1),  # those two of each suite while another is in use
+    "srtp_ssrc": (np.int64, STREAMS, -1),  # see trunkline.media.native.srtp.Streams
+    "srtp_index": (np.int64, STREAMS, 0),
+    "srtp_window": (np.uint64, STREAMS, 0),
+    "srtcp_ssrc": (np.int64, STREAMS, -1),
+    "srtcp_index": (np.int64, STREAMS, 0),
+    "srtcp_window": (np.uint64, STREAMS, 0),
     # sending
     "transmit": (np.uint8, 0, 0),
     "to": (np.uint8, ADDRESS_BYTES, 0),
@@ -224,6 +239,18 @@ class State:
     last_event: Ints
     last_in_band: Ints
     last_in_band_key: Ints
+    srtp: Flags
+    srtp_ours: Flags
+    srtp_theirs: Flags
+    srtp_last: Ints
+    srtcp_last: Ints
+    srtp_kept: Ints
+    srtp_ssrc: Ints
+    srtp_index: Ints
+    srtp_window: npt.NDArray[np.uint64]
+    srtcp_ssrc: Ints
+    srtcp_index: Ints
+    srtcp_window: npt.NDArray[np.uint64]
     transmit: Flags
     to: Flags
     to_length: Int32s

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from trunkline.media.native.coders import CompiledCoders
 from trunkline.media.native.coding import OpusSettings
+from trunkline.media.native.compiled_srtp import CompiledSrtp
 from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     ABI,
@@ -71,6 +72,9 @@ class Compiled:
             _at(batch.length), _at(batch.address), _at(batch.port), _at(batch.at),
         )  # fmt: skip
         return count
+
+    def srtp(self) -> CompiledSrtp:
+        return CompiledSrtp(self._library)
 
     def connect(self, fd: int, address: bytes) -> bool:
         return connect(fd, address)

@@ -1,5 +1,6 @@
 """The helper without a compiler: NumPy and Python's sockets. Slower by a factor, the same in what it does."""
 
+import errno
 import socket
 import struct
 from typing import Any, Final
@@ -25,6 +26,7 @@ from trunkline.media.native.interface import (
     Samples,
 )
 from trunkline.media.native.plain_coders import PlainCoders
+from trunkline.media.native.srtp import Srtp
 
 SO_TIMESTAMPNS: Final = 35
 """Linux's number; Python does not name it. Also the type of the control message."""
@@ -73,12 +75,20 @@ class Fallback:
             sock = self._sockets[fd] = _Borrowed(fileno=fd)
         return sock
 
+    def srtp(self) -> Srtp:
+        from trunkline.media.native.plain_srtp import PlainSrtp  # OpenSSL: only where it is needed
+
+        return PlainSrtp()
+
     def connect(self, fd: int, address: bytes) -> bool:
         return connect(fd, address)
 
     def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
         failed = np.zeros(len(rows), np.int32)
         for i, (fd, row) in enumerate(zip(fds.tolist(), rows.tolist(), strict=True)):
+            if length[row] <= 0:
+                failed[i] = errno.EMSGSIZE
+                continue
             target = unpack_sockaddr(to[row, : to_length[row]].tobytes())
             sock = self._socket(fd)
             payload = data[row, : length[row]].tobytes()

@@ -91,6 +91,7 @@ int tl_send(int n, const int32_t *fds, const int64_t *rows, int stride, const ui
     int good = 0;
     for (int i = 0; i < n; i++) {
         int64_t r = rows[i];
+        if (length[r] <= 0) { failed[i] = EMSGSIZE; continue; }
         ssize_t sent = sendto(fds[i], data + (size_t)r * stride, length[r], MSG_DONTWAIT | MSG_NOSIGNAL,
                               (const void *)(to + (size_t)r * ADDRESS_BYTES), to_length[r]);
         if (sent < 0 && errno == ECONNREFUSED) /* reports an earlier datagram; this one was not sent */

@@ -9,6 +9,7 @@ from trunkline.rtp import g711
 
 if TYPE_CHECKING:
     from trunkline.media.native.coding import Coders, OpusSettings
+    from trunkline.media.native.srtp import Srtp
 
 ABI: Final = 1
 """Of helper.c."""
@@ -72,12 +73,17 @@ class Helper(Protocol):
         """Read what waits on the sockets into `batch`; the number of datagrams."""
         ...
 
+    def srtp(self) -> "Srtp":
+        """SRTP with the same means."""
+        ...
+
     def connect(self, fd: int, address: bytes) -> bool:
         """See trunkline.media.native.connect."""
         ...
 
     def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
-        """Send each row's datagram (`data[row]`) from its socket (per element) to its address; errno per element."""
+        """Send each row's datagram (`data[row]`) from its socket (per element) to its address; errno per element. One
+        without octets is not sent (EMSGSIZE)."""
         ...
 
     def put(
