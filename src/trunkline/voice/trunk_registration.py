@@ -151,7 +151,7 @@ class Registration:
 
     def _tell(self) -> None:
         state, client = self.client.state, self.client
-        if state is self._shown:
+        if state is self._shown or state is State.TRYING:
             return
         self._shown, self.since = state, self._now()
         what = f"trunk {self.trunk.name}: {self.address} at {self.registrar}"
