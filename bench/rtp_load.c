@@ -1,7 +1,10 @@
-/* Two-way G.711 for many legs: sends 50 packets a second to each of the ports given on standard input, spread evenly over
+/* Two-way audio for many legs: sends 50 packets a second to each of the ports given on standard input, spread evenly over
  * the 20 ms, and measures what comes back, told apart by its source port.
  *
- *     rtp_load SECONDS SOCKETS < ports        prints one line of JSON
+ *     rtp_load SECONDS SOCKETS [TYPE STEP FILE] < ports        prints one line of JSON
+ *
+ * G.711 noise, or the payloads of FILE (each an octet of length, then the payload), one after the other and again, each
+ * leg from another one on, with this payload type and timestamp step.
  *
  * Build: cc -O2 -o rtp_load rtp_load.c */
 #define _GNU_SOURCE
@@ -20,7 +23,11 @@
 #define SLICES 20 /* of 1 ms */
 #define BINS 2000 /* of 0.1 ms */
 
+#define PAYLOADS 100000
+
 static int ports[LEGS], leg_of[65536];
+static int type, step = 160, payloads;
+static uint8_t *payload[PAYLOADS];
 static uint16_t sequence[LEGS], last_sequence[LEGS];
 static uint32_t stamp[LEGS], came[LEGS];
 static double last[LEGS];
@@ -32,13 +39,29 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-static void fill(uint8_t *p, int leg) {
+static void load(const char *path) {
+    FILE *f = fopen(path, "rb");
+    int length;
+    while (f && payloads < PAYLOADS && (length = getc(f)) > 0 && length <= SIZE - 12) {
+        payload[payloads] = malloc(length + 1);
+        payload[payloads][0] = length;
+        if (fread(payload[payloads] + 1, 1, length, f) == (size_t)length) payloads++;
+    }
+    if (!payloads) exit(2);
+}
+
+/* One packet; its size. */
+static int fill(uint8_t *p, int leg) {
     uint16_t s = sequence[leg]++;
     uint32_t t = stamp[leg];
-    stamp[leg] += 160;
-    p[0] = 0x80, p[1] = 0, p[2] = s >> 8, p[3] = s & 255;
+    stamp[leg] += step;
+    p[0] = 0x80, p[1] = type, p[2] = s >> 8, p[3] = s & 255;
     p[4] = t >> 24, p[5] = t >> 16, p[6] = t >> 8, p[7] = t;
     p[8] = 0x11, p[9] = 0, p[10] = leg >> 8, p[11] = leg;
+    if (!payloads) return SIZE;
+    const uint8_t *from = payload[(leg * 37 + s) % payloads];
+    memcpy(p + 12, from + 1, from[0]);
+    return 12 + from[0];
 }
 
 static long send_slice(int *fds, int sockets, int legs, int slice) {
@@ -58,8 +81,7 @@ static long send_slice(int *fds, int sockets, int legs, int slice) {
         int n = 0;
         for (int leg = legs * slice / SLICES; leg < legs * (slice + 1) / SLICES; leg++) {
             if (leg % sockets != k) continue;
-            fill(data[n], leg);
-            io[n] = (struct iovec){data[n], SIZE};
+            io[n] = (struct iovec){data[n], fill(data[n], leg)};
             to[n].sin_family = AF_INET, to[n].sin_addr.s_addr = htonl(INADDR_LOOPBACK), to[n].sin_port = htons(ports[leg]);
             m[n].msg_hdr.msg_iov = &io[n], m[n].msg_hdr.msg_iovlen = 1;
             m[n].msg_hdr.msg_name = &to[n], m[n].msg_hdr.msg_namelen = sizeof to[n];
@@ -106,6 +128,7 @@ static long receive(int *fds, int sockets, double warm, long *lost) {
 
 int main(int count, char **argument) {
     if (count < 3) return 2;
+    if (count == 6) type = atoi(argument[3]), step = atoi(argument[4]), load(argument[5]);
     double seconds = atof(argument[1]);
     int sockets = atoi(argument[2]), legs = 0, silent = 0, fds[256];
     long sent = 0, received = 0, lost = 0;

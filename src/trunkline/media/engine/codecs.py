@@ -26,6 +26,7 @@ LEAST_LOSS: Final = 1
 """So that FEC is never off: what repeats cost at this is little."""
 
 _NAMES: Final = {"G722": G722, "OPUS": OPUS}
+_FRAMES: Final = np.array(opus.FRAME_SAMPLES, np.int64)
 
 
 class Codecs:
@@ -38,6 +39,7 @@ class Codecs:
         self.used = False
         """Whether any leg has had such a codec."""
         self._coders: Coders | None = None
+        self._has_channel: npt.NDArray[np.bool_] = np.zeros(state.legs, np.bool_)
         self._concealed: Int32s = np.zeros(state.legs, np.int32)
         self._loss: npt.NDArray[np.float64] = np.full(state.legs, FIRST_LOSS, np.float64)
 
@@ -61,6 +63,7 @@ class Codecs:
         """The leg is gone."""
         if self.used:
             self.coders.close(row)
+            self._has_channel[row] = False
             self._loss[row] = FIRST_LOSS
             self._concealed[row] = 0
 
@@ -78,6 +81,11 @@ class Codecs:
         percent = float(state.remote_fraction[row]) * 100 / 256
         self._loss[row] = max(percent, self._loss[row] + (percent - self._loss[row]) / 4)
         self.coders.loss(row, int(min(MOST_LOSS, max(LEAST_LOSS, round(float(self._loss[row]))))))
+
+    def _open(self, rows: Ints | Rows) -> None:
+        for row in rows[~self._has_channel[rows]].tolist():
+            self.coders.open(row)
+            self._has_channel[row] = True
 
     # -- in
 
@@ -107,12 +115,16 @@ class Codecs:
 
     def samples(self, kind: Flags, packet: Ints, offset: Ints, length: Ints, data: Bytes) -> Ints:
         """How much audio each payload holds; an octet is a sample of G.711 and of G.722."""
-        found = length
-        for i in np.flatnonzero(kind == KIND_OPUS).tolist():
-            if found is length:
-                found = length.copy()
-            payload = data[int(packet[i]), int(offset[i]) :]
-            found[i] = opus.samples(int(payload[0]), int(payload[1]) if length[i] > 1 else 0)
+        at = np.flatnonzero(kind == KIND_OPUS)
+        if not len(at):
+            return length
+        found, mine, begin = length.copy(), packet[at], offset[at]
+        first = data[mine, begin]
+        # The second octet of a packet of one is not its own; it counts no frames then (RFC 6716 section 3.2.5).
+        many = np.where(length[at] > 1, data[mine, np.minimum(begin + 1, data.shape[1] - 1)] & 63, 0)
+        code = first & 3
+        total = _FRAMES[first >> 3] * np.where(code == 3, many, np.where(code == 0, 1, 2))
+        found[at] = np.where(total <= opus.MOST_SAMPLES, total, 0)
         return found
 
     def keep(
@@ -130,10 +142,8 @@ class Codecs:
         mine: npt.NDArray[np.bool_] = law >= G722
         at = np.flatnonzero(mine)
         if len(at):
-            coders = self.coders
-            for row in rows[at].tolist():
-                coders.open(row)
-            coders.keep(rows[at], packet[at], offset[at], length[at], samples[at], law[at], timestamp[at], data)
+            self._open(rows[at])
+            self.coders.keep(rows[at], packet[at], offset[at], length[at], samples[at], law[at], timestamp[at], data)
             silent = at[(law[at] == OPUS) & (length[at] <= DTX_OCTETS)]
             self._state.noise[rows[silent]] = 1
         return mine
@@ -155,10 +165,8 @@ class Codecs:
         if not mine.any():
             return rows
         coded = rows[mine]
-        coders = self.coders
-        for row in coded.tolist():
-            coders.open(row)
-        coders.code(
+        self._open(coded)
+        self.coders.code(
             coded, out, state.law, state.payload_type, state.marker, state.sequence, state.timestamp, state.own_ssrc,
             data, length,
         )  # fmt: skip
