@@ -81,9 +81,10 @@ class Reader:
 
 def as_in_examples(field: str, value: Any, what: str) -> bool:
     """Whether Twilio's own examples contradict its schema in the same way: empty strings for what is not set, relative
-    `uri`, numbers in quotes."""
+    `uri`, addresses of SIP as `uri`, numbers in quotes."""
     in_quotes = what.endswith("is no number") and isinstance(value, str)
-    return value == "" or (field == "uri" and str(value).startswith("/")) or (in_quotes and is_decimal(value))
+    relative = (field == "uri" and str(value).startswith("/")) or field == "sip_url"
+    return value == "" or relative or (in_quotes and is_decimal(value))
 
 
 def is_decimal(text: str) -> bool:
@@ -188,6 +189,22 @@ def make_sip_domain(reader: Reader, number: str) -> None:
         values[f"{below}/{mappings}/{{Sid}}"] = sid[f"{kind}Sid"]
     sid = {"CredentialListSid": users["sid"]}
     reader.create("api", below + "/Auth/Registrations/CredentialListMappings", **sid)
+    make_trunk(reader, number)
+
+
+def make_trunk(reader: Reader, number: str) -> None:
+    """A trunk with all that can be on it."""
+    values, trunks = reader.values, "/v1/Trunks"
+    domain = f"spec-{number[-8:]}.pstn.twilio.com"
+    trunk = reader.create("trunking", trunks, FriendlyName="Office", DomainName=domain, DisasterRecoveryUrl=URL)
+    values["TrunkSid"] = trunk["sid"]
+    below = trunks + "/{TrunkSid}"
+    url = {"Weight": "1", "Priority": "1", "Enabled": "true", "FriendlyName": "PBX", "SipUrl": "sip:127.0.0.1:9"}
+    reader.create("trunking", below + "/OriginationUrls", **url)
+    reader.create("trunking", below + "/CredentialLists", CredentialListSid=values["CredentialListSid"])
+    reader.create("trunking", below + "/IpAccessControlLists", IpAccessControlListSid=values["IpAccessControlListSid"])
+    reader.create("trunking", below + "/PhoneNumbers", PhoneNumberSid=number)
+    reader.ask("POST", "trunking", below + "/Recording", Mode="record-from-answer")
 
 
 def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None:
