@@ -71,8 +71,8 @@ class Config(msgspec.Struct, kw_only=True):
     jitter_max_ms: int = 200
     dtmf_in_band: bool = True
     quarantine_s: float = 5.0
-    opus_bitrate: int = 24_000
-    opus_complexity: int = 3
+    opus_bitrate: int = 28_000
+    opus_complexity: int = 1
     priority: bool = False
     ports_path: str = ""
     """Socket of a ports.PortService; empty: open ports oneself."""

@@ -75,6 +75,14 @@ class Sip(Section, frozen=True, kw_only=True):
     """RFC 3261 T1: estimate of the round trip."""
     invite_timeout_s: Seconds = 180
     """How long an INVITE may stay without a final response (Timer C)."""
+    session_expires_s: SecondsOrNone = 1800
+    """Session interval (RFC 4028) that is agreed on with peers that know session timers: a call that neither side
+    refreshes in time is hung up; 0: asked for by peers only."""
+    min_se_s: Count = 90
+    """Shortest session interval that is agreed on (RFC 4028: 90); a shorter one gets 422."""
+    srtp_without_tls: bool = False
+    """Whether keys of SRTP are given and taken over UDP and TCP as well, where whoever reads the messages can listen.
+    Off: such an offer gets 488."""
     source_requests_per_second: PerSecond = 100
     """Requests outside dialogs that one unauthenticated source may send a second; more are dropped."""
 
@@ -100,10 +108,11 @@ class MediaEngine(Section, frozen=True, kw_only=True):
     """Least audio held back against jitter."""
     jitter_max_ms: Count = 200
     """Most audio held back against jitter."""
-    opus_bitrate: Count = 24_000
-    """Bits a second of Opus that is sent, its repeats for lost packets included: 6000 to 64000."""
-    opus_complexity: CountOrNone = 3
-    """What the coding of Opus may spend, 0 to 10; above 5 it costs twice as much and is hardly heard at 8 kHz."""
+    opus_bitrate: Count = 28_000
+    """Bits a second of Opus that is sent, its repeats for lost packets included: 6000 to 64000. With much less than this
+    there are no repeats."""
+    opus_complexity: CountOrNone = 1
+    """What the coding of Opus may spend, 0 to 10; from 2 on it costs twice as much, which is hardly heard at 8 kHz."""
     dtmf_in_band: bool = True
     """Whether keys are heard in the audio too, where a peer sends no telephone-events."""
     prompt_bytes: Bytes = 256 * MIB

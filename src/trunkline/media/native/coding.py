@@ -27,9 +27,9 @@ DTX_OCTETS: Final = 2
 class OpusSettings(msgspec.Struct, frozen=True):
     """How Opus is written."""
 
-    bitrate: int = 24_000
+    bitrate: int = 28_000
     """Bits a second, repeats for lost packets (FEC) included."""
-    complexity: int = 3
+    complexity: int = 1
     """0 to 10: what an encoder may spend."""
 
 
