@@ -46,7 +46,7 @@ module_app ctrl_tcp.so
 ctrl_tcp_listen {host}:{control}
 snd_path {folder}/
 """
-ACCOUNT = "<sip:{user}@{host}:{port};transport={transport}>;regint=0;audio_codecs={codecs};answermode=auto{more}\n"
+ACCOUNT = "<sip:{user}@{place};transport={transport}>;audio_codecs={codecs};answermode=auto{more}\n"
 
 Samples = npt.NDArray[np.int16]
 
@@ -56,14 +56,20 @@ class Baresip:
 
     def __init__(
         self, folder: Path, says: Path, *, port: int = 0, host: str = HOST, transport: str = "UDP",
-        user: str = "+12025550177", codecs: str = "PCMU", proxy: str = "",
+        user: str = "+12025550177", codecs: str = "PCMU", proxy: str = "", domain: str = "", password: str = "",
     ) -> None:  # fmt: skip
+        """`domain`: it registers there as `user`, by way of `proxy`."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
         port = port or free_port(host, 2)
         control = free_port(host)
         modules = next(path for path in MODULES if Path(path).is_dir())
         more = f';outbound="{proxy};lr"' if proxy else ""
+        if not domain:
+            more += ";regint=0"
+        else:
+            more += f";auth_user={user};auth_pass={password};regint=60"
+        place = domain or f"{host}:{port}"
         (folder / "config").write_text(CONFIG.format_map(locals()))
         (folder / "accounts").write_text(ACCOUNT.format_map({**locals(), "transport": transport.lower()}))
         (folder / "contacts").write_text("")
@@ -134,6 +140,13 @@ class Baresip:
         self._received = rest[int(length) + 1 :]
         found: dict[str, Any] = json.loads(rest[: int(length)])
         return found
+
+    def prints(self, text: str, timeout_s: float = PATIENCE_S) -> None:
+        """Wait until its log has a text: what happened before it could be told what to do, like its registration."""
+        until = time.monotonic() + timeout_s
+        while text not in (log := self._log.read_text(errors="replace")):
+            assert time.monotonic() < until, log
+            time.sleep(POLL_S)
 
     # -- what it hears ---------------------------------------------------------------------------------------
 
