@@ -187,6 +187,8 @@ class Voice:
             timing=Timing(t1=own.t1_s),
             invite_timeout_s=own.invite_timeout_s,
             max_transactions=own.max_transactions,
+            session_expires_s=int(own.session_expires_s),
+            min_se_s=own.min_se_s,
         )
         limits = TransportLimits(max_connections=own.max_connections, max_message_bytes=own.max_message_bytes)
         self.sip: SipTransport = SipTransport(config, self.inbound, limits, tls_config(self.settings), own.dns_servers)

@@ -139,7 +139,7 @@ def test_who_is_not_refreshed_hangs_up():
     """Section 10: a third of the interval, 32 s at most, before its end."""
     network, a, b, caller = up(600)
     a.stack.forget_dialog(caller.dialog)
-    caller.dialog.session.stop()
+    caller.dialog.session.stop(caller.dialog)
     network.run(560)
     assert network.of("BYE") == []
     network.run(10)
@@ -273,7 +273,7 @@ def test_an_adopted_dialog_goes_on_with_it():
     network, a, b, caller = up(600)
     state = msgspec.msgpack.decode(msgspec.msgpack.encode(caller.dialog.state()), type=DialogState)
     a.stack.forget_dialog(caller.dialog)
-    caller.dialog.session.stop()
+    caller.dialog.session.stop(caller.dialog)
     heir = Leg(a)
     adopted = a.stack.adopt(state, heir)
     network.run(31)
@@ -291,7 +291,7 @@ def test_a_state_of_an_older_release_has_no_timer():
     state = msgspec.convert(old, DialogState)
     assert (state.session_s, state.we_refresh, state.rack) == (0, False, "")
     a.stack.forget_dialog(caller.dialog)
-    caller.dialog.session.stop()
+    caller.dialog.session.stop(caller.dialog)
     a.stack.adopt(state, Leg(a))
     network.run(200)
     assert network.of("UPDATE") == []

@@ -39,12 +39,12 @@ def _accept(dialog: "Dialog", request: Request, transaction: ServerTransaction, 
         ("Contact", dialog.contact_for(request)),
         ("Allow", ALLOW),
         ("Supported", SUPPORTED),
-        *dialog.session.agree(request),
+        *dialog.session.agree(request, dialog.stack.config),
     ]
     if sdp:
         fields.append(("Content-Type", SDP_TYPE))
     data = dialog.reply(transaction, request, 200, fields, body=sdp)
-    dialog.session.start()
+    dialog.session.start(dialog)
     return data
 
 

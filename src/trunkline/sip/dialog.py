@@ -17,7 +17,7 @@ from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, SUPPORTED, Credentials, DialogListener, HeaderList
 from trunkline.sip.dialog_state import DialogState as DialogState
 from trunkline.sip.flow import Flow, Target, contact_unreachable, is_numeric, plan
-from trunkline.sip.headers import Field
+from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.login import Login
 from trunkline.sip.message import Request, Response
 from trunkline.sip.refer import OnNotify, ReferProgress, Referral, ReferRequest
@@ -77,7 +77,7 @@ class Dialog:
         """The last REFER of the peer's."""
         self.reliable: Reliable | None = None
         """The reliable responses before our 2xx."""
-        self.session = SessionTimer(self, state)
+        self.session = SessionTimer(state)
         self._state = state
         self._login = login
         self._held = False  # our 2xx waits for a PRACK
@@ -143,7 +143,7 @@ class Dialog:
         dialog.invite_credentials = credentials_in(invite)
         if response.status >= 200:
             dialog._ack_due = True
-            dialog.session.agreed(response)
+            dialog.session.agreed(dialog, response)
         return dialog
 
     @classmethod
@@ -157,7 +157,7 @@ class Dialog:
         stack.add_dialog(dialog)
         if copy.answer:
             dialog._repeat_answer()
-        dialog.session.start(adopted=True)
+        dialog.session.start(dialog, adopted=True)
         return dialog
 
     # --- for the owner
@@ -184,6 +184,11 @@ class Dialog:
     def remote_target(self) -> str:
         return self._state.target
 
+    @property
+    def local_uri(self) -> str:
+        """Who we are in it."""
+        return str(NameAddr.parse(self._state.local).uri)
+
     def state(self) -> DialogState:
         """A copy that stays as it is; see `Stack.adopt`."""
         return msgspec.structs.replace(self._state)
@@ -194,7 +199,7 @@ class Dialog:
             return
         self._ending = True
         self.listener = DialogListener()
-        self.session.stop()
+        self.session.stop(self)
         if self._answer_timer is not None or self._held:
             self._bye = list(headers)
         else:
@@ -295,7 +300,12 @@ class Dialog:
         state = self._state
         state.invite_cseq = self.next_cseq()
         state.ack = b""
-        fields = [("Contact", self.contact), ("Allow", ALLOW), ("Supported", SUPPORTED), *self.session.fields()]
+        fields = [
+            ("Contact", self.contact),
+            ("Allow", ALLOW),
+            ("Supported", SUPPORTED),
+            *self.session.fields(self.stack.config.min_se_s),
+        ]
         if sdp:
             fields.append(("Content-Type", SDP_TYPE))
         return self.build("INVITE", fields, sdp, cseq=state.invite_cseq)
@@ -324,7 +334,7 @@ class Dialog:
         """A 2xx of our re-INVITE."""
         self._ack_due = True
         self.retarget(response, flow)
-        self.session.agreed(response)
+        self.session.agreed(self, response)
 
     def ended_early(self, request: Request) -> None:
         """The peer's BYE came before its 2xx, and has been answered."""
@@ -546,10 +556,11 @@ class Dialog:
         self.ended = True
         self._bye = None
         self._stop_answer()
-        self.session.stop()
+        self.session.stop(self)
         for referral in (self.referral, self.referred):
             if referral is not None:
                 referral.close()
+        self.referral = self.referred = self.reliable = None
         self.stack.forget_dialog(self)
 
 

@@ -105,8 +105,8 @@ class Reliable:
             return
         if now >= self._deadline:
             self._stack.count("unacknowledged")
+            lost = self.on_lost
             self.stop()
-            lost, self.on_lost = self.on_lost, None
             if lost is not None:
                 lost()
             return
@@ -142,6 +142,7 @@ class Reliable:
         self._stack.timers.cancel(self._timer)
         self._timer = None
         self._waiting.clear()
+        self.on_lost = None
 
 
 class EarlyDialog:

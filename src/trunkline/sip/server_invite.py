@@ -159,7 +159,7 @@ class ServerInvite:
             ("Contact", stack.contact(self.flow, is_secure(self.request.uri))),
             ("Allow", ALLOW),
             ("Supported", SUPPORTED),
-            *dialog.session.agree(self.request),
+            *dialog.session.agree(self.request, stack.config),
             *headers,
         ]
         if sdp:
@@ -187,7 +187,7 @@ class ServerInvite:
         self._stack.traced(self.request.call_id, True, "200 OK")
         self._transaction.respond(data, 200)
         dialog.await_ack(self._transaction)
-        dialog.session.start()
+        dialog.session.start(dialog)
 
     def _hold(self, dialog: Dialog, data: bytes, reliable: Reliable) -> None:
         """It leaves when the PRACK has come (RFC 3262 section 3)."""

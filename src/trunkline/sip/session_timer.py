@@ -102,42 +102,41 @@ def request_fields(interval_s: int, min_se_s: int, refresher: str = "") -> list[
 
 
 class SessionTimer:
-    """The session timer of one dialog. See the module's text."""
+    """The session timer of one dialog, which it is given by: it does not keep it alive. See the module's text."""
 
-    __slots__ = ("_deadline", "_dialog", "_state", "_timer", "_tries", "_waiting")
+    __slots__ = ("_deadline", "_state", "_timer", "_tries", "_waiting")
 
-    def __init__(self, dialog: "Dialog", state: DialogState) -> None:
-        self._dialog = dialog
+    def __init__(self, state: DialogState) -> None:
         self._state = state
         self._timer: Timer | None = None
         self._deadline = 0.0
         self._tries = 0
         self._waiting = False  # a refresh is under way
 
-    def fields(self) -> list[Field]:
+    def fields(self, min_se_s: int) -> list[Field]:
         """Headers of an INVITE or UPDATE of ours in the dialog, which refreshes it."""
         state = self._state
         role = UAC if state.we_refresh else UAS
-        return request_fields(state.session_s, self._dialog.stack.config.min_se_s, role) if state.session_s else []
+        return request_fields(state.session_s, min_se_s, role) if state.session_s else []
 
-    def agree(self, request: Request) -> list[Field]:
+    def agree(self, request: Request, config: StackConfig) -> list[Field]:
         """Settle it with our 2xx to a request; the headers of that. `start` follows when it is sent."""
         state = self._state
-        terms = terms_of(request, self._dialog.stack.config, we_refresh=state.we_refresh)
+        terms = terms_of(request, config, we_refresh=state.we_refresh)
         if terms is None:
             state.session_s, state.we_refresh = 0, False
             return []
         state.session_s, state.we_refresh = terms.interval_s, terms.refresher == UAS
         return answer_fields(terms, has_option(request, "Supported", TAG))
 
-    def agreed(self, response: Response) -> None:
+    def agreed(self, dialog: "Dialog", response: Response) -> None:
         """A 2xx to a request of ours settles it."""
         interval, role = expires_of(response)
         state = self._state
         if interval or state.session_s:
-            state.session_s = max(interval, self._dialog.stack.config.min_se_s) if interval else 0
+            state.session_s = max(interval, dialog.stack.config.min_se_s) if interval else 0
             state.we_refresh = bool(interval) and role != UAS
-            self.start()
+            self.start(dialog)
 
     def lengthen(self, response: Response) -> bool:
         """A 422: take the longer interval that it names; False if it names none."""
@@ -147,12 +146,12 @@ class SessionTimer:
         self._state.session_s = least
         return True
 
-    def start(self, *, adopted: bool = False) -> None:
+    def start(self, dialog: "Dialog", *, adopted: bool = False) -> None:
         """The session has been refreshed (or has begun): count from now; no more if nothing is agreed."""
-        dialog, state = self._dialog, self._state
+        state = self._state
         interval = state.session_s
         if not interval:
-            self.stop()
+            self.stop(dialog)
             return
         now = dialog.stack.now()
         self._waiting, self._tries = False, 0
@@ -160,21 +159,21 @@ class SessionTimer:
         wait_s = interval / 2
         if adopted:
             wait_s = min(ADOPTED_WITHIN_S, interval / 8) * int(dialog.stack.token()[-4:], 16) / 0xFFFF
-        self._set(now + wait_s if state.we_refresh else self._deadline)
+        self._set(dialog, now + wait_s if state.we_refresh else self._deadline)
 
-    def stop(self) -> None:
+    def stop(self, dialog: "Dialog") -> None:
         """The dialog is over, or knows no session timer any more."""
-        self._dialog.stack.timers.cancel(self._timer)
-        self._timer = None
+        if self._timer is not None:
+            dialog.stack.timers.cancel(self._timer)
+            self._timer = None
 
-    def _set(self, due: float) -> None:
-        timers = self._dialog.stack.timers
+    def _set(self, dialog: "Dialog", due: float) -> None:
+        timers = dialog.stack.timers
         timers.cancel(self._timer)
-        self._timer = timers.set(min(due, self._deadline), self._on_timer)
+        self._timer = timers.set(min(due, self._deadline), lambda: self._on_timer(dialog))
 
-    def _on_timer(self) -> None:
+    def _on_timer(self, dialog: "Dialog") -> None:
         self._timer = None
-        dialog = self._dialog
         if dialog.ended:
             return
         if dialog.stack.now() >= self._deadline:
@@ -182,58 +181,55 @@ class SessionTimer:
             dialog.fail("expired")
             return
         if self._state.we_refresh and not self._waiting:
-            self._refresh()
+            self._refresh(dialog)
         if not dialog.ended and self._timer is None:
-            self._set(self._deadline)
+            self._set(dialog, self._deadline)
 
-    def _refresh(self) -> None:
-        dialog = self._dialog
+    def _refresh(self, dialog: "Dialog") -> None:
         if dialog.busy:  # another offer or answer is under way: it may refresh the session, too
-            self._again()
+            self._again(dialog)
         elif self._state.peer_updates:
             self._waiting = True
-            fields = [("Contact", dialog.contact), ("Supported", TAG), *self.fields()]
-            dialog.exchange("UPDATE", fields, b"", self._updated)
+            fields = [("Contact", dialog.contact), ("Supported", TAG), *self.fields(dialog.stack.config.min_se_s)]
+            dialog.exchange("UPDATE", fields, b"", lambda status, response: self._updated(dialog, status, response))
         else:
             sdp = dialog.listener.on_refresh()
             if sdp:
                 self._waiting = True
-                dialog.reinvite(sdp, self._reinvited)
+                dialog.reinvite(sdp, lambda status, answer: self._reinvited(dialog, status, answer))
 
-    def _again(self) -> None:
-        stack = self._dialog.stack
+    def _again(self, dialog: "Dialog") -> None:
+        stack = dialog.stack
         self._waiting = False
         self._tries += 1
         share = int(stack.token()[-4:], 16) / 0xFFFF
-        self._set(stack.now() + AGAIN_S * self._tries * (1 + share))
+        self._set(dialog, stack.now() + AGAIN_S * self._tries * (1 + share))
 
-    def _updated(self, status: int, response: Response | None) -> None:
-        dialog = self._dialog
+    def _updated(self, dialog: "Dialog", status: int, response: Response | None) -> None:
         self._waiting = False
         if dialog.ended:
             return
         if response is not None and 200 <= status < 300:
             dialog.retarget(response, dialog.flow)
-            self.agreed(response)
+            self.agreed(dialog, response)
         elif response is not None and status == 422 and self.lengthen(response):
-            self._refresh()
+            self._refresh(dialog)
         elif response is not None and status in _NO_UPDATE:
             self._state.peer_updates = False
-            self._refresh()
+            self._refresh(dialog)
         elif status in _ENDS:
             dialog.fail(_ENDS[status])
         else:  # 491, 500, 503...: it may be better next time
-            self._again()
+            self._again(dialog)
 
-    def _reinvited(self, status: int, sdp: bytes) -> None:
-        dialog = self._dialog
+    def _reinvited(self, dialog: "Dialog", status: int, sdp: bytes) -> None:
         if dialog.ended:
             return
         self._waiting = False
         if status == 200:
             dialog.listener.on_refreshed(sdp)
         else:
-            self._again()
+            self._again(dialog)
 
 
 def headers_of_422(config: StackConfig) -> list[Field]:

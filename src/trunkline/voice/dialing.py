@@ -20,15 +20,18 @@ from trunkline.voice import caller_id, customer_trunks, timeline
 from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
 from trunkline.voice.domains import is_sip, user_of
+from trunkline.voice.leg_changes import heard_early
 from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
 from trunkline.voice.params import SIP_DOMAIN
 from trunkline.voice.recordings import NewRecording, Running
 from trunkline.voice.session import END, CallEnded, Session
-from trunkline.voice.steps import Goto, Next, Redirected
+from trunkline.voice.steps import Goto, Next, Redirected, Stop
 from trunkline.voice.steps import Source as Document
 from trunkline.voice.verbs.later import not_yet
 
 if TYPE_CHECKING:
+    from trunkline.sip.core import Answer
+    from trunkline.sip.refer import ReferRequest
     from trunkline.voice.live import LiveCall
     from trunkline.voice.outgoing import Outgoing
     from trunkline.voice.verbs.dial import Dial
@@ -44,6 +47,10 @@ WITHOUT: Final = ("Dial",)
 RANK: Final = (Status.COMPLETED, Status.BUSY, Status.NO_ANSWER, Status.FAILED, Status.CANCELED)
 """Of several legs that nobody picked up, the one with the first of these is told of."""
 STAR: Final = "*"
+NO_REFER_URL: Final = 13802
+TRANSFER_TARGET: Final = "ReferTransferTarget"
+TRANSFERRED: Final = "transferred"
+"""Why a leg is hung up whose REFER was followed."""
 COUNTRY_TONES: Final = {"gb": "uk"}
 """Countries whose tone has another name."""
 
@@ -61,6 +68,8 @@ async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Next | No
     except Exception:  # a node that stops leaves the legs to the next process
         dialing.close("redirected")
         raise
+    if dialing.transferred is not None:
+        return dialing.transferred
     if customer_trunks.ends_with_dial(session.call.record):
         return customer_trunks.after_dial(session, dialing)
     return Goto(verb.action, verb.method, tuple(dialing.params())) if verb.action else None
@@ -125,6 +134,8 @@ class Dialing:
         self._closed = False
         self._gone = ""
         """The SID of a connected leg that ended while there was no process to notice."""
+        self.transferred: Next | None = None
+        """What follows in place of the action, when one of the two was transferred (REFER)."""
         self._in_band = False
         self._to_callee = self._to_caller = Keys(self._call)
 
@@ -219,7 +230,7 @@ class Dialing:
         if early:  # it was heard before it answered
             self._part(leg)
         self._place()
-        if early and self._open and self._call.is_up:
+        if early and self._open and heard_early(self._call):
             self._call.play([RINGING[self._tone()]])
 
     def _settled(self, leg: Leg, future: asyncio.Future[bool]) -> None:
@@ -293,7 +304,7 @@ class Dialing:
         call = self._call
         call.on_digit = self._key
         call.digits.clear()
-        if not call.is_up:
+        if not call.is_up and not (self._verb.ring_tone and heard_early(call)):
             call.ring()
             return
         if self._verb.record.startswith("ringing"):
@@ -309,9 +320,12 @@ class Dialing:
         return name if name in RINGING else DEFAULT_RINGING
 
     def _hear_early(self, leg: Leg) -> None:
-        """The far end has something to hear before it answers: instead of our tone, if there is but this leg."""
-        alone = len(self._legs) == 1 and not self._waiting
-        if alone and self._call.is_up and not self._bridged and not self._verb.ring_tone and not leg.target.url:
+        """The far end has something to hear before it answers: instead of our tone, if there is but this leg. A call
+        that is not answered hears it as early media."""
+        alone = len(self._open) == 1 and (self._verb.sequential or not self._waiting)
+        if not alone or self._bridged or self._verb.ring_tone or leg.target.url:
+            return
+        if heard_early(self._call):
             self._bridge(leg)
 
     def _key(self, digit: str) -> None:
@@ -376,6 +390,8 @@ class Dialing:
         self._listen(call)
         self._listen(leg.live)
         leg.live.on_digit = self._callee_key
+        call.refers = lambda refer: self._refers(None, refer)
+        leg.live.refers = lambda refer: self._refers(leg, refer)
         while call.digits:  # pressed while nobody listened: the process was lost
             self._key(call.digits.popleft())
         self._services.outbound.bridged[leg.live.sid] = lambda to: self._take_away(leg, to)
@@ -388,9 +404,12 @@ class Dialing:
             leg.live.record.extra[RECORDED] = {"sid": row.sid, "url": recordings.url(row), "start_ms": row.start_ms}
         session.save({"child": leg.live.sid, "recording": self._recording.row.sid if self._recording else ""})
         while not leg.live.is_over:
-            what, who, _ = await session.wait(self._events.get())
+            what, who, detail = await session.wait(self._events.get())
             if what == "star":
                 leg.live.hangup("star")
+            if what == "refer":
+                await self._transfer(leg, who, detail)
+                return
             if what == "taken" or (what == "over" and who is leg):
                 return
 
@@ -445,6 +464,34 @@ class Dialing:
         self._happened("taken", leg)
         return True
 
+    # -- transfers (REFER) -----------------------------------------------------------------------------------
+
+    def _refers(self, by: Leg | None, refer: ReferRequest) -> Answer:
+        """One of the two (None: the caller) wants the other one to be connected elsewhere: `referUrl` decides."""
+        url = self._session.resolve(self._verb.refer_url) if self._verb.refer_url else None
+        if url is None:
+            if not self._verb.refer_url:
+                self._session.alert(NO_REFER_URL, "a REFER came in a <Dial> without a referUrl")
+            return 603, []
+        self._happened("refer", by, (refer, Goto(url, self._verb.refer_method, ((TRANSFER_TARGET, refer.target),))))
+        return 202, []
+
+    async def _transfer(self, leg: Leg, by: Leg | None, detail: tuple[ReferRequest, Goto]) -> None:
+        """Who asked for it is told that it is done, and hung up; the other one goes on with the document."""
+        refer, to = detail
+        if by is not None:
+            self._part(leg)
+            self._legs.remove(leg)
+            leg.live.part()
+            self.transferred = to
+            refer.tell(200, then=lambda: leg.live.hangup(TRANSFERRED))
+            return
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._take_away(leg, to)
+        self.transferred = Stop(TRANSFERRED)
+        refer.tell(200, then=lambda: None if told.done() else told.set_result(None))
+        await self._session.wait(told)
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _part(self, leg: Leg) -> None:
@@ -455,7 +502,7 @@ class Dialing:
             self._call.audio.send(protocol.Unbridge(leg=self._call.sid))
         for live in (self._call, leg.live):
             live.audio.on_digit = live.press
-            live.on_digit = None
+            live.on_digit = live.refers = None
 
     def close(self, why: str) -> None:
         """Hang up what is still there; does nothing the second time."""

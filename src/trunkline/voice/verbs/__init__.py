@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.twiml.schema import VerbSpec
 from trunkline.voice.steps import Next
-from trunkline.voice.verbs import dial, gather, hangup, later, pause, play, record, redirect, reject, say, sms
+from trunkline.voice.verbs import dial, gather, hangup, later, pause, play, record, redirect, refer, reject, say, sms
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
@@ -50,6 +50,7 @@ _ROWS: Final = (
     VoiceVerb(play.SPEC, play.run),
     VoiceVerb(record.SPEC, record.run),
     VoiceVerb(redirect.SPEC, redirect.run),
+    VoiceVerb(refer.SPEC, refer.run),
     VoiceVerb(reject.SPEC, reject.run, answers=_never),
     VoiceVerb(say.SPEC, say.run),
     *(VoiceVerb(spec, sms.run) for spec in sms.SPECS),

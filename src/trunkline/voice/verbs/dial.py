@@ -18,7 +18,7 @@ from trunkline.twiml.xmltree import Element
 from trunkline.voice import dial_nouns
 from trunkline.voice.callbacks import RECORDING_EVENTS
 from trunkline.voice.dial_nouns import NotYet, Target
-from trunkline.voice.steps import Goto
+from trunkline.voice.steps import Next
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
@@ -68,6 +68,9 @@ class Dial(Verb):
     answer_on_bridge: bool = False
     ring_tone: str = ""
     """Empty: the far end's own, else that of the number's country."""
+    refer_url: str = ""
+    """Asked when one of the two wants to transfer the other (SIP REFER)."""
+    refer_method: str = "POST"
     recording_track: str = "both"
     recording_status_callback: str = ""
     recording_status_callback_method: str = "POST"
@@ -101,9 +104,11 @@ ATTRIBUTES: Final = (
         "recordingStatusCallbackEvent", "recording_status_callback_event", dial_nouns.events(*RECORDING_EVENTS),
         ("completed",), INVALID_RECORDING_EVENT,
     ),
+    Attribute("referUrl", "refer_url", kinds.url, default=""),
+    Attribute("referMethod", "refer_method", kinds.method, default="POST"),
     *(
         Attribute(name, "_", kinds.text)
-        for name in ("recordingConfigurationId", "referUrl", "referMethod", "events", "passports", "callReason")
+        for name in ("recordingConfigurationId", "events", "passports", "callReason")
     ),
 )  # fmt: skip
 
@@ -140,7 +145,7 @@ def answers(verb: Dial) -> bool:
     return not verb.answer_on_bridge
 
 
-async def run(verb: Dial, session: Session, state: dict[str, Any]) -> Goto | None:
+async def run(verb: Dial, session: Session, state: dict[str, Any]) -> Next | None:
     """Call, connect, and say how it went. Next: trunkline.voice.dialing.dial"""
     from trunkline.voice.dialing import dial  # it runs sessions, and these need the table of verbs
 

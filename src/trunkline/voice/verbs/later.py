@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NOT_SUPPORTED: Final = 13750
 """Twilio's "TwiML verb not supported by this API version"."""
-NAMES: Final = ("Connect", "Echo", "Enqueue", "Leave", "Pay", "Prompt", "Queue", "Refer", "Start", "Stop")
+NAMES: Final = ("Connect", "Echo", "Enqueue", "Leave", "Pay", "Prompt", "Queue", "Start", "Stop")
 """Elements directly under <Response>. What stands inside them is not looked at."""
 
 
