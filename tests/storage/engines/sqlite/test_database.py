@@ -1,14 +1,14 @@
 """What the SQLite engine of the `Database` promises beyond the primitive's contract."""
 
 import asyncio
+import importlib
+import pkgutil
 from typing import ClassVar
 
 import apsw
 import pytest
 
-from trunkline.model import account as account_module
-from trunkline.model import numbers as numbers_module
-from trunkline.model import recording as recording_module
+from trunkline import model
 from trunkline.model.account import Account
 from trunkline.model.clock import SystemClock
 from trunkline.model.numbers import PhoneNumber, ShortCode
@@ -29,9 +29,10 @@ def open_at(path, *keys):
 
 
 def test_every_record_has_its_table():
+    modules = [importlib.import_module(f"{model.__name__}.{one.name}") for one in pkgutil.iter_modules(model.__path__)]
     declared = {
         value.TABLE
-        for module in (account_module, numbers_module, recording_module)
+        for module in modules
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Record) and value is not Record
     }
