@@ -11,6 +11,7 @@ from trunkline.sip.flow import Flow
 from trunkline.sip.headers import Field
 from trunkline.sip.message import REASONS, Request
 from trunkline.sip.reliable import TAG, Reliable
+from trunkline.sip.replaces import Replaces
 from trunkline.sip.requests import has_option
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ServerTransaction
@@ -82,6 +83,10 @@ class ServerInvite:
     def early_key(self) -> tuple[str, str, str]:
         """What requests in its early dialog name."""
         return self.request.call_id, self.to_tag, self.request.from_tag
+
+    def dialog_of(self, wanted: Replaces) -> Dialog | None:
+        """The dialog that a Replaces names, if it is up."""
+        return self._stack.find_dialog(wanted.call_id, wanted.local_tag, wanted.remote_tag)
 
     @property
     def answered(self) -> bool:

@@ -27,6 +27,7 @@ from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import record
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
+from trunkline.voice.replacing import take_place
 from trunkline.voice.session import Session
 from trunkline.voice.sources import Challenge, Sources
 from trunkline.voice.steps import Goto, Inline, Source
@@ -101,6 +102,10 @@ class Inbound:
             self._take_up(invite, flight)
             return
         try:
+            if "Replaces" in invite.request.headers:
+                take_place(invite, self._owner(invite))
+                self._count("replaced")
+                return
             call = self._by_domain(invite) or self._by_customer(invite) or self._by_trunk(invite)
         except Asked as asked:
             self._count("challenged")
@@ -115,6 +120,16 @@ class Inbound:
         else:
             self._count("taken")
             self._begin(call, invite)
+
+    def _owner(self, invite: ServerInvite) -> Trunk | Account:
+        """Who sent an INVITE that replaces a dialog. Raises Asked, Challenge, Refused."""
+        domain = self._domains.of(invite.request) if self._domains is not None else None
+        if self._domains is not None and domain is not None:
+            return self._domains.admit(invite, domain)[0]
+        trunk = self.doors.trunk_of(invite.request, invite.flow)
+        if trunk is None:
+            raise Refusal(403, "an unknown source")
+        return trunk
 
     def _by_trunk(self, invite: ServerInvite) -> LiveCall:
         """A call from a carrier or a PBX. Raises Challenge, Refusal."""
