@@ -89,7 +89,12 @@ async def up(phones, **more):
     return ada, bob
 
 
-@pytest.mark.parametrize("more", [{}, {"transport": "TCP"}, {"late_offer": True}, {"codecs": ["PCMA"]}], ids=str)
+@pytest.mark.parametrize("more", [
+        {}, {"transport": "TCP"}, {"late_offer": True}, {"codecs": ["PCMA"]}, {"codecs": ["G722", "PCMU"]},
+        {"codecs": ["opus", "PCMU"]},
+    ],
+    ids=str,
+)  # fmt: skip
 async def test_a_call_with_speech_both_ways_and_keys(phones, more):
     ada, bob = await up(phones, headers={"X-Order": "7"}, **more)
     state = await bob.state()
@@ -108,6 +113,18 @@ async def test_a_call_with_speech_both_ways_and_keys(phones, more):
     assert (state["state"], state["ended_by"], state["status"]) == ("ended", "phone", 200)
     assert state["media"]["codec"] == more.get("codecs", ["PCMU"])[0]
     assert state["media"]["lost"] == 0
+
+
+async def test_a_phone_takes_only_the_codecs_that_it_speaks(phones):
+    await phones.behave(BOB, codecs=["opus", "PCMA"])
+    ada = await phones.dial(codecs=["G722", "PCMU", "PCMA"])
+    bob = await phones.incoming()
+    await bob.do("answer")
+    assert (await ada.reaches("up"))["media"]["codec"] == "PCMA"
+    await phones.behave(BOB, codecs=["opus"])
+    ada = await phones.dial(codecs=["G722"])
+    await (await phones.incoming(after=1)).do("answer")
+    assert (await ada.reaches("ended"))["status"] == 488
 
 
 async def test_what_is_heard_once_is_not_heard_again(phones):

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from tests.media.sounds import likeness, voice
 from trunkline.rtp import g711
 from trunkline.testing.phones.heard import FRAME, RATE
 from trunkline.testing.phones.rtp_peer import DTMF, MAX_QUEUED, Impairment, Pacer, Route, RtpPeer, decoded, encoded
@@ -14,9 +15,10 @@ HOST = "127.0.0.1"
 
 
 def route(to, codec="PCMU", *, dtmf=101, sends=True):
-    law = {"PCMU": 0, "PCMA": 8}[codec]
+    number = {"PCMU": 0, "PCMA": 8, "G722": 9, "opus": 111}[codec]
+    types = {0: "PCMU", 8: "PCMA", 9: "G722", 111: "opus", 101: DTMF, 102: f"{DTMF}/48000"}
     return Route(
-        codec=codec, send_payload_type=law, payload_types={0: "PCMU", 8: "PCMA", 101: DTMF}, dtmf_payload_type=dtmf,
+        codec=codec, send_payload_type=number, payload_types=types, dtmf_payload_type=dtmf,
         remote=(HOST, to.port), remote_rtcp=(HOST, to.port + 1), sends=sends,
     )  # fmt: skip
 
@@ -60,9 +62,35 @@ async def test_what_one_says_the_other_hears_sample_by_sample(pair, codec):
     assert int(np.abs(a.heard.samples()).max()) <= 8
 
 
-async def test_keys_are_told_once_each(pair):
+@pytest.mark.parametrize("codec", ["G722", "opus"])
+async def test_what_one_says_the_other_hears_by_its_sound(pair, codec):
     a, b = pair
-    a.route, b.route = route(b), route(a)
+    said = voice(1.0)
+    a.play(said)
+    a.route, b.route = route(b, codec), route(a, codec)
+    await asyncio.wait_for(a.idle(), 5)
+    await until(lambda: b.heard.end >= len(said) + FRAME)
+    assert likeness(b.heard.samples(), said)[0] > 0.93
+    assert b.heard.missing == b.heard.repeated == b.strange == 0
+
+
+async def test_opus_has_single_losses_from_the_next_packet(pair):
+    a, b = pair
+    said = voice(2.0)
+    a.play(said)
+    b.impair(incoming=Impairment(loss=0.05, seed=3))
+    a.route, b.route = route(b, "opus"), route(a, "opus")
+    await asyncio.wait_for(a.idle(), 5)
+    await until(lambda: b.heard.end >= len(said) + FRAME)
+    assert b.received < a.sent - 2
+    assert b.heard.missing <= 2 * FRAME
+    assert likeness(b.heard.samples(), said)[0] > 0.9
+
+
+@pytest.mark.parametrize(("codec", "events"), [("PCMU", 101), ("G722", 101), ("opus", 102)])
+async def test_keys_are_told_once_each(pair, codec, events):
+    a, b = pair
+    a.route, b.route = route(b, codec, dtmf=events), route(a, codec, dtmf=events)
     a.press("1w1#", on_ms=60, off_ms=40)
     await asyncio.wait_for(a.idle(), 5)
     await until(lambda: len(b.keys) == 3)

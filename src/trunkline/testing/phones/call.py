@@ -12,6 +12,7 @@ from trunkline.sip.dialog import Dialog
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.message import Request, Response
 from trunkline.testing.phones import hearing, tones
+from trunkline.testing.phones.codecs import NAMES
 from trunkline.testing.phones.heard import FRAME, RATE, Samples
 from trunkline.testing.phones.rtp_peer import Impairment, Route, RtpPeer
 from trunkline.testing.phones.things import (
@@ -60,6 +61,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         self._sdp = b""
         """Our description as the other side has it."""
         self._wanted: Dial | None = None
+        self._takes: tuple[str, ...] = NAMES
         self._cursor = 0
         """Where listening goes on: after what was heard last."""
         self._keys_seen = 0
@@ -157,7 +159,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
             raise NotPossible(f"{wanted.to} cannot be dialled: {error}") from None
         self.state.call_id = self._outgoing.call_id
 
-    async def _prepare(self, codecs: tuple[str, ...] = ("PCMU", "PCMA"), dtmf: bool = True) -> None:
+    async def _prepare(self, codecs: tuple[str, ...], dtmf: bool = True) -> None:
         if self._peer is None:
             peer = await RtpPeer.open(self._exchange.host, self._exchange.pacer)
             if self.over:
@@ -171,6 +173,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
     def take(self, invite: "ServerInvite", behaviour: Behaviour) -> None:
         """An INVITE came in."""
         self._incoming = invite
+        self._takes = tuple(behaviour.codecs) or NAMES
         invite.listener = self
         self.state.call_id = invite.request.call_id
         self.state.headers = dict(invite.request.headers.items())
@@ -217,7 +220,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         if self._answering:
             return
         self._answering = True
-        await self._prepare()
+        await self._prepare(self._takes)
         assert self._local is not None
         if self.state.state == "ended":  # meanwhile
             return

@@ -75,6 +75,8 @@ class RemotePhone:
         known = server.simulator("GET", f"{self._path}/calls")["calls"] if self._seen else ()
         ringing = [one["id"] for one in known if one["direction"] == "in" and one["state"] in ("calling", "ringing")]
         self._seen = min([self._seen, *(number - 1 for number in ringing)])
+        self._behaviour = Behaviour()
+        self._codecs: list[str] = []
 
     def __repr__(self) -> str:
         return f"RemotePhone({self.number})"
@@ -100,8 +102,8 @@ class RemotePhone:
         knows no telephone-events. `late_offer`: its INVITE has no SDP. A refused call is returned too (see
         `rejected_with`). Raises CallFailed when neither happens in time."""
         wanted = Dial(
-            to=to or self._server.number, headers=dict(headers or {}), caller=caller, codecs=list(codecs), dtmf=dtmf,
-            late_offer=late_offer, transport=transport,
+            to=to or self._server.number, headers=dict(headers or {}), caller=caller,
+            codecs=list(codecs) or self._codecs, dtmf=dtmf, late_offer=late_offer, transport=transport,
         )  # fmt: skip
         state = self._server.simulator("POST", f"{self._path}/calls", msgspec.to_builtins(wanted))
         call = RemoteCall(self._server, self._path, int(state["id"]))
@@ -129,6 +131,12 @@ class RemotePhone:
         raise CallFailed(f"{self.number} did not ring within {timeout_s:g} s")
 
     # -- how it behaves from now on ----------------------------------------------------------------------------
+
+    def speaks(self, *codecs: str) -> None:
+        """Offer and take these codecs (PCMU, PCMA, G722, opus), the best first. At first it offers PCMU and PCMA, and
+        takes all."""
+        self._codecs = list(codecs)
+        self._behave(self._behaviour)
 
     def on(self) -> None:
         """Ring, and wait for what the test does: as it is at first."""
@@ -159,7 +167,9 @@ class RemotePhone:
         self._behave(Behaviour(does="answers", after_s=after_s, headers=dict(headers or {})))
 
     def _behave(self, behaviour: Behaviour) -> None:
-        self._server.simulator("POST", self._path, msgspec.to_builtins(behaviour))
+        self._behaviour = behaviour
+        wanted = msgspec.structs.replace(behaviour, codecs=self._codecs)
+        self._server.simulator("POST", self._path, msgspec.to_builtins(wanted))
 
 
 class RemoteSipPhone(RemotePhone):

@@ -16,7 +16,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from trunkline.rtp import g711, rtcp
+from trunkline.media.native.coding import NoCodec
+from trunkline.rtp import rtcp
+from trunkline.testing.phones.codecs import Ear, Mouth, units
+from trunkline.testing.phones.codecs import decoded as decoded
+from trunkline.testing.phones.codecs import encoded as encoded
 from trunkline.testing.phones.heard import FRAME, RATE, Heard, Samples
 from trunkline.testing.phones.tones import keys as in_band_keys
 
@@ -39,22 +43,12 @@ MAX_KEYS: Final = 1000
 MAX_PORT_TRIES: Final = 200
 HEADER: Final = struct.Struct("!BBHII")
 EVENT: Final = struct.Struct("!BBH")
-LAWS: Final = {"PCMU": g711.PCMU, "PCMA": g711.PCMA}
 DTMF: Final = "telephone-event"
+EVENTS: Final = {DTMF: 1, f"{DTMF}/48000": 6}
+"""Units of a sample in each clock of telephone-events."""
+MAX_DURATION: Final = 0xFFFF
+"""Of one segment of an event."""
 _MASK32: Final = 0xFFFFFFFF
-
-_LEVELS: Final = {law: np.array(g711.LEVELS[law], np.int16) for law in (g711.PCMU, g711.PCMA)}
-_CODES: Final = {law: np.frombuffer(g711.CODES[law], np.uint8) for law in (g711.PCMU, g711.PCMA)}
-
-
-def decoded(payload: bytes, law: int) -> Samples:
-    """Samples of G.711."""
-    return _LEVELS[law][np.frombuffer(payload, np.uint8)]
-
-
-def encoded(samples: Samples, law: int) -> bytes:
-    """G.711 of samples."""
-    return _CODES[law][samples.view(np.uint16)].tobytes()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +145,7 @@ class RtpPeer:
         self._timestamp = self._random.getrandbits(32)
         self._octets = self._ticks = 0
         self._marked = True
+        self._mouth, self._ear = Mouth(), Ear()
         self._event_timestamp = -1
         self._source, self._highest = 0, 0
         self._idle: list[asyncio.Future[None]] = []
@@ -249,10 +244,13 @@ class RtpPeer:
         if self._queue and isinstance(self._queue[0], _Pressed):
             self._tick_key(route, self._queue[0])
         else:
-            self._send(route, route.send_payload_type, encoded(self._frame(), LAWS[route.codec]), self._timestamp)
-        self._timestamp = (self._timestamp + FRAME) & _MASK32
+            self._send_audio(route, self._frame())
+        self._timestamp = (self._timestamp + FRAME * units(route.codec)) & _MASK32
         if not self._queue:
             self._wake_idle()
+
+    def _send_audio(self, route: Route, samples: Samples) -> None:
+        self._send(route, route.send_payload_type, self._mouth.encode(route.codec, samples), self._timestamp)
 
     def _frame(self) -> Samples:
         """The next 20 ms of audio."""
@@ -276,17 +274,21 @@ class RtpPeer:
         if self._event_start < 0:
             self._event_start = self._timestamp
             self._marked = True
-        duration = ((self._timestamp - self._event_start) & _MASK32) + FRAME
+        scale = units(route.codec)
+        duration = ((self._timestamp - self._event_start) & _MASK32) // scale + FRAME
         on, off = pressed.on_ms * RATE // 1000, pressed.off_ms * RATE // 1000
         code = KEYS.index(pressed.key)
         if duration <= max(on, FRAME):
             last = duration + FRAME > on
-            payload = EVENT.pack(code, (0x80 if last else 0) | VOLUME, duration)
+            each = EVENTS.get(route.payload_types.get(route.dtmf_payload_type, DTMF), 1)
+            segment = MAX_DURATION // each // FRAME * FRAME
+            begin = (duration - 1) // segment * segment
+            payload = EVENT.pack(code, (0x80 if last else 0) | VOLUME, (duration - begin) * each)
+            at = (self._event_start + begin * scale) & _MASK32
             for _ in range(END_PACKETS if last else 1):
-                self._send(route, route.dtmf_payload_type, payload, self._event_start)
+                self._send(route, route.dtmf_payload_type, payload, at)
         else:
-            silence = bytes([g711.SILENCE[LAWS[route.codec]]]) * FRAME
-            self._send(route, route.send_payload_type, silence, self._timestamp)
+            self._send_audio(route, np.zeros(FRAME, np.int16))
         if duration >= on + off:
             self._queue.popleft()
             self._event_start = -1
@@ -346,11 +348,21 @@ class RtpPeer:
             return
         self.received += 1
         self._source, self._highest = ssrc, sequence
-        if name == DTMF:
+        if name in EVENTS:
             self._event(payload, timestamp)
         else:
-            self.heard.take(ssrc, timestamp, decoded(payload, LAWS[name]), at_s)
+            self._hear(name, payload, timestamp, ssrc, at_s)
         self.changed()
+
+    def _hear(self, codec: str, payload: bytes, timestamp: int, ssrc: int, at_s: float) -> None:
+        try:
+            pieces = self._ear.decode(codec, payload, timestamp)
+        except NoCodec:
+            self.strange += 1
+            return
+        for piece in pieces:
+            if len(piece.samples):
+                self.heard.take(ssrc, piece.timestamp, piece.samples, at_s)
 
     def _event(self, payload: bytes, timestamp: int) -> None:
         """One press is one timestamp (RFC 4733 section 2.5.2.2)."""

@@ -57,6 +57,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keys: Annotated[str, Meta(pattern=r"^[0-9A-Da-d*#]{1,100}$")]
 
 
+Codec = Annotated[str, Meta(pattern="^(PCMU|PCMA|G722|opus)$")]
 Audio = Spoken | File | Tone | Silence
 Sound = Spoken | File | Tone | Silence | Keys
 
@@ -75,6 +76,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     status: Status = 500
     headers: Headers = {}
     """Of its 200, or of its refusal."""
+    codecs: list[Codec] = []
+    """What it takes; empty: all."""
 
 
 STATUSES: Final = {"declines": 603, "busy": 486, "off": 480}
@@ -188,8 +191,8 @@ class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     headers: Headers = {}
     caller: str = ""
     """What From says instead of the phone's number: `anonymous`, another number."""
-    codecs: list[str] = []
-    """Of PCMU and PCMA; empty: both."""
+    codecs: list[Codec] = []
+    """What it offers, in the order of preference; empty: PCMU and PCMA."""
     dtmf: bool = True
     """Whether it offers telephone-events."""
     late_offer: bool = False
