@@ -181,6 +181,7 @@ class Media:
     """The media side: keeps commands; plays that end do so at once, recordings when they are stopped."""
 
     available = True
+    epoch = 1
 
     def __init__(self, folder):
         self.folder = folder

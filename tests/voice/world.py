@@ -114,6 +114,7 @@ class FakeMedia:
 
     def __init__(self, slots: int = 100) -> None:
         self.available = True
+        self.epoch = 1
         self.free = [(slot, 20_000 + 2 * slot) for slot in range(slots, 0, -1)]
         self.commands: list[protocol.Command] = []
         self.watchers: dict[str, Callable[[Any], None]] = {}

@@ -134,7 +134,10 @@ class Trunk(Section, frozen=True, kw_only=True):
     follow_redirects: bool = False
     """Whether a 3xx of a gateway is followed."""
     session_timer_s: SecondsOrNone = 0
-    """Session-Expires that is asked for (RFC 4028), at least 90; 0: none."""
+    """Session-Expires that is asked for (RFC 4028), at least 90; 0: `sip.session_expires_s`."""
+    srtp: Literal["off", "optional", "required"] = "off"
+    """Encrypted audio (SRTP, keys in the SDP), over TLS only (see `sip.srtp_without_tls`). `optional`: offered, and
+    done without where it is refused. Calls that come in over TLS may have it in any case; `required`: they must."""
     codecs: tuple[Codec, ...] = ("PCMU", "PCMA")
     """In the order of preference."""
     price: Money = Decimal(0)

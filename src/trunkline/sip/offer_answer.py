@@ -94,7 +94,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     dtmf: bool = True
     direction: str = "sendrecv"
     srtp: str = OFF
-    """Whether the stream may be, or must be, SRTP. Our offers are, unless it is `off`."""
+    """Whether the stream may be, or must be, SRTP. Our first offer is if it must be."""
     srtp_keys: tuple[str, ...] = ()
     """What we send with, one for each of sdes.SUITES; none when it is `off`."""
 
@@ -159,7 +159,7 @@ def offer(local: Local, previous: bytes = b"") -> bytes:
     if before is None or not before.media:
         events = _new_events(local, {}, set(fresh.values()))
         section = _audio_lines(local, list(fresh.items()), events, local.direction)
-        if local.srtp != OFF:
+        if local.srtp == REQUIRED:
             section = _secured(section, SECURE, sdes.offered(local.srtp_keys))
         return _write(local, [section], "0 0")
     at = _own_audio(before)

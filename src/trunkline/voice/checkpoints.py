@@ -45,6 +45,8 @@ class LegCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
     source: str = ""
     parent_sid: str = ""
     answered_ms: int = 0
+    media_epoch: int = 0
+    """Of the media process's memory that the leg was opened in."""
 
 
 class DocumentCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):

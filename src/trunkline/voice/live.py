@@ -30,15 +30,17 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
 from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
-from trunkline.voice import timeline
+from trunkline.voice import leg_changes, securing, timeline
 from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
 from trunkline.voice.media_leg import MediaLeg
 from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.timeline import Timeline
 
 if TYPE_CHECKING:
+    from trunkline.sip.core import Answer
     from trunkline.sip.dialog import Dialog
     from trunkline.sip.message import Request
+    from trunkline.sip.refer import ReferRequest
     from trunkline.sip.server_invite import ServerInvite
     from trunkline.voice.flights import CallFlight
     from trunkline.voice.service import VoiceServices
@@ -98,12 +100,16 @@ class LiveCall(DialogListener, InviteListener):
         self.audio.on_other = self._other
         self.local: Local | None = None
         self.negotiated: Negotiated | None = None
+        self.srtp = offer_answer.OFF
+        """Of our side (`Local.srtp`), before its port is leased."""
         self.source = ""
         """Address that the peer's signalling comes from."""
         self.digits: deque[str] = deque(maxlen=MAX_DIGITS)
         """Keys pressed, newest last; whoever listens takes or clears them."""
         self.on_digit: Callable[[str], None] | None = None
         """Who wants to know of keys as they are pressed."""
+        self.refers: Callable[[ReferRequest], Answer] | None = None
+        """Who may transfer the peer, when it asks for that (REFER)."""
         self.ended = asyncio.Event()
         self.settled = asyncio.Event()
         """It has ended, and its record is complete."""
@@ -114,7 +120,7 @@ class LiveCall(DialogListener, InviteListener):
         self._rings = self._lingers = False
         self._heard_rfc4733 = False
         self._call_id = ""
-        self._offered = b""
+        self.offered = b""
         """Our offer in a 2xx, while the answer to it has not come."""
 
     def enlist(self, flight: CallFlight, accepted: Awaitable[Any] | None = None) -> None:
@@ -132,10 +138,10 @@ class LiveCall(DialogListener, InviteListener):
 
     def trace(self, call_id: str) -> None:
         """SIP messages with this Call-ID belong into the timeline."""
-        self.record.sip_call_id = self._call_id = call_id
         traced = self.services.traced
         if self._call_id != call_id:
             traced.pop(self._call_id, None)
+        self.record.sip_call_id = self._call_id = call_id
         traced[call_id] = self
 
     # -- what it is ------------------------------------------------------------------------------------------
@@ -183,6 +189,7 @@ class LiveCall(DialogListener, InviteListener):
         """
         self.invite = invite
         self.source = invite.flow.remote[0]
+        self.srtp = securing.incoming(self.trunk, invite.flow.transport, self.services.settings.sip)
         if not self._lease(self.source):
             return False
         assert self.local is not None
@@ -204,7 +211,8 @@ class LiveCall(DialogListener, InviteListener):
             self.accepted = None
         if self.invite is None or self.status is not Status.RINGING:
             return
-        self._open(self.negotiated)
+        if not self.audio.is_open:  # there was no early media
+            self._open(self.negotiated)
         assert self.local is not None
         sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
         self.invite.accept(sdp, before=self._store_dialog)
@@ -229,7 +237,7 @@ class LiveCall(DialogListener, InviteListener):
     def ringing(self, status: int, early: Negotiated | None = None) -> None:
         """A provisional response came; with `early` its media may already be heard."""
         if early is not None:
-            self._media(early)
+            self.media(early)
         if self.status in (Status.QUEUED, Status.INITIATED):
             self.status = Status.RINGING
             self.note(timeline.STATUS, Status.RINGING)
@@ -242,7 +250,7 @@ class LiveCall(DialogListener, InviteListener):
         dialog.listener = self
         self.record.sip_response_code = status
         if negotiated is not None:
-            self._media(negotiated)
+            self.media(negotiated)
         save_leg(self)
         self._up()
 
@@ -286,10 +294,10 @@ class LiveCall(DialogListener, InviteListener):
 
     def _lease(self, host: str) -> bool:
         if self.local is None and self.audio.lease():
-            codecs = self.trunk.codecs if self.trunk is not None else ("PCMU", "PCMA")
+            codecs = self.trunk.codecs if self.trunk is not None else self.services.settings.voice.codecs
             self.local = Local(
                 address=self.services.media_address(host), port=self.audio.port, codecs=codecs,
-                session_id=int(self.sid[2:14], 16), version=1,
+                session_id=int(self.sid[2:14], 16), version=1, srtp=self.srtp, srtp_keys=securing.keys(self.srtp),
             )  # fmt: skip
         return self.local is not None
 
@@ -306,10 +314,11 @@ class LiveCall(DialogListener, InviteListener):
         if negotiated is not None and self.local is not None:
             ours, theirs = (self.local.address, self.local.port), negotiated.remote
             ends = [f"{bracketed(end[0])}:{end[1]}" if end else "nowhere" for end in (ours, theirs)]
-            what = f"{negotiated.codec} {negotiated.direction}, ours {ends[0]}, theirs {ends[1]}"
+            secret = f", {negotiated.srtp.suite}" if negotiated.srtp is not None else ""
+            what = f"{negotiated.codec} {negotiated.direction}, ours {ends[0]}, theirs {ends[1]}{secret}"
             self.note(timeline.MEDIA, what)
 
-    def _media(self, negotiated: Negotiated) -> None:
+    def media(self, negotiated: Negotiated) -> None:
         """Take on what was negotiated, first or again."""
         if self.audio.is_open:
             if negotiated != self.negotiated:
@@ -356,6 +365,7 @@ class LiveCall(DialogListener, InviteListener):
             source=self.source,
             parent_sid=self.parent.sid if self.parent is not None else "",
             answered_ms=self.record.answered_ms or self.services.clock.now_ms(),
+            media_epoch=self.audio.epoch,
         )
 
     # -- audio -----------------------------------------------------------------------------------------------
@@ -508,35 +518,25 @@ class LiveCall(DialogListener, InviteListener):
         self._over(Status.COMPLETED, reason)
 
     def on_ack(self, sdp: bytes) -> None:
-        if not sdp or self.local is None:
-            return
-        try:
-            negotiated = offer_answer.conclude(self._offered or offer_answer.offer(self.local), sdp, self.local)
-        except offer_answer.NotAcceptable as refused:
-            self.note(timeline.ERROR, str(refused))
-            self.hangup("no-common-codec", end=Status.FAILED)
-            return
-        self._media(negotiated)
-        save_leg(self)
+        leg_changes.concluded(self, sdp)
 
     def on_reinvite(self, offer: bytes) -> bytes:
-        """Hold, a moved address, another codec. Raises NotAcceptable, which leaves everything as it was."""
-        if self.local is None:
-            raise offer_answer.NotAcceptable("there is no session")
-        if not offer:
-            if self.negotiated is None:
-                return offer_answer.offer(self.local)
-            sdp = self.negotiated.sdp
-            self._offered = offer_answer.revise(sdp, offer_answer.offer(self.local, sdp))
-            return self._offered
-        negotiated = offer_answer.answer(offer, self.local)
-        if self.negotiated is not None:
-            negotiated = msgspec.structs.replace(
-                negotiated, sdp=offer_answer.revise(self.negotiated.sdp, negotiated.sdp)
-            )
-        self._media(negotiated)
-        save_leg(self)
-        return negotiated.sdp
+        """Raises NotAcceptable."""
+        return leg_changes.changed(self, offer)
+
+    def on_update(self, offer: bytes) -> bytes:
+        """Answered already or not. Raises NotAcceptable."""
+        return leg_changes.changed(self, offer)
+
+    def on_refresh(self) -> bytes:
+        return self.negotiated.sdp if self.negotiated is not None else b""
+
+    def on_refreshed(self, sdp: bytes) -> None:
+        leg_changes.refreshed(self, sdp)
+
+    def on_refer(self, refer: ReferRequest) -> Answer:
+        self.note(timeline.SIP, f"Refer-To: {refer.target[:200]}")
+        return self.refers(refer) if self.refers is not None else (603, [])
 
     def on_info(self, request: Request) -> None:
         """Keys by INFO (application/dtmf-relay, application/dtmf)."""
@@ -547,6 +547,8 @@ class LiveCall(DialogListener, InviteListener):
     # -- what the media process tells ------------------------------------------------------------------------
 
     def _silent(self) -> None:
+        if not self.is_up:  # who only listens to early media need not send
+            return
         self.alert(NO_AUDIO)
         self.hangup("rtp-timeout")
 

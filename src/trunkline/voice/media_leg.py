@@ -21,6 +21,17 @@ PLAYS_JUMP: Final = 1000
 the old play would be taken for that of the new one."""
 
 
+class Keys(Protocol):
+    """Of SRTP (trunkline.sip.sdes.Srtp)."""
+
+    @property
+    def suite(self) -> str: ...
+    @property
+    def ours(self) -> str: ...
+    @property
+    def theirs(self) -> str: ...
+
+
 class Negotiation(Protocol):
     """What of a negotiated session (trunkline.sip.offer_answer.Negotiated) the media side needs."""
 
@@ -40,6 +51,8 @@ class Negotiation(Protocol):
     def remote_rtcp(self) -> tuple[str, int] | None: ...
     @property
     def direction(self) -> str: ...
+    @property
+    def srtp(self) -> Keys | None: ...
 
 
 class Media(Protocol):
@@ -47,6 +60,9 @@ class Media(Protocol):
 
     @property
     def available(self) -> bool: ...
+
+    @property
+    def epoch(self) -> int: ...
 
     def take_slot(self) -> tuple[int, int] | None: ...
 
@@ -90,6 +106,11 @@ class MediaLeg:
         self.on_flowing: Callable[[], None] = _ignore
         self.on_other: Callable[[Event], None] = _ignore
         """Gets what is left: `Recorded`, `Silent`, `Quality`."""
+
+    @property
+    def epoch(self) -> int:
+        """Of the media process's memory."""
+        return self._media.epoch
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -242,6 +263,8 @@ def _apply(command: protocol.Open | protocol.Modify, negotiated: Negotiation) ->
     command.remote = _numeric(negotiated.remote)
     command.remote_rtcp = _numeric(negotiated.remote_rtcp)
     command.direction = negotiated.direction
+    keys = negotiated.srtp
+    command.srtp = protocol.Srtp(suite=keys.suite, ours=keys.ours, theirs=keys.theirs) if keys is not None else None
 
 
 def _numeric(address: tuple[str, int] | None) -> tuple[str, int] | None:

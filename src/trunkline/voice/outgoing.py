@@ -18,7 +18,7 @@ from trunkline.sip.core import CallListener
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.flow import DEFAULT_PORT, DEFAULT_TLS_PORT
 from trunkline.sip.identity import name_addr, sip_uri
-from trunkline.voice import timeline
+from trunkline.voice import leg_changes, redirects, securing, timeline
 from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.forking import Fork
@@ -104,7 +104,7 @@ class PlaceInvite(Protocol):
     def __call__(
         self, uri: str, *, to: str = "", from_: str, target: Target | tuple[str, str, int] | None, sdp: bytes,
         headers: Any = (), credentials: tuple[str, str] | None = None, routes: Sequence[str] = (),
-        listener: CallListener,
+        listener: CallListener, session_s: int | None = None,
     ) -> Invite: ...  # fmt: skip
 
 
@@ -146,9 +146,14 @@ class Outgoing(CallListener):
         self._passed_over = False
         self._offer = b""
         self._way: Way | None = None
+        self._plain: Way | None = None
+        """The way whose far end refused SRTP, and is tried without it."""
         self._unreached = 0
         """The status of a user who has no phone."""
         self._rang = self._kept = False
+        self._hops = 0
+        self._seen: set[str] = set()
+        """URIs that a 3xx named, or came from."""
         self._ring_timer: asyncio.TimerHandle | None = None
         self._limit_timer: asyncio.TimerHandle | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -187,7 +192,10 @@ class Outgoing(CallListener):
                         self._full.append(way)
                         continue
                     self._limit = limit
-                self._send(way, way.host)
+                if self._is_foreign(way):
+                    self._task = asyncio.get_running_loop().create_task(self._resolve(way))
+                else:
+                    self._send(way, way.host)
             else:
                 self._give_back()
                 self._task = asyncio.get_running_loop().create_task(self._resolve(way))
@@ -236,18 +244,26 @@ class Outgoing(CallListener):
         if trunk is not None:
             live.use(trunk)
         live.source = address
+        endpoint, default = way.endpoint, DEFAULT_TLS_PORT if way.transport == "TLS" else DEFAULT_PORT
+        transport = way.transport if endpoint is None else endpoint.target[0]
+        try:
+            live.srtp = securing.outgoing(trunk, transport, live.services.settings.sip, refused=way is self._plain)
+        except NotAcceptable as refused:
+            live.note(timeline.ERROR, str(refused))
+            self._fail(NO_CODEC, "srtp-without-tls")
+            return
         offer = live.offer(address)
         if offer is None:
             self._fail(NO_PORT, "no-media-port")
             return
         self._offer, self._way, self._kept = offer, way, False
         uri = str(way.uri.replace(headers={}))
-        endpoint, default = way.endpoint, DEFAULT_TLS_PORT if way.transport == "TLS" else DEFAULT_PORT
         target = (way.transport, address, default if way.port is None else way.port)
         try:
             self._invite = self._fork(way, way.phones) if way.phones is not None else self._wires.invite(
                 uri, from_=self._from(way), target=target if endpoint is None else endpoint.target, sdp=offer,
                 headers=self._headers(way), credentials=self._login(way), listener=self,
+                session_s=(int(trunk.session_timer_s) or None) if trunk is not None else None,
             )  # fmt: skip
         except MalformedMessage as error:
             self._fail(404, str(error))
@@ -299,6 +315,8 @@ class Outgoing(CallListener):
     def _login(self, way: Way) -> tuple[str, str] | None:
         if way.trunk is None:
             return self._plan.login
+        if self._is_foreign(way):
+            return None
         return (way.trunk.username, str(way.trunk.password)) if way.trunk.username else None
 
     # -- what the far end says -------------------------------------------------------------------------------
@@ -333,7 +351,8 @@ class Outgoing(CallListener):
             dialog.bye()
             return
         try:
-            negotiated = offer_answer.conclude(self._offer, sdp, live.local)
+            changed = live.negotiated if not sdp else None  # by an UPDATE, before it was answered
+            negotiated = changed or offer_answer.conclude(self._offer, sdp, live.local)
         except (NotAcceptable, MalformedSdp) as refused:
             live.note(timeline.ERROR, f"the answer: {refused}")
             dialog.bye()
@@ -359,7 +378,17 @@ class Outgoing(CallListener):
             self._give_back()
             return
         live.cancel = None
+        if response is not None and self._is_followed(status, response):
+            live.note(timeline.SIP, f"{status} {reason}: it is followed")
+            self._next()
+            return
         way = self._way
+        if way is not None and securing.may_be_plain(way.trunk, status, live.srtp):
+            live.note(timeline.SIP, f"{status} {reason}: once more without SRTP")
+            self._plain = way
+            self._ways.insert(0, way)
+            self._next()
+            return
         again = way.dialect.again if way is not None and way.dialect is not None else SERVER_ERRORS
         more = bool(self._ways or self._full)
         if more and elsewhere(status, answered=response is not None, rang=self._rang, again=again):
@@ -370,6 +399,29 @@ class Outgoing(CallListener):
         if response is not None:
             live.record.hangup_cause = response.headers.get("Reason")
         self._fail(status, f"sip-{status}")
+
+    def on_update(self, tag: str, offer: bytes) -> bytes:
+        """Raises NotAcceptable."""
+        return leg_changes.changed(self.live, offer)
+
+    def _is_followed(self, status: int, response: Response) -> bool:
+        """Whether a 3xx gave other ways, which are tried next."""
+        way = self._way
+        if way is None or way.trunk is None or not way.trunk.follow_redirects or not redirects.is_redirect(status):
+            return False
+        if self._hops >= redirects.MAX_HOPS:
+            return False
+        self._hops += 1
+        self._seen.add(str(way.uri))
+        more = redirects.ways(response, way, self._seen)
+        self._ways[:0] = more
+        return bool(more)
+
+    def _is_foreign(self, way: Way) -> bool:
+        """Whether a 3xx led it away from its trunk's own gateways."""
+        if way.trunk is None or way.endpoint is not None:
+            return False
+        return redirects.is_foreign(way, {one.uri.bare_host for one in self._wires.trunks.gateways[way.trunk.name].all})
 
     def _fail(self, status: int, why: str) -> None:
         end = ending(status, busy_on_decline=self._wires.busy_on_decline)

@@ -28,7 +28,7 @@ import msgspec
 from trunkline.media.protocol import Close, LegState
 from trunkline.model.call import Direction, Status
 from trunkline.sip.core import DialogListener
-from trunkline.voice import checkpoints
+from trunkline.voice import checkpoints, securing
 from trunkline.voice.checkpoints import (
     DOCUMENT,
     INVITE,
@@ -214,7 +214,7 @@ class Recovery:
                 continue
             try:
                 if sid not in self._legs:
-                    live.reopen()
+                    self._reopen(live, saved)
                 if not live.is_over:
                     self._resume(live, saved)
             except Exception:
@@ -231,6 +231,14 @@ class Recovery:
         if self._legs:
             asyncio.get_running_loop().call_later(GRACE_S, self._clear, list(self._legs))
         self._saved, self._rung, self._lost, self._withdrawn = {}, [], [], []
+
+    def _reopen(self, live: LiveCall, saved: Saved) -> None:
+        """The media process does not know the leg: it is opened, unless its SRTP keys may have been used already."""
+        assert saved.leg is not None
+        if securing.may_reopen(saved.leg, self._epoch()):
+            live.reopen()
+        else:
+            live.hangup("media-lost", end=Status.FAILED)
 
     def _resume(self, live: LiveCall, saved: Saved) -> None:
         if live.parent is not None:
