@@ -25,6 +25,7 @@ def page(stats: Stats | None, *, available: bool = True) -> list[str]:
         inbound=SimpleNamespace(counters={"taken": 2, "refused-403": 5}),
         sip=SimpleNamespace(stack=SimpleNamespace(metrics={"retransmissions": 3})),
         media=SimpleNamespace(available=available, stats=stats),
+        registrations=SimpleNamespace(counters={"challenged": 7}, stand=lambda: 4),
     )
 
     class Calls:
@@ -42,6 +43,8 @@ def test_calls_and_where_they_came_from() -> None:
     assert 'trunkline_calls{direction="outbound-dial"} 1.0' in lines
     assert 'trunkline_calls_offered_total{what="refused-403"} 5.0' in lines
     assert 'trunkline_sip_total{what="retransmissions"} 3.0' in lines
+    assert 'trunkline_registers_total{what="challenged"} 7.0' in lines
+    assert "trunkline_registrations 4.0" in lines
     assert "trunkline_media_up 0.0" in lines
     assert 'trunkline_trunk_up{kind="gateway",trunk="acme",what="sip:acme.example"} 0.0' in lines
     assert not [line for line in lines if "media_legs" in line]

@@ -43,6 +43,7 @@ from trunkline.bootstrap_stores import (
     open_database,
     open_queue,
     open_secrets,
+    peek_memory,
     rotate_master_key,
     take_folder,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "open_database",
     "open_queue",
     "open_secrets",
+    "peek_memory",
     "rotate_master_key",
     "serve",
 ]

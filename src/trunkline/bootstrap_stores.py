@@ -7,6 +7,7 @@ from pathlib import Path
 from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.settings import Settings
+from trunkline.storage.engines.journal.memory import peek
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
@@ -42,6 +43,11 @@ def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatab
 def open_queue(settings: Settings) -> SqliteQueue:
     """What is in flight, to be read by the command line beside a running server."""
     return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+
+
+def peek_memory(settings: Settings, prefix: str, clock: Clock | None = None) -> list[tuple[str, bytes]]:
+    """What the `MemoryStore` has under a prefix, to be read by the command line beside a running server."""
+    return peek(settings.data_path / MEMORY_FILE, prefix, (clock or SystemClock()).now_ms())
 
 
 def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:

@@ -195,9 +195,10 @@ class Registrations:
             self._told("connection-closed")
             self._put(key, left)
 
-    def expire(self) -> None:
-        """Drop everything that has lapsed."""
+    def stand(self) -> int:
+        """How many contacts stand; what has lapsed is dropped first."""
         self._sweep(len(self._lapses))
+        return self.count
 
     def _put(self, key: Key, bindings: tuple[Binding, ...], *, write: bool = True) -> None:
         """Have these stand, here and in the store."""

@@ -135,3 +135,19 @@ async def test_it_is_bounded(path, clock):
     assert len(await store.scan("k")) == 9
     with pytest.raises(ValueTooLarge):
         store.put("large", b"x" * (memory.MAX_VALUE_BYTES + 1))
+
+
+async def test_it_is_read_beside_its_writer(path, clock):
+    assert memory.peek(path, "", clock.now_ms()) == []
+    store = JournalStore(path, clock)
+    store.post("phone/a", b"1")
+    store.post("phone/b", b"2")
+    store.post("phone/a", b"3")
+    store.post("phone/b", None)
+    store.post("phone/c", b"4", ttl_ms=1)
+    store.post("call/a", b"5")
+    written = path.read_bytes()
+    assert memory.peek(path, "phone/", clock.now_ms() + 2) == [("phone/a", b"3")]
+    path.write_bytes(written + b"torn")
+    assert memory.peek(path, "call/", clock.now_ms()) == [("call/a", b"5")]
+    assert path.read_bytes() == written + b"torn"

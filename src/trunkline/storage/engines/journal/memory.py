@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -166,23 +166,15 @@ class JournalStore:
 
     def _replay(self, data: bytes) -> int:
         """Apply every whole record; how many bytes they take."""
-        at = 0
+        good = 0
         now = self._clock.now_ms()
-        while at + _HEAD.size <= len(data):
-            length, checksum = _HEAD.unpack_from(data, at)
-            body = data[at + _HEAD.size : at + _HEAD.size + length]
-            if len(body) < length or zlib.crc32(body) != checksum:
-                break
-            try:
-                key, value, expires_ms = _decode(body)
-            except msgspec.MsgspecError:
-                break
+        for end, key, value, expires_ms in _records(data):
+            good = end
             if value is None or (expires_ms and expires_ms <= now):
                 self._drop(key)
             else:
                 self._set(key, value, expires_ms)
-            at += _HEAD.size + length
-        return at
+        return good
 
     def _append(self, records: bytes) -> None:
         if self._journal_bytes > max(REWRITE_BYTES, REWRITE_RATIO * self._live_bytes):
@@ -205,6 +197,33 @@ class JournalStore:
         os.close(self._file)
         self._file = file
         self._journal_bytes = sum(map(len, records))
+
+
+def peek(path: Path, prefix: str, now_ms: int) -> list[tuple[str, bytes]]:
+    """What `scan` would find in a journal that another process may be writing; nothing is changed."""
+    found: dict[str, bytes] = {}
+    for _, key, value, expires_ms in _records(path.read_bytes() if path.exists() else b""):
+        if key.startswith(prefix):
+            found.pop(key, None)
+            if value is not None and not (expires_ms and expires_ms <= now_ms):
+                found[key] = value
+    return list(found.items())
+
+
+def _records(data: bytes) -> Iterator[tuple[int, str, bytes | None, int]]:
+    """Every whole record: where it ends, key, value and expiry."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, at)
+        body = data[at + _HEAD.size : at + _HEAD.size + length]
+        if len(body) < length or zlib.crc32(body) != checksum:
+            return
+        try:
+            key, value, expires_ms = _decode(body)
+        except msgspec.MsgspecError:
+            return
+        at += _HEAD.size + length
+        yield at, key, value, expires_ms
 
 
 def _record(key: str, value: bytes | None, expires_ms: int) -> bytes:
