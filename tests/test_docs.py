@@ -134,7 +134,8 @@ def test_commands_exist(page: Path) -> None:
     for line in COMMAND.findall(page.read_text(encoding="utf-8")):
         words = line.split()
         path, options = options_of(words)
-        leaf = path and not getattr(typer.main.get_command(app).commands[path[0]], "commands", {})  # type: ignore[attr-defined]
+        first = typer.main.get_command(app).commands[path[0]] if path else None  # type: ignore[attr-defined]
+        leaf = first is not None and (first.invoke_without_command if hasattr(first, "commands") else True)
         if not path or (not leaf and len(path) == 1):
             unknown.append(line)
         unknown += [f"{line}: {word}" for word in words if word.startswith("--") and word.split("=")[0] not in options]

@@ -204,8 +204,13 @@ def commands() -> Iterator[Command]:
     """Every command, those of groups with the group's name."""
     yield from _of(app, "")
     for group in app.registered_groups:
-        if group.typer_instance is not None:
-            yield from _of(group.typer_instance, f"{group.name} ")
+        inner = group.typer_instance
+        if inner is None:
+            continue
+        alone = inner.registered_callback
+        if inner.info.invoke_without_command is True and alone is not None and alone.callback is not None:
+            yield Command(str(group.name), _first(alone.callback))
+        yield from _of(inner, f"{group.name} ")
 
 
 def _of(group: typer.Typer, prefix: str) -> Iterator[Command]:

@@ -13,7 +13,7 @@ import apsw
 import typer
 
 from trunkline import __version__
-from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, phone, routes, serve
+from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, phone, routes, serve, trunks
 from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
 from trunkline.settings import SettingsError
@@ -49,6 +49,7 @@ GROUPS = {
     "numbers": numbers.app,
     "routes": routes.app,
     "archive": archive.app,
+    "doctor": doctor.app,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
@@ -57,7 +58,7 @@ app.command()(serve.dev)
 app.command()(calls.calls)
 app.command()(calls.call)
 app.command()(phone.phone)
-app.command()(doctor.doctor)
+app.command()(trunks.trunks)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

@@ -17,6 +17,7 @@ import apsw
 import typer
 
 from trunkline.cli.common import settings_of, show_table
+from trunkline.cli.doctor_sip import sip
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
 from trunkline.media.ports import SLOTS_PER_LEG
@@ -86,8 +87,15 @@ def _kept_of_calls(sqlite: str, synced: str) -> tuple[Kept, ...]:
     )
 
 
+app = typer.Typer(help="What is wrong here.", invoke_without_command=True, rich_markup_mode=None)
+app.command()(sip)
+
+
+@app.callback()
 def doctor(context: typer.Context) -> None:
     """Say what each kind of data survives, and check settings, disk, clock, limits and carriers."""
+    if context.invoked_subcommand is not None:
+        return
     settings = settings_of(context)
     show_table(("data", "primitive", "engine", "survives", "lost otherwise"), kept(settings))
     typer.echo("")
