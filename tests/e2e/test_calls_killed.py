@@ -21,6 +21,8 @@ from trunkline.testing.phones.things import CallState
 
 BACK_S = 20.0
 MAX_SILENCE_MS = 500
+KEPT = 0.9
+"""Share of the blocks of what was said that a recording must have whole; the rest may have lost two packets."""
 TALK = "<Say loop='0'>Please hold the line.</Say>"
 
 
@@ -129,10 +131,19 @@ def test_a_recording_is_kept(local: Local, tmp_path: Path, victim: str) -> None:
     time.sleep(1)
     call.says(tmp_path / "1.wav")
     call.hangs_up()
-    audio = recorded(local, made.sid).astype(float)
+    audio = recorded(local, made.sid)
     for piece in pieces:
-        expected = decoded(encoded(piece, g711.PCMU), g711.PCMU)[4000:-800].astype(float)
-        assert hearing.correlation(audio, expected).max() > 0.9
+        expected = decoded(encoded(piece, g711.PCMU), g711.PCMU)[4000:-800]
+        assert kept_share(audio, expected) >= KEPT
+
+
+def kept_share(audio: np.ndarray, expected: np.ndarray) -> float:
+    """How much of what was said is in a recording, in blocks of 100 ms that each lie at their place or whole packets
+    beside it: a jitter buffer that was starved on a busy machine repeats or drops one between two blocks. A block that
+    is not there, or is damaged, counts as lost."""
+    listener = hearing.Listener(expected)
+    match = listener.listen(audio, np.ones(len(audio), bool))
+    return match.score if match is not None else 0.0
 
 
 # -- many calls ----------------------------------------------------------------------------------------------------

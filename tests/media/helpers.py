@@ -20,7 +20,8 @@ from trunkline.media.process import Config
 from trunkline.rtp import g711, packet
 from trunkline.rtp.telephone_event import Payload
 
-WAIT_S = 10.0
+WAIT_S = 30.0
+"""A process takes a second to load; where many start at once on a busy machine, many times that."""
 
 
 def start_process(config: Config, pass_fds: tuple[int, ...] = (), inherited: str = "") -> subprocess.Popen[bytes]:

@@ -53,7 +53,8 @@ from ..messaging.world import AC, TOKEN, MemoryArchive, MovableClock, eventually
 OURS, THEM, OTHER = "+12025550100", "+14155550199", "+14155550177"
 NODE = ("127.0.0.1", 5060)
 CARRIER, SECOND = ("127.0.0.2", 5060), ("127.0.0.3", 5060)
-TIMING = Timing(t1=0.02, t2=0.08, t4=0.1)
+TIMING = Timing(t1=0.04, t2=0.16, t4=0.1)
+"""Requests are given up after 64 T1, 2.5 s."""
 APP = "http://app.example/"
 TRUNKS = (
     Trunk(
