@@ -102,6 +102,7 @@ def replaced(call: LiveCall, invite: ServerInvite) -> None:
     call.note(timeline.SIP, f"<- INVITE that replaces the dialog with {old.remote_target}", source=call.source)
     call.trace(dialog.call_id)
     if negotiated is not None:
+        call.negotiated = None  # another phone may say the same, and be elsewhere: it is latched to anew
         call.media(negotiated)
         save_leg(call)
     old.bye()
