@@ -225,7 +225,7 @@ def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None
     reader.ask("POST", "api", recordings + "/{Sid}", Status="paused")
     reader.ask("POST", "api", calls + "/{Sid}", Status="completed")
     # Duration and currency are null, as at Twilio, until the audio is kept, some time after the call.
-    eventually(lambda: [one for one in reader.ask("GET", "api", recordings)["recordings"] if is_kept(one)])
+    eventually(lambda: [one for one in reader.ask("GET", "api", recordings)["recordings"] if one["duration"]])
     alert = eventually(lambda: reader.ask("GET", "api", calls + "/{CallSid}/Notifications")["notifications"])
     values[calls + "/{CallSid}/Notifications/{Sid}"] = values["alert"] = alert["sid"]
     reader.ask("GET", "api", ACCOUNT + "/Notifications/{alert}")
@@ -235,10 +235,6 @@ def call_everybody(reader: Reader, site: Site, air: Air, tenant: Tenant) -> None
     reader.ask("POST", "api", ACCOUNT + "/IncomingPhoneNumbers/{called}", VoiceUrl=gone)
     phone.dials(tenant.numbers[1], headers={"Diversion": "<sip:+12125559003@example.com>;reason=unconditional"})
     eventually(lambda: [one for one in reader.ask("GET", "api", calls)["calls"] if one["forwarded_from"]])
-
-
-def is_kept(recording: dict[str, Any]) -> bool:
-    return recording["status"] == "completed"
 
 
 def send_everything(reader: Reader, site: Site, tenant: Tenant) -> None:
