@@ -1,5 +1,6 @@
 """Phones that register: logins, what stands, what survives, and what strangers can do (nothing)."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from trunkline.settings import Sip
 from trunkline.sip import digest
 from trunkline.sip.flow import Flow
 from trunkline.sip.message import Request
+from trunkline.sip.registrar import way_to
 from trunkline.storage.memory import InProcess
 from trunkline.testing.clock import ManualClock
 from trunkline.voice.logins import Logins
@@ -340,3 +342,29 @@ def test_refusals_of_the_rules_are_passed_on(contact):
     here = Place()
     assert here.registers(contact=contact)[0] in (400, 423)
     assert here.registrations.count == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_with_a_right_login_stays_within_the_rules(seed):
+    """A customer's own phone may send anything: what stands stays bounded, readable and right."""
+    dice = random.Random(seed)
+    here = Place(user_contacts=4)
+    parts = [
+        "<sip:alice@127.0.0.9>", ";expires=", "60", "0", "99999999999", ";q=", "0.5", ",", "*", '"', "<", ">", ";ob",
+        ';+sip.instance="<urn:uuid:1>"', ";reg-id=1", ";reg-id=", "\\", "%00", "%zz", "sip:", "@", "[::1]", " ", "\x7f",
+        "<sip:bob@10.0.0.1:99999>", "<sip:b@[::1]:5060;transport=tcp>", "é", "tel:1", "\t", "x" * 300,
+    ]  # fmt: skip
+    for _ in range(300):
+        here.clock.advance(dice.randrange(30))
+        contact = "".join(dice.choices(parts, k=dice.randrange(1, 7)))
+        path = "".join(dice.choices(parts, k=dice.randrange(3)))
+        status, _ = here.registers(
+            contact=contact, call_id=str(dice.randrange(5)), Supported="outbound",
+            **({"Path": path} if path else {}), **({"Expires": "0"} if dice.random() < 0.1 else {}),
+        )  # fmt: skip
+        assert status in (200, 400, 403, 423, 439, 500)
+    own = here.registrations
+    assert own.count == sum(len(bindings) for bindings in own._bindings.values()) <= 4
+    assert own._bytes == sum(own._sizes.values())
+    for binding in here.registrations.contacts(here.directory.domain, "alice"):
+        way_to(binding)

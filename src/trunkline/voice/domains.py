@@ -38,6 +38,7 @@ NOT_FOUND: Final = 32002
 NOT_REGISTERED: Final = 32009
 WRONG_ADDRESS: Final = 32201
 WRONG_LOGIN: Final = 32202
+NO_SRTP: Final = 32208
 NO_USER: Final = 32223
 MAX_URI: Final = 255
 """Characters of the caller's and the called address."""
@@ -53,6 +54,8 @@ class Phones(NamedTuple):
     status: int = 0
     code: int = 0
     why: str = ""
+    secure: bool = False
+    """Whether they take SRTP only."""
 
 
 class Domains:
@@ -146,7 +149,8 @@ class Domains:
             # One device may have several flows (RFC 5626 section 6): it is called over one at a time.
             name = binding.instance if binding.reg_id else f"{len(devices)} {binding.uri}"
             devices.setdefault(name, []).append(binding)
-        return Phones(f"<{address(uri, uri.host)}>", tuple(map(tuple, devices.values())))
+        groups = tuple(tuple(flows) for flows in devices.values())
+        return Phones(f"<{address(uri, uri.host)}>", groups, secure=domain.secure)
 
 
 def record(invite: ServerInvite, domain: SipDomain, username: str, now_ms: int) -> Call:

@@ -24,7 +24,7 @@ from trunkline.storage.written import when_done
 from trunkline.voice import timeline
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import CustomerTrunks
-from trunkline.voice.domains import record
+from trunkline.voice.domains import NO_SRTP, record
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.replacing import take_place
@@ -155,7 +155,12 @@ class Inbound:
         self._check_limits(None, account)
         call = record(invite, domain, username, self._services.clock.now_ms())
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
-        return self._call(invite, None, account, call)
+        live = self._call(invite, None, account, call)
+        if domain.secure and (live.negotiated is None or live.negotiated.srtp is None):
+            live.audio.close()
+            self._domains.warn(domain, NO_SRTP, f"a call from {invite.flow.remote[0]} without SRTP")
+            raise Refusal(488, f"{domain.domain_name} wants SRTP")
+        return live
 
     def _by_customer(self, invite: ServerInvite) -> LiveCall | None:
         """A call from a customer's PBX through its trunk. Raises Asked, Refused."""

@@ -21,6 +21,7 @@ from trunkline.sip.identity import name_addr, sip_uri
 from trunkline.voice import leg_changes, redirects, securing, timeline
 from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
+from trunkline.voice.customer_trunks import ends_with_dial
 from trunkline.voice.forking import Fork
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.params import IDENTITY
@@ -46,6 +47,8 @@ REQUEST_TERMINATED: Final = 487
 TIMED_OUT: Final = 408
 SERVER_ERRORS: Final = range(500, 600)
 """Responses after which a `sip:` URI's next one is tried."""
+SILENCE_S: Final = 4.0
+"""How long the host of a `sip:` URI may be silent when there is another to try."""
 SICK: Final = frozenset({TIMED_OUT, NO_PORT})
 """Responses of a gateway that is no better than a dead one."""
 MAX_HEADERS: Final = 50
@@ -247,7 +250,10 @@ class Outgoing(CallListener):
         endpoint, default = way.endpoint, DEFAULT_TLS_PORT if way.transport == "TLS" else DEFAULT_PORT
         transport = way.transport if endpoint is None else endpoint.target[0]
         try:
-            live.srtp = securing.outgoing(trunk, transport, live.services.settings.sip, refused=way is self._plain)
+            if way.phones is not None:
+                live.srtp = offer_answer.REQUIRED if way.phones.secure else offer_answer.OFF
+            else:
+                live.srtp = securing.outgoing(trunk, transport, live.services.settings.sip, refused=way is self._plain)
         except NotAcceptable as refused:
             live.note(timeline.ERROR, str(refused))
             self._fail(NO_CODEC, "srtp-without-tls")
@@ -271,9 +277,17 @@ class Outgoing(CallListener):
         live.cancel = self._cancel
         live.trace(self._invite.call_id)
         live.note(timeline.SIP, f"-> INVITE {uri}", to=address, trunk=live.record.trunk)
-        if trunk is not None and (self._ways or self._full):
-            loop = asyncio.get_running_loop()
-            self._silence_timer = loop.call_later(trunk.failover_s, self._pass_over)
+        if self._is_impatient(way):
+            loop, silence_s = asyncio.get_running_loop(), SILENCE_S if trunk is None else trunk.failover_s
+            self._silence_timer = loop.call_later(silence_s, self._pass_over)
+
+    def _is_impatient(self, way: Way) -> bool:
+        """Whether silence ends an INVITE early: there is another way, or something else to be done for the caller."""
+        if way.phones is not None:
+            return False  # a fork looks after itself
+        parent = self.live.parent
+        waited_for = way.trunk is None and parent is not None and ends_with_dial(parent.record)
+        return bool(self._ways or self._full) or waited_for
 
     def _fork(self, way: Way, phones: Phones) -> Invite:
         """Ring all phones of a user. Raises MalformedMessage."""
