@@ -1,7 +1,12 @@
 """Calls from the phones of SIP domains, and to them."""
 
+import msgspec
 import pytest
 
+from trunkline.media import protocol
+from trunkline.sip import sdes
+from trunkline.sip.flow import Flow
+from trunkline.sip.offer_answer import REQUIRED
 from trunkline.voice.checkpoints import InviteCheckpoint
 
 from ..messaging.world import AC, eventually
@@ -259,8 +264,6 @@ async def test_what_rings_can_be_cancelled_by_another_process(office, lines):
     sid = await lines.create(to=f"sip:alice@{HOST}")
 
     async def kept():
-        import msgspec
-
         value = await lines.memory.get(f"call/{sid}/invite")
         saved = msgspec.msgpack.decode(value, type=InviteCheckpoint) if value else None
         return saved if saved is not None and saved.others else None
@@ -372,3 +375,52 @@ async def test_his_own_number_may_be_shown(office, lines):
     office.dials(office.desk(), "1")
     (invite,) = await eventually(lambda: lines.phone.invites)
     assert OURS in invite.request.headers.get("From")
+
+
+# -- secure domains ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def secure(lines, monkeypatch):
+    """A secure domain; every message comes by TLS."""
+
+    def deliver(data, flow):
+        stack = lines.net.stacks.get(flow.remote)
+        if stack is not None:
+            stack.receive(data, Flow("TLS", flow.local, flow.remote, 1))
+
+    monkeypatch.setattr(lines.net, "_deliver", deliver)
+    return await Office(lines).open("alice", secure=True)
+
+
+def encrypts(phone):
+    keys = tuple(sdes.make_key(bytes(sdes.KEY_BYTES)) for _ in sdes.SUITES)
+    phone.local = msgspec.structs.replace(phone.local, srtp=REQUIRED, srtp_keys=keys)
+    return phone
+
+
+async def test_a_secure_domain_takes_srtp(secure, lines):
+    lines.web.pages[APP + "domain"] = "<Say>hi</Say><Pause length='60'/>"
+    secure.dials(encrypts(secure.desk()), "100")
+    call = await lines.the_call()
+    await lines.until(call.sid, "in-progress")
+    (opened,) = lines.media.of(protocol.Open)
+    assert opened.srtp is not None
+
+
+async def test_a_secure_domain_takes_no_plain_audio(secure, lines):
+    phone = secure.desk()
+    secure.dials(phone, "100")
+    assert await ended(phone) == 488
+    assert await lines.alert_codes() == [32208]
+    assert not lines.services.live
+
+
+async def test_phones_of_a_secure_domain_are_offered_srtp_only(secure, lines):
+    phone = encrypts(secure.desk())
+    assert await secure.register(phone, "alice") == 200
+    sid = await lines.create(to=f"sip:alice@{HOST}")
+    await lines.until(sid, "in-progress")
+    offer = phone.invites[0].offer
+    assert b"RTP/SAVP" in offer
+    assert b"a=crypto:" in offer
