@@ -337,7 +337,7 @@ def _complete(settings: Settings, label: str, base: Path) -> Settings:
         connectors = (Loopback(name="loopback"),)
     trunks = settings.trunks
     if not trunks and settings.sip.enabled and rules.loopback and not rules.strict:
-        trunks = (Trunk(name="simulated", simulated=True),)
+        trunks = (Trunk(name="simulated", simulated=True, codecs=("PCMU", "PCMA", "G722", "opus")),)
     routes = settings.routes or tuple(Route(name=one.name, connector=one.name) for one in connectors)
     whole = msgspec.structs.replace(
         settings,

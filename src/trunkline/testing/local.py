@@ -72,6 +72,7 @@ engine = "tones"
 [[trunks]]
 name = "simulated"
 simulated = true
+codecs = ["PCMU", "PCMA", "G722", "opus"]
 """
 """Nothing waits for a rate, receipts come soon, and each spoken text is half a second of tones of its own."""
 FORCED: Final = {
