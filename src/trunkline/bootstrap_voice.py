@@ -75,8 +75,8 @@ DRAIN_LOOK_S = 0.1
 """Between two looks whether calls are up while the server stops."""
 WRITTEN_LOOK_S = 0.01
 """Between two looks whether what happened to them is stored."""
-DRAIN_S = 5.0
-"""How long calls that are ended by a stop may take to be archived."""
+DRAIN_S = 6.0
+"""How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
@@ -285,13 +285,11 @@ class Voice:
             async with asyncio.timeout(DRAIN_S):
                 for call in calls:
                     await call.settled.wait()
-        for _ in range(int(DRAIN_S / WRITTEN_LOOK_S)):  # what they owe is told before the end
-            if not any(flight.pending for flight in self.flights):
-                break
-            await asyncio.sleep(WRITTEN_LOOK_S)
-        kept = [one.finished for call in calls for one in self.recordings.of_call(call.sid)]
-        if kept:
-            await asyncio.wait(kept, timeout=DRAIN_S)
+                while any(flight.pending for flight in self.flights):  # what they owe is told before the end
+                    await asyncio.sleep(WRITTEN_LOOK_S)
+                kept = [one.finished for call in calls for one in self.recordings.of_call(call.sid)]
+                if kept:
+                    await asyncio.wait(kept)
         for session in sessions:
             session.cancel()
         await self.recordings.close()

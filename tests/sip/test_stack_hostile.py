@@ -7,6 +7,7 @@ import pytest
 from tests.sip.link import flow_of, pair
 from tests.sip.test_torture import BEHAVIOUR, INVALID, VALID
 from tests.sip.test_transaction import invite_bytes
+from trunkline.sip.stack import MAX_LINGERING
 
 OUTCOMES = {
     "BADASPEC": [200], "BADBRANCH": [200], "BADDATE": [200], "BADDN": [200], "BADINV01": [], "BADVERS": [505],
@@ -78,6 +79,31 @@ def test_mutated_messages_are_no_fault_and_leave_nothing():
     network.run(400)
     assert a.quiet
     assert b.quiet
+
+
+def test_what_strangers_leave_behind_is_bounded_and_calls_are_not_of_it():
+    """Refusals that nobody acknowledges and answered requests linger; the oldest make room. Those of a call stay."""
+    network, a, b = pair()
+    caller = a.call(b)
+    network.run(1)
+    b.dialogs[0].bye()
+    network.run(0.1)
+    assert caller.leg.heard == ["bye"]
+    kept = set(a.stack._server)
+    assert kept, "the BYE's transaction"
+    a.on_call = lambda invite: invite.reject(403)
+    for number in range(2 * MAX_LINGERING):
+        branch = f"z9hG4bK{number}"
+        data = invite_bytes(branch=branch, cseq=number)
+        a.stack.receive(data.replace(b"INVITE", b"OPTIONS") if number % 2 else data, flow_of(a))
+    assert len(a.stack._server) == MAX_LINGERING + len(kept)
+    assert kept <= set(a.stack._server)
+    assert len(a.stack.timers) <= 2 * MAX_LINGERING
+    sent = len(network.log)
+    a.stack.receive(invite_bytes(branch="z9hG4bK0", cseq=0), flow_of(a))
+    assert len(network.log) == sent + 1, "one that has left is answered anew"
+    network.run(400)
+    assert a.quiet
 
 
 def test_a_flood_of_invites_that_nobody_acknowledges_is_bounded():

@@ -53,6 +53,9 @@ from trunkline.sip.transaction import ClientTransaction, Event, Report, ServerTr
 logger = logging.getLogger(__name__)
 
 MAX_TICK: Final = 2000  # timers fired by one `tick`, so that it never starves the network
+MAX_LINGERING: Final = 500
+"""Transactions outside of dialogs that have had their final response, from anyone, and wait for its ACK or for the
+request to be repeated (RFC 3261 timers H and J, 32 s). Beyond it the oldest goes: a flood would fill them all."""
 MAX_CONTACTS: Final = 1000  # local addresses whose Contact is kept ready
 MAX_UDP_ONLY: Final = 1000  # targets remembered for not taking TCP
 UDP_ONLY_S: Final = 600.0  # how long
@@ -87,6 +90,7 @@ class Stack:
         self._send = send
         self._server: dict[Key, ServerTransaction] = {}
         self._client: dict[Key, ClientTransaction] = {}
+        self._lingering: dict[ServerTransaction, None] = {}  # in the order of their final responses
         self._merged: dict[Key, ServerTransaction | None] = {}  # None: of a dialog that was adopted
         self._dialogs: dict[Key, Dialog] = {}
         self._calls: dict[Key, ClientInvite] = {}  # by Call-ID and our tag, while there is no answer
@@ -329,7 +333,14 @@ class Stack:
         transaction.request.headers.set("Via", self._via(flow, transaction.key[0]))
         self._track(transaction)
 
+    def linger(self, transaction: ServerTransaction) -> None:
+        """It has had its final response."""
+        self._lingering[transaction] = None
+        if len(self._lingering) > MAX_LINGERING:
+            next(iter(self._lingering)).done()
+
     def forget_server(self, transaction: ServerTransaction) -> None:
+        self._lingering.pop(transaction, None)
         self._server.pop(transaction.key, None)
         if transaction.merge_key is not None:
             self._merged.pop(transaction.merge_key, None)

@@ -157,6 +157,8 @@ class ServerTransaction(_Transaction):
         self.resend()
         timing = self.stack.timing
         self._schedule(resend_in=NEVER if self.reliable else timing.t1, expire_in=timing.give_up)
+        if self.merge_key is not None:
+            self.stack.linger(self)
 
     def accepted(self) -> None:
         """A 2xx of an INVITE: Timer L. The dialog retransmits it."""
@@ -179,6 +181,8 @@ class ServerTransaction(_Transaction):
             self.done()
         else:
             self._schedule(expire_in=self.stack.timing.give_up)
+            if self.merge_key is not None:
+                self.stack.linger(self)
 
     def unconfirmed(self) -> None:
         self.stack.count("unacknowledged")

@@ -108,6 +108,8 @@ class SipTransport:
         """Listen; given sockets (bound, those of TCP and TLS listening) are taken over. `tls_port` None: no TLS is
         listened for, unless a socket is given. Raises OSError; TlsError where certificates cannot be used."""
         self._loop = asyncio.get_running_loop()
+        if tls_port is not None and self.tls.server is None:
+            self.tls.load()
         if udp_socket is None or tcp_socket is None:
             udp_socket, tcp_socket = bind(host, port)
         if tls_socket is None and tls_port is not None:
@@ -336,8 +338,6 @@ class SipTransport:
 
     async def _listen_tls(self, listening: socket.socket) -> None:
         """Take connections, and look after the certificates."""
-        if self.tls.server is None:
-            self.tls.load()
         self._servers.append(await self._loop.create_server(self._accept_tls, sock=listening))
         self._reloader = self._loop.call_later(RELOAD_S, self._reload)
 

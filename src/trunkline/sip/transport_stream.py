@@ -138,7 +138,8 @@ class Connection(asyncio.Protocol):
 
     def keep_alive(self, now: float) -> None:
         """Ping it, if nothing has been heard for a while (RFC 5626 section 3.5.1)."""
-        if now - max(self.heard_at, self._pinged_at) >= PING_S:
+        waits = self._pongs and self._pinged_at
+        if not waits and now - max(self.heard_at, self._pinged_at) >= PING_S:
             self._pinged_at = now
             self.write(PING)
 

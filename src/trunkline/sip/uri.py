@@ -24,8 +24,8 @@ _PASSWORD_SAFE: Final = _MARK + "&=+$,"
 _PARAM_SAFE: Final = _MARK + "[]/:&+$"
 _HEADER_SAFE: Final = _MARK + "[]/?:+$"
 _HOST_FORBIDDEN: Final = frozenset(' \t"<>@,/\\()[]{}=?%;:\x00\x7f')
-KEPT_URIS: Final = 4096
-KEPT_CHARACTERS: Final = 200
+KEPT_URIS: Final = 2048
+KEPT_CHARACTERS: Final = 120
 """How many parsed URIs are kept, and up to which length: those of a call, a trunk or a phone come again and again."""
 
 _PLAIN: Final = re.compile(

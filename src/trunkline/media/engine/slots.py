@@ -6,8 +6,9 @@ import numpy as np
 
 from trunkline.media.engine.state import SLOT_FREE, SLOT_LEASED, SLOT_RESTING, SLOT_USED, State
 
-LEASE: Final = 128
-"""Slots that the node has ahead of need, beside those that it has taken for legs that are not open yet."""
+LEASE: Final = 256
+"""Slots that the node has ahead of need, beside those that it has taken for legs that are not open yet: so many calls
+may come in within one tick."""
 PIECE: Final = 32
 """Slots that are leased at once while half of LEASE is left."""
 
