@@ -7,7 +7,7 @@ import pytest
 from tests.sip.link import flow_of, pair
 from tests.sip.test_torture import BEHAVIOUR, INVALID, VALID
 from tests.sip.test_transaction import invite_bytes
-from trunkline.sip.stack import MAX_LINGERING
+from trunkline.sip.transaction import MAX_LINGERING
 
 OUTCOMES = {
     "BADASPEC": [200], "BADBRANCH": [200], "BADDATE": [200], "BADDN": [200], "BADINV01": [], "BADVERS": [505],

@@ -317,7 +317,7 @@ async def test_bound_to_a_wildcard_it_names_the_address_towards_the_peer(nodes):
     assert b.invites[0].request.contact.uri.host == "127.0.0.1"
     assert a.transport.local_address_towards("127.0.0.1") == "127.0.0.1"
     caller.dialog.bye()
-    await until(lambda: b.legs[0].heard[-1] == "bye")
+    await until(lambda: b.legs[0].heard[-1:] == ["bye"])
 
 
 async def test_an_advertised_address_is_named_instead(nodes):

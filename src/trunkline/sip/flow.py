@@ -30,6 +30,11 @@ class Flow(NamedTuple):
     """TLS: the name that the peer's certificate carries or has to carry (RFC 5922); empty: the host of `remote`."""
 
     @property
+    def path(self) -> tuple[str, Address, int, str]:
+        """What tells whether two flows share their fate."""
+        return self.transport, self.remote, self.id, self.domain
+
+    @property
     def reliable(self) -> bool:
         return self.transport != "UDP"
 

@@ -48,14 +48,11 @@ from trunkline.sip.requests import BRANCH_COOKIE
 from trunkline.sip.server_invite import ServerInvite
 from trunkline.sip.stateless import register_answer
 from trunkline.sip.timers import Timers
-from trunkline.sip.transaction import ClientTransaction, Event, Report, ServerTransaction, State
+from trunkline.sip.transaction import ClientTransaction, Event, Lingering, Report, ServerTransaction, State
 
 logger = logging.getLogger(__name__)
 
 MAX_TICK: Final = 2000  # timers fired by one `tick`, so that it never starves the network
-MAX_LINGERING: Final = 500
-"""Transactions outside of dialogs that have had their final response, from anyone, and wait for its ACK or for the
-request to be repeated (RFC 3261 timers H and J, 32 s). Beyond it the oldest goes: a flood would fill them all."""
 MAX_CONTACTS: Final = 1000  # local addresses whose Contact is kept ready
 MAX_UDP_ONLY: Final = 1000  # targets remembered for not taking TCP
 UDP_ONLY_S: Final = 600.0  # how long
@@ -90,7 +87,7 @@ class Stack:
         self._send = send
         self._server: dict[Key, ServerTransaction] = {}
         self._client: dict[Key, ClientTransaction] = {}
-        self._lingering: dict[ServerTransaction, None] = {}  # in the order of their final responses
+        self.lingering = Lingering()
         self._merged: dict[Key, ServerTransaction | None] = {}  # None: of a dialog that was adopted
         self._dialogs: dict[Key, Dialog] = {}
         self._calls: dict[Key, ClientInvite] = {}  # by Call-ID and our tag, while there is no answer
@@ -153,7 +150,7 @@ class Stack:
 
     def flow_closed(self, flow: Flow) -> None:
         """A connection closed, could not be made, or its host name is unknown: requests under way on it fail."""
-        for transaction in list(self._by_flow.get(_path(flow), ())):
+        for transaction in list(self._by_flow.get(flow.path, ())):
             transaction.flow_failed()
         if flow.id and self.on_flow_closed is not None:
             self.on_flow_closed(flow)
@@ -333,14 +330,8 @@ class Stack:
         transaction.request.headers.set("Via", self._via(flow, transaction.key[0]))
         self._track(transaction)
 
-    def linger(self, transaction: ServerTransaction) -> None:
-        """It has had its final response."""
-        self._lingering[transaction] = None
-        if len(self._lingering) > MAX_LINGERING:
-            next(iter(self._lingering)).done()
-
     def forget_server(self, transaction: ServerTransaction) -> None:
-        self._lingering.pop(transaction, None)
+        self.lingering.discard(transaction)
         self._server.pop(transaction.key, None)
         if transaction.merge_key is not None:
             self._merged.pop(transaction.merge_key, None)
@@ -591,10 +582,10 @@ class Stack:
         """Be able to find it by its flow, where flows can fail."""
         flow = transaction.flow
         if flow.transport != "UDP" or not is_numeric(flow.remote[0]):
-            self._by_flow.setdefault(_path(flow), set()).add(transaction)
+            self._by_flow.setdefault(flow.path, set()).add(transaction)
 
     def _untrack(self, transaction: ClientTransaction) -> None:
-        key = _path(transaction.flow)
+        key = transaction.flow.path
         others = self._by_flow.get(key)
         if others is not None:
             others.discard(transaction)
@@ -604,8 +595,3 @@ class Stack:
     def _forget_merged(self, key: Key) -> None:
         if self._merged.get(key) is None:
             self._merged.pop(key, None)
-
-
-def _path(flow: Flow) -> tuple[str, Address, int, str]:
-    """What tells whether two flows share their fate."""
-    return flow.transport, flow.remote, flow.id, flow.domain

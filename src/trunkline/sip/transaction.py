@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
 
 NEVER: Final = float("inf")
+MAX_LINGERING: Final = 500
 
 
 class State(StrEnum):
@@ -158,7 +159,7 @@ class ServerTransaction(_Transaction):
         timing = self.stack.timing
         self._schedule(resend_in=NEVER if self.reliable else timing.t1, expire_in=timing.give_up)
         if self.merge_key is not None:
-            self.stack.linger(self)
+            self.stack.lingering.add(self)
 
     def accepted(self) -> None:
         """A 2xx of an INVITE: Timer L. The dialog retransmits it."""
@@ -182,7 +183,7 @@ class ServerTransaction(_Transaction):
         else:
             self._schedule(expire_in=self.stack.timing.give_up)
             if self.merge_key is not None:
-                self.stack.linger(self)
+                self.stack.lingering.add(self)
 
     def unconfirmed(self) -> None:
         self.stack.count("unacknowledged")
@@ -191,6 +192,23 @@ class ServerTransaction(_Transaction):
     def done(self) -> None:
         self._stop()
         self.stack.forget_server(self)
+
+
+class Lingering:
+    """Transactions outside of dialogs that have had their final response, from anyone, and wait for its ACK or for the
+    request to be repeated (timers H and J, 32 s). Beyond MAX_LINGERING the oldest goes: a flood would fill them all.
+    Should its request come again, it is answered anew."""
+
+    def __init__(self) -> None:
+        self._all: dict[ServerTransaction, None] = {}
+
+    def add(self, transaction: ServerTransaction) -> None:
+        self._all[transaction] = None
+        if len(self._all) > MAX_LINGERING:
+            next(iter(self._all)).done()
+
+    def discard(self, transaction: ServerTransaction) -> None:
+        self._all.pop(transaction, None)
 
 
 Server = ServerTransaction
