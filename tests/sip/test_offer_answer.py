@@ -335,3 +335,84 @@ def test_mutated_offers(cut: tuple[int, int, bytes]) -> None:
     except NotAcceptable:
         return
     assert len(sdp.parse(got.sdp).media) == len(sdp.parse(body).media)
+
+
+WIDE = ("opus", "G722", "PCMU")
+OPUS_FMTP = "useinbandfec=1;maxplaybackrate=8000;sprop-maxcapturerate=8000"
+
+
+def test_our_offer_of_every_codec_has_telephone_events_of_both_clocks() -> None:
+    lines = offer(local(codecs=WIDE)).decode().split("\r\n")[5:]
+    assert lines == [
+        "m=audio 30000 RTP/AVP 111 9 0 101 102",
+        "a=rtpmap:111 opus/48000/2",
+        f"a=fmtp:111 {OPUS_FMTP}",
+        "a=rtpmap:9 G722/8000",
+        "a=rtpmap:0 PCMU/8000",
+        "a=rtpmap:101 telephone-event/8000",
+        "a=fmtp:101 0-16",
+        "a=rtpmap:102 telephone-event/48000",
+        "a=fmtp:102 0-16",
+        "a=ptime:20",
+        "a=sendrecv",
+        "",
+    ]
+    assert m_lines(offer(local(codecs=("opus",)))) == ["audio 30000 RTP/AVP 111 101"]
+    assert b"101 telephone-event/48000" in offer(local(codecs=("opus",)))
+
+
+def test_g722_needs_no_rtpmap() -> None:
+    got = answer(audio(formats="9 0"), local(codecs=WIDE))
+    assert (got.codec, got.send_payload_type) == ("G722", 9)
+    assert "a=rtpmap:9 G722/8000" in got.sdp.decode()
+    with pytest.raises(NotAcceptable):
+        answer(audio("a=rtpmap:9 G722/16000", formats="9"), local(codecs=WIDE))
+
+
+@pytest.mark.parametrize("encoding", ["opus/48000/2", "OPUS/48000/2", "opus/48000"])
+def test_opus_keeps_the_offers_number_and_its_own_clock_of_keys(encoding: str) -> None:
+    lines = (f"a=rtpmap:96 {encoding}", "a=rtpmap:97 telephone-event/8000", "a=rtpmap:98 telephone-event/48000")
+    got = answer(audio(*lines, formats="96 0 97 98"), local(codecs=WIDE))
+    assert (got.codec, got.send_payload_type, got.dtmf_payload_type) == ("opus", 96, 98)
+    assert got.payload_types == {96: "opus", 0: "PCMU", 98: "telephone-event/48000", 97: "telephone-event"}
+    assert "a=rtpmap:96 opus/48000/2" in got.sdp.decode()
+    assert f"a=fmtp:96 {OPUS_FMTP}" in got.sdp.decode()
+    with pytest.raises(NotAcceptable):
+        answer(audio(f"a=rtpmap:111 {encoding}", formats="111"), LOCAL)
+
+
+def test_opus_takes_telephonys_events_where_the_peer_has_no_others() -> None:
+    lines = ("a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000")
+    got = answer(audio(*lines, formats="96 101"), local(codecs=("opus",)))
+    assert got.dtmf_payload_type == 101
+    assert got.payload_types[101] == "telephone-event"
+
+
+def test_a_dynamic_number_without_an_rtpmap_is_nothing() -> None:
+    with pytest.raises(NotAcceptable):
+        answer(audio(formats="111"), local(codecs=WIDE))
+
+
+def test_conclude_picks_the_events_of_the_codec_that_was_chosen() -> None:
+    ours = offer(local(codecs=WIDE))
+    plain = conclude(ours, audio("a=rtpmap:101 telephone-event/8000", formats="0 101"), local(codecs=WIDE))
+    assert (plain.codec, plain.dtmf_payload_type) == ("PCMU", 101)
+    lines = ("a=rtpmap:111 opus/48000/2", "a=rtpmap:102 telephone-event/48000")
+    wide = conclude(ours, audio(*lines, formats="111 102"), local(codecs=WIDE))
+    assert (wide.codec, wide.send_payload_type, wide.dtmf_payload_type) == ("opus", 111, 102)
+    assert wide.payload_types == {
+        111: "opus", 9: "G722", 0: "PCMU", 101: "telephone-event", 102: "telephone-event/48000",
+    }  # fmt: skip
+
+
+def test_a_new_offer_gives_no_number_away_that_is_in_use() -> None:
+    """The peer called its keys 111: Opus gets another number."""
+    got = answer(audio("a=rtpmap:111 telephone-event/8000", formats="0 111"), local(codecs=WIDE))
+    again = sdp.parse(offer(local(codecs=WIDE), got.sdp)).media[0]
+    mapped = again.rtpmap()
+    assert mapped[111] == "telephone-event/8000"
+    assert mapped[0] == "PCMU/8000"
+    assert sorted(mapped.values()) == sorted(
+        ["PCMU/8000", "opus/48000/2", "G722/8000", "telephone-event/8000", "telephone-event/48000"]
+    )
+    assert again.formats[0] == "0"
