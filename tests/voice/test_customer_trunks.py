@@ -10,6 +10,7 @@ from trunkline.model.sid import new_sid
 from trunkline.model.sip_domain import SipCredential, SipMapping, mapping_sid
 from trunkline.model.sip_trunk import CUSTOMER_TRUNK, OriginationUrl, SipTrunk
 from trunkline.sip import digest, offer_answer
+from trunkline.voice import outgoing
 from trunkline.voice.customer_trunks import CustomerTrunks, addresses, in_turn
 
 from ..messaging.world import AC, eventually
@@ -196,6 +197,21 @@ async def test_the_next_url_is_tried_when_one_is_out_of_order(premises, lines):
     lines.phone.dials(OURS)
     await eventually(lambda: spare.dialogs)
     assert len(premises.pbx.invites) == 1
+
+
+async def test_a_pbx_that_says_nothing_is_not_waited_for(premises, lines, monkeypatch):
+    monkeypatch.setattr(outgoing, "SILENCE_S", 0.05)
+    spare = Phone(lines.net, SPARE)
+    await premises.open("sip:127.0.1.9:5060", "sip:127.0.1.2:5060", disaster_recovery_url=APP + "r")
+    await premises.put_on_it()
+    lines.phone.dials(OURS)
+    await eventually(lambda: spare.dialogs)
+    lines.phone.hangs_up()
+    lines.net.stacks.pop(SPARE)
+    lines.web.pages[APP + "r"] = "<Hangup/>"
+    lines.phone.dials(OURS)
+    (params,) = await eventually(lambda: lines.web.params(APP + "r"))
+    assert params["DialSipResponseCode"] == "408"
 
 
 async def test_a_busy_pbx_is_not_called_elsewhere(premises, lines):
