@@ -27,7 +27,7 @@ class Sipp:
         }  # fmt: skip
         command = [program("sipp", "sip-tester"), *([to] if to else [])]
         for name, value in given.items():
-            command += [f"-{name}"] if value is True else [f"-{name}", str(value)]
+            command += [f"-{name}"] if value is True else [f"-{name}", *str(value).split()]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder
         )
