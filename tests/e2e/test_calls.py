@@ -463,6 +463,21 @@ def test_answer_on_bridge(trunkline: Local, phone: RemotePhone, app: VoiceApp) -
     calling.hears("At last.")
     calling.hangs_up()
     called.ended()
+    (dialed,) = app.wait("/dialed")
+    assert (dialed["DialCallStatus"], dialed["DialBridged"], dialed["CallStatus"]) == ("completed", "true", "completed")
+
+
+def test_answer_on_bridge_when_nobody_picks_up(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:
+    """The caller is never answered, whatever becomes of the callee: what comes next may still refuse him."""
+    other = trunkline.phone()
+    other.is_busy()
+    voice(trunkline, app, f'<Dial answerOnBridge="true" action="/dialed">{other.number}</Dial>')
+    app.answers["/dialed"] = response('<Reject reason="busy"/>')
+    assert phone.dials().rejected_with == 486
+    (dialed,) = app.at("/dialed")
+    assert (dialed["DialCallStatus"], dialed["DialBridged"], dialed["CallStatus"]) == ("busy", "false", "ringing")
+    (status,) = app.wait("/status")
+    assert (status["CallStatus"], status["CallDuration"]) == ("busy", "0")
 
 
 def test_keys_reach_the_other_phone(trunkline: Local, phone: RemotePhone, app: VoiceApp) -> None:

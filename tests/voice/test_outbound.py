@@ -6,7 +6,7 @@ from trunkline.media import protocol
 from trunkline.model.errors import ApiError
 from trunkline.settings import Trunk
 
-from ..messaging.world import eventually
+from ..messaging.world import AC, MovableClock, eventually
 from .lines import APP, OTHER, OURS, SECOND, THEM, TRUNKS, Phone
 
 
@@ -44,14 +44,26 @@ async def test_the_document_runs_after_the_answer_with_the_standard_parameters(l
     assert len(lines.phone.byes) == 1
 
 
+class StandingClock(MovableClock):
+    """A clock whose seconds do not pass until they are let."""
+
+    def __init__(self):
+        super().__init__()
+        self.stands_at = super().monotonic()
+
+    def monotonic(self):
+        return self.stands_at or super().monotonic()
+
+
 @pytest.mark.parametrize("rate", [20])
 async def test_calls_wait_for_their_accounts_turn(make_lines, rate):
-    lines = await make_lines(calls_per_second=rate)
+    clock = StandingClock()
+    lines = await make_lines(calls_per_second=rate, clock=clock)
     sids = [await lines.create() for _ in range(rate + 5)]
-    await eventually(lambda: len(lines.phone.invites) >= rate)
+    await eventually(lambda: len(lines.phone.invites) == rate)
     waiting = [sid for sid in sids if (await lines.stored(sid)).status == "queued"]
-    assert waiting
-    assert waiting == sids[-len(waiting) :]
+    assert waiting == sids[rate:]
+    clock.stands_at = 0
     await lines.until(sids[-1], "in-progress")
     assert (await lines.stored(sids[-1])).queue_time_ms > 0
     assert lines.events(sids[-1])[0]["CallStatus"] == "initiated"
@@ -181,6 +193,18 @@ async def test_a_sip_uri_is_called_directly_with_its_headers_and_login(lines):
     other.hangs_up()
     ended = await lines.until(sid, "completed")
     assert (ended.sip_auth_password, ended.price) == ("", "")
+
+
+async def test_passwords_in_a_document_go_with_the_call(lines):
+    other = Phone(lines.net, SECOND)
+    sid = await lines.create('<Dial><Sip username="bob" password="hunter2">sip:bob@127.0.0.3</Sip></Dial>')
+    await eventually(lambda: other.invites)
+    lines.phone.hangs_up()
+    await lines.until(sid, "completed")
+    stored, owed = await lines.queue.get(AC, sid)
+    assert b"password" in stored.record
+    assert b"hunter2" not in stored.record
+    assert all(b"hunter2" not in one.request + one.attempts for one in owed)
 
 
 async def test_a_sip_uri_does_not_reach_into_the_operators_network(lines):
