@@ -72,8 +72,9 @@ class SipDirectory:
 
     def domain(self, host: str) -> SipDomain | None:
         """The domain that a SIP URI's host means, in any case and below either suffix."""
-        host = host.lower()
-        name = domain_name_of(host, self.suffix)
+        if not self._domains:
+            return None
+        name = domain_name_of(host.lower(), self.suffix)
         return None if name is None else self._domains.get(name)
 
     def domain_of_sid(self, sid: str) -> SipDomain | None:
@@ -82,6 +83,8 @@ class SipDirectory:
 
     def trunk(self, host: str) -> SipTrunk | None:
         """The customer's trunk whose termination URI has this host, in any case and below either suffix."""
+        if not self._trunks:
+            return None
         name = domain_name_of(host.lower(), self.trunk_suffix, TRUNK_TWILIO_SUFFIX)
         return None if name is None else self._trunks.get(name)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trunkline.accounts.directory import create_account
+from trunkline.accounts.sip_removal import remove_sip
 from trunkline.api import dates, paging, records, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
@@ -102,8 +103,8 @@ async def create(request: Request, app: Services) -> Response:
 
 
 async def update(request: Request, app: Services) -> Response:
-    """POST Accounts/{Sid}: rename it; suspend, reactivate or close a subaccount. Closing is final and gives its numbers
-    back; repeating it finishes what was interrupted."""
+    """POST Accounts/{Sid}: rename it; suspend, reactivate or close a subaccount. Closing is final, gives its numbers
+    back, and removes its SIP domains and trunks; repeating it finishes what was interrupted."""
     name = records.friendly_name(request)
     status = request.enum("Status", STATUSES, code=21475)
     if status:
@@ -123,6 +124,7 @@ async def update(request: Request, app: Services) -> Response:
     account = await records.change(request, app.database, account, apply)
     if status == "closed":
         await release_all(app.database, account.sid)
+        await remove_sip(app.database, account.sid)
     return respond.resource(request.format, render(account), "Account")
 
 
