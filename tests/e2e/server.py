@@ -141,7 +141,7 @@ def _environment() -> dict[str, str]:
 
 
 def toml(tables: Mapping[str, Any]) -> str:
-    """Tables, and lists of tables, of strings, numbers and lists: JSON's way of writing them is TOML's too."""
+    """Tables, and lists of tables, of strings, numbers, tables and lists: JSON's way of writing them is TOML's too."""
     text = [f"{key} = {_value(value)}" for key, value in tables.items() if not _is_table(value)]
     for name, value in tables.items():
         if isinstance(value, Mapping):
@@ -159,6 +159,8 @@ def _is_table(value: object) -> bool:
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     return json.dumps(value)
 
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,24 @@ STOP_S = 10
 
 
 class Kamailio:
-    """See the module. It listens on PROXY; what is not for our number goes to the phone at BEHIND."""
+    """See the module. It listens on PROXY; what is not for our number goes to the phone at BEHIND. `more` fills in what
+    another template than that of the proxy wants."""
 
-    def __init__(self, folder: Path, switch: Switch, peers: Peers) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        switch: Switch,
+        peers: Peers,
+        template: Path = TEMPLATE,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         path = program("kamailio", "kamailio")
         filled = {
             "HOST": PROXY, "PORT": peers.proxy, "SERVER": f"{switch.host}:{switch.sip_port}", "NUMBER": NUMBER,
             "PHONE": f"{BEHIND}:{peers.behind}", "MODULES": next(each for each in MODULES if Path(each).is_dir()),
+            **(more or {}),
         }  # fmt: skip
-        text = TEMPLATE.read_text()
+        text = template.read_text()
         for name, value in filled.items():
             text = text.replace(f"@{name}@", str(value))
         config = folder / "kamailio.cfg"
