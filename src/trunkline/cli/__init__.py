@@ -13,7 +13,20 @@ import apsw
 import typer
 
 from trunkline import __version__
-from trunkline.cli import accounts, archive, backup, calls, doctor, keys, numbers, phone, routes, serve, trunks
+from trunkline.cli import (
+    accounts,
+    archive,
+    backup,
+    calls,
+    doctor,
+    keys,
+    numbers,
+    phone,
+    registrations,
+    routes,
+    serve,
+    trunks,
+)
 from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
 from trunkline.settings import SettingsError
@@ -58,6 +71,7 @@ app.command()(serve.dev)
 app.command()(calls.calls)
 app.command()(calls.call)
 app.command()(phone.phone)
+app.command()(registrations.registrations)
 app.command()(trunks.trunks)
 app.command()(backup.backup)
 app.command()(backup.restore)

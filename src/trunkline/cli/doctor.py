@@ -80,6 +80,7 @@ def kept(settings: Settings) -> list[Kept]:
 def _kept_of_calls(sqlite: str, synced: str) -> tuple[Kept, ...]:
     return (
         Kept("calls under way: record, callbacks", "Queue", sqlite, synced, ONE_MACHINE),
+        Kept("registered phones", "MemoryStore", "journal, unsynced", "process", "they register again"),
         Kept("calls under way: dialog, position", "MemoryStore", "journal, unsynced", "process", "the call ends"),
         Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
         Kept("recordings under way", "recorder", "spool, unsynced", "process", "their last seconds"),
