@@ -4,6 +4,9 @@
     ivr        every leg plays a prompt and listens for keys
     bridged    pairs of legs hear each other, and every leg is recorded in both directions
     g722       pairs of legs hear each other, all G.722
+    pairs      the same, all PCMU
+    srtp       the same, all PCMU by SRTP (AES_CM_128_HMAC_SHA1_80)
+    srtp-batch SRTP alone, by the processor's own AES and SHA and without
     opus       the same, all Opus, with the repeats for lost packets that 5 % of loss asks for
 
 The media process runs on one core, the load generator (rtp_load.c, audio both ways) on the other. CPU is that of the
@@ -32,9 +35,10 @@ from tests.media.sounds import voice
 from trunkline.media import native, protocol
 from trunkline.media.client import MediaClient
 from trunkline.media.native import libopus
-from trunkline.media.native.build import compiler
+from trunkline.media.native.build import SOURCES, compiler
 from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.interface import ADDRESS_BYTES, SEND_BYTES, Batch
+from trunkline.media.native.srtp import STREAMS, TAG_ROOM, Streams
 from trunkline.media.ports import PortKeeper
 from trunkline.media.process import Config
 from trunkline.rtp import g722
@@ -44,10 +48,12 @@ PORTS = (20_000, 29_998)
 SOCKETS = 16
 """Of the generator."""
 SETTLE_S = 3.0
+SRTP_ROUNDS = 200
 TICK_S = 0.020
 PLAIN: dict[str, Any] = {"payload_types": {0: "PCMU", 101: "telephone-event"}}
 CODECS: dict[str, dict[str, Any]] = {
     "g722": {"codec": "G722", "send_payload_type": 9, "payload_types": {9: "G722", 101: "telephone-event"}},
+    "srtp": {**PLAIN, "srtp": protocol.Srtp(suite="AES_CM_128_HMAC_SHA1_80", ours="A" * 40, theirs="A" * 40)},
     "opus": {"codec": "opus", "send_payload_type": 111, "payload_types": {111: "opus", 101: "telephone-event/48000"}},
 }
 """How the legs of a scenario are opened."""
@@ -56,7 +62,8 @@ CODECS: dict[str, dict[str, Any]] = {
 def build_load(folder: Path) -> Path:
     """The generator."""
     program = folder / "rtp_load"
-    subprocess.run([*compiler(), "-O2", "-o", str(program), str(HERE / "rtp_load.c")], check=True)
+    sources = [HERE / "rtp_load.c", *(path for path in SOURCES if path.name == "srtp.c")]
+    subprocess.run([*compiler(), "-O3", "-o", str(program), *map(str, sources)], check=True)
     return program
 
 
@@ -101,6 +108,8 @@ def result(name: str, legs: int, load: dict[str, Any], used: tuple[float, float]
 
 def coded(name: str, folder: Path) -> list[str]:
     """The generator's arguments for audio that is not G.711: 20 s of a voice, as our own coders write it."""
+    if name == "srtp":
+        return ["srtp"]
     if name not in CODECS:
         return []
     audio, path = voice(20), folder / f"{name}.payloads"
@@ -145,6 +154,8 @@ async def engine_run(name: str, legs: int, seconds: float, program: Path, folder
         figures["skipped"] = stats.skipped - (stats_before.skipped if stats_before else 0)
         figures["tick_us"] = percentiles(stats, stats_before)
         figures["recorded_dropped"] = stats.recorded_dropped
+        if name == "srtp":
+            figures["refused"] = stats.packets_not_authentic + stats.packets_replayed
     return figures
 
 
@@ -240,6 +251,34 @@ def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
     return result("bare", legs, json.loads(printed), used, window)
 
 
+def srtp_cost(legs: int, *, hardware: bool) -> dict[str, Any]:
+    """CPU of a packet of 20 ms each way, in batches of a packet of each leg; without sockets."""
+    srtp: Any = native.load("compiled").srtp()
+    used = srtp.hardware(hardware)
+    contexts = np.zeros((legs, srtp.context_bytes), np.uint8)
+    for row in range(legs):
+        srtp.keys(contexts[row], bytes(16), bytes(14), 10)
+    on, rows, rows32 = np.ones(legs, np.uint8), np.arange(legs), np.arange(legs, dtype=np.int32)
+    last, refused = np.full(legs, -1, np.int64), np.zeros(2, np.int64)
+    none, nothing = np.full((legs, STREAMS), -1, np.int64), np.zeros((legs, STREAMS), np.int64)
+    streams = Streams(none, nothing, np.zeros((legs, STREAMS), np.uint64))
+    data = np.zeros((legs, SEND_BYTES + TAG_ROOM), np.uint8)
+    length = np.zeros(legs, np.int32)
+    spent = [0.0, 0.0]
+    for number in range(SRTP_ROUNDS):
+        data[:, 0], data[:, 2], data[:, 3], length[:] = 0x80, number >> 8, number & 255, SEND_BYTES
+        began = time.thread_time()
+        srtp.protect(rows, data, length, on, contexts, last)
+        between = time.thread_time()
+        srtp.unprotect(legs, rows32, data, length, on, contexts, streams, refused, rtcp=False)
+        spent[0] += between - began
+        spent[1] += time.thread_time() - between
+    srtp.hardware(True)
+    assert not refused.any()
+    each = [round(s / SRTP_ROUNDS / legs * 1e6, 3) for s in spent]
+    return {"scenario": "srtp-batch", "legs": legs, "hardware": used, "protect_us": each[0], "unprotect_us": each[1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="*", default=["bare", "ivr", "bridged"])
@@ -251,7 +290,10 @@ def main() -> None:
         program = build_load(folder)
         for legs in options.legs:
             for scenario in options.scenario:
-                if scenario == "bare":
+                if scenario == "srtp-batch":
+                    print(json.dumps(srtp_cost(legs, hardware=True)), flush=True)
+                    figures = srtp_cost(legs, hardware=False)
+                elif scenario == "bare":
                     figures = bare_run(legs, options.seconds, program)
                 else:
                     figures = asyncio.run(engine_run(scenario, legs, options.seconds, program, folder))

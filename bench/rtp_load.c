@@ -1,12 +1,12 @@
 /* Two-way audio for many legs: sends 50 packets a second to each of the ports given on standard input, spread evenly over
  * the 20 ms, and measures what comes back, told apart by its source port.
  *
- *     rtp_load SECONDS SOCKETS [TYPE STEP FILE] < ports        prints one line of JSON
+ *     rtp_load SECONDS SOCKETS [TYPE STEP FILE | srtp] < ports        prints one line of JSON
  *
  * G.711 noise, or the payloads of FILE (each an octet of length, then the payload), one after the other and again, each
- * leg from another one on, with this payload type and timestamp step.
+ * leg from another one on, with this payload type and timestamp step; or noise as SRTP, by keys of zeros.
  *
- * Build: cc -O2 -o rtp_load rtp_load.c */
+ * Build: cc -O3 -o rtp_load rtp_load.c ../src/trunkline/media/native/srtp.c */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -20,6 +20,7 @@
 #define LEGS 10000
 #define BATCH 64
 #define SIZE 172
+#define TAG_ROOM 16
 #define SLICES 20 /* of 1 ms */
 #define BINS 2000 /* of 0.1 ms */
 
@@ -32,6 +33,12 @@ static uint16_t sequence[LEGS], last_sequence[LEGS];
 static uint32_t stamp[LEGS], came[LEGS];
 static double last[LEGS];
 static uint64_t gaps[BINS + 1];
+static int secure;
+static uint8_t context[1024];
+static int64_t last_index[LEGS];
+
+void tl_srtp_keys(uint8_t *, const uint8_t *, const uint8_t *, int);
+void tl_protect(int, const int64_t *, int, uint8_t *, int32_t *, const uint8_t *, const uint8_t *, int64_t *);
 
 static double now(void) {
     struct timespec t;
@@ -58,6 +65,13 @@ static int fill(uint8_t *p, int leg) {
     p[0] = 0x80, p[1] = type, p[2] = s >> 8, p[3] = s & 255;
     p[4] = t >> 24, p[5] = t >> 16, p[6] = t >> 8, p[7] = t;
     p[8] = 0x11, p[9] = 0, p[10] = leg >> 8, p[11] = leg;
+    if (secure) {
+        int64_t row = 0;
+        int32_t length = SIZE;
+        uint8_t on = 1;
+        tl_protect(1, &row, SIZE + TAG_ROOM, p, &length, &on, context, &last_index[leg]);
+        return length;
+    }
     if (!payloads) return SIZE;
     const uint8_t *from = payload[(leg * 37 + s) % payloads];
     memcpy(p + 12, from + 1, from[0]);
@@ -65,7 +79,7 @@ static int fill(uint8_t *p, int leg) {
 }
 
 static long send_slice(int *fds, int sockets, int legs, int slice) {
-    static uint8_t data[BATCH][SIZE];
+    static uint8_t data[BATCH][SIZE + TAG_ROOM];
     static int ready;
     struct mmsghdr m[BATCH];
     struct iovec io[BATCH];
@@ -129,6 +143,7 @@ static long receive(int *fds, int sockets, double warm, long *lost) {
 int main(int count, char **argument) {
     if (count < 3) return 2;
     if (count == 6) type = atoi(argument[3]), step = atoi(argument[4]), load(argument[5]);
+    if (count == 4) secure = 1, tl_srtp_keys(context, (uint8_t[16]){0}, (uint8_t[14]){0}, 10);
     double seconds = atof(argument[1]);
     int sockets = atoi(argument[2]), legs = 0, silent = 0, fds[256];
     long sent = 0, received = 0, lost = 0;
@@ -143,7 +158,7 @@ int main(int count, char **argument) {
         struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         if (bind(fds[k], (void *)&any, sizeof any)) return 1;
     }
-    for (int i = 0; i < legs; i++) sequence[i] = rand(), stamp[i] = rand();
+    for (int i = 0; i < legs; i++) sequence[i] = rand() & 0x7fff, stamp[i] = rand(), last_index[i] = -1;
     double start = now();
     for (long slot = 0;;) {
         double t = now();

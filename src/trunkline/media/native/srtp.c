@@ -106,47 +106,61 @@ static void to_planes(const uint8_t *octets, uint16_t *planes) {
     }
 }
 
-static void reduce(plane *c, plane *out) {
-    for (int k = 14; k >= 8; k--) {
-        c[k - 8] ^= c[k];
-        c[k - 7] ^= c[k];
-        c[k - 5] ^= c[k];
-        c[k - 4] ^= c[k];
+/* Inverses are taken in GF(2^8) as pairs over GF(2^4): an octet is a*w + b with w^2 = w + V, in GF(2^4) y^4 = y + 1 and
+ * V = y^3 + y^2. INTO takes an octet's bits to those of b, then a; BACK takes them to the affine map (FIPS 197 section
+ * 5.1.1) of the octet. Row k tells which bits make bit k. The base is y = 0x5d, w = 0xaf. */
+static const uint8_t INTO[8] = {0x91, 0xbc, 0x4a, 0xc4, 0xae, 0x72, 0x0c, 0xa0};
+static const uint8_t BACK[8] = {0x33, 0x21, 0x87, 0x53, 0x0d, 0x4e, 0xb0, 0x96};
+
+static inline void map(const uint8_t *rows, const plane *in, plane *out) {
+    for (int k = 0; k < 8; k++) {
+        plane sum = in[0] ^ in[0];
+        for (int j = 0; j < 8; j++)
+            if (rows[k] >> j & 1) sum ^= in[j];
+        out[k] = sum;
     }
-    for (int k = 0; k < 8; k++) out[k] = c[k];
 }
 
-static void multiply(const plane *a, const plane *b, plane *out) {
-    plane c[15];
+static inline void multiply(const plane *a, const plane *b, plane *out) {
+    plane c[7];
     memset(c, 0, sizeof c);
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < 8; j++) c[i + j] ^= a[i] & b[j];
-    reduce(c, out);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) c[i + j] ^= a[i] & b[j];
+    out[0] = c[0] ^ c[4];
+    out[1] = c[1] ^ c[4] ^ c[5];
+    out[2] = c[2] ^ c[5] ^ c[6];
+    out[3] = c[3] ^ c[6];
 }
 
-static void square(const plane *a, plane *out, int times) {
-    plane c[15];
-    if (out != a) memcpy(out, a, 8 * sizeof(plane));
-    while (times--) {
-        memset(c, 0, sizeof c);
-        for (int k = 0; k < 8; k++) c[2 * k] = out[k];
-        reduce(c, out);
-    }
+static inline void square(const plane *a, plane *out) {
+    plane one = a[1];
+    out[0] = a[0] ^ a[2];
+    out[1] = a[2];
+    out[2] = one ^ a[3];
+    out[3] = a[3];
 }
 
 static void sub_bytes(plane *s) {
-    plane two[8], three[8], twelve[8], t[8];
-    square(s, two, 1);
-    multiply(two, s, three);
-    square(three, twelve, 2);
-    multiply(twelve, three, t); /* 15 */
-    square(t, t, 4);            /* 240 */
-    multiply(t, twelve, t);     /* 252 */
-    multiply(t, two, t);        /* 254 */
-    for (int k = 0; k < 8; k++) {
-        s[k] = t[k] ^ t[(k + 4) & 7] ^ t[(k + 5) & 7] ^ t[(k + 6) & 7] ^ t[(k + 7) & 7];
-        if (0x63 >> k & 1) s[k] = ~s[k];
-    }
+    plane t[8], norm[4], two[4], four[4], eight[4];
+    plane *b = t, *a = t + 4;
+    map(INTO, s, t);
+    square(a, two); /* the norm: V*a^2 + a*b + b^2 */
+    multiply(a, b, norm);
+    square(b, four);
+    norm[0] ^= four[0] ^ two[1] ^ two[2];
+    norm[1] ^= four[1] ^ two[1] ^ two[3];
+    norm[2] ^= four[2] ^ two[0] ^ two[2];
+    norm[3] ^= four[3] ^ two[0] ^ two[1] ^ two[3];
+    square(norm, two); /* its inverse: its 14th power */
+    square(two, four);
+    square(four, eight);
+    multiply(two, four, norm);
+    multiply(norm, eight, two);
+    for (int k = 0; k < 4; k++) b[k] ^= a[k];
+    multiply(b, two, b);
+    multiply(a, two, a);
+    map(BACK, t, s);
+    s[0] = ~s[0], s[1] = ~s[1], s[5] = ~s[5], s[6] = ~s[6]; /* 0x63 */
 }
 
 static void shift_rows(plane *s) {
