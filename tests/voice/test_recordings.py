@@ -8,6 +8,7 @@ from trunkline.media import protocol
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, Source
 from trunkline.storage.blobs import BlobsFull
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.recordings import (
     CURRENT,
     DAY_MS,
@@ -95,8 +96,10 @@ async def test_no_audio_is_absent(up, ms):
     row = await started(up)
     up.media.recorded(row.sid, ms=0)
     await finished(up)
-    assert (await up.recordings.get(AC, row.sid)).status == "absent"
+    absent = await up.recordings.get(AC, row.sid)
+    assert (absent.status, absent.error_code) == ("absent", 16101)
     assert told(up) == [("in-progress", "0"), ("absent", "0")]
+    assert up.events(up.sid, APP + "rec")[-1]["ErrorCode"] == "16101"
 
 
 async def test_silence_is_audio_where_it_was_not_said_to_the_record_verb(up):
@@ -118,6 +121,56 @@ async def test_audio_that_cannot_be_kept_has_failed(up, monkeypatch):
     kept = await up.recordings.get(AC, row.sid)
     assert (kept.status, kept.error_code, kept.audio_key) == ("failed", 31000, "")
     assert up.events(up.sid, APP + "rec")[-1]["ErrorCode"] == "31000"
+
+
+async def test_an_end_that_cannot_be_stored_yet_is_stored_later(up, monkeypatch):
+    monkeypatch.setattr("trunkline.voice.recordings.STORE_RETRY_S", 0.01)
+    row = await started(up)
+    update, tries = up.database.update, []
+
+    async def full(*records):
+        tries.append(records)
+        if len(tries) < 3:
+            raise StoreUnavailable("the disk is full")
+        await update(*records)
+
+    monkeypatch.setattr(up.database, "update", full)
+    up.media.recorded(row.sid)
+    await finished(up)
+    assert (await up.database.get(Recording, row.sid)).status == "completed"
+    assert told(up)[-1][0] == "completed"
+    assert len(tries) == 3
+
+
+async def test_an_end_that_can_never_be_stored_waits_in_the_spool(up, monkeypatch):
+    monkeypatch.setattr("trunkline.voice.recordings.STORE_TRIES", 1)
+    row = await started(up)
+    folder = up.folder / "spool" / row.sid
+    folder.mkdir(parents=True)
+
+    async def full(*records):
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(up.database, "update", full)
+    running = up.recordings.running(row.sid)
+    up.media.recorded(row.sid)
+    await running.finished
+    assert up.recordings.of_call(up.sid) == []
+    assert folder.exists()
+
+
+async def test_one_that_could_not_be_stored_when_it_began_is_stored_at_its_end(up, monkeypatch):
+    insert = up.database.insert
+
+    async def full(*records):
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(up.database, "insert", full)
+    row = await started(up)
+    monkeypatch.setattr(up.database, "insert", insert)
+    up.media.recorded(row.sid)
+    await finished(up)
+    assert (await up.database.get(Recording, row.sid)).status == "completed"
 
 
 async def test_a_writer_that_failed_is_told(up):

@@ -35,7 +35,8 @@ def entries(
     for row in recordings:
         what = f"{row.status} {row.sid}"
         if row.status in FINISHED and what not in known:
-            details = {"ms": row.duration_ms, "gaps": len(row.gaps)}
+            missing_ms = sum(length for _, length in row.gaps)
+            details = {"ms": row.duration_ms, "gaps": len(row.gaps), "missing_ms": missing_ms}
             found.append(TimelineEntry(row.updated_ms, RECORDING, what, details))
     for hook in hooks:
         for attempt in hook.get("attempts") or ():

@@ -10,7 +10,7 @@ Sources: Twilio's Recording and Call Recording resources, recording status callb
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,11 +28,14 @@ from trunkline.settings import Settings
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
 from trunkline.storage.database import Conflict, Database
 from trunkline.storage.queue import Owed, Queue
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import callbacks
 
 NOT_ELIGIBLE = 21220
 NOT_KEPT = 31000
 """Error code of a recording whose audio could not be kept (Twilio's "Generic error")."""
+TOO_SHORT, SILENT = 16101, 16102
+"""Error codes of recordings that are absent: there was no audio, or nothing to hear in it (Twilio's)."""
 CURRENT = "Twilio.CURRENT"
 """Stands for the SID of the recording that runs on a call."""
 MAX_RECORDINGS = 20
@@ -50,6 +53,9 @@ DELETED_DAYS = 40
 DAY_MS = 86_400_000
 SWEEP_PAGE = 200
 """Records forgotten together."""
+STORE_TRIES = 300
+STORE_RETRY_S = 1.0
+"""How often, and after which wait, the end of a recording is stored again when the store is not there."""
 OPEN_PAGE = 1000
 """Records read at once at the start."""
 FORMS = ("wav", "mp3")
@@ -372,7 +378,9 @@ class Recordings:
         if event.why == "failed":
             row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
         elif not event.file or event.duration_ms <= 0 or (row.source == Source.RECORD_VERB and not event.voiced_ms):
+            short = not event.file or event.duration_ms <= 0
             row.status, row.duration_ms = RecordingStatus.ABSENT, 0
+            row.error_code = TOO_SHORT if short else SILENT
         else:
             await self._keep(row, Path(event.file))
         await self._settle(running)
@@ -389,17 +397,39 @@ class Recordings:
             row.status, row.audio_key = RecordingStatus.COMPLETED, row.sid
 
     async def _settle(self, running: Running) -> None:
-        """Store the outcome, owe its callback, then clear the spool."""
+        """Store the outcome, owe its callback, then clear the spool. What cannot be stored stays in the spool, for the
+        next process (trunkline.voice.lost_recordings)."""
         row = running.row
         owed = callbacks.recording_event(row, str(row.status), self.url(row))
-        async with running.lock:
-            await self._database.update(row)
-        await self._owe(row, owed)
-        running.note(f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps))
-        self._running.pop(row.sid, None)
-        if not running.finished.done():
-            running.finished.set_result(None)
+        try:
+            await self._insist(lambda: self._store(running))
+            await self._insist(lambda: self._owe(row, owed))
+        finally:
+            missing_ms = sum(length for _, length in row.gaps)
+            running.note(f"{row.status} {row.sid}", ms=row.duration_ms, gaps=len(row.gaps), missing_ms=missing_ms)
+            self._running.pop(row.sid, None)
+            if not running.finished.done():
+                running.finished.set_result(None)
         await asyncio.to_thread(shutil.rmtree, self._folder(row.sid), True)
+
+    async def _store(self, running: Running) -> None:
+        async with running.lock:
+            try:
+                await self._database.update(running.row)
+            except Conflict:  # it could not be inserted when it began
+                await self._database.put(running.row)
+
+    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write something, again and again where the store is not there (a full disk). Raises StoreUnavailable."""
+        for left in range(STORE_TRIES, 0, -1):
+            try:
+                await write()
+            except StoreUnavailable:
+                if left == 1:
+                    raise
+                await asyncio.sleep(STORE_RETRY_S)
+            else:
+                return
 
     # -- storing ---------------------------------------------------------------------------------------------
 

@@ -105,7 +105,8 @@ async def test_nothing_said_goes_on_with_the_next_verb(recorded, ms, voiced):
     recorded.media.recorded(command.recording, "silence", ms=ms)
     await eventually(lambda: recorded.web.params(APP + "after"))
     assert not recorded.web.params(APP + "never")
-    assert [one["RecordingStatus"] for one in recorded.events(sid, APP + "rec")] == ["absent"]
+    (told,) = recorded.events(sid, APP + "rec")
+    assert (told["RecordingStatus"], told["ErrorCode"]) == ("absent", "16102" if ms else "16101")
     assert await recorded.blobs.get(command.recording) is None
 
 
