@@ -172,8 +172,7 @@ class Voice:
     def _wire_domains(self, key: bytes) -> None:
         """SIP domains and their phones."""
         services, own = self.services, self.settings.sip
-        failed = getattr(self.sources, "failed", lambda host: None)
-        logins = Logins(own.realm, key, services.clock, own.digest_algorithms, failed)
+        logins = Logins(own.realm, key, services.clock, own.digest_algorithms, self.sources.failed)
         self.registrations: Registrations = Registrations(
             services.memory, services.directory, services.alerts, logins, own, services.clock
         )

@@ -9,6 +9,8 @@ from trunkline.media import protocol
 from trunkline.model.numbers import Application
 from trunkline.settings import Sip, Trunk, Voice
 from trunkline.settings.kinds import Secret
+from trunkline.testing.clock import ManualClock
+from trunkline.voice.sources import Sources
 
 LOGIN = Trunk(name="pbx", username="pbx", password=Secret("s3cret"))
 
@@ -241,3 +243,20 @@ async def test_status_callbacks_know_the_places_that_documents_know(here: World)
     (hook,) = await here.reader.webhooks(ACCOUNT, stored.sid)
     told = dict(hook["request"]["params"])
     assert (told["ToCity"], told["CalledState"], told["FromCity"]) == ("RENO", "NV", "")
+
+
+def test_wrong_logins_use_up_a_strangers_requests() -> None:
+    clock = ManualClock()
+    sources = Sources((TRUNK,), "test", b"key", 50, clock)
+    assert all(sources.permitted("127.0.0.7") for _ in range(10))
+    for _ in range(20):
+        sources.failed("127.0.0.7")
+        sources.failed("127.0.0.9")
+    assert not sources.permitted("127.0.0.7")
+    assert sources.permitted("127.0.0.8")
+    assert sources.permitted("127.0.0.9")  # a trunk's
+    clock.advance(1.0)
+    assert not sources.permitted("127.0.0.7")
+    clock.advance(0.1)
+    assert sources.permitted("127.0.0.7")
+    assert sources.wrong_logins == 40

@@ -24,6 +24,9 @@ MAX_SOURCES: Final = 10_000
 ALGORITHM: Final = "MD5"
 """What challenges ask for: what every phone and carrier can. Stronger answers are taken too."""
 
+FAILED_COST: Final = 10
+"""A wrong login costs as many requests, so that passwords are not guessed at the rate of requests."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,8 @@ class Sources:
         self._ha1 = {trunk.name: _hashes(trunk, realm) for several in self._by_user.values() for trunk in several}
         self._known: OrderedDict[str, Trunk | None] = OrderedDict()
         self._strangers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.wrong_logins = 0
+        """Of users of SIP domains."""
 
     def by_address(self, host: str) -> Trunk | None:
         """The trunk that an address belongs to (the narrowest network wins)."""
@@ -80,6 +85,13 @@ class Sources:
         if len(self._strangers) > MAX_SOURCES:
             self._strangers.popitem(last=False)
         return allowed
+
+    def failed(self, host: str) -> None:
+        """A wrong login came from a stranger: it counts as FAILED_COST requests."""
+        self.wrong_logins += 1
+        if self.by_address(host) is None:
+            tokens, at = self._strangers.pop(host, (self._rate, self._clock.monotonic()))
+            self._strangers[host] = max(tokens - FAILED_COST, -self._rate), at
 
     def trunk_of(self, request: Request, host: str) -> Trunk | None:
         """The trunk that a request comes from; None: from nobody we know. Raises Challenge."""
