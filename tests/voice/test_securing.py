@@ -5,6 +5,7 @@ import pytest
 from trunkline.settings import Sip, Trunk
 from trunkline.sip import sdes
 from trunkline.sip.errors import NotAcceptable
+from trunkline.sip.offer_answer import Local
 from trunkline.voice import securing
 
 OPEN = Sip(srtp_without_tls=True)
@@ -72,3 +73,13 @@ def test_every_leg_has_keys_of_its_own() -> None:
     first, second = securing.keys("optional"), securing.keys("optional")
     assert len({*first, *second}) == 2 * len(sdes.SUITES)
     assert securing.keys("off") == ()
+
+
+def test_another_phone_in_the_peers_place_gets_keys_of_its_own() -> None:
+    local = Local(address="192.0.2.1", port=4000, session_id=1, version=3, srtp="optional", srtp_keys=("a", "b"))
+    fresh = securing.renewed(local, trunk("off"), "TLS", Sip())
+    assert not {*fresh.srtp_keys} & {*local.srtp_keys}
+    assert (fresh.port, fresh.version, fresh.srtp) == (4000, 3, "optional")
+    assert securing.renewed(local, trunk("off"), "UDP", Sip()).srtp_keys == ()
+    with pytest.raises(NotAcceptable):
+        securing.renewed(local, trunk("required"), "UDP", Sip())

@@ -10,7 +10,7 @@ import msgspec
 from trunkline.model.call import Status
 from trunkline.sip import offer_answer
 from trunkline.sip.errors import NotAcceptable
-from trunkline.voice import timeline
+from trunkline.voice import securing, timeline
 from trunkline.voice.checkpoints import save_leg
 
 if TYPE_CHECKING:
@@ -87,10 +87,12 @@ def replaced(call: LiveCall, invite: ServerInvite) -> None:
     local, old = call.local, call.dialog
     if local is None or old is None:
         raise NotAcceptable("there is no session")
+    local = securing.renewed(local, call.trunk, invite.flow.transport, call.services.settings.sip)
     negotiated = offer_answer.answer(invite.offer, local) if invite.offer else None
     sdp = negotiated.sdp if negotiated is not None else offer_answer.offer(local)
 
     def store(dialog: Dialog) -> None:
+        call.local = local
         call.dialog, call.source = dialog, invite.flow.remote[0]
         call.offered = b"" if negotiated is not None else sdp
         dialog.listener = call

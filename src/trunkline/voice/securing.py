@@ -14,12 +14,15 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from trunkline.sip import sdes
 from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.offer_answer import OFF, OPTIONAL, REQUIRED
 
 if TYPE_CHECKING:
     from trunkline.settings import Sip, Trunk
+    from trunkline.sip.offer_answer import Local
     from trunkline.voice.checkpoints import LegCheckpoint
 
 SECURE_TRANSPORTS: Final = frozenset({"TLS", "WSS"})
@@ -58,6 +61,13 @@ def keys(srtp: str) -> tuple[str, ...]:
     if srtp == OFF:
         return ()
     return tuple(sdes.make_key(secrets.token_bytes(sdes.KEY_BYTES)) for _ in sdes.SUITES)
+
+
+def renewed(local: Local, trunk: Trunk | None, transport: str, sip: Sip) -> Local:
+    """Our side for another phone in the peer's place, which is to know nothing of the keys before. Raises
+    NotAcceptable."""
+    srtp = incoming(trunk, transport, sip)
+    return msgspec.structs.replace(local, srtp=srtp, srtp_keys=keys(srtp))
 
 
 def may_reopen(saved: LegCheckpoint, epoch: int) -> bool:
