@@ -26,7 +26,7 @@ NumberFormat = Literal["plus", "e164", "national", "international"]
 DialDigits = Annotated[str, Meta(pattern=r"^[0-9*#+]{0,16}$")]
 """What is put before a number."""
 Digits = Annotated[str, Meta(pattern=r"^[0-9]{0,6}$")]
-FailoverStatus = Annotated[str, Meta(pattern=r"^[345]([0-9][0-9]|xx)$")]
+FailoverStatus = Annotated[str, Meta(pattern=r"^(3|4|5)([0-9]{2}|xx)$")]
 """A status or a class of statuses of final responses: `404`, `5xx`."""
 
 
