@@ -253,7 +253,7 @@ def test_it_is_no_relay(switch: Switch, caller: Callable[..., RawCaller], source
 def test_other_methods_go_nowhere(switch: Switch, caller: Callable[..., RawCaller]) -> None:
     """REGISTER, MESSAGE, SUBSCRIBE, REFER and a BYE of no call are refused, OPTIONS is answered."""
     for method, statuses in {
-        "OPTIONS": {200}, "BYE": {481}, "REGISTER": {405}, "MESSAGE": {405}, "SUBSCRIBE": {405}, "REFER": {403},
+        "OPTIONS": {200}, "BYE": {481}, "REGISTER": {404}, "MESSAGE": {405}, "SUBSCRIBE": {405}, "REFER": {403},
     }.items():  # fmt: skip
         one = caller(STRANGER)
         if method == "BYE":

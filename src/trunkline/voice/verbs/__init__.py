@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.twiml.schema import VerbSpec
 from trunkline.voice.steps import Next
-from trunkline.voice.verbs import dial, gather, hangup, later, pause, play, record, redirect, refer, reject, say, sms
+from trunkline.voice.verbs import (
+    dial,
+    gather,
+    hangup,
+    later,
+    pause,
+    play,
+    record,
+    redirect,
+    refer,
+    reject,
+    say,
+    sms,
+)
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
