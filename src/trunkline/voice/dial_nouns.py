@@ -81,6 +81,8 @@ class Target:
     status_callback_method: str = "POST"
     status_callback_event: tuple[str, ...] = ()
     machine_detection: str = ""
+    amd_status_callback: str = ""
+    amd_status_callback_method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,13 @@ _PROGRESS: Final = (
     Attribute("statusCallbackMethod", "status_callback_method", kinds.method, default="POST"),
     Attribute("statusCallbackEvent", "status_callback_event", events(*EVENTS), default=()),
     Attribute("machineDetection", "machine_detection", kinds.text, default=""),
+    Attribute("amdStatusCallback", "amd_status_callback", kinds.url, default=""),
+    Attribute("amdStatusCallbackMethod", "amd_status_callback_method", kinds.method, default="POST"),
     *(
         Attribute(name, "_", kinds.text)
         for name in (
-            "amdStatusCallback", "amdStatusCallbackMethod", "machineDetectionTimeout",
-            "machineDetectionSpeechThreshold", "machineDetectionSpeechEndThreshold", "machineDetectionSilenceTimeout",
+            "machineDetectionTimeout", "machineDetectionSpeechThreshold", "machineDetectionSpeechEndThreshold",
+            "machineDetectionSilenceTimeout",
         )
     ),
 )  # fmt: skip

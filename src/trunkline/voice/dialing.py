@@ -255,7 +255,9 @@ class Dialing:
         if caller is None:
             return None
         if target.machine_detection:
-            self._session.alert_once(NO_MACHINE_DETECTION, "machineDetection is not available on this server yet")
+            self._session.alert_once(
+                NO_MACHINE_DETECTION, "machineDetection is not available on this server: AnsweredBy is `unknown`"
+            )
         login = next((uri for uri in target.uris if uri.username), None)
         return NewLeg(
             to=addresses[0],
@@ -267,6 +269,8 @@ class Dialing:
             timeout_s=self._verb.timeout,
             time_limit_s=self._verb.time_limit,
             status_callbacks=self._callbacks(target),
+            machine_detection=target.machine_detection,
+            amd=self._amd_callback(target),
         )
 
     def _addresses(self, target: Target) -> tuple[list[str], dict[str, str]]:
@@ -296,6 +300,11 @@ class Dialing:
         if url is None:
             return []
         return [StatusTarget(url, target.status_callback_method, target.status_callback_event or ("completed",))]
+
+    def _amd_callback(self, target: Target) -> StatusTarget | None:
+        callback = target.amd_status_callback if target.machine_detection else ""
+        url = self._session.resolve(callback) if callback else None
+        return StatusTarget(url, target.amd_status_callback_method) if url is not None else None
 
     # -- ringing ---------------------------------------------------------------------------------------------
 

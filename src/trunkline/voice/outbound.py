@@ -31,6 +31,7 @@ from trunkline.voice.flights import CallFlight
 from trunkline.voice.limits import AccountLimits
 from trunkline.voice.live import LiveCall
 from trunkline.voice.outgoing import Outgoing, Plan, Wires
+from trunkline.voice.params import ASYNC_DETECTION
 from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.session import Session
 from trunkline.voice.steps import Goto, Inline, Redirected
@@ -71,6 +72,9 @@ class NewLeg(msgspec.Struct, kw_only=True):
     timeout_s: int = 30
     time_limit_s: int = 0
     status_callbacks: list[StatusTarget] = []
+    machine_detection: str = ""
+    amd: StatusTarget | None = None
+    """Who is told what detection found."""
 
 
 class Outbound:
@@ -280,6 +284,15 @@ class Outbound:
             "sid": row.sid, "url": self._recordings.url(row), "start_ms": row.start_ms,
         }  # fmt: skip
 
+    def _detect(self, outgoing: Outgoing, amd: StatusTarget | None) -> None:
+        """Detection on a leg of `<Dial>`, which goes on beside the call."""
+        record = outgoing.live.record
+        record.extra[ASYNC_DETECTION] = True
+        outgoing.before_up = lambda: setattr(record, "answered_by", UNKNOWN_ANSWER)
+        if amd is not None:
+            record.extra["amd"] = [amd.url, amd.method]
+            outgoing.outcome.add_done_callback(lambda future: self._tell_amd(record) if future.result() else None)
+
     def _tell_amd(self, record: Call) -> None:
         """Detection is over at once: nobody can tell."""
         url, method = record.extra["amd"]
@@ -358,6 +371,8 @@ class Outbound:
         ways = [way for to in (new.to, *new.others) for way in self._ways(to, account.sid)]
         plan = Plan(ways, new.timeout_s, list(new.headers.items()), login, new.display)
         outgoing = Outgoing(self._wires, live, plan)
+        if new.machine_detection:
+            self._detect(outgoing, new.amd)
         flight, written = self._flights.accept(record, Status.INITIATED)
         live.enlist(flight)
         when_done(written, lambda future: self._stored(outgoing, future))

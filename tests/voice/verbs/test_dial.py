@@ -353,6 +353,22 @@ async def test_status_callbacks_of_a_child(dialled):
     assert not dialled.events(sid)
 
 
+async def test_machine_detection_says_that_it_does_not_know(dialled):
+    sid = await dialled.run(
+        f'<Dial><Number machineDetection="Enable" amdStatusCallback="amd" statusCallback="status">{OTHER}'
+        "</Number></Dial>"
+    )
+    child = await connected(dialled, sid)
+    (told,) = await eventually(lambda: dialled.events(child, APP + "amd"))
+    assert told == {
+        "CallSid": child, "AccountSid": AC, "AnsweredBy": "unknown", "MachineDetectionDuration": "0",
+    }  # fmt: skip
+    dialled.phone.hangs_up()
+    assert (await dialled.until(child, "completed")).answered_by == "unknown"
+    assert dialled.events(child)[-1]["AnsweredBy"] == "unknown"
+    assert 21263 in await dialled.alert_codes()
+
+
 @pytest.mark.parametrize(
     ("twiml", "code"),
     [
