@@ -170,6 +170,18 @@ async def test_calls_are_recorded_as_the_trunk_says(premises, lines):
     assert (recording.channels, recording.source) == (2, "DialVerb")
 
 
+async def test_another_process_ends_the_call_with_the_conversation_too(premises, lines):
+    await premises.open()
+    premises.dials()
+    await eventually(lambda: premises.pbx.dialogs)
+    call = await lines.the_call()
+    await lines.until(call.sid, "in-progress")
+    await lines.resume(call.sid)
+    lines.phone.hangs_up()
+    await eventually(lambda: premises.pbx.byes)
+    await lines.until(call.sid, "completed")
+
+
 # -- origination --------------------------------------------------------------------------------------------------
 
 
