@@ -191,7 +191,7 @@ class Voice:
         )
         limits = TransportLimits(max_connections=own.max_connections, max_message_bytes=own.max_message_bytes)
         self.sip: SipTransport = SipTransport(config, self.inbound, limits, tls_config(self.settings), own.dns_servers)
-        self.sip.stack.trace = self.services.trace
+        self.sip.stack.trace = self.inbound.doors.tracing(self.services.trace)
         self.sip.stack.on_flow_closed = self.registrations.flow_closed
 
     @property

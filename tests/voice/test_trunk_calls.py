@@ -190,6 +190,7 @@ async def test_calls_for_a_registered_contact_are_the_trunks(make_lines):
     registered = Trunk(name="reg", register=True, username="u", password="p", gateways=("sip:127.0.0.9",))
     lines, stranger = await two(make_lines, registered)
     lines.inbound.doors.know_contacts(b"secret")
+    lines.stack.trace = lines.inbound.doors.tracing(lines.services.trace)
     lines.web.pages[APP + "in"] = "<Hangup/>"
     stranger.dials(contact_user(registered, b"wrong"))
     await eventually(lambda: stranger.failure)
@@ -201,6 +202,10 @@ async def test_calls_for_a_registered_contact_are_the_trunks(make_lines):
     )  # fmt: skip
     call = await lines.the_call()
     assert (call.trunk, call.to, call.from_) == ("reg", OURS, THEM)
+    await lines.until(call.sid, "completed")
+    told = [entry.what for entry in (await lines.stored(call.sid)).timeline if entry.kind == "sip"]
+    assert told[0] == "<- INVITE sip:...@127.0.0.1"
+    assert not [what for what in told if user in what]
 
 
 async def test_more_than_a_trunk_may_bring_is_refused(make_lines):

@@ -66,6 +66,17 @@ def test_certificates_open_by_their_names():
     assert made.trunk_of(asked("x"), flow("10.0.0.5", "TLS")) is None
 
 
+def test_a_contact_that_nobody_guesses_is_shown_to_nobody():
+    made, told = doors(), []
+    user = contact_user(REGISTERED, SECRET)
+    assert made.redacted(f"CANCEL sip:{user}@10.0.0.100") == "CANCEL sip:...@10.0.0.100"
+    assert made.redacted("sip:4930123456@x") == "sip:4930123456@x"
+    made.tracing(lambda *line: told.append(line))("id", False, f"INVITE sip:{user}@x")
+    assert told == [("id", False, "INVITE sip:...@x")]
+    plain = TrunkDoors((PLAIN,), Sources(), MovableClock())
+    assert plain.tracing(told.append) == told.append
+
+
 def test_what_comes_in_has_limits_of_its_own():
     clock = MovableClock()
     made = TrunkDoors((PLAIN, REGISTERED), Sources(), clock)

@@ -185,7 +185,7 @@ class Inbound:
         number = directory.number(called)
         account = directory.account(number.account_sid) if number is not None and number.account_sid else None
         if number is None or account is None or not number.voice_enabled:
-            raise Refusal(404, f"{called[:60]!r} is no number of ours")
+            raise Refusal(404, f"{self.doors.redacted(called)[:60]!r} is no number of ours")
         if account.status != ACTIVE:
             raise Refusal(403, f"account {account.sid} is {account.status}")
         customer = self._customers.of_number(number) if number.trunk_sid and self._customers is not None else None
@@ -292,7 +292,8 @@ class Inbound:
     def _begin(self, call: LiveCall, invite: ServerInvite) -> None:
         record = call.record
         call.trace(invite.request.call_id)
-        call.note(timeline.SIP, f"<- INVITE {invite.request.uri}", source=invite.flow.remote[0], trunk=record.trunk)
+        uri = self.doors.redacted(invite.request.uri)
+        call.note(timeline.SIP, f"<- INVITE {uri}", source=invite.flow.remote[0], trunk=record.trunk)
         flight, written = self._services.flights.accept(record, Status.RINGING)
         call.enlist(flight, written)
         save_invite(self._services.memory, call.sid, invite.request.encode(), invite.flow)

@@ -8,7 +8,7 @@ has chosen can be guessed: it counts only from the addresses of the trunk's regi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from trunkline.model.clock import Clock
 from trunkline.settings import Trunk
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
     from trunkline.voice.live import LiveCall
+
+
+HIDDEN: Final = "..."
+"""What stands for a Contact that nobody may guess."""
+Trace = Callable[[str, bool, str], None]
 
 
 class Certificate(Protocol):
@@ -46,6 +51,7 @@ class TrunkDoors:
         self._sources = sources
         self._clock = clock
         self._contacts: dict[str, Trunk] = {}
+        self._secret: list[str] = []
         self._hosts: dict[str, set[str]] = {}
         self._names = {name.lower(): trunk for trunk in trunks for name in trunk.tls_names}
         now = clock.monotonic()
@@ -58,6 +64,7 @@ class TrunkDoors:
     def know_contacts(self, secret: bytes) -> None:
         """From now on INVITEs for what trunks register are theirs."""
         self._contacts = {contact_user(trunk, secret): trunk for trunk in self._trunks if trunk.register}
+        self._secret = [user for user, trunk in self._contacts.items() if is_secret(trunk)]
 
     def know_hosts(self, trunk: Trunk, hosts: Iterable[str]) -> None:
         """The addresses of its registrars and gateways."""
@@ -97,6 +104,19 @@ class TrunkDoors:
         """Whom an INVITE is for: E.164, else `sip:user@host`; "" if it is malformed."""
         user = _user(request) if self._contacts else ""
         return self.dialect(trunk).called(request, user if user in self._contacts else "")
+
+    def redacted(self, text: str) -> str:
+        """Without the Contacts that nobody may guess, for what customers and logs are shown."""
+        for user in self._secret:
+            if user in text:
+                text = text.replace(user, HIDDEN)
+        return text
+
+    def tracing(self, trace: Trace) -> Trace:
+        """The same, of what is told of each SIP message."""
+        if not any(map(is_secret, self._trunks)):
+            return trace
+        return lambda call_id, sent, line: trace(call_id, sent, self.redacted(line))
 
     def has_room(self, trunk: Trunk) -> bool:
         """Whether it may bring one more call now."""
