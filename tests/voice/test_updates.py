@@ -52,13 +52,13 @@ class Stage:
     def __init__(self, lines):
         self.lines = lines
         self.sid = ""
-        self.fetching, self.sending = asyncio.Event(), asyncio.Event()
+        self.fetching, self.fetched, self.sending = asyncio.Event(), asyncio.Event(), asyncio.Event()
         fetch = lines.web.fetch
 
         async def slowly(request):
             if request.url == APP + "slow":
                 self.fetching.set()
-                await asyncio.Event().wait()
+                await self.fetched.wait()
             return await fetch(request)
 
         lines.web.fetch = slowly
@@ -272,3 +272,22 @@ async def test_what_is_told_after_the_end_is_in_the_record(lines, stage):
     assert APP + "after" in asked
     flight, _ = await lines.queue.get(AC, stage.sid)
     assert 0 < flight.land_ms <= lines.clock.now_ms()
+
+
+async def test_a_call_that_is_deleted_while_it_tells_the_last_stays_deleted(lines, stage, monkeypatch):
+    async def forget(account, sid):
+        return lines.archive.documents.pop((account, sid), None) is not None
+
+    monkeypatch.setattr(lines.archive, "delete", forget, raising=False)
+    sid = await lines.create(f'<Dial action="{APP}slow">{OTHER}</Dial>')
+    await eventually(lambda: lines.media.of(protocol.Bridge))
+    await lines.calls.update(AC, sid, CHANGES["completed"])
+    await stage.fetching.wait()
+    await lines.until(sid, "completed")
+    assert await lines.calls.delete(AC, sid)
+    stage.fetched.set()
+    await eventually(lambda: lines.web.params(APP + "slow"))
+    await asyncio.sleep(0.05)
+    assert await lines.calls.get(AC, sid) is None
+    assert await lines.queue.get(AC, sid) is None
+    assert lines.flights.cached(sid) is None
