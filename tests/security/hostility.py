@@ -14,8 +14,8 @@ MAX_GROWTH_BYTES = 10 * 1024 * 1024
 """Of each process of the server, from the first attack on: caches fill in a first small one, before calls are up."""
 WARM = 1500
 RATE = 4000.0
-"""SIP messages a second, for a few seconds. What is refused and never acknowledged stays for 32 s (RFC 3261, Timer H),
-so that memory grows with the rate; STEADY_RATE is for longer."""
+"""SIP messages a second. What lingers of them is bounded in number, so that memory does not grow with the rate;
+STEADY_RATE, for longer, leaves a busy machine time for the calls' own phones."""
 STEADY_RATE = 2000.0
 WATCHED = ("node", "media", "supervisor", "recorder")
 LEGS = 200

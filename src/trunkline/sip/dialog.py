@@ -42,7 +42,6 @@ class Dialog:
 
     __slots__ = (
         "_ack_due",
-        "_ack_fallback",
         "_answer_deadline",
         "_answer_interval",
         "_answer_timer",
@@ -86,7 +85,6 @@ class Dialog:
         self._bye: list[Field] | None = None  # wanted, but waiting for the ACK
         self._ending = False  # our BYE has been asked for
         self._ack_due = False  # a 2xx of the peer waits for `ack`
-        self._ack_fallback: Target | None = None
         self._answer_timer: Timer | None = None
         self._answer_interval = 0.0
         self._answer_deadline = 0.0
@@ -280,9 +278,8 @@ class Dialog:
         """Make the ACK of the peer's 2xx part of the state, so that it can be stored before it is sent."""
         state = self._state
         fields = [("Content-Type", SDP_TYPE)] if sdp else []
-        request, hop, fallback = self.build("ACK", [*self.invite_credentials, *fields], sdp, cseq=state.invite_cseq)
+        request, hop, _ = self.build("ACK", [*self.invite_credentials, *fields], sdp, cseq=state.invite_cseq)
         state.ack, state.ack_flow = self.stack.prepare_ack(request, hop)
-        self._ack_fallback = fallback
 
     def send_ack(self) -> None:
         """Send what `prepare_ack` made, unless that has been done."""
@@ -291,9 +288,7 @@ class Dialog:
             return
         self._ack_due = False
         stack.traced(state.call_id, True, "ACK")
-        if not stack.transmit(state.ack, state.ack_flow) and self._ack_fallback is not None:
-            state.ack_flow = stack.flow_to(self._ack_fallback)
-            stack.transmit(state.ack, state.ack_flow)
+        state.ack_flow = self._transmit(state.ack, state.ack_flow)
 
     def build_invite(self, sdp: bytes) -> tuple[Request, Flow | Target, Target | None]:
         """A re-INVITE."""
@@ -327,7 +322,7 @@ class Dialog:
         state = self._state
         if cseq != state.invite_cseq or not state.ack or state.ack_flow is None:
             return False
-        self.stack.transmit(state.ack, state.ack_flow)
+        state.ack_flow = self._transmit(state.ack, state.ack_flow)
         return True
 
     def reinvite_accepted(self, response: Response, flow: Flow) -> None:
@@ -542,10 +537,21 @@ class Dialog:
             return
         if state.answer_flow is not None:
             self.stack.count("retransmissions")
-            self.stack.transmit(state.answer, state.answer_flow)
+            state.answer_flow = self._transmit(state.answer, state.answer_flow)
         self._answer_interval = min(self._answer_interval * 2, self.stack.timing.t2)
         due = min(now + self._answer_interval, self._answer_deadline)
         self._answer_timer = self.stack.timers.set(due, self._on_answer_timer)
+
+    def _transmit(self, data: bytes, flow: Flow) -> Flow:
+        """Send what is no transaction's; the flow that it went by. Where that connection is gone, perhaps with the
+        process that had it, another is made to where requests would go."""
+        if not self.stack.transmit(data, flow) and flow.id:
+            _, _, hop, fallback = self._find_hop()
+            target = fallback or hop
+            if isinstance(target, Target):
+                flow = self.stack.flow_to(target)
+                self.stack.transmit(data, flow)
+        return flow
 
     def _stop_answer(self) -> None:
         self.stack.timers.cancel(self._answer_timer)
