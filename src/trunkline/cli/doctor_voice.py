@@ -94,7 +94,10 @@ def _trunk(trunk: Trunk) -> Iterator[Finding]:
     if not trunk.gateways:
         yield Finding("warn", trunk.name, "makes no calls: it has no gateways")
     for gateway in trunk.gateway_list:
-        yield _reach(trunk.name, gateway.uri)
+        if gateway.uri.lower().startswith("sips:") or gateway.uri.lower().endswith("transport=tls"):
+            yield Finding("ok", trunk.name, f"{gateway.uri}: `trunkline doctor sip {trunk.name}` asks it by TLS")
+        else:
+            yield _reach(trunk.name, gateway.uri)
 
 
 def _reach(name: str, gateway: str) -> Finding:
@@ -111,6 +114,9 @@ def _reach(name: str, gateway: str) -> Finding:
             answer = channel.recv(MAX_ANSWER_BYTES)
     except TimeoutError:
         return Finding("warn", name, f"{gateway} does not answer OPTIONS within {ANSWER_S:g} s")
+    except socket.gaierror:
+        text = f"{gateway} has no address; `trunkline doctor sip {name}` looks for SRV records too"
+        return Finding("warn", name, text)
     except (OSError, MalformedMessage) as error:
         return Finding("bad", name, f"{gateway} cannot be reached: {getattr(error, 'strerror', None) or error}")
     took = (time.perf_counter() - began) * 1000
