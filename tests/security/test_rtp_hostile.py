@@ -19,6 +19,11 @@ PORTS = range(20_000, 30_000)
 RATE = 8000.0
 """Packets a second."""
 BURST = 20
+FLOOD = 3000
+"""Packets a second at one port."""
+FLOOD_S = 5
+SETTLED_S = 3.0
+"""After so long a leg's source is the only one that its socket takes."""
 
 
 def both(calls: CallsUp) -> list[tuple[str, int]]:
@@ -53,6 +58,14 @@ def test_calls_go_on_under_fuzzed_media(switch: Switch, calls: int, packets: int
             pass
         assert other.hang_up() == 200
         other.close()
+
+
+def test_a_flood_at_one_leg_does_not_deafen_it(switch: Switch) -> None:
+    """All that the callers say is recorded although a stranger fills the first one's own port."""
+    with unharmed(switch, 2, seconds=40) as up:
+        time.sleep(SETTLED_S)
+        with under([Attack("rtp", [up.talkers[0].phone.remote_rtp], STRANGER, FLOOD * FLOOD_S, float(FLOOD), 1)]):
+            pass
 
 
 @pytest.mark.parametrize(("calls", "rounds"), [(5, 1), pytest.param(50, 20, marks=pytest.mark.slow)])
