@@ -100,7 +100,7 @@ def test_a_callee_updates_before_it_answers():
     assert callee.updates(3, body=OFFER).status == 491, "our offer has no answer"
     callee.answers(183, headers=[("Require", "100rel"), ("RSeq", "2")], sdp=b"v=0 early")
     assert callee.updates(4, body=OFFER).status == 488
-    caller.on_update = lambda tag, offer: b"v=0 " + tag.encode()
+    caller.on_early_update = lambda tag, offer: b"v=0 " + tag.encode()
     response = callee.updates(5, body=OFFER)
     assert (response.status, response.body) == (200, b"v=0 t1")
     assert callee.updates(5, body=OFFER, tag="t9").status == 500

@@ -177,7 +177,7 @@ class ClientInvite:
                 stack.reply(transaction, request, 491)
                 return
             try:
-                sdp = self._listener.on_update(request.from_tag, offer)
+                sdp = self._listener.on_early_update(request.from_tag, offer)
             except NotAcceptable as error:
                 stack.reply(transaction, request, error.status)
                 return

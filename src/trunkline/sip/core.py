@@ -95,12 +95,12 @@ class CallListener:
     def on_answer(self, dialog: "Dialog", response: Response, sdp: bytes) -> None:
         """A 2xx. `sdp` is the answer, and the ACK follows this call, part of `dialog.state()` already; after a late
         offer it is the offer: call `dialog.ack(sdp)`. Empty: it was said before and an UPDATE has changed it since
-        (`on_update`). Set `dialog.listener`."""
+        (`on_early_update`). Set `dialog.listener`."""
 
     def on_failure(self, status: int, reason: str, response: Response | None) -> None:
         """A final response above 299, 408 (time-out), 503 (it could not be sent) or 487 (cancelled)."""
 
-    def on_update(self, tag: str, offer: bytes) -> bytes:
+    def on_early_update(self, tag: str, offer: bytes) -> bytes:
         """The answer to the offer of an UPDATE in the early dialog with that tag of the peer's, which has answered our
         own offer reliably (RFC 3311). Raises `NotAcceptable` (488)."""
         raise NotAcceptable("no session to change")

@@ -414,7 +414,7 @@ class Outgoing(CallListener):
             live.record.hangup_cause = response.headers.get("Reason")
         self._fail(status, f"sip-{status}")
 
-    def on_update(self, tag: str, offer: bytes) -> bytes:
+    def on_early_update(self, tag: str, offer: bytes) -> bytes:
         """Raises NotAcceptable."""
         return leg_changes.changed(self.live, offer)
 

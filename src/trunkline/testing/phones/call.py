@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from trunkline.sip import offer_answer
-from trunkline.sip.core import CallListener, DialogListener, InviteListener
+from trunkline.sip.core import Answer, CallListener, DialogListener, InviteListener
 from trunkline.sip.dialog import Dialog
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.message import Request, Response
+from trunkline.sip.refer import ReferProgress, ReferRequest
 from trunkline.testing.phones import hearing, tones
 from trunkline.testing.phones.codecs import NAMES
 from trunkline.testing.phones.heard import FRAME, RATE, Samples
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from trunkline.sip.server_invite import ServerInvite
     from trunkline.testing.phones.exchange import PhoneExchange
     from trunkline.testing.phones.line import Line
+    from trunkline.testing.phones.phone import Phone
 
 LISTEN_S: Final = 0.06
 """How often the audio is looked at while something is listened for."""
@@ -69,6 +71,8 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         self._waiting: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._answering = False
+        self._referred: ReferRequest | None = None
+        """Whose outcome this call is: it was made because of a REFER."""
 
     # -- being told --------------------------------------------------------------------------------------------
 
@@ -329,6 +333,18 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         sdp = offer_answer.revise(self._sdp, offer_answer.offer(local, self._sdp))
         self._dialog.reinvite(sdp, lambda status, answer: self._held(on, local, sdp, status, answer))
 
+    def refer(self, to: str) -> None:
+        """Ask the other side to call somewhere else; the state says how it goes. Raises NotPossible."""
+        if self._dialog is None or self.over:
+            raise NotPossible("the call is not up")
+        self._dialog.refer(f"<{self._exchange.uri_of(to)}>", self._refer_goes)
+
+    def _refer_goes(self, progress: ReferProgress) -> None:
+        state = self.state
+        state.refer_response, state.refer_status = progress.response, progress.status
+        state.refer_over = progress.over
+        self._change()
+
     def _held(self, on: bool, local: offer_answer.Local, sdp: bytes, status: int, answer: bytes) -> None:
         if status == 200:
             self._local, self._sdp = local, sdp
@@ -435,6 +451,7 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         """180 or 183 to our INVITE, with early media perhaps."""
         self.state.provisional.append(response.status)
         self.state.state = "ringing"
+        self._report(response.status)
         if sdp and self._sdp:
             self._conclude_early(sdp)
         self._change()
@@ -467,9 +484,11 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
             self._conclude(sdp)
         if not self.over:
             self._up(response.status)
+            self._report(response.status)
 
     def on_failure(self, status: int, reason: str, response: Response | None) -> None:
         """Our INVITE was refused or given up."""
+        self._report(status)
         self.state.status, self.state.reason = status, reason
         if response is not None:
             self.state.headers = dict(response.headers.items())
@@ -501,6 +520,39 @@ class PhoneCall(CallListener, DialogListener, InviteListener):
         self._take_route(negotiated)
         self._change()
         return self._sdp
+
+    def on_refresh(self) -> bytes:
+        """Our description, for a refresh of the session."""
+        return self._sdp
+
+    def on_refer(self, refer: ReferRequest) -> Answer:
+        """Call somewhere else, as a phone does: a call of its own, of whose progress the other side is told."""
+        self.state.referred_to = refer.target
+        self._change()
+        phone = self._exchange.phone(self.state.phone)
+        status = phone.behaviour.refer_status
+        if 200 <= status < 300:
+            self._exchange.spawn(self._obey(phone, refer))
+        return status, []
+
+    async def _obey(self, phone: "Phone", refer: ReferRequest) -> None:
+        headers = {name: value for name, value in refer.uri.headers.items() if name != "replaces"}
+        try:
+            call = await phone.dial(Dial(to=str(refer.uri.replace(headers={})), headers=headers))
+        except (NotPossible, OverflowError, OSError):
+            refer.tell(503)
+            return
+        call.follows(refer)
+
+    def follows(self, refer: ReferRequest) -> None:
+        """Tell of this call whoever asked for it."""
+        self._referred = refer
+        if self.state.provisional or self.state.status:
+            self._report(self.state.status or self.state.provisional[-1])
+
+    def _report(self, status: int) -> None:
+        if self._referred is not None:
+            self._referred.tell(status)
 
     def on_ack(self, sdp: bytes) -> None:
         """The answer, when we had offered."""

@@ -166,6 +166,10 @@ class RemotePhone:
         """Answer calls by itself."""
         self._behave(Behaviour(does="answers", after_s=after_s, headers=dict(headers or {})))
 
+    def stays(self, status: int = 603) -> None:
+        """Refuse to call elsewhere when it is asked to (REFER); it does so by itself otherwise."""
+        self._behave(Behaviour(refer_status=status))
+
     def _behave(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
         wanted = msgspec.structs.replace(behaviour, codecs=self._codecs)
@@ -340,6 +344,13 @@ class RemoteCall:
         """Take it up again. Raises CallFailed."""
         self._do("hold", on=False)
         self.becomes(lambda state: not state.on_hold or state.state == "ended", "off hold")
+
+    def refers(self, to: str, wait: bool = True) -> None:
+        """Ask the other side to call `to` (a number or a SIP URI) in its place; returns when that has been accepted or
+        refused (`state.refer_response`), `wait=False`: at once."""
+        self._do("refer", to=to)
+        if wait:
+            self.becomes(lambda state: state.refer_response > 0 or state.state == "ended", "answered")
 
     def loses(self, share: float, jitter_ms: float = 0.0, direction: str = "both", seed: int = 1) -> None:
         """Let packets be lost (0 to 1) and late from now on: `in`, `out` or `both`."""

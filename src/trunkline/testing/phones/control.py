@@ -140,6 +140,8 @@ class Control:
                 call.stop()
             case things.Hold():
                 call.hold(deed.on)
+            case things.Refer():
+                call.refer(deed.to)
             case things.Impair():
                 call.impair(
                     Impairment(loss=deed.loss, jitter_ms=deed.jitter_ms, seed=deed.seed), direction=deed.direction

@@ -78,6 +78,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of its 200, or of its refusal."""
     codecs: list[Codec] = []
     """What it takes; empty: all."""
+    refer_status: Status = 202
+    """What it answers when it is asked to call elsewhere; a 2xx: it does."""
 
 
 STATUSES: Final = {"declines": 603, "busy": 486, "off": 480}
@@ -172,6 +174,12 @@ class Hold(_Do, tag="hold"):
     on: bool = True
 
 
+class Refer(_Do, tag="refer"):
+    """Ask the other side to call `to`: a number, or a SIP URI (REFER)."""
+
+    to: Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
 class Impair(_Do, tag="impair"):
     """Let packets be lost and late, in one direction or both; 0 and 0: no more."""
 
@@ -181,7 +189,7 @@ class Impair(_Do, tag="impair"):
     seed: int = 1
 
 
-Deed = Answer | Reject | Ring | HangUp | Press | Say | Stop | Hear | Finish | Hold | Impair
+Deed = Answer | Reject | Ring | HangUp | Press | Say | Stop | Hear | Finish | Hold | Refer | Impair
 
 
 class Dial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -249,6 +257,14 @@ class CallState(msgspec.Struct, kw_only=True):
     """Bodies of INFO requests."""
     reinvites: int = 0
     """Re-INVITEs that came."""
+    referred_to: str = ""
+    """Where the other side asked it to call (Refer-To); it does, in a call of its own, unless its behaviour differs."""
+    refer_response: int = 0
+    """What the other side answered to the phone's own REFER."""
+    refer_status: int = 0
+    """How the other side's new call went by its last word."""
+    refer_over: bool = False
+    """Whether it has said its last."""
     call_id: str = ""
     heard_ms: int = 0
     media: Media = msgspec.field(default_factory=Media)
