@@ -3,7 +3,6 @@
 import asyncio
 
 import msgspec
-import pytest
 
 from tests.voice.world import World, until, world
 from trunkline.media import protocol
@@ -12,7 +11,6 @@ from trunkline.settings import MediaEngine, Voice
 from trunkline.sip import offer_answer
 from trunkline.sip.offer_answer import Local
 from trunkline.voice.checkpoints import LEG, LegCheckpoint, key
-from trunkline.voice.live import info_digit
 
 LONG = "<Say>x</Say><Pause length='600'/>"
 
@@ -176,25 +174,6 @@ async def test_keys_that_nobody_wants_are_bounded(here: World) -> None:
     _, call = await here.up(LONG)
     here.media.press(call.sid, "12345" * 100)
     assert len(call.digits) == 100
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body", "digit"),
-    [
-        ("application/dtmf-relay", b"Signal=5\r\nDuration=160\r\n", "5"),
-        ("application/dtmf-relay", b"Duration=160\nSignal= # \n", "#"),
-        ("application/dtmf-relay", b"signal=11", "#"),
-        ("application/dtmf-relay", b"Signal=a", "A"),
-        ("application/dtmf-relay", b"Duration=160", ""),
-        ("application/dtmf", b"10", "*"),
-        ("application/dtmf", b"7\r\n", "7"),
-        ("application/dtmf", b"77", ""),
-        ("application/dtmf", b"\xff" * 10_000, ""),
-        ("text/plain", b"7", ""),
-    ],
-)
-def test_keys_in_an_info(content_type: str, body: bytes, digit: str) -> None:
-    assert info_digit(content_type, body) == digit
 
 
 async def test_recordings_hear_of_their_audio_after_the_call(here: World) -> None:

@@ -32,6 +32,7 @@ from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
 from trunkline.voice import leg_changes, securing, timeline
 from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
+from trunkline.voice.info_keys import info_digit
 from trunkline.voice.media_leg import MediaLeg
 from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.timeline import Timeline
@@ -55,9 +56,6 @@ LINGER_MS: Final = 45_000
 DEFAULT_REFUSAL: Final = 480
 MAX_DIGITS: Final = 100
 """Keys kept of those that nobody asked for yet."""
-MAX_INFO_BYTES: Final = 256
-"""Of an INFO's body that is read."""
-DIGITS: Final = frozenset("0123456789*#ABCD")
 NO_AUDIO: Final = 32014
 TOO_LONG: Final = 32015
 NO_ACK: Final = 32022
@@ -567,24 +565,6 @@ class LiveCall(DialogListener, InviteListener):
             self.hangup("media-failure", end=Status.FAILED)
 
 
-def info_digit(content_type: str, body: bytes) -> str:
-    """The key of an INFO, empty when it has none."""
-    text = body[:MAX_INFO_BYTES].decode("latin-1")
-    if content_type == "application/dtmf-relay":
-        for line in text.splitlines():
-            name, _, value = line.partition("=")
-            if name.strip().lower() == "signal":
-                text = value
-                break
-        else:
-            return ""
-    elif content_type != "application/dtmf":
-        return ""
-    digit = text.strip().upper()
-    digit = {"10": "*", "11": "#"}.get(digit, digit)
-    return digit if digit in DIGITS else ""
-
-
 def _quality(numbers: dict[str, Any], before: MediaQuality | None) -> MediaQuality:
     try:
         found = msgspec.convert(numbers, MediaQuality, strict=False)
@@ -596,4 +576,4 @@ def _quality(numbers: dict[str, Any], before: MediaQuality | None) -> MediaQuali
     return found
 
 
-__all__ = ["DIGITS", "Event", "LiveCall", "info_digit"]
+__all__ = ["Event", "LiveCall"]
