@@ -1,5 +1,7 @@
 """Calls from the phones of SIP domains, and to them."""
 
+import dataclasses
+
 import msgspec
 import pytest
 
@@ -326,6 +328,20 @@ async def test_a_phone_behind_a_nat_is_reached_by_its_flow(office, lines):
     sid = await lines.create(to=f"sip:alice@{HOST}")
     await lines.until(sid, "in-progress")
     assert phone.invites[0].request.uri == "sip:alice@10.0.0.99:5060"
+
+
+async def test_in_dialogs_it_is_reached_by_its_flow_too(office, lines):
+    """Its Contact is an address that only its NAT knows, or one where nobody listens: ACK and BYE take the flow."""
+    phone = office.desk()
+    phone.stack.config = dataclasses.replace(phone.stack.config, host="9.9.9.99")
+    phone.stack.local = lambda transport, host: phone.address
+    assert await office.register(phone, "alice", contact="<sip:alice@9.9.9.99:5060>") == 200
+    sid = await lines.create(to=f"sip:alice@{HOST}")
+    await lines.until(sid, "in-progress")
+    (dialog,) = phone.dialogs
+    await eventually(lambda: not dialog.state().answer)  # the ACK has come
+    lines.services.live[sid].hangup("api")
+    await eventually(lambda: phone.byes)
 
 
 async def test_a_path_is_followed(office, lines):

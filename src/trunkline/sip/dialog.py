@@ -16,7 +16,7 @@ from trunkline.sip.changes import HANDLERS
 from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, SUPPORTED, Credentials, DialogListener, HeaderList
 from trunkline.sip.dialog_state import DialogState as DialogState
-from trunkline.sip.flow import Flow, Target, contact_unreachable, is_numeric, plan
+from trunkline.sip.flow import Flow, Target, beyond, contact_unreachable, is_numeric, plan
 from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.login import Login
 from trunkline.sip.message import Request, Response
@@ -133,7 +133,7 @@ class Dialog:
             target=invite.uri if contact is None else str(contact.uri.replace(headers={})),
             routes=tuple(record_route(response)[:MAX_ROUTES][::-1]),
             flow=flow,
-            behind_nat=contact is not None and contact_unreachable(contact.uri.host, heard.remote[0], ""),
+            behind_nat=contact is not None and beyond(invite, sent, heard, contact.uri),
             is_caller=True,
             peer_updates=has_option(response, "Allow", "UPDATE"),
         )
@@ -342,9 +342,10 @@ class Dialog:
         contact = message.contact
         if contact is not None and contact.uri.scheme in SIP_SCHEMES:
             state = self._state
-            state.target = str(contact.uri.replace(headers={}))
-            sent_by = message.via.host if isinstance(message, Request) else ""
-            state.behind_nat = contact_unreachable(contact.uri.host, flow.remote[0], sent_by)
+            before, state.target = state.target, str(contact.uri.replace(headers={}))
+            if state.target != before:
+                sent_by = message.via.host if isinstance(message, Request) else ""
+                state.behind_nat = contact_unreachable(contact.uri.host, flow.remote[0], sent_by)
             state.flow = flow if flow.id or not state.flow.id else state.flow
             self._hop = None
 

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from trunkline.sip.headers import NameAddr
+from trunkline.sip.message import Request
 from trunkline.sip.uri import Uri
 
 DEFAULT_PORT: Final = 5060
@@ -109,3 +110,17 @@ def plan(routes: Sequence[str], target: str, otherwise: str = "") -> tuple[str, 
         return target, list(routes), next_hop(first, otherwise)
     # A strict router of RFC 2543: it takes the Request-URI for its own, and finds the target in the last Route.
     return str(first.replace(headers={})), [*routes[1:], f"<{target}>"], next_hop(first, otherwise)
+
+
+def beyond(request: Request, sent: Flow, heard: Flow, contact: Uri) -> bool:
+    """Whether the Contact in a response to a request of ours is of no use, because its sender is behind a NAT.
+
+    So it is also where the request went another way than its URI says (over the flow of a registration), and the
+    Contact says the same as the URI.
+    """
+    if contact_unreachable(contact.host, heard.remote[0], ""):
+        return True
+    uri = request.request_uri
+    if "Route" in request.headers or not is_numeric(uri.host) or (uri.host, uri.port) != (contact.host, contact.port):
+        return False
+    return sent.remote != (uri.bare_host, uri.port or DEFAULT_PORT)
