@@ -78,7 +78,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of its 200, or of its refusal."""
     codecs: list[Codec] = []
     """What it takes; empty: all."""
-    refer_status: Status = 202
+    refer_status: Annotated[int, Meta(ge=200, le=699)] = 202
     """What it answers when it is asked to call elsewhere; a 2xx: it does."""
 
 
