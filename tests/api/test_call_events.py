@@ -119,7 +119,7 @@ async def test_a_recording_that_was_finished_after_the_call_is_in_its_timeline(c
     await calls.recording(call.sid, status="paused")
     shown = (await calls.world.get(calls.path(f"/{call.sid}/Timeline.json"))).json["entries"]
     (told,) = [one for one in shown if one["kind"] == "recording"]
-    assert (told["what"], told["details"]) == (f"completed {row.sid}", {"ms": 9000, "gaps": 2})
+    assert (told["what"], told["details"]) == (f"completed {row.sid}", {"ms": 9000, "gaps": 2, "missing_ms": 60})
 
 
 async def test_a_recording_that_was_finished_in_the_call_is_told_once(calls: CallWorld) -> None:
