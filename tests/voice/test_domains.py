@@ -393,6 +393,15 @@ async def test_his_own_number_may_be_shown(office, lines):
     assert OURS in invite.request.headers.get("From")
 
 
+async def test_a_node_that_stops_takes_neither_calls_nor_registrations(office, lines):
+    lines.inbound.draining = True
+    phone = office.desk()
+    assert await office.register(phone, "alice") == 503
+    assert office.response.headers.get("Retry-After")
+    office.dials(phone, "100")
+    assert await ended(phone) == 503
+
+
 # -- secure domains ---------------------------------------------------------------------------------------------------
 
 

@@ -92,8 +92,8 @@ class Inbound:
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
         """Phones of SIP domains register; OPTIONS get 200, whoever asks; the rest the stack's default."""
-        if request.method == "REGISTER" and self._domains is not None and not self.draining:
-            return self._domains.registrations.register(request, flow)
+        if request.method == "REGISTER" and self._domains is not None:
+            return (503, [RETRY_AFTER]) if self.draining else self._domains.registrations.register(request, flow)
         return None
 
     def on_invite(self, invite: ServerInvite) -> None:
