@@ -10,16 +10,18 @@ from tests.interop.phone_calls import SAID, Start, says, starts  # noqa: F401  (
 from tests.interop.switch import Switch
 
 PASSWORD = "Correct-Horse-7"
+REGISTERED = "200 OK (Trunkline) [1 binding]"
+"""What baresip prints."""
 
 
 class Office:
     """A domain on the switch, made over REST."""
 
-    def __init__(self, switch: Switch, name: str) -> None:
+    def __init__(self, switch: Switch, name: str, *, secure: bool = False) -> None:
         self.name = f"{name}-{os.getpid()}.sip.localhost"
         sip = switch.client.sip
         made = sip.domains.create(
-            domain_name=self.name, sip_registration=True, voice_url=f"{switch.app.url}/domain",
+            domain_name=self.name, sip_registration=True, secure=secure, voice_url=f"{switch.app.url}/domain",
             voice_status_callback_url=f"{switch.app.url}/status",
         )  # fmt: skip
         users = sip.credential_lists.create(friendly_name=self.name)
@@ -29,10 +31,12 @@ class Office:
             kind.credential_list_mappings.create(credential_list_sid=users.sid)
         self.switch = switch
 
-    def phone(self, start: Start, user: str, transport: str, password: str = PASSWORD) -> Baresip:
+    def phone(
+        self, start: Start, user: str, transport: str, password: str = PASSWORD, port: int = 0, **more: str
+    ) -> Baresip:
         switch = self.switch
-        proxy = f"sip:{switch.host}:{switch.sip_port};transport={transport.lower()}"
-        return start(user=user, transport=transport, domain=self.name, password=password, proxy=proxy)
+        proxy = f"sip:{switch.host}:{port or switch.sip_port};transport={transport.lower()}"
+        return start(user=user, transport=transport, domain=self.name, password=password, proxy=proxy, **more)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("UDP", "UDP"), ("TCP", "TCP"), ("UDP", "TCP")])
@@ -40,7 +44,7 @@ def test_one_registered_phone_calls_another(switch: Switch, start: Start, ours: 
     office = Office(switch, f"office-{ours}-{theirs}".lower())
     alice, bob = office.phone(start, "alice", ours), office.phone(start, "bob", theirs)
     for phone in (alice, bob):
-        phone.prints("200 OK (Trunkline) [1 binding]")
+        phone.prints(REGISTERED)
     switch.app.hooks.clear()
     switch.app.answers["/domain"] = (
         f"<Response><Dial action='/dialled'><Sip>sip:bob@{office.name}</Sip></Dial></Response>"
@@ -71,7 +75,7 @@ def test_a_wrong_password_does_not_register(switch: Switch, start: Start) -> Non
 def test_it_leaves_when_it_ends(switch: Switch, start: Start) -> None:
     office = Office(switch, "leaves")
     bob = office.phone(start, "bob", "UDP")
-    bob.prints("200 OK (Trunkline) [1 binding]")
+    bob.prints(REGISTERED)
     bob.does("uadel", f"sip:bob@{office.name}")
     switch.app.hooks.clear()
     made = switch.calls(f"sip:bob@{office.name}", "<Say>Nobody</Say>")
