@@ -1,10 +1,12 @@
 """A carrier (Kamailio) that wants registration and logins, and gateways (SIPp) that fail or decline."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from trunkline.voice import trunk_status
 from trunkline.voice.trunk_status import GATEWAY, REGISTRATION
 
 CARRIER = Path(__file__).with_name("carrier.cfg")
+PAGE = Path(__file__).parents[2] / "docs/howto/trunk.md"
 DOMAIN, USER, SECRET = "carrier.example", "customer7", "s3cret"
 TO, TO_FAILING, TO_DECLINING = "+12025552", "+12025553", "+12025554"
 ENDLESS = "<Pause length='60'/>"
@@ -31,16 +34,27 @@ def gateways() -> dict[str, int]:
     return {"first": free_port(), "second": free_port(), "watched": free_port()}
 
 
+def from_the_page(name: str) -> dict[str, Any]:
+    """A trunk as docs/howto/trunk.md has it."""
+    blocks = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    trunks = [trunk for block in blocks for trunk in tomllib.loads(block).get("trunks", [])]
+    return next(trunk for trunk in trunks if trunk["name"] == name)
+
+
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory, gateways: dict[str, int]) -> Iterator[tuple[Switch, Peers]]:
     """A server with a trunk that registers, and two with gateways that fail and that decline."""
     peers = Peers()
     carrier = {
-        "name": "carrier", "gateways": [f"sip:{PROXY}:{peers.proxy}"], "prefixes": [TO], "domain": DOMAIN,
-        "register": True, "username": USER, "password": SECRET, "register_s": 60, "options_ping_s": 0.2,
+        **from_the_page("acme"), "name": "carrier", "gateways": [f"sip:{PROXY}:{peers.proxy}"], "prefixes": [TO],
+        "domain": DOMAIN, "username": USER, "password": SECRET, "country_code": "1", "register_s": 60,
+        "options_ping_s": 0.2,
     }  # fmt: skip
     uris = {name: f"sip:{HOST}:{port}" for name, port in gateways.items()}
-    failing = {"name": "failing", "gateways": [{"uri": uris["second"]}, {"uri": uris["first"], "priority": 1}]}
+    failing = {
+        **from_the_page("wholesale"), "name": "failing", "called_add": "",
+        "gateways": [{"uri": uris["second"]}, {"uri": uris["first"], "priority": 1}],
+    }  # fmt: skip
     declining = {"name": "declining", "gateways": [uris["first"], uris["watched"]], "failover": ["4xx", "5xx"]}
     trunks = [carrier, {**failing, "prefixes": [TO_FAILING]}, {**declining, "prefixes": [TO_DECLINING]}]
     switch = Switch(tmp_path_factory.mktemp("office"), trunks)
