@@ -41,6 +41,15 @@ def test_the_plan_is_what_the_settings_say(tmp_path: Path) -> None:
     assert Plan.from_json(plan.to_json()) == plan
 
 
+def test_the_socket_of_tls_is_kept_where_it_is_listened_for(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    assert processes.plan(own, []).sip_tls_port == 0
+    secure = msgspec.structs.replace(own, sip=msgspec.structs.replace(own.sip, tls_port=5061))
+    plan = processes.plan(secure, [])
+    assert plan.sip_tls_port == 5061
+    assert "sip-tls" in plan.children[-1].wants
+
+
 def test_the_media_process_understands_what_it_is_told(tmp_path: Path) -> None:
     media = processes.plan(settings(tmp_path), []).children[1]
     assert media.argv[:3] == [sys.executable, "-m", "trunkline.media.process"]

@@ -110,6 +110,13 @@ def trunk(*lines: str) -> str:
             "[sip]\nenabled = true\nport = 2775\n[smpp_server]\nenabled = true\nport = 2775",
             "sip.port: 2775 is smpp_server.port too",
         ),
+        ("[sip]\nenabled = true\ntls_port = 5061", "sip.tls_certificate: tls_port needs one, and its tls_key"),
+        ("[sip]\nenabled = true\ntls_key = 'x'", "sip.tls_certificate: tls_key is the key of one"),
+        ("[sip]\nenabled = true\ntls_port = 5060\ntls_certificate = 'x'", "sip.tls_port: 5060 is sip.port too"),
+        ("[sip]\nenabled = true\ntls_port = 20500\ntls_certificate = 'x'", "sip.tls_port: 20500 lies among the RTP"),
+        ("[sip]\nenabled = true\ntls_port = 8080\ntls_certificate = 'x'", "sip.tls_port: 8080 is server.port too"),
+        ("[sip]\nenabled = true\ndns_servers = ['ns.example']", "sip.dns_servers: 'ns.example' is not like 192.0.2.53"),
+        ("[sip]\nenabled = true\ndns_servers = ['1.2.3']", "sip.dns_servers: '1.2.3' is not like 192.0.2.53"),
     ],
 )
 def test_mistakes_are_said_in_one_line(file: Load, text: str, error: str) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from trunkline.supervisor.plan import Child, Plan, Ports
-from trunkline.supervisor.run import CannotBind, bind_http, bind_sip
+from trunkline.supervisor.run import CannotBind, bind_http, bind_sip, bind_tls
 
 PATIENCE_S = 20.0
 HEADER = """
@@ -234,6 +234,13 @@ def test_a_taken_port_is_one_line():
         bind_sip("127.0.0.1", port)
     for one in taken.values():
         one.close()
+
+
+def test_a_taken_tls_port_is_one_line():
+    with bind_tls("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotBind, match=f"cannot take TLS port {port} on 127.0.0.1: .*; see sip.host and sip.tls"):
+            bind_tls("127.0.0.1", port)
 
 
 def test_the_api_has_a_socket_on_every_address_of_its_host():

@@ -16,7 +16,7 @@ from trunkline.model.call import Status
 from trunkline.sip import offer_answer
 from trunkline.sip.core import CallListener
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
-from trunkline.sip.flow import DEFAULT_PORT, DEFAULT_TLS_PORT
+from trunkline.sip.flow import DEFAULT_PORT, DEFAULT_TLS_PORT, Target
 from trunkline.sip.identity import name_addr, sip_uri
 from trunkline.voice import leg_changes, redirects, securing, timeline
 from trunkline.voice.caller_id import passes
@@ -31,7 +31,7 @@ from trunkline.webhooks.failures import Failure
 
 if TYPE_CHECKING:
     from trunkline.sip.dialog import Dialog
-    from trunkline.sip.flow import Flow, Target
+    from trunkline.sip.flow import Flow
     from trunkline.sip.message import Response
     from trunkline.sip.offer_answer import Negotiated
     from trunkline.voice.domains import Phones
@@ -264,7 +264,8 @@ class Outgoing(CallListener):
             return
         self._offer, self._way, self._kept = offer, way, False
         uri = str(way.uri.replace(headers={}))
-        target = (way.transport, address, default if way.port is None else way.port)
+        domain = way.host if way.transport == "TLS" else ""  # whose certificate it has to be
+        target = Target(way.transport, address, default if way.port is None else way.port, domain)
         try:
             self._invite = self._fork(way, way.phones) if way.phones is not None else self._wires.invite(
                 uri, from_=self._from(way), target=target if endpoint is None else endpoint.target, sdp=offer,

@@ -100,7 +100,7 @@ class Trunks:
         there."""
         if to.partition(":")[0].lower() in SIP_SCHEMES:
             uri = Uri.parse(to)
-            return [Way(uri, uri.bare_host, uri.port, uri.transport, None)]
+            return [Way(uri, uri.bare_host, uri.port, "TLS" if uri.scheme == "sips" else uri.transport, None)]
         found: list[Way] = []
         down: list[Way] = []
         for trunk in self._order(to.removeprefix("+")):
