@@ -23,7 +23,7 @@ from trunkline.sip.message import Request, Response
 from trunkline.sip.refer import OnNotify, ReferProgress, Referral, ReferRequest
 from trunkline.sip.reinvite import OnResult, Reinvite
 from trunkline.sip.reliable import Reliable
-from trunkline.sip.requests import MAX_FORWARDS, credentials_in, has_option, record_route
+from trunkline.sip.requests import MAX_FORWARDS, credentials_in, record_route
 from trunkline.sip.session_timer import SessionTimer
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
@@ -106,7 +106,7 @@ class Dialog:
             behind_nat=contact_unreachable(contact.uri.host, flow.remote[0], via.host),
             is_caller=False,
             invite_key=key,
-            peer_updates=has_option(invite, "Allow", "UPDATE"),
+            peer_updates="UPDATE" in invite.headers.get("Allow"),
         )
         return cls(stack, state)
 
@@ -135,7 +135,7 @@ class Dialog:
             flow=flow,
             behind_nat=contact is not None and beyond(invite, sent, heard, contact.uri),
             is_caller=True,
-            peer_updates=has_option(response, "Allow", "UPDATE"),
+            peer_updates="UPDATE" in response.headers.get("Allow"),
         )
         dialog = cls(stack, state, login)
         dialog.invite_credentials = credentials_in(invite)
@@ -564,9 +564,10 @@ class Dialog:
         self._bye = None
         self._stop_answer()
         self.session.stop(self)
-        for referral in (self.referral, self.referred):
-            if referral is not None:
-                referral.close()
+        if self.referral is not None:
+            self.referral.close()
+        if self.referred is not None:
+            self.referred.close()
         self.referral = self.referred = self.reliable = None
         self.stack.forget_dialog(self)
 

@@ -29,6 +29,7 @@ class ServerInvite:
 
     __slots__ = (
         "_deadline",
+        "_early_key",
         "_final",
         "_heard",
         "_held",
@@ -71,6 +72,7 @@ class ServerInvite:
         self._final = False
         self._provisional = b""
         self._reliable: Reliable | None = None
+        self._early_key: tuple[str, ...] = ()  # what requests in its early dialog name
         self._repeat: Callable[[], None] | None = None  # of a reliable response, under a number of its own
         self._heard = request.cseq[0]  # CSeq of the caller's last request
         self._refreshed: tuple[Request, Flow] | None = None  # its last UPDATE
@@ -78,11 +80,6 @@ class ServerInvite:
         limit_s = stack.config.invite_timeout_s
         self._deadline = stack.now() + limit_s
         self._timer: Timer | None = stack.timers.set(stack.now() + min(limit_s, REFRESH_S), self._on_timer)
-
-    @property
-    def early_key(self) -> tuple[str, str, str]:
-        """What requests in its early dialog name."""
-        return self.request.call_id, self.to_tag, self.request.from_tag
 
     def dialog_of(self, wanted: Replaces) -> Dialog | None:
         """The dialog that a Replaces names, if it is up."""
@@ -97,7 +94,9 @@ class ServerInvite:
         """A provisional response; with SDP early media, reliably if the caller knows that (RFC 3262)."""
         if self._final:
             return
-        self._stack.add_early(self)
+        if not self._early_key:
+            self._early_key = self.request.call_id, self.to_tag, self.request.from_tag
+            self._stack.add_early(self._early_key, self)
         fields = [("Contact", self._stack.contact(self.flow, is_secure(self.request.uri))), *headers]
         request = self.request
         # Without an offer of the caller's, ours would have to be in the first reliable response: it is in the 2xx.
@@ -294,7 +293,8 @@ class ServerInvite:
         self._stack.timers.cancel(self._timer)
         self._timer = self._repeat = None
         self._transaction.invite = None  # it stays for half a minute more, this need not
-        self._stack.forget_early(self)
+        if self._early_key:
+            self._stack.forget_early(self._early_key)
         return True
 
     def _respond(self, status: int, reason: str, headers: HeaderList, sdp: bytes) -> bytes:

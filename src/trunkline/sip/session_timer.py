@@ -121,8 +121,9 @@ class SessionTimer:
 
     def agree(self, request: Request, config: StackConfig) -> list[Field]:
         """Settle it with our 2xx to a request; the headers of that. `start` follows when it is sent."""
-        state = self._state
-        terms = terms_of(request, config, we_refresh=state.we_refresh)
+        state, index = self._state, request.headers.index()
+        known = "Supported" in index or "Session-Expires" in index
+        terms = terms_of(request, config, we_refresh=state.we_refresh) if known else None
         if terms is None:
             state.session_s, state.we_refresh = 0, False
             return []

@@ -355,11 +355,11 @@ class Stack:
         """A dialog that is up, by what names it (RFC 3891 section 3)."""
         return self._dialogs.get((call_id, local_tag, remote_tag))
 
-    def add_early(self, invite: ServerInvite) -> None:
-        self._early[invite.early_key] = invite
+    def add_early(self, key: Key, invite: ServerInvite) -> None:
+        self._early[key] = invite
 
-    def forget_early(self, invite: ServerInvite) -> None:
-        self._early.pop(invite.early_key, None)
+    def forget_early(self, key: Key) -> None:
+        self._early.pop(key, None)
 
     def add_call(self, key: Key, call: ClientInvite) -> None:
         self._calls[key] = call
