@@ -46,6 +46,17 @@ def test_a_contact_that_nobody_guesses_is_the_trunks_from_anywhere():
     assert doors().trunk_of(asked(user[:-1]), flow("203.0.113.1")) is None
 
 
+def test_who_comes_by_these_doors_is_no_stranger():
+    vouched = []
+    sources = Sources()
+    sources.bans = SimpleNamespace(vouched=vouched.append)
+    made = TrunkDoors((REGISTERED, PLAIN), sources, MovableClock())
+    made.know_contacts(SECRET)
+    made.trunk_of(asked(contact_user(REGISTERED, SECRET)), flow("203.0.113.1"))
+    made.trunk_of(asked("x"), flow("203.0.113.2"))
+    assert vouched == ["203.0.113.1"]
+
+
 def test_a_contact_of_the_operators_counts_from_the_registrar_only():
     made = doors()
     assert made.trunk_of(asked("4930123456"), flow("10.0.0.2")) is None

@@ -72,11 +72,16 @@ class TrunkDoors:
 
     def trunk_of(self, request: Request, flow: Flow) -> Trunk | None:
         """The trunk that a request comes by, None: a stranger's. Raises Challenge."""
-        if self._contacts and (trunk := self._registered(request, flow.remote[0])) is not None:
-            return trunk
-        if self._names and flow.transport == "TLS" and (trunk := self._certified(flow)) is not None:
-            return trunk
-        return self._sources.trunk_of(request, flow.remote[0])
+        host = flow.remote[0]
+        trunk = self._registered(request, host) if self._contacts else None
+        if trunk is None and self._names and flow.transport == "TLS":
+            trunk = self._certified(flow)
+        if trunk is None:
+            return self._sources.trunk_of(request, host)
+        bans = getattr(self._sources, "bans", None)
+        if bans is not None:
+            bans.vouched(host)  # what it asks for may be nobody's, and it is a carrier all the same
+        return trunk
 
     def _registered(self, request: Request, host: str) -> Trunk | None:
         trunk = self._contacts.get(_user(request))
