@@ -40,7 +40,7 @@ module_path {modules}
 module g711.so
 module aufile.so
 module sndfile.so
-module_tmp account.so
+{modules_more}module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen {host}:{control}
@@ -57,8 +57,10 @@ class Baresip:
     def __init__(
         self, folder: Path, says: Path, *, port: int = 0, host: str = HOST, transport: str = "UDP",
         user: str = "+12025550177", codecs: str = "PCMU", proxy: str = "", domain: str = "", password: str = "",
+        srtp: str = "", certificate: str = "",
     ) -> None:  # fmt: skip
-        """`domain`: it registers there as `user`, by way of `proxy`."""
+        """`domain`: it registers there as `user`, by way of `proxy`. `srtp`: `srtp` (wanted), `srtp-mand` (or no call).
+        `certificate`: PEM file for TLS, on the port after its own; whom it connects to is not verified."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
         port = port or free_port(host, 2)
@@ -69,6 +71,9 @@ class Baresip:
             more += ";regint=0"
         else:
             more += f";auth_user={user};auth_pass={password};regint=60"
+        more += f";mediaenc={srtp}" if srtp else ""
+        modules_more = "module srtp.so\n" if srtp else ""
+        modules_more += f"sip_certificate {certificate}\nsip_verify_server no\n" if certificate else ""
         place = domain or f"{host}:{port}"
         (folder / "config").write_text(CONFIG.format_map(locals()))
         (folder / "accounts").write_text(ACCOUNT.format_map({**locals(), "transport": transport.lower()}))

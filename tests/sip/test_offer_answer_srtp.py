@@ -63,14 +63,34 @@ def test_what_cannot_be_taken_is_not_acceptable(srtp: str, body: bytes) -> None:
 
 
 def test_where_srtp_is_optional_a_plain_offer_stays_plain_and_a_secure_stream_is_preferred() -> None:
-    negotiated = answer(audio(f"a=crypto:1 {LONG} inline:{THEIRS}"), ours())
-    assert negotiated.srtp is None
-    assert crypto(negotiated.sdp) == []
+    assert answer(audio(), ours()).srtp is None
     both = described("m=audio 20000 RTP/AVP 0", "m=audio 20002 RTP/SAVP 0", f"a=crypto:1 {LONG} inline:{THEIRS}")
     negotiated = answer(both, ours())
     assert m_lines(negotiated.sdp) == ["audio 0 RTP/AVP 0", "audio 30000 RTP/SAVP 0"]
     assert negotiated.remote == ("192.0.2.10", 20002)
     assert m_lines(answer(both, local()).sdp) == ["audio 30000 RTP/AVP 0", "audio 0 RTP/SAVP 0"]
+
+
+@pytest.mark.parametrize("srtp", ["optional", "required"])
+def test_keys_in_the_plain_profile_are_taken_as_phones_mean_them(srtp: str) -> None:
+    offered = audio(f"a=crypto:4 {LONG} inline:{THEIRS}")
+    negotiated = answer(offered, ours(srtp))
+    assert m_lines(negotiated.sdp) == ["audio 30000 RTP/AVP 0"]
+    assert crypto(negotiated.sdp) == [f"4 {LONG} inline:{KEYS[0]}"]
+    assert negotiated.srtp == sdes.Srtp(suite=LONG, ours=KEYS[0], theirs=THEIRS)
+    again = offer(ours(srtp), negotiated.sdp)
+    assert crypto(again) == crypto(negotiated.sdp)
+    assert conclude(again, offered, ours(srtp)).srtp == negotiated.srtp
+    if srtp == "required":
+        with pytest.raises(NotAcceptable):
+            conclude(again, audio(), ours(srtp))
+    plain = answer(offered, local())
+    assert (plain.srtp, crypto(plain.sdp)) == (None, [])
+
+
+def test_keys_in_the_answer_to_an_offer_without_are_passed_over() -> None:
+    answered = audio(f"a=crypto:1 {LONG} inline:{THEIRS}")
+    assert conclude(offer(ours()), answered, ours()).srtp is None
 
 
 def test_our_offer_names_a_key_for_each_suite_and_the_answer_picks_one() -> None:

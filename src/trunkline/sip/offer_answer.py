@@ -176,8 +176,7 @@ def offer(local: Local, previous: bytes = b"") -> bytes:
     events = _new_events(local, _events_of(before.media[at], mapped, local, local.codecs, taken), taken)
     sections = [_refused(media) for media in before.media]
     sections[at] = _audio_lines(local, list(numbers.items()), events, local.direction)
-    if before.media[at].protocol in SECURE_PROTOCOLS:  # with the keys in use
-        keys = sdes.usable(before.media[at].attributes(sdes.CRYPTO))
+    if keys := sdes.usable(before.media[at].attributes(sdes.CRYPTO)):  # those in use
         sections[at] = _secured(sections[at], before.media[at].protocol, keys)
     return _write(local, sections, "0 0")
 
@@ -286,22 +285,24 @@ def _stream(
 
 
 def _crypto(media: Media, local: Local) -> list[Crypto] | None:
-    """The keys of a stream with SRTP, none for a plain one; `None` if it cannot be taken in that profile."""
-    if media.protocol in PROTOCOLS:
-        return [] if local.srtp != REQUIRED else None
-    if local.srtp == OFF or media.protocol not in SECURE_PROTOCOLS:
-        return None
-    return sdes.usable(media.attributes(sdes.CRYPTO)) or None
+    """The keys of a stream with SRTP, none for a plain one; `None` if it cannot be taken in that profile. Keys in the
+    plain profile are no standard, but what phones write that can do both."""
+    plain = media.protocol in PROTOCOLS
+    if local.srtp == OFF:
+        return [] if plain else None
+    keys = sdes.usable(media.attributes(sdes.CRYPTO)) if plain or media.protocol in SECURE_PROTOCOLS else []
+    return keys if keys or (plain and local.srtp == OPTIONAL) else None
 
 
 def _agreed(ours: Media, theirs: _Stream) -> Srtp | None:
     """What an answer took of the keys that we offered (RFC 4568 section 7.1.3). Raises NotAcceptable."""
     if theirs.media.protocol != ours.protocol:
         raise NotAcceptable("the answer is of another profile than the offer")
-    if not theirs.crypto:
+    offered = sdes.usable(ours.attributes(sdes.CRYPTO))
+    if not theirs.crypto or (not offered and ours.protocol in PROTOCOLS):
         return None
     taken = theirs.crypto[0]
-    for own in sdes.usable(ours.attributes(sdes.CRYPTO)):
+    for own in offered:
         if (own.tag, own.suite) == (taken.tag, taken.suite):
             return Srtp(suite=own.suite, ours=own.key, theirs=taken.key)
     raise NotAcceptable("the answer takes none of the keys that were offered")
