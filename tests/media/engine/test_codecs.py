@@ -88,6 +88,22 @@ def test_what_is_bridged_to_it_is_understood_by_ffmpeg(rig: Rig, number: int, fi
     assert lag <= 3 * 160 + 60
 
 
+def test_long_packets_of_a_peer_that_does_not_care_for_ours_are_heard(rig: Rig) -> None:
+    """Fullband, 60 ms, more than 128 kbit/s."""
+    pcm = voice(1.8)
+    options = {"frame_duration": "60", "b": "160000", "vbr": "off"}
+    packets = ffmpeg_encoded(np.repeat(pcm, 6), "libopus", rate=48_000, frame=2880, **options)
+    assert min(map(len, packets)) > 1000
+    peer, heard = rig.open(**OPUS), []
+    for payload in packets:
+        peer.send(payload, 111)
+        peer.timestamp += 2880
+        for _ in range(3):
+            rig.tick()
+            heard.append(rig.hears())
+    assert likeness(np.concatenate(heard), pcm)[0] > 0.9
+
+
 def test_opus_and_g722_hear_each_other(rig: Rig) -> None:
     pcm = voice(2.0)
     near, far = rig.open("a", **OPUS), rig.open("b", **G722)

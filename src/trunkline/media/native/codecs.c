@@ -16,7 +16,7 @@
 #define MISSING (-32768)
 #define HEADER 12
 #define PACKETS 64 /* kept of a leg; more push out the oldest */
-#define PAYLOAD 768
+#define PAYLOAD 1472
 #define LONGEST 960     /* samples of a packet: 120 ms */
 #define UNIT 20         /* samples: Opus conceals in multiples of 2.5 ms */
 #define FEC_MOST 480    /* samples of a gap that the packet after it may fill, the part before its own frame concealed */

@@ -19,8 +19,8 @@ MISSING: Final = -32768
 """A ring sample that never came: no G.711 level."""
 HEADER: Final = 12
 """Octets of an RTP header."""
-PACKET_BYTES: Final = 768
-"""Largest datagram received: 80 ms of G.711 and a long header."""
+PACKET_BYTES: Final = 1472
+"""Largest datagram received: what an Ethernet frame holds. 80 ms of G.711 are half of it, Opus may be long."""
 SEND_BYTES: Final = HEADER + FRAME
 """Octets of a packet sent."""
 ADDRESS_BYTES: Final = 28
