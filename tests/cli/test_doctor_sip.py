@@ -1,5 +1,6 @@
 """`trunkline doctor sip` against servers that answer, stay silent, refuse, or see us elsewhere; `trunkline trunks`."""
 
+import asyncio
 import json
 import re
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.sip.test_transport_tls import secure_nodes
 from trunkline.sip import digest
 from trunkline.voice.trunk_status import GATEWAY, REGISTRATION, Line, Snapshot
 
@@ -247,3 +249,19 @@ def test_how_trunks_stand(trunkline: Command, data: Path) -> None:
     assert json.loads(trunkline("trunks", "--json").out)[0]["up"] is True
     (data / "trunks.json").write_bytes(msgspec.json.encode(Snapshot(now - 600_000, lines)))
     assert "no server with calls runs" in trunkline("trunks").err
+
+
+async def test_tls_is_looked_into(ask: Ask, tmp_path: Path) -> None:
+    async with secure_nodes(tmp_path) as nodes:
+        server = await nodes()
+        trunk = f"gateways = ['sip:127.0.0.1:{server.tls_port};transport=tls']\naddresses = ['127.0.0.1']"
+        code, found = await asyncio.to_thread(ask, trunk, f"tls_ca = '{nodes.authority.path}'")
+        assert code == 0
+        assert said(found, "ok", "answers OPTIONS with 200")
+        code, found = await asyncio.to_thread(ask, trunk)
+        assert code == 1
+        assert said(found, "bad", "its certificate is not trusted", "give its authority in sip.tls_ca")
+        plain = f"gateways = ['sip:127.0.0.1:{server.port};transport=tls']\naddresses = ['127.0.0.1']"
+        code, found = await asyncio.to_thread(ask, plain)
+        assert code == 1
+        assert said(found, "bad", "no TLS there") or said(found, "bad", "no connection")
