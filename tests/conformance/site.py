@@ -19,7 +19,7 @@ from trunkline.model.numbers import PhoneNumber, ShortCode
 from trunkline.model.sid import PHONE_NUMBER, SHORT_CODE, new_sid
 from trunkline.storage.database import Database
 
-TENANTS = 240
+TENANTS = 320
 """Accounts made beforehand: one for each test of a run."""
 AREA_CODES = (201, 202, 203, 205, 206, 207, 208, 209, 210)
 """Of the tenants' numbers; 555-0100 to 555-0199 of each are kept for fiction."""

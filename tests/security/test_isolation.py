@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -54,6 +55,40 @@ class Property(NamedTuple):
     parents: dict[str, str]
 
 
+def voice_property(base: str, number_sid: str, post: Callable[..., str]) -> Property:
+    """A SIP domain and a trunk of a tenant's, with all that belongs to them. A mapping has the SID of its list."""
+    sip = f"{base}/SIP"
+    users = post(f"{sip}/CredentialLists.json", FriendlyName="theirs")
+    user = post(f"{sip}/CredentialLists/{users}/Credentials.json", Username="theirs", Password="secretOfTheirs1")
+    networks = post(f"{sip}/IpAccessControlLists.json", FriendlyName="theirs")
+    network = post(
+        f"{sip}/IpAccessControlLists/{networks}/IpAddresses.json", FriendlyName="theirs", IpAddress="192.0.2.1"
+    )
+    domain = post(f"{sip}/Domains.json", DomainName="theirs.sip.localhost")
+    for group in ("Auth/Calls/", "Auth/Registrations/"):
+        post(f"{sip}/Domains/{domain}/{group}CredentialListMappings.json", CredentialListSid=users)
+    post(f"{sip}/Domains/{domain}/Auth/Calls/IpAccessControlListMappings.json", IpAccessControlListSid=networks)
+    trunk = post("/trunking/v1/Trunks", FriendlyName="theirs")
+    post(f"/trunking/v1/Trunks/{trunk}/CredentialLists", CredentialListSid=users)
+    post(f"/trunking/v1/Trunks/{trunk}/IpAccessControlLists", IpAccessControlListSid=networks)
+    post(f"/trunking/v1/Trunks/{trunk}/PhoneNumbers", PhoneNumberSid=number_sid)
+    url = {"Weight": "1", "Priority": "1", "Enabled": "true", "FriendlyName": "x", "SipUrl": "sip:pbx.example.com"}
+    return Property(
+        {
+            "CredentialLists/": users,
+            "CredentialListMappings/": users,
+            "Credentials/": user,
+            "IpAccessControlLists/": networks,
+            "IpAccessControlListMappings/": networks,
+            "IpAddresses/": network,
+            "Domains/": domain,
+            "Trunks/": trunk,
+            "OriginationUrls/": post(f"/trunking/v1/Trunks/{trunk}/OriginationUrls", **url),
+        },
+        {"CredentialListSid": users, "IpAccessControlListSid": networks, "DomainSid": domain, "TrunkSid": trunk},
+    )
+
+
 @pytest.fixture(scope="module")
 def theirs(target: Target) -> Property:
     """Everything that the second tenant can have."""
@@ -88,8 +123,10 @@ def theirs(target: Target) -> Property:
         assert time.monotonic() < until, "the server does not see what was written beside it"
         time.sleep(0.1)
     key = post(f"{base}/Keys.json")
+    calls = voice_property(base, number.sid, post)
     return Property(
-        {
+        calls.sids
+        | {
             "Accounts/": account.sid,
             "Alerts/": alert,
             "Notifications/": alert,
@@ -111,7 +148,7 @@ def theirs(target: Target) -> Property:
                 f"{base}/Usage/Triggers.json", CallbackUrl="https://a.example/", TriggerValue="+1", UsageCategory="sms"
             ),
         },
-        {"MessageSid": message, "ServiceSid": service, "CallSid": phoned},
+        calls.parents | {"MessageSid": message, "ServiceSid": service, "CallSid": phoned},
     )  # fmt: skip
 
 
@@ -130,7 +167,7 @@ def filled(route: Route, account_sid: str, property_: Property) -> str:
     return f"/{route.product}{path}"
 
 
-NAMED = [route for route in all_routes() if re.search(r"\{(Sid|MessageSid|ServiceSid|CallSid)\}", route.template)]
+NAMED = [route for route in all_routes() if re.search(r"\{(?!AccountSid)\w*Sid\}", route.template)]
 LISTS = [r for r in all_routes() if r.method == "GET" and not r.template.replace("{AccountSid}", "").count("{")]
 SCOPED = [route for route in all_routes() if "{AccountSid}" in route.template]
 
