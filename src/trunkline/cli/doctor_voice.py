@@ -89,7 +89,7 @@ def _trunk(trunk: Trunk) -> Iterator[Finding]:
     if trunk.simulated:
         yield Finding("ok", trunk.name, "simulated phones: no carrier, nobody is called")
         return
-    if not trunk.addresses and not trunk.password:
+    if not trunk.addresses and not trunk.password and not trunk.tls_names:
         yield Finding("warn", trunk.name, "takes no calls: it has neither addresses nor a login")
     if not trunk.gateways:
         yield Finding("warn", trunk.name, "makes no calls: it has no gateways")
