@@ -1,5 +1,7 @@
 """What the API does with calls, beside making and ending them (test_outbound, test_endings)."""
 
+import json
+
 import pytest
 
 from trunkline.inflight.store import Inflight
@@ -180,7 +182,6 @@ class Deleted:
         return self.archive.documents.pop((account, sid), None) is not None
 
     def documents(self):
-        import json
 
         return [json.loads(one.body) for one in self.archive.documents.values()]
 
@@ -196,6 +197,19 @@ async def test_events_are_the_webhooks_in_flight_and_after(lines):
     told = [dict(one["params"]).get("CallStatus") for one in events if one["url"] == APP + "status"]
     assert told == ["initiated", "ringing", "in-progress", "completed"]
     assert await lines.calls.events(ELSEWHERE, sid) == []
+
+
+async def test_logins_in_urls_do_not_go_into_the_archive(lines):
+    sid = await ended(
+        lines, status_callback="http://ada:s3cret@app.example/status?to=a@b",
+        fallback_url="http://ada:s3cret@app.example/fallback",
+    )  # fmt: skip
+    assert b"ada:s3cret" in lines.owed[0].request
+    assert await land(lines) == 1
+    ((_, document),) = lines.archive.documents.items()
+    assert document.sid == sid
+    assert b"http://app.example/status?to=a@b" in document.body
+    assert b"s3cret" not in document.body
 
 
 async def test_pages_show_calls_newest_first(lines):

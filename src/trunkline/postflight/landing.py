@@ -6,6 +6,7 @@ that moved on while it was being landed stays in flight and lands again with a h
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -54,7 +55,15 @@ def document(flight: Flight, callbacks: Sequence[Owed]) -> Document:
 
 def _request(flight: Flight, owed: Owed) -> bytes:
     """What a call's callback said, for its Events; a message's says no more than its record."""
-    return b'"request":%s,' % owed.request if flight.kind == "call" and owed.request[:1] == b"{" else b""
+    return b'"request":%s,' % _shown(owed) if flight.kind == "call" and owed.request[:1] == b"{" else b""
+
+
+def _shown(owed: Owed) -> bytes:
+    """A callback's request, without a login in its URL: it was needed to make it, and nobody needs it any more."""
+    return _LOGIN.sub(rb"\1", owed.request, count=1)
+
+
+_LOGIN = re.compile(rb'("url":"[a-z]+://)[^/?#"@]*@')
 
 
 _REDACTED = b'"redacted":true'
@@ -104,7 +113,7 @@ class Landing:
             if not body.get("redacted"):
                 hook = {"kind": owed.kind, "state": owed.state, "tries": owed.tries}
                 if document.kind == "call" and owed.request[:1] == b"{":
-                    hook["request"] = orjson.loads(owed.request)
+                    hook["request"] = orjson.loads(_shown(owed))
                 body.setdefault("webhooks", []).append({**hook, "attempts": orjson.loads(owed.attempts)})
                 document.rev, document.body = document.rev + 1, orjson.dumps(body)
                 await self._archive.revise(document)

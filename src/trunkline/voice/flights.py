@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from trunkline.model import call as codec
-from trunkline.model.call import TERMINAL, TRANSITIONS, Call, Status
+from trunkline.model.call import TERMINAL, TRANSITIONS, Call, Status, StatusTarget
 from trunkline.model.clock import Clock
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
 from trunkline.storage.unavailable import StoreUnavailable
@@ -183,6 +183,8 @@ class CallFlights:
                 flight.land_ms = now + stays_ms
             events = callbacks.status_events(call, to, now, before=flight.status, places=self.places)
             owed = [*events, *owed]
+            if to in TERMINAL:
+                _forget_logins(call)
         for item in owed:
             item.seq = flight.next_seq
             flight.next_seq += 1
@@ -268,3 +270,11 @@ class CallFlights:
         """Remove an ended call with everything it owes (privacy deletion)."""
         self._drop(flight)
         return self.queue.erase(flight.id)
+
+
+def _forget_logins(call: Call) -> None:
+    """An ended call requests nothing any more that needs what its URLs may hold; what it owes has its own."""
+    call.url, call.fallback_url = masked(call.url), masked(call.fallback_url)
+    if any("@" in target.url for target in call.status_callbacks):
+        call.status_callbacks = [StatusTarget(masked(one.url), one.method, one.events) for one in call.status_callbacks]
+    call.extra.pop("amd", None)
