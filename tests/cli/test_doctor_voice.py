@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from trunkline.cli import doctor_voice
+from trunkline.media.native import libopus
+from trunkline.media.native.coding import NoCodec
 from trunkline.sip.message import Request, parse
 
 from .conftest import Command
@@ -105,3 +107,20 @@ def test_the_files_that_rtp_ports_take_are_counted(
     assert "ok\tlimits\t" in trunkline("doctor").out
     settings(tmp_path, media="legs = 4900\nport_min = 10000\nport_max = 60000")
     assert "warn\tlimits\t1024 open files (at most 30000), 39456 needed at full load" in trunkline("doctor").out
+
+
+def test_opus_needs_its_library(
+    trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(tmp_path, 'name = "acme"\naddresses = ["127.0.0.1"]')
+    assert "\topus\t" not in trunkline("doctor").out
+    settings(tmp_path, 'name = "acme"\naddresses = ["127.0.0.1"]\ncodecs = ["opus", "PCMU"]')
+    assert "ok\topus\tlibopus is there" in trunkline("doctor").out
+
+    def missing() -> None:
+        raise NoCodec("Opus: libopus is not installed")
+
+    monkeypatch.setattr(libopus, "library", missing)
+    ran = trunkline("doctor")
+    assert "bad\topus\tOpus: libopus is not installed; until then take opus out of codecs" in ran.out
+    assert ran.code == 1

@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trunkline.cli.findings import Finding
+from trunkline.media.native import libopus
 from trunkline.media.native.build import BuildFailed, compiler
+from trunkline.media.native.coding import NoCodec
 from trunkline.model.sid import new_key
 from trunkline.settings import Settings, Trunk
 from trunkline.sip.errors import MalformedMessage
@@ -59,6 +61,12 @@ def _media(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "media helper", f"can be built with {Path(compiler()[0]).name}")
     except BuildFailed as error:
         yield Finding("warn", "media helper", f"{error}; without it a core carries far fewer calls")
+    if "opus" in settings.voice.codecs or any("opus" in trunk.codecs for trunk in settings.trunks):
+        try:
+            libopus.library()
+            yield Finding("ok", "opus", "libopus is there")
+        except NoCodec as error:
+            yield Finding("bad", "opus", f"{error}; until then take opus out of codecs")
     if media.priority and os.geteuid() and not resource.getrlimit(resource.RLIMIT_RTPRIO)[0]:
         text = "no real-time priority for the media process: raise LimitRTPRIO or `ulimit -r`, or set media.priority"
         yield Finding("warn", "media", text + " = false")
