@@ -89,6 +89,10 @@ def test_one_that_nobody_asks_gets_its_place_back() -> None:
     assert ways(trunks) == ["10.0.0.2", "10.0.0.1"]
     now[0] = RETRY_S
     assert ways(trunks) == ["10.0.0.1", "10.0.0.2"]
+    endpoint.failed(now[0], "no answer to an INVITE")  # one call has found it dead: the next ones do not wait for it
+    assert ways(trunks) == ["10.0.0.2", "10.0.0.1"]
+    now[0] *= 2
+    assert ways(trunks) == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_a_name_stands_for_several_addresses_and_what_is_known_of_them_stays() -> None:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Endpoint:
     """One address of a gateway. Times are monotonic seconds."""
 
-    __slots__ = ("_answers", "_failures", "detail", "is_up", "label", "on_change", "pinged", "since", "target")
+    __slots__ = ("_answers", "_failed_at", "_failures", "detail", "is_up", "label", "on_change", "pinged", "since", "target")
 
     def __init__(self, target: Target, label: str, now: float) -> None:
         self.target = target
@@ -45,6 +45,7 @@ class Endpoint:
         self.on_change: Callable[[], None] = lambda: None
         self._failures = 0
         self._answers = 0
+        self._failed_at = now
 
     def answered(self, now: float) -> None:
         """It has answered something that a living gateway answers."""
@@ -59,12 +60,13 @@ class Endpoint:
         """It did not answer, could not be reached, or said that it cannot (408, 503)."""
         self._answers = 0
         self._failures += 1
+        self._failed_at = now
         if self.is_up and self._failures >= DOWN_AFTER:
             self._turn(False, now, why)
 
     def counts_up(self, now: float) -> bool:
         """Whether it is tried in its turn."""
-        return self.is_up or (not self.pinged and now - self.since >= RETRY_S)
+        return self.is_up or (not self.pinged and now - self._failed_at >= RETRY_S)
 
     def _turn(self, is_up: bool, now: float, why: str) -> None:
         self.is_up, self.since, self.detail = is_up, now, why
