@@ -30,7 +30,18 @@ log = logging.getLogger(__name__)
 class Endpoint:
     """One address of a gateway. Times are monotonic seconds."""
 
-    __slots__ = ("_answers", "_failed_at", "_failures", "detail", "is_up", "label", "on_change", "pinged", "since", "target")
+    __slots__ = (
+        "_answers",
+        "_failed_at",
+        "_failures",
+        "detail",
+        "is_up",
+        "label",
+        "on_change",
+        "pinged",
+        "since",
+        "target",
+    )
 
     def __init__(self, target: Target, label: str, now: float) -> None:
         self.target = target
