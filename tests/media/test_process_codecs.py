@@ -10,6 +10,7 @@ import pytest
 
 from tests.media.helpers import Leg, config, end_process, start_process
 from tests.media.sounds import at_16k, ffmpeg_decoded, ffmpeg_encoded, likeness, voice
+from tests.media.test_process_srtp import SecureLeg
 from trunkline.media import native, protocol
 from trunkline.media.client import MediaClient
 
@@ -48,10 +49,13 @@ def decoded(payloads: list[bytes], codec: str) -> np.ndarray:
     return ffmpeg_decoded(payloads, name, rate=rate)
 
 
+@pytest.mark.parametrize("kind", [Leg, SecureLeg])
 @pytest.mark.parametrize(("one", "other"), [("G722", "opus"), ("opus", "G722")])
-async def test_what_ffmpeg_says_in_one_codec_it_hears_in_the_other(client: MediaClient, one: str, other: str) -> None:
+async def test_what_ffmpeg_says_in_one_codec_it_hears_in_the_other(
+    client: MediaClient, one: str, other: str, kind: type[Leg]
+) -> None:
     said = voice(2.0)
-    a, b = Leg(client, "CA1", **FORMS[one]), Leg(client, "CA2", **FORMS[other])
+    a, b = kind(client, "CA1", **FORMS[one]), kind(client, "CA2", **FORMS[other])
     client.send(protocol.Bridge(a="CA1", b="CA2"))
     number, heard = FORMS[one]["send_payload_type"], []
     begin = asyncio.get_running_loop().time()
