@@ -1,5 +1,8 @@
 """Early media for a call that is not answered; UPDATE; a refresh by re-INVITE; Replaces (RFC 3891)."""
 
+import asyncio
+
+import msgspec
 import pytest
 
 from tests.voice.lines import APP, OTHER, OURS, SECOND, Phone
@@ -191,3 +194,47 @@ async def test_another_trunk_replaces_nothing(make_lines) -> None:
     other.dials(OURS, headers=[("Replaces", value)])
     await eventually(lambda: other.failure)
     assert other.failure == 481
+
+
+async def test_a_trunk_has_a_session_interval_of_its_own(make_lines) -> None:
+    lines = await make_lines(
+        trunks=(Trunk(name="carrier", gateways=("sip:127.0.0.2:5060",), prefixes=("",), session_timer_s=600),)
+    )
+    sid = await lines.create(to=OTHER)
+    await lines.until(sid, "in-progress")
+    (invite,) = lines.phone.invites
+    assert invite.request.headers.get("Session-Expires") == "600"
+    assert lines.services.live[sid].checkpoint().dialog.session_s == 600
+
+
+async def test_another_process_goes_on_with_the_session_timer(here: World) -> None:
+    here.app.answers("/voice", "<Say>hi</Say><Pause length='9'/>")
+    caller = here.phone.dials(headers=[("Session-Expires", "200;refresher=uas")])
+    await caller.answered()
+    state = here.call.checkpoint().dialog
+    assert (state.session_s, state.we_refresh, state.peer_updates) == (200, True, True)
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_who_listens_to_early_media_may_be_silent_until_the_answer(make_lines, speaks: bool) -> None:
+    """The silence that ends a call (`rtp_timeout_s`) is told once: it counts again from the answer."""
+    lines = await make_lines()
+    early(lines)
+    settings = lines.services.settings
+    media = msgspec.structs.replace(settings.media, rtp_timeout_s=0.05)
+    lines.services.settings = msgspec.structs.replace(settings, media=media)
+    lines.web.pages[APP + "in"] = f'<Dial answerOnBridge="true">{OTHER}</Dial>'
+    lines.phone.dials(OURS)
+    sid = (await lines.the_call()).sid
+    await eventually(lambda: lines.media.of(protocol.Bridge))
+    lines.media.tell(protocol.TimedOut(leg=sid))
+    assert lines.services.live[sid].status == "ringing"
+    if speaks:
+        lines.media.tell(protocol.Flowing(leg=sid))
+    lines.phone.picks_up(ring=False)
+    await lines.until(sid, "in-progress", "completed")
+    if speaks:
+        await asyncio.sleep(0.15)
+        assert (await lines.stored(sid)).status == "in-progress"
+    else:
+        assert (await lines.until(sid, "completed")).hangup_cause == "rtp-timeout"

@@ -94,7 +94,7 @@ class LiveCall(DialogListener, InviteListener):
         self.audio.on_digit = self.press
         self.audio.on_timeout = self._silent
         self.audio.on_refused = self._refused
-        self.audio.on_flowing = lambda: self.note(timeline.MEDIA, "their audio comes")
+        self.audio.on_flowing = self._flowing
         self.audio.on_other = self._other
         self.local: Local | None = None
         self.negotiated: Negotiated | None = None
@@ -116,6 +116,7 @@ class LiveCall(DialogListener, InviteListener):
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._rings = self._lingers = False
+        self._unheard = False  # it was silent for too long before it was answered
         self._heard_rfc4733 = False
         self._call_id = ""
         self.offered = b""
@@ -333,6 +334,9 @@ class LiveCall(DialogListener, InviteListener):
         if self.negotiated is not None:
             record.quality = MediaQuality(codec=self.negotiated.codec)
         self.note(timeline.STATUS, Status.IN_PROGRESS)
+        if self._unheard:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.services.settings.media.rtp_timeout_s, self._still_silent)
         self._limit()
         self._advance(Status.IN_PROGRESS)
 
@@ -544,8 +548,17 @@ class LiveCall(DialogListener, InviteListener):
 
     # -- what the media process tells ------------------------------------------------------------------------
 
+    def _flowing(self) -> None:
+        self._unheard = False
+        self.note(timeline.MEDIA, "their audio comes")
+
+    def _still_silent(self) -> None:
+        if self._unheard and self.is_up:
+            self._silent()
+
     def _silent(self) -> None:
-        if not self.is_up:  # who only listens to early media need not send
+        if not self.is_up:  # who only listens to early media need not send yet
+            self._unheard = True
             return
         self.alert(NO_AUDIO)
         self.hangup("rtp-timeout")
