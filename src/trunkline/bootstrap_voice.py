@@ -38,9 +38,11 @@ from trunkline.storage.memory import MemoryStore
 from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
 from trunkline.voice.audio_fetch import AudioFetch
+from trunkline.voice.bans import Bans
 from trunkline.voice.calls import Calls
 from trunkline.voice.domains import Domains
 from trunkline.voice.flights import CallFlights
+from trunkline.voice.guesses import Guesses
 from trunkline.voice.inbound import Inbound
 from trunkline.voice.logins import Logins
 from trunkline.voice.lost_recordings import LostRecordings
@@ -172,11 +174,21 @@ class Voice:
     def _wire_domains(self, key: bytes) -> None:
         """SIP domains and their phones."""
         services, own = self.services, self.settings.sip
-        logins = Logins(own.realm, key, services.clock, own.digest_algorithms, self.sources.failed)
+        clock = services.clock
+        self.bans: Bans = Bans(own, services.memory, clock, self._is_trunk)
+        self.sources.bans = self.bans
+        self.sources.scanners = tuple(one.lower() for one in own.scanner_agents)
+        logins = Logins(
+            own.realm, key, clock, own.digest_algorithms, self.sources.failed, self.bans.vouched,
+            Guesses(own.ban_after, own.ban_window_s, clock.monotonic),
+        )  # fmt: skip
         self.registrations: Registrations = Registrations(
             services.memory, services.directory, services.alerts, logins, own, services.clock
         )
         self.domains = Domains(services.directory, logins, self.registrations)
+
+    def _is_trunk(self, host: str) -> bool:
+        return self.sources.by_address(host) is not None or self.inbound.doors.knows(host)
 
     def _wire_sip(self) -> None:
         own = self.settings.sip
@@ -193,6 +205,7 @@ class Voice:
         self.sip: SipTransport = SipTransport(config, self.inbound, limits, tls_config(self.settings), own.dns_servers)
         self.sip.stack.trace = self.inbound.doors.tracing(self.services.trace)
         self.sip.stack.on_flow_closed = self.registrations.flow_closed
+        self.sip.refuses, self.sip.admits = self.bans.refuses, self.bans.admits
 
     @property
     def _domain(self) -> str:
@@ -222,6 +235,9 @@ class Voice:
             self._media_task = loop.create_task(_keep_media(config))
         await self.recovery.read()
         await self.registrations.load()
+        for host in self.registrations.hosts():
+            self.bans.vouched(host)
+        await self.bans.load()
         if not await self.media.start(socket_path(self.settings), MEDIA_WAIT_S):
             log.error("the media process is not there; calls are refused until it is")
         await self.lost_recordings.start()
@@ -231,7 +247,8 @@ class Voice:
         self.recovery.resume()
         self.trunks.start()
         self.outbound.start()
-        work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run())
+        banned = self.bans.run(self.settings.data_path)
+        work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run(), banned)
         self._tasks = [loop.create_task(one) for one in work]
         tls = f"; TLS on port {self.sip.tls_port}" if self.sip.tls_port else ""
         log.info("SIP on %s port %d, UDP and TCP%s", self.sip.host, self.sip.port, tls)

@@ -398,3 +398,16 @@ def test_a_call_on_uvloop(transport):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+async def test_an_address_that_is_refused_is_heard_only_about_calls(nodes):
+    a, b = await nodes(), await nodes()
+    a.call(b.port)
+    await until(lambda: b.dialogs and b.legs and a.stack.dialogs)
+    b.transport.refuses = lambda host: host == "127.0.0.1"
+    before = b.stack.metrics["requests"]
+    a.stack.request("OPTIONS", "sip:b@b", from_="<sip:a@a>", target=("UDP", "127.0.0.1", b.port), on_response=print)
+    await until(lambda: b.stack.metrics.get("banned"))
+    assert b.stack.metrics["requests"] == before
+    next(iter(a.stack._dialogs.values())).bye()
+    await until(lambda: not b.stack.dialogs)

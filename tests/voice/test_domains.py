@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from trunkline.media import protocol
-from trunkline.sip import sdes
+from trunkline.sip import offer_answer, sdes
 from trunkline.sip.flow import Flow
 from trunkline.sip.offer_answer import REQUIRED
 from trunkline.voice.checkpoints import InviteCheckpoint
 
 from ..messaging.world import AC, eventually
-from .lines import APP, OURS, THEM
+from .lines import APP, NODE, OURS, THEM
 from .office import HOST, Office
 
 
@@ -93,7 +93,7 @@ async def test_an_address_list_alone(lines, prefix, status):
     await office.allow("127.0.1.77", prefix)
     lines.web.pages[APP + "domain"] = "<Say>hi</Say><Pause length='60'/>"
     phone = office.desk()
-    office.dials(phone, "100", password="")
+    office.dials(phone, "100", password="wrong" if status else "")
     if status:
         assert await ended(phone) == status
         assert await lines.alert_codes() == [32201]
@@ -128,7 +128,7 @@ async def test_without_lists_nobody_is_let_in(lines):
     [
         ("domain", {"voice_url": ""}, 404, [11100]),
         ("domain", {"secure": True}, 403, [32209]),
-        ("domain", {"account_sid": "AC" + "0" * 32}, 404, []),
+        ("domain", {"account_sid": "AC" + "0" * 32}, 403, []),
         ("account", {"status": "suspended"}, 403, []),
         ("account", {"status": "closed"}, 403, []),
     ],
@@ -142,6 +142,19 @@ async def test_domains_that_take_no_calls(lines, table, change, status, codes):
     assert await ended(phone) == status
     assert await lines.alert_codes() == codes
     assert not lines.services.live
+
+
+@pytest.mark.parametrize("host", ["none.sip.localhost", "acme.sip.localhost", "none.pstn.localhost"])
+async def test_strangers_do_not_learn_which_domains_there_are(office, lines, host):
+    """A domain that does not exist and one with no such user: asked for a login, then refused."""
+    asked, wrong = office.desk(0), office.desk(1)
+    for phone, credentials, status in ((asked, None, 407), (wrong, ("eve", "guess"), 403)):
+        phone.stack.invite(
+            f"sip:100@{host}", from_="<sip:eve@example.com>", target=("UDP", *NODE),
+            sdp=offer_answer.offer(phone.local), listener=phone, credentials=credentials,
+        )  # fmt: skip
+        assert await ended(phone) == status
+    assert office.failed == ["127.0.1.2"]
 
 
 async def test_a_phone_reaches_nobody_but_the_application(office, lines):

@@ -10,6 +10,7 @@ from trunkline.model.numbers import Application
 from trunkline.settings import Sip, Trunk, Voice
 from trunkline.settings.kinds import Secret
 from trunkline.testing.clock import ManualClock
+from trunkline.voice.bans import Bans
 from trunkline.voice.sources import Sources
 
 LOGIN = Trunk(name="pbx", username="pbx", password=Secret("s3cret"))
@@ -243,6 +244,65 @@ async def test_status_callbacks_know_the_places_that_documents_know(here: World)
     (hook,) = await here.reader.webhooks(ACCOUNT, stored.sid)
     told = dict(hook["request"]["params"])
     assert (told["ToCity"], told["CalledState"], told["FromCity"]) == ("RENO", "NV", "")
+
+
+def watched(here: World) -> Bans:
+    bans = Bans(here.services.settings.sip, here.memory, here.services.clock, here.sources.by_address)
+    here.sources.bans, here.sources.scanners = bans, ("friendly-scanner",)
+    return bans
+
+
+async def test_who_calls_what_there_is_not_is_banned(here: World) -> None:
+    bans, eve = watched(here), here.another("127.0.0.7")
+    for number in range(9):
+        assert await refused(here, eve.dials(f"+1415555{number:04d}")) == 403
+    assert not bans.refuses("127.0.0.7")
+    assert await refused(here, eve.dials(NUMBER)) == 403  # a number of ours tells no more
+    (ban,) = bans.listed()
+    assert (ban.address, ban.why, ban.proven) == ("127.0.0.7", "unknown-target", False)
+    dropped = eve.dials(NUMBER)
+    await until(lambda: here.stack.metrics.get("dropped"))
+    assert dropped.failed == 0
+    dropped.invite.cancel()
+
+
+async def test_scanners_get_no_answer(here: World) -> None:
+    bans, eve = watched(here), here.another("127.0.0.7")
+    calls = [eve.dials(NUMBER, headers=[("User-Agent", "Friendly-Scanner/3")]) for _ in range(10)]
+    await until(lambda: bans.listed())
+    assert [call.failed for call in calls] == [0] * 10
+    assert bans.counters == {"scanner": 1}
+    for call in calls:
+        call.invite.cancel()
+
+
+async def test_a_trunk_may_call_what_it_likes(here: World) -> None:
+    bans = watched(here)
+    for _ in range(12):
+        assert await refused(here, here.phone.dials("+14155550101")) == 404
+    here.app.answers("/voice", "<Hangup/>")
+    await here.phone.dials(headers=[("User-Agent", "friendly-scanner")]).ended()
+    assert bans.listed() == []
+
+
+@pytest.mark.parametrize("user", ["pbx", "nobody"])
+async def test_passwords_of_trunks_are_not_guessed(tmp_path, user: str) -> None:
+    async with world(tmp_path, trunks=(LOGIN,), sip=Sip(source_requests_per_second=1000)) as here:
+        bans = watched(here)
+        for _ in range(10):
+            assert await refused(here, here.phone.dials(credentials=(user, "guess"))) == 403
+        (ban,) = bans.listed()
+        assert (ban.why, ban.proven) == ("wrong-login", True)
+
+
+async def test_a_right_login_is_never_banned(tmp_path) -> None:
+    async with world(tmp_path, trunks=(LOGIN,), sip=Sip(source_requests_per_second=1000)) as here:
+        bans = watched(here)
+        here.app.answers("/voice", "<Hangup/>")
+        await here.phone.dials(credentials=("pbx", "s3cret")).ended()
+        for _ in range(12):
+            await here.phone.dials(credentials=("pbx", "guess")).ended()
+        assert bans.listed() == []
 
 
 def test_wrong_logins_use_up_a_strangers_requests() -> None:

@@ -39,6 +39,9 @@ class Directory:
     def sip_domain(self, host):
         return self.domain if host.lower() == HOST else None
 
+    def is_sip_name(self, host):
+        return host.lower().endswith(".sip.localhost")
+
     def sip_login(self, domain_sid, username, purpose):
         assert (domain_sid, purpose) == (SD, "registrations")
         password = self.users.get(username)
@@ -153,10 +156,10 @@ def test_nobody_registers_for_somebody_else():
 @pytest.mark.parametrize(
     ("change", "status", "alerts"),
     [
-        (lambda one: setattr(one.owner, "status", "suspended"), 403, []),
-        (lambda one: setattr(one.domain, "sip_registration", False), 403, [(AC, 32210)]),
+        (lambda one: setattr(one.owner, "status", "suspended"), 401, []),
+        (lambda one: setattr(one.domain, "sip_registration", False), 401, [(AC, 32210)]),
         (lambda one: setattr(one.domain, "secure", True), 403, [(AC, 32209)]),
-        (lambda one: setattr(one.domain, "account_sid", "AC" + "0" * 32), 404, []),
+        (lambda one: setattr(one.domain, "account_sid", "AC" + "0" * 32), 401, []),
     ],
 )
 def test_domains_that_take_no_phones(change, status, alerts):
@@ -164,6 +167,20 @@ def test_domains_that_take_no_phones(change, status, alerts):
     change(here.directory)
     assert here.send(here.request())[0] == status
     assert here.alerts == alerts
+    assert here.registers()[0] == 403
+    assert here.registrations.count == 0
+
+
+def test_strangers_do_not_learn_which_domains_there_are():
+    """The answers to a domain that does not exist are those of one that has no such user."""
+    here = Place()
+    answers = []
+    for host in (HOST, "none.sip.localhost"):
+        challenged = here.send(here.request("eve", host=host))
+        assert challenged[1][0][1].partition("nonce")[0] == 'Digest realm="trunkline", '
+        answers.append((challenged[0], here.registers("eve", "guess", host=host)))
+    assert answers == [(401, (403, []))] * 2
+    assert here.failed == ["127.0.0.9"] * 2
 
 
 @pytest.mark.parametrize("host", ["elsewhere.example", "127.0.0.1", "sip.localhost"])

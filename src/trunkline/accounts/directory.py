@@ -137,6 +137,11 @@ class Directory:
         """The SIP domain that a URI's host means, in any case."""
         return self.sip.domain(host)
 
+    def is_sip_name(self, host: str) -> bool:
+        """Whether a URI's host could be a SIP domain's or a customer's trunk's: what strangers are told of those that
+        exist, they are told of all such."""
+        return self.sip.is_name(host)
+
     def sip_login(self, domain_sid: str, username: str, purpose: Purpose) -> tuple[Ha1, ...]:
         """The digests that let this user into the domain (or trunk), one for each of its lists that has the user."""
         return self.sip.login(domain_sid, username, purpose)

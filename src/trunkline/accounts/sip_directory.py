@@ -77,6 +77,16 @@ class SipDirectory:
         name = domain_name_of(host.lower(), self.suffix)
         return None if name is None else self._domains.get(name)
 
+    def is_name(self, host: str) -> bool:
+        """Whether a host could be a domain's or a customer's trunk's, whether or not there is one of that name."""
+        if not self._domains and not self._trunks:
+            return False
+        host = host.lower()
+        return (
+            domain_name_of(host, self.suffix) is not None
+            or domain_name_of(host, self.trunk_suffix, TRUNK_TWILIO_SUFFIX) is not None
+        )
+
     def domain_of_sid(self, sid: str) -> SipDomain | None:
         """The domain with this SID."""
         return self._domain_of_sid.get(sid)

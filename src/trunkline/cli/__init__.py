@@ -17,6 +17,7 @@ from trunkline.cli import (
     accounts,
     archive,
     backup,
+    bans,
     calls,
     doctor,
     keys,
@@ -72,6 +73,7 @@ app.command()(calls.calls)
 app.command()(calls.call)
 app.command()(phone.phone)
 app.command()(registrations.registrations)
+app.command()(bans.bans)
 app.command()(trunks.trunks)
 app.command()(backup.backup)
 app.command()(backup.restore)

@@ -85,6 +85,19 @@ class Sip(Section, frozen=True, kw_only=True):
     Off: such an offer gets 488."""
     source_requests_per_second: PerSecond = 100
     """Requests outside dialogs that one unauthenticated source may send a second; more are dropped."""
+    ban_after: CountOrNone = 10
+    """Wrong logins, calls to numbers and domains that are none, and requests of scanners in `ban_window_s`, after which
+    an address is not listened to for `ban_s`; 0: never. Trunks, and addresses from which a login was right lately, are
+    spared."""
+    ban_window_s: Seconds = 60
+    """The window in which they are counted."""
+    ban_s: Seconds = HOUR_S
+    """Length of a ban; 300 s at most where the source may be forged (UDP without an answer to a challenge)."""
+    scanner_agents: tuple[str, ...] = (
+        "friendly-scanner", "friendly-request", "sipvicious", "sipcli", "sip-scan", "sipscan", "sundayddr", "iwar",
+        "pplsip", "smap", "siparmyknife", "sipptk", "vaxsipuseragent", "sipsak", "custom sip scanner",
+    )  # fmt: skip
+    """What the User-Agent of scanners contains, in any case: such requests of strangers get no answer at all."""
 
 
 class MediaEngine(Section, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ RELOAD_S: Final = 2.0  # between looks whether certificates have changed
 MAX_NAMES: Final = 1000  # host names whose address is remembered
 NAME_TTL_S: Final = 60.0  # for so long all goes to the same of a name's addresses
 MAX_LOCALS: Final = 10_000  # peers for which our address is remembered
+_OF_CALLS: Final = frozenset({b"SIP/", b"BYE ", b"ACK ", b"CANC", b"PRAC"})
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
 
 
@@ -74,6 +75,8 @@ class SipTransport:
         """0: TLS is not listened for."""
         self.admits: Callable[[str], bool] = lambda host: True
         """Whether a connection from an address is accepted at all; asked before a byte is read."""
+        self.refuses: Callable[[str], bool] = lambda host: False
+        """Whether datagrams from an address are dropped unread, but for responses and what ends or confirms calls."""
         self._loop: asyncio.AbstractEventLoop = cast(asyncio.AbstractEventLoop, None)
         self._udp: asyncio.DatagramTransport | None = None
         self._family = socket.AF_INET
@@ -331,6 +334,9 @@ class SipTransport:
         if len(data) <= 4 and not data.strip(b"\r\n\0"):
             return  # keep-alive of a phone behind a NAT
         host = plain_host(address[0])
+        if self.refuses(host) and data[:4] not in _OF_CALLS:
+            self.stack.count("banned")
+            return
         self.stack.receive(data, Flow("UDP", (host, address[1]), (self.local_address_towards(host), self.port)))
 
     def _accept(self) -> Connection:

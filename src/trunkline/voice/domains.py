@@ -10,6 +10,7 @@ own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -44,6 +45,9 @@ MAX_URI: Final = 255
 """Characters of the caller's and the called address."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Phones(NamedTuple):
     """Where a call to a user of a domain goes: all of `groups` at once, the flows of each one after the other. Without
     any it fails with `status`, and `code` is raised."""
@@ -74,6 +78,10 @@ class Domains:
         host = request.request_uri.host
         return self._directory.sip_domain(host) if host else None
 
+    def is_name(self, request: Request) -> bool:
+        """Whether a request is for what could be a domain or a customer's trunk."""
+        return self._directory.is_sip_name(request.request_uri.host)
+
     def admit(self, invite: ServerInvite, domain: SipDomain) -> tuple[Account, str]:
         """The domain's account, and the user who calls (empty: known by the address only).
 
@@ -95,19 +103,24 @@ class Domains:
         """
         host = invite.flow.remote[0]
         account = self._directory.account(domain.account_sid)
-        if account is None:
-            raise Refused(404, f"{domain.domain_name} has no account")
         wanted = self._directory.sip_auth_types(domain.sid, CALLS)
-        if not wanted:
-            raise Refused(403, f"{domain.domain_name} lets nobody in: map a credential list or an address list")
+        if account is None or not wanted:
+            log.info("%s lets nobody in: it has no account, or no credential list and no address list", domain.sid)
+            self.turn_away(invite)
+            raise Refused(403, f"{domain.domain_name} lets nobody in")
         if IP_ACL in wanted and not self._lets_in(domain, host):
-            self._logins.failed(host)
             self.warn(domain, WRONG_ADDRESS, f"a call from {host}")
+            self.turn_away(invite)
             raise Refused(403, f"{host} is on no list of {domain.domain_name}")
         login = self._login(invite, domain) if CREDENTIAL_LIST in wanted else None
         if account.status != ACTIVE:
             raise Refused(403, f"account {account.sid} is {account.status}")
         return account, login.username if login is not None else ""
+
+    def turn_away(self, invite: ServerInvite) -> None:
+        """Strangers do not learn which domains and trunks there are, nor from where they let callers in: whoever calls
+        what lets him in nowhere is asked for a login, and refused. Raises Asked, Refused."""
+        self._logins.turn_away(invite.request, invite.flow.remote[0], _header(invite.request))
 
     def _lets_in(self, domain: SipDomain | SipTrunk, host: str) -> bool:
         try:
@@ -118,10 +131,9 @@ class Domains:
 
     def _login(self, invite: ServerInvite, domain: SipDomain | SipTrunk) -> Login:
         host, request = invite.flow.remote[0], invite.request
-        header = "Proxy-Authorization" if "Proxy-Authorization" in request.headers else "Authorization"
         try:
             login = self._logins.check(
-                request, host, lambda name: self._directory.sip_login(domain.sid, name, CALLS), header
+                request, host, lambda name: self._directory.sip_login(domain.sid, name, CALLS), _header(request)
             )
         except WrongLogin as wrong:
             self.warn(domain, WRONG_LOGIN, f"a call from {host}: {wrong}")
@@ -151,6 +163,10 @@ class Domains:
             devices.setdefault(name, []).append(binding)
         groups = tuple(tuple(flows) for flows in devices.values())
         return Phones(f"<{address(uri, uri.host)}>", groups, secure=domain.secure)
+
+
+def _header(request: Request) -> str:
+    return "Proxy-Authorization" if "Proxy-Authorization" in request.headers else "Authorization"
 
 
 def record(invite: ServerInvite, domain: SipDomain, username: str, now_ms: int) -> Call:

@@ -29,7 +29,7 @@ from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.replacing import take_place
 from trunkline.voice.session import Session
-from trunkline.voice.sources import Challenge, Sources
+from trunkline.voice.sources import ASKED, TURNED_AWAY, Challenge, Sources
 from trunkline.voice.steps import Goto, Inline, Source
 from trunkline.voice.trunk_doors import TrunkDoors
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 RETRY_AFTER: Final = ("Retry-After", "5")
 NO_URL: Final = 11100
 ACTIVE: Final = "active"
+BY_STRANGERS: Final = ASKED | TURNED_AWAY
+"""Responses that count against an address that is nobody's (trunkline.voice.bans)."""
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Inbound:
 
     def permitted(self, request: Request, flow: Flow) -> bool:
         """See trunkline.sip.core.Core."""
-        return self._sources.permitted(flow.remote[0])
+        return self._sources.permitted(flow.remote[0]) and not self._sources.suspects(request, flow)
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
         """Phones of SIP domains register; OPTIONS get 200, whoever asks; the rest the stack's default."""
@@ -101,6 +103,7 @@ class Inbound:
         if self.again and (flight := self.again.pop(invite.request.call_id, None)) is not None:
             self._take_up(invite, flight)
             return
+        before = self._sources.wrong_logins
         try:
             if "Replaces" in invite.request.headers:
                 take_place(invite, self._owner(invite))
@@ -109,16 +112,22 @@ class Inbound:
             call = self._by_domain(invite) or self._by_customer(invite) or self._by_trunk(invite)
         except Asked as asked:
             self._count("challenged")
+            self._sources.answered(407, invite.flow, before)
             invite.reject(407, headers=[("Proxy-Authenticate", value) for value in asked.challenges])
         except Challenge as challenge:
             self._count("challenged")
+            self._sources.answered(401, invite.flow, before)
             invite.challenge(challenge.value)
         except Refused as refusal:
             self._count(f"refused-{refusal.status}")
+            if refusal.status in BY_STRANGERS:
+                self._sources.answered(refusal.status, invite.flow, before)
             log.info("INVITE from %s refused with %d: %s", invite.flow.remote[0], refusal.status, refusal)
             invite.reject(refusal.status, headers=(RETRY_AFTER,) if refusal.status == 503 else ())
         else:
             self._count("taken")
+            if self._sources.by_address(invite.flow.remote[0]) is None:
+                self._sources.bans.vouched(invite.flow.remote[0])
             self._begin(call, invite)
 
     def _owner(self, invite: ServerInvite) -> Trunk | Account:
@@ -126,13 +135,15 @@ class Inbound:
         domain = self._domains.of(invite.request) if self._domains is not None else None
         if self._domains is not None and domain is not None:
             return self._domains.admit(invite, domain)[0]
+        self._turn_away(invite)
         trunk = self.doors.trunk_of(invite.request, invite.flow)
         if trunk is None:
             raise Refusal(403, "an unknown source")
         return trunk
 
     def _by_trunk(self, invite: ServerInvite) -> LiveCall:
-        """A call from a carrier or a PBX. Raises Challenge, Refusal."""
+        """A call from a carrier or a PBX. Raises Asked, Challenge, Refused."""
+        self._turn_away(invite)
         trunk = self.doors.trunk_of(invite.request, invite.flow)
         if trunk is None:
             raise Refusal(403, "an unknown source")
@@ -143,6 +154,14 @@ class Inbound:
         call = self._call(invite, trunk, target.account, self._record(invite, trunk, target))
         self.doors.let_in(trunk, call)
         return call
+
+    def _turn_away(self, invite: ServerInvite) -> None:
+        """A stranger who calls a name that could be a SIP domain or a customer's trunk gets the same answers as for one
+        that exists. Raises Asked, Refused."""
+        if self._domains is None or self._sources.by_address(invite.flow.remote[0]) is not None:
+            return
+        if self._domains.is_name(invite.request):
+            self._domains.turn_away(invite)
 
     def _by_domain(self, invite: ServerInvite) -> LiveCall | None:
         """A call from a phone of a SIP domain. Raises Asked, Refused."""

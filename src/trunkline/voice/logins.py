@@ -17,6 +17,7 @@ from trunkline.sip import digest
 from trunkline.sip.digest import Credentials, Freshness, Nonces
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.message import Request
+from trunkline.voice.guesses import Guesses
 
 MAX_TRIED: Final = 4
 """Credentials of one request that are looked at for ours: proxies on the way have theirs."""
@@ -53,7 +54,7 @@ class Login(NamedTuple):
 
 
 class Logins:
-    """See the module. `failed` is told the source of each wrong login."""
+    """See the module. `failed` is told the source of each wrong login, `succeeded` of each right one."""
 
     def __init__(
         self,
@@ -62,12 +63,16 @@ class Logins:
         clock: Clock,
         algorithms: Sequence[str] = ("MD5",),
         failed: Callable[[str], None] = lambda host: None,
+        succeeded: Callable[[str], None] = lambda host: None,
+        guesses: Guesses | None = None,
     ) -> None:
         self.realm = realm
         self._clock = clock
         self._nonces = Nonces(secret)
         self._algorithms = tuple(algorithms)
         self.failed = failed
+        self.succeeded = succeeded
+        self._guesses = guesses or Guesses(0, 0, clock.monotonic)
         self._forget_s = 0.0
         self._nobody = Ha1(secrets.token_hex(16), secrets.token_hex(32), realm)
 
@@ -82,16 +87,29 @@ class Logins:
         freshness = self._nonces.check(credentials.nonce, self._clock.now_ms() / 1000, host, self.realm)
         if freshness is Freshness.FORGED:
             raise self._asked(host)
+        user = f"{credentials.username}@{request.request_uri.bare_host.lower()}"
         passwords = [one for one in known(credentials.username) if one.realm == self.realm] or [self._nobody]
+        if self._guesses.exhausted(user, host):
+            passwords = [self._nobody]
         right = False
         for password in passwords:
             right |= digest.verify(credentials, password.by_algorithm, request.method, request.body)
         if not right:
+            self._guesses.wrong(user, host)
             self.failed(host)
             raise WrongLogin(f"wrong login of {credentials.username[:60]!r}")
         if freshness is Freshness.STALE:
             raise self._asked(host, stale=True)
+        self._guesses.right(user, host)
+        self.succeeded(host)
         return Login(credentials.username, credentials.nonce, credentials.nc)
+
+    def turn_away(self, request: Request, host: str, header: str) -> None:
+        """What is for nobody gets the answers of a wrong login: a challenge, then a refusal. Raises Asked, Refused."""
+        try:
+            self.check(request, host, lambda name: (), header)
+        except WrongLogin as wrong:
+            raise Refused(403, str(wrong)) from None
 
     def use(self, login: Login, host: str) -> None:
         """Count a login. Raises Asked when its count was used before."""

@@ -92,6 +92,10 @@ class Registrations:
         """Contacts that stand."""
         self.counters: dict[str, int] = {}
 
+    def hosts(self) -> set[str]:
+        """Where phones are registered from."""
+        return {one.flow.remote[0] for bindings in self._bindings.values() for one in bindings}
+
     async def load(self) -> int:
         """Take up what a process before this one stored, but for phones on its connections; how many contacts."""
         now = self._clock.now_ms()
@@ -123,16 +127,20 @@ class Registrations:
         return outcome.status, outcome.headers
 
     def _domain(self, request: Request, flow: Flow) -> SipDomain:
-        """The domain that a phone registers with. Raises Refused, MalformedMessage."""
-        domain = self._directory.sip_domain(request.request_uri.bare_host)
+        """The domain that a phone registers with. Strangers do not learn which there are: all get the answers of one
+        that has no such user. Raises Asked, Refused, MalformedMessage."""
+        host, source = request.request_uri.bare_host, flow.remote[0]
+        domain = self._directory.sip_domain(host)
         account = self._directory.account(domain.account_sid) if domain is not None else None
         if domain is None or account is None:
-            raise Refused(404, f"{request.request_uri.host[:60]!r} is no SIP domain of ours")
+            if self._directory.is_sip_name(host):
+                self._logins.turn_away(request, source, "Authorization")
+            raise Refused(404, f"{host[:60]!r} is no SIP domain of ours")
         if account.status != ACTIVE:
-            raise Refused(403, f"account {account.sid} is {account.status}")
+            self._logins.turn_away(request, source, "Authorization")
         if not domain.sip_registration:
-            self.warn(domain, NOT_ENABLED, f"a phone at {flow.remote[0]} wants to register")
-            raise Refused(403, f"{domain.domain_name} takes no registrations")
+            self.warn(domain, NOT_ENABLED, f"a phone at {source} wants to register")
+            self._logins.turn_away(request, source, "Authorization")
         if domain.secure and flow.transport != "TLS":
             self.warn(domain, NOT_SECURE, f"a phone at {flow.remote[0]} registers by {flow.transport}")
             raise Refused(403, f"{domain.domain_name} wants TLS")

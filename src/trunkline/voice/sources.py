@@ -10,13 +10,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from secrets import token_hex
+from typing import Final, Protocol
 
 from trunkline.model.clock import Clock
 from trunkline.settings import Trunk
 from trunkline.sip import digest
 from trunkline.sip.digest import Freshness, Nonces
 from trunkline.sip.errors import MalformedMessage
+from trunkline.sip.flow import Flow
 from trunkline.sip.message import Request
 
 MAX_SOURCES: Final = 10_000
@@ -27,7 +29,40 @@ ALGORITHM: Final = "MD5"
 FAILED_COST: Final = 10
 """A wrong login costs as many requests, so that passwords are not guessed at the rate of requests."""
 
+ASKED: Final = frozenset({401, 407})
+ASKED_COST: Final = 0.1
+"""What a challenge counts against a ban while nobody has answered it: a right answer clears the score."""
+TURNED_AWAY: Final = frozenset({403, 404})
+SCANNER: Final = "scanner"
+UNKNOWN: Final = "unknown-target"
+UNANSWERED: Final = "challenge-unanswered"
+WRONG_LOGIN: Final = "wrong-login"
+
 log = logging.getLogger(__name__)
+
+
+class Banning(Protocol):
+    """trunkline.voice.bans.Bans."""
+
+    def refuses(self, host: str) -> bool: ...
+
+    def offended(self, host: str, why: str, *, proven: bool, cost: float = 1.0) -> None: ...
+
+    def vouched(self, host: str) -> None: ...
+
+
+class Nobody:
+    """Bans nobody."""
+
+    def refuses(self, host: str) -> bool:
+        """See Banning."""
+        return False
+
+    def offended(self, host: str, why: str, *, proven: bool, cost: float = 1.0) -> None:
+        """See Banning."""
+
+    def vouched(self, host: str) -> None:
+        """See Banning."""
 
 
 class Challenge(Exception):
@@ -55,8 +90,11 @@ class Sources:
         self._ha1 = {trunk.name: _hashes(trunk, realm) for several in self._by_user.values() for trunk in several}
         self._known: OrderedDict[str, Trunk | None] = OrderedDict()
         self._strangers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._nobody = dict.fromkeys(digest.ALGORITHMS, token_hex(32))
+        self.bans: Banning = Nobody()
+        self.scanners: tuple[str, ...] = ()
+        """What the User-Agent of scanners contains, in lower case."""
         self.wrong_logins = 0
-        """Of users of SIP domains."""
 
     def by_address(self, host: str) -> Trunk | None:
         """The trunk that an address belongs to (the narrowest network wins)."""
@@ -86,9 +124,37 @@ class Sources:
             self._strangers.popitem(last=False)
         return allowed
 
+    def is_scanner(self, request: Request) -> bool:
+        """Whether a request says of itself that it is a scanner's."""
+        agent = request.headers.get("User-Agent").lower()
+        return bool(agent) and any(one in agent for one in self.scanners)
+
+    def suspects(self, request: Request, flow: Flow) -> bool:
+        """Whether a permitted request is dropped all the same: of an address that is banned, or of a scanner."""
+        host = flow.remote[0]
+        if self._known.get(host) is not None:
+            return False
+        if self.bans.refuses(host):
+            return True
+        if not self.is_scanner(request):
+            return False
+        self.bans.offended(host, SCANNER, proven=flow.transport != "UDP")
+        return True
+
+    def answered(self, status: int, flow: Flow, wrong_logins: int) -> None:
+        """A request was answered; `wrong_logins` is how many there had been before it."""
+        host = flow.remote[0]
+        if self.by_address(host) is not None:
+            return
+        if status in ASKED:
+            self.bans.offended(host, UNANSWERED, proven=flow.transport != "UDP", cost=ASKED_COST)
+        elif status in TURNED_AWAY and wrong_logins == self.wrong_logins:
+            self.bans.offended(host, UNKNOWN, proven=flow.transport != "UDP")
+
     def failed(self, host: str) -> None:
-        """A wrong login came from a stranger: it counts as FAILED_COST requests."""
+        """A wrong login, in answer to a challenge of ours, came from a stranger: it counts as FAILED_COST requests."""
         self.wrong_logins += 1
+        self.bans.offended(host, WRONG_LOGIN, proven=True)
         if self.by_address(host) is None:
             tokens, at = self._strangers.pop(host, (self._rate, self._clock.monotonic()))
             self._strangers[host] = max(tokens - FAILED_COST, -self._rate), at
@@ -117,7 +183,11 @@ class Sources:
             if digest.verify(credentials, self._ha1[trunk.name], request.method, request.body):
                 if freshness is Freshness.STALE or not self._nonces.use(credentials.nonce, credentials.nc):
                     raise Challenge(self._challenge(host, stale=True))
+                self.bans.vouched(host)
                 return trunk
+        if credentials.username not in self._by_user:  # takes as long as a user who is one
+            digest.verify(credentials, self._nobody, request.method, request.body)
+        self.failed(host)
         return None
 
     def _challenge(self, host: str, *, stale: bool = False) -> str:

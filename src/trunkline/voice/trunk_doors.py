@@ -70,6 +70,10 @@ class TrunkDoors:
         """The addresses of its registrars and gateways."""
         self._hosts[trunk.name] = set(hosts)
 
+    def knows(self, host: str) -> bool:
+        """Whether an address is that of a trunk's registrar or gateway."""
+        return any(host in hosts for hosts in self._hosts.values())
+
     def trunk_of(self, request: Request, flow: Flow) -> Trunk | None:
         """The trunk that a request comes by, None: a stranger's. Raises Challenge."""
         host = flow.remote[0]
