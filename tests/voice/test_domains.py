@@ -224,6 +224,7 @@ async def test_all_phones_ring_and_the_first_gets_the_call(office, lines):
     assert one.cancels == ['SIP;cause=200;text="Call completed elsewhere"']
     assert two.cancels == []
     (child,) = await lines.children((await lines.the_call()).sid)
+    child = await lines.until(child.sid, "in-progress")  # the others are cancelled before it is stored
     assert child.sip_call_id == two.invites[0].request.call_id
     two.hangs_up()
     params = (await eventually(lambda: lines.web.params(APP + "dialled")))[0]
