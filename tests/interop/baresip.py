@@ -5,9 +5,11 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import time
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +59,28 @@ class Baresip:
     def __init__(
         self, folder: Path, says: Path, *, port: int = 0, host: str = HOST, transport: str = "UDP",
         user: str = "+12025550177", codecs: str = "PCMU", proxy: str = "", domain: str = "", password: str = "",
-        srtp: str = "", certificate: str = "",
+        srtp: str = "", certificate: str = "", accounts: str = "", modules: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """`domain`: it registers there as `user`, by way of `proxy`. `srtp`: `srtp` (wanted), `srtp-mand` (or no call).
-        `certificate`: PEM file for TLS, on the port after its own; whom it connects to is not verified."""
+        `certificate`: PEM file for TLS, on the port after its own; whom it connects to is not verified. `accounts`:
+        lines of its file, instead of one made of all that. `modules`: which it needs beside those of CONFIG."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
         port = port or free_port(host, 2)
         control = free_port(host)
-        modules = next(path for path in MODULES if Path(path).is_dir())
         more = f';outbound="{proxy};lr"' if proxy else ""
         if not domain:
             more += ";regint=0"
         else:
             more += f";auth_user={user};auth_pass={password};regint=60"
         more += f";mediaenc={srtp}" if srtp else ""
-        modules_more = "module srtp.so\n" if srtp else ""
+        modules_more = "".join(f"module {name}.so\n" for name in (*modules, *(["srtp"] if srtp else [])))
         modules_more += f"sip_certificate {certificate}\nsip_verify_server no\n" if certificate else ""
         place = domain or f"{host}:{port}"
-        (folder / "config").write_text(CONFIG.format_map(locals()))
-        (folder / "accounts").write_text(ACCOUNT.format_map({**locals(), "transport": transport.lower()}))
+        path = next(path for path in MODULES if Path(path).is_dir())
+        (folder / "config").write_text(CONFIG.format_map({**locals(), "modules": path}))
+        account = ACCOUNT.format_map({**locals(), "transport": transport.lower()})
+        (folder / "accounts").write_text(accounts or account)
         (folder / "contacts").write_text("")
         command = [program("baresip", "baresip-core"), "-f", str(folder), "-4"]
         self._log = folder / "log"
@@ -156,10 +160,20 @@ class Baresip:
     # -- what it hears ---------------------------------------------------------------------------------------
 
     def heard(self) -> Samples:
-        """All that it received in its last call."""
+        """All that it received in its last call, at 8 kHz. What is above 4 kHz is not filtered out before."""
         files = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda path: path.stat().st_mtime_ns)
-        octets = files[-1].read_bytes()[WAV_HEADER:] if files else b""
-        return np.frombuffer(octets[: len(octets) & ~1], np.int16)
+        octets = files[-1].read_bytes() if files else b""
+        if len(octets) < WAV_HEADER:
+            return np.empty(0, np.int16)
+        channels, rate = struct.unpack_from("<HI", octets, 22)
+        whole = (len(octets) - WAV_HEADER) // (2 * channels) * channels
+        samples = np.frombuffer(octets, np.int16, whole, WAV_HEADER)
+        return samples[:: channels * rate // RATE]
+
+    def forgets(self) -> None:
+        """What it heard in calls that are over."""
+        for path in self.folder.glob("dump-*.wav"):
+            path.unlink()
 
     def packets(self) -> int:
         """RTP packets received in the running call."""
@@ -194,19 +208,19 @@ class Baresip:
             time.sleep(POLL_S)
 
 
-def sound(seconds: float, seed: int) -> Samples:
+def sound(seconds: float, seed: int, rate: int = RATE) -> Samples:
     """Tones that change every 100 ms: nothing that repeats, and nothing that is taken for a key."""
     dice = np.random.default_rng(seed)
-    time_s = np.arange(int(0.1 * RATE)) / RATE
+    time_s = np.arange(int(0.1 * rate)) / rate
     parts = [8000 * np.sin(2 * np.pi * hz * time_s) for hz in dice.uniform(300, 600, int(seconds * 10))]
     return np.concatenate(parts).astype(np.int16)
 
 
-def write_wav(path: Path, samples: Samples) -> Path:
-    """16 bit, 8 kHz, mono."""
+def write_wav(path: Path, samples: Samples, rate: int = RATE, channels: int = 1) -> Path:
+    """16 bit; the same in each channel."""
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(channels)
         file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").repeat(channels).tobytes())
     return path
