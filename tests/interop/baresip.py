@@ -9,7 +9,7 @@ import struct
 import subprocess
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +162,7 @@ class Baresip:
     def heard(self) -> Samples:
         """All that it received in its last call, at 8 kHz. What is above 4 kHz is not filtered out before."""
         files = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda path: path.stat().st_mtime_ns)
-        octets = files[-1].read_bytes() if files else b""
-        if len(octets) < WAV_HEADER:
-            return np.empty(0, np.int16)
-        channels, rate = struct.unpack_from("<HI", octets, 22)
-        whole = (len(octets) - WAV_HEADER) // (2 * channels) * channels
-        samples = np.frombuffer(octets, np.int16, whole, WAV_HEADER)
-        return samples[:: channels * rate // RATE]
+        return growing(files[-1]) if files else np.empty(0, np.int16)
 
     def forgets(self) -> None:
         """What it heard in calls that are over."""
@@ -196,16 +190,31 @@ class Baresip:
             time.sleep(0.3)
 
     def hears(self, what: Samples, timeout_s: float = PATIENCE_S, after: int = 0) -> int:
-        """Wait until it has heard a sound (from the sample `after` on); the sample where that ended."""
-        until = time.monotonic() + timeout_s
-        while True:
-            heard = self.heard()
-            listener = Listener(what, after)
-            match = listener.listen(heard, np.ones(len(heard), np.bool_))
-            if match is not None:
-                return match.end
-            assert time.monotonic() < until, f"heard {len(heard)} samples; the best is {listener.best}"
-            time.sleep(POLL_S)
+        """See `hears`."""
+        return hears(self.heard, what, timeout_s, after)
+
+
+def growing(path: Path) -> Samples:
+    """What a WAV file has so far, at 8 kHz: its header does not tell its length yet."""
+    octets = path.read_bytes()
+    if len(octets) < WAV_HEADER:
+        return np.empty(0, np.int16)
+    channels, rate = struct.unpack_from("<HI", octets, 22)
+    whole = (len(octets) - WAV_HEADER) // (2 * channels) * channels
+    return np.frombuffer(octets, np.int16, whole, WAV_HEADER)[:: channels * rate // RATE]
+
+
+def hears(heard: Callable[[], Samples], what: Samples, timeout_s: float = PATIENCE_S, after: int = 0) -> int:
+    """Wait until a sound is in what was heard (from the sample `after` on); the sample where that ended."""
+    until = time.monotonic() + timeout_s
+    while True:
+        samples = heard()
+        listener = Listener(what, after)
+        match = listener.listen(samples, np.ones(len(samples), np.bool_))
+        if match is not None:
+            return match.end
+        assert time.monotonic() < until, f"heard {len(samples)} samples; the best is {listener.best}"
+        time.sleep(POLL_S)
 
 
 def sound(seconds: float, seed: int, rate: int = RATE) -> Samples:
