@@ -26,4 +26,6 @@ if ! "${pip[@]}" install --require-hashes --only-binary :all: -r requirements.lo
     echo "pip could not install the packages (last lines above): is a package index reachable?" >&2
     exit 1
 fi
+# Else the first start compiles it; without a compiler the media engine does without.
+.venv/bin/python -m trunkline.media.native 2>/dev/null || true
 echo "$want" >"$stamp"

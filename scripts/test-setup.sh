@@ -25,6 +25,9 @@ peer "the commands that the documentation shows" curl curl
 peer "Twilio's SDK for Node" node nodejs
 peer "Twilio's SDK for Node" npm npm
 
+# Once, before several servers that start at the same time would wait for it.
+.venv/bin/python -m trunkline.media.native || [ -z "${CI:-}" ] || exit 1
+
 node=tests/conformance/node
 want=$(sha256sum "$node/package.json" | cut -d' ' -f1)
 if command -v npm >/dev/null && [ "$(cat "$node/node_modules/.installed" 2>/dev/null)" != "$want" ]; then

@@ -57,7 +57,7 @@ VALUES: dict[str, Any] = {
 """Attribute -> a value that Twilio takes."""
 SPECIAL: dict[tuple[str, str], Any] = {("Conference", "record"): "record-from-start"}
 """Where an element takes other values than the rest."""
-LATER = {"Connect", "Echo", "Leave", "Pay", "Prompt", "Queue", "Refer", "Start", "Stop"}
+LATER = {"Connect", "Echo", "Leave", "Pay", "Prompt", "Queue", "Start", "Stop"}
 """Verbs that stand here without attributes: what they hold is not looked at yet."""
 
 
@@ -79,7 +79,7 @@ def element_of(kind: type, method: str) -> type:
     """The class of what a method adds."""
     found = getattr(kind(), method)
     words = "".join(part.capitalize() for part in method.rstrip("_").split("_"))
-    for name in (words, "Ssml" + words):
+    for name in (kind.__name__ + words, words, "Ssml" + words):
         made = getattr(voice_response, name, None)
         if inspect.isclass(made) and issubclass(made, TwiML):
             return made

@@ -1,5 +1,6 @@
 """Building the helper on demand: its C sources -> a shared library in the user's cache, by source and platform."""
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -53,7 +54,7 @@ def library() -> Path:
         _check_ours(folder)
         path = folder / f"media-{hashlib.sha256(source + tag).hexdigest()[:24]}.so"
         if not path.exists():
-            _build(path)
+            _build_once(path)
         _check_ours(path)
     except OSError as error:
         raise BuildFailed(f"{folder}: {error}") from error
@@ -64,6 +65,17 @@ def _check_ours(path: Path) -> None:
     status = path.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise BuildFailed(f"{path} could be changed by others")
+
+
+def _build_once(path: Path) -> None:
+    """Of several processes that need it at the same time one builds it."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():
+            _build(path)
+    finally:
+        os.close(folder)
 
 
 def _build(path: Path) -> None:
@@ -77,4 +89,4 @@ def _build(path: Path) -> None:
         if run.returncode or not made.exists():
             raise BuildFailed(f"{' '.join(command[: -2 - len(SOURCES)])}: {run.stderr.strip()[-500:]}")
         made.chmod(0o700)
-        made.replace(path)  # whole or not at all, whoever else builds it meanwhile
+        made.replace(path)  # whole or not at all

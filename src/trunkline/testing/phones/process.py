@@ -48,7 +48,7 @@ class Server:
         if self._orphaned is not None:
             self._orphaned.cancel()
             self._orphaned = None
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, msgspec.DecodeError, asyncio.CancelledError):  # cancelled: the process ends
             while True:
                 request = wire.decode_request(await wire.read(reader))
                 if len(self._tasks) >= MAX_ASKED:
