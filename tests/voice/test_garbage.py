@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.voice.world import World, until
+from trunkline.sip.server_invite import ServerInvite
+from trunkline.voice.live import LiveCall
+
+NOTHING_IN_COMMON = b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nc=IN IP4 1.2.3.4\r\nt=0 0\r\nm=audio 4000 RTP/AVP 18\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +88,20 @@ async def test_a_document_that_cannot_be_had(here: World) -> None:
     watched = await _watched(here)
     here.app.hold.set()
     await _gone(here, watched)
+
+
+def _alive(*kinds: type) -> int:
+    return sum(isinstance(one, kinds) for one in gc.get_objects())
+
+
+@pytest.mark.parametrize(("sdp", "ports", "status"), [(NOTHING_IN_COMMON, True, 488), (b"", False, 503)])
+async def test_calls_that_are_refused(here: World, sdp: bytes, ports: bool, status: int) -> None:
+    """Neither for want of a codec nor for want of a port: whoever calls may repeat that for ever."""
+    if not ports:
+        here.media.free.clear()
+    for _ in range(20):
+        caller = here.phone.dials(sdp=sdp) if sdp else here.phone.dials()
+        await caller.ended()
+        assert caller.failed == status
+    assert _alive(LiveCall) == 0
+    assert _alive(ServerInvite) == 0

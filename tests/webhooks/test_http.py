@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import time
 import zlib
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.webhooks.servers import Authority, Request, Server, answer, running
-from trunkline.webhooks.connection import Response, Timeouts
+from trunkline.webhooks.connection import Connection, Response, Timeouts
 from trunkline.webhooks.failures import (
     BodyTooLarge,
     Closed,
@@ -55,6 +56,22 @@ async def test_a_request_and_its_response(client: Client) -> None:
     (request,) = server.requests
     assert (request.method, request.path, request.body) == ("POST", "/p?q=1", b"a=b")
     assert request.headers == {"host": "x.test", "x-b": "b", "content-length": "3"}
+
+
+async def test_a_connection_that_has_closed_goes_at_once(client: Client) -> None:
+    """Without waiting for the garbage collector: its parser and it know each other."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with running(lambda request: answer() + Server.CLOSE) as server:
+            for _ in range(3):
+                assert (await client.request(origin(server), GET)).status == 200
+        while client.stats()["open"]:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the loop's own last reference
+        assert not [one for one in gc.get_objects() if isinstance(one, Connection)]
+    finally:
+        gc.enable()
 
 
 async def test_connections_are_kept_alive(client: Client) -> None:

@@ -137,8 +137,9 @@ class ServerInvite:
         self.reject(407 if proxy else 401, headers=[(name, value)])
 
     def reject(self, status: int, reason: str = "", headers: HeaderList = ()) -> None:
-        """A final response above 299; its ACK is absorbed."""
+        """A final response above 299; its ACK is absorbed, and the listener hears nothing more."""
         if self._finish():
+            self.listener = None
             if self._reliable is not None:
                 self._reliable.stop()
             self._respond(status, reason, headers, b"")

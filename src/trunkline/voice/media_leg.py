@@ -154,7 +154,8 @@ class MediaLeg:
         self._media.send(command)
 
     def close(self) -> None:
-        """End the leg; `on_closed` follows, at once if it was never open."""
+        """End the leg; `on_closed` follows, at once if it was never open: then nothing else does, and the owner is let
+        go of."""
         self._settle("stopped")
         if self.is_open:
             self.is_open = False
@@ -163,7 +164,9 @@ class MediaLeg:
         if self.slot >= 0:
             self._media.give_back(self.slot)
             self.slot = -1
-        self.on_closed({})
+        on_closed = self.on_closed
+        self._ignore_all()
+        on_closed({})
 
     def forget(self) -> None:
         """No event of the leg is wanted any more. The owner is let go of, so that it goes with its last user."""

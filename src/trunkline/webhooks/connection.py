@@ -274,6 +274,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        del self._parser  # it keeps our methods, and so us, until garbage is collected
         exchange, self.exchange = self.exchange, None
         self.owner.lost(self)
         if exchange is None:
