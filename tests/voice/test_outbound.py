@@ -328,3 +328,24 @@ async def test_nothing_new_is_taken_while_there_is_no_room(lines):
     lines.outbound.refuse_all("")
     with pytest.raises(ApiError):
         await lines.create()
+
+
+@pytest.mark.parametrize("caller", ["", f" callerId='{OTHER}'", " callerId='sip:+14155550177@127.0.0.3'"])
+async def test_a_number_shown_to_a_sip_uri_is_not_shown_to_the_network(lines, caller):
+    """Towards a `sip:` URI any number will do; a call that began so must not carry it on to a telephone."""
+    other = Phone(lines.net, SECOND)
+    lines.web.pages[APP + "in"] = f"<Dial{caller} action='/dialled'>{THEM}</Dial>"
+    lines.web.pages[APP + "dialled"] = "<Hangup/>"
+    await lines.create(to="sip:+14155550177@127.0.0.3", from_=OTHER, url=APP + "in")
+    assert (await eventually(lambda: lines.web.params(APP + "dialled")))[0]["DialCallStatus"] == "failed"
+    assert len(other.invites) == 1
+    assert lines.phone.invites == []
+    assert await lines.alert_codes() == [13214]
+
+
+async def test_a_number_of_the_accounts_own_is_shown_all_the_same(lines):
+    Phone(lines.net, SECOND)
+    lines.web.pages[APP + "in"] = f"<Dial>{THEM}</Dial>"
+    await lines.create(to="sip:bob@127.0.0.3", from_=OURS, url=APP + "in")
+    (invite,) = await eventually(lambda: lines.phone.invites)
+    assert OURS in invite.request.headers.get("From")

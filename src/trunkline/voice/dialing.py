@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trunkline.media import protocol
 from trunkline.media.tones import DEFAULT_RINGING, RINGING
 from trunkline.model import phone
-from trunkline.model.call import Status, StatusTarget
+from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Source
 from trunkline.voice import caller_id, customer_trunks, timeline
@@ -285,9 +285,9 @@ class Dialing:
         record, wanted = self._call.record, self._verb.caller_id.strip()
         passed_on = {record.from_, record.to}
         if not wanted or wanted in passed_on or (phone.to_e164(wanted) or wanted) in passed_on:
-            if SIP_DOMAIN not in record.extra or is_sip(to):
+            if is_sip(to) or not _may_be_anybody(record):
                 return phone.to_e164(wanted) or wanted or record.from_
-            wanted = user_of(wanted or record.from_)  # a phone says of itself what it likes: as if it were `callerId`
+            wanted = user_of(wanted or record.from_)  # as if it were `callerId`
         try:
             directory, voice = self._services.directory, self._services.settings.voice
             return caller_id.caller(wanted, to, record.account_sid, directory, voice)
@@ -570,6 +570,12 @@ class Dialing:
                 ("RecordingDuration", str(seconds(length_ms))),
             ]
         return params
+
+
+def _may_be_anybody(record: Call) -> bool:
+    """Whether nobody has checked a call's addresses: a phone says of itself what it likes, and towards a `sip:` URI a
+    caller of ours has whatever number was asked for. Neither is shown to the telephone network on that account."""
+    return SIP_DOMAIN in record.extra or (record.direction is not Direction.INBOUND and is_sip(record.to))
 
 
 def _rank(status: Status) -> int:
