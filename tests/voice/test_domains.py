@@ -455,6 +455,28 @@ async def test_a_secure_domain_takes_no_plain_audio(secure, lines):
     assert not lines.services.live
 
 
+async def test_a_call_of_a_secure_domain_stays_encrypted(secure, lines):
+    """Neither a re-INVITE nor a phone that takes its place (Replaces) brings the audio into the open."""
+    lines.web.pages[APP + "domain"] = "<Say>hi</Say><Pause length='60'/>"
+    phone = encrypts(secure.desk())
+    secure.dials(phone, "100")
+    await lines.until((await lines.the_call()).sid, "in-progress")
+    plain = msgspec.structs.replace(phone.local, srtp="off", srtp_keys=(), version=9)
+    heard = []
+    phone.dialogs[0].reinvite(offer_answer.offer(plain), lambda status, sdp: heard.append(status))
+    await eventually(lambda: heard)
+    state, other = phone.dialogs[0].state(), secure.desk()
+    names = f"{state.call_id};to-tag={state.remote_tag};from-tag={state.local_tag}"
+    secure.dials(other, "100", headers=[("Replaces", names)])
+    assert (heard, await ended(other)) == ([488], 488)
+    assert lines.media.of(protocol.Modify) == []
+    third = encrypts(secure.desk())
+    secure.dials(third, "100", headers=[("Replaces", names)])
+    await eventually(lambda: third.dialogs)
+    (changed,) = lines.media.of(protocol.Modify)
+    assert changed.srtp.ours != lines.media.of(protocol.Open)[0].srtp.ours
+
+
 async def test_phones_of_a_secure_domain_are_offered_srtp_only(secure, lines):
     phone = encrypts(secure.desk())
     assert await secure.register(phone, "alice") == 200

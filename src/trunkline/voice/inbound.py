@@ -21,12 +21,13 @@ from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
-from trunkline.voice import timeline
+from trunkline.voice import securing, timeline
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import NO_SRTP, record
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
+from trunkline.voice.params import SIP_DOMAIN
 from trunkline.voice.replacing import take_place
 from trunkline.voice.session import Session
 from trunkline.voice.sources import ASKED, TURNED_AWAY, Challenge, Sources
@@ -175,7 +176,7 @@ class Inbound:
         call = record(invite, domain, username, self._services.clock.now_ms())
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
         live = self._call(invite, None, account, call)
-        if domain.secure and (live.negotiated is None or live.negotiated.srtp is None):
+        if domain.secure and not _bind(live):
             live.audio.close()
             self._domains.warn(domain, NO_SRTP, f"a call from {invite.flow.remote[0]} without SRTP")
             raise Refusal(488, f"{domain.domain_name} wants SRTP")
@@ -266,6 +267,8 @@ class Inbound:
             record.hangup_cause, record.sip_response_code = str(refusal), refusal.status
             services.flights.advance(flight, Status.FAILED)
             return
+        if SIP_DOMAIN in record.extra:
+            _bind(call)  # its domain may be a secure one
         self._count("taken-up")
         call.trace(invite.request.call_id)
         call.note(timeline.SIP, "taken up by another process")
@@ -319,6 +322,14 @@ class Inbound:
         when_done(written, lambda done: _stored(call, done))
         call.ring()
         Session(call).start(_first(record))
+
+
+def _bind(call: LiveCall) -> bool:
+    """Have a call that has SRTP keep it; False when it has none."""
+    if call.local is None or call.negotiated is None or call.negotiated.srtp is None:
+        return False
+    call.local = securing.bound(call.local)
+    return True
 
 
 def _first(record: Call) -> Source:

@@ -63,10 +63,19 @@ def keys(srtp: str) -> tuple[str, ...]:
     return tuple(sdes.make_key(secrets.token_bytes(sdes.KEY_BYTES)) for _ in sdes.SUITES)
 
 
+def bound(local: Local) -> Local:
+    """Our side of a leg that must keep its SRTP whatever its peer offers later."""
+    return msgspec.structs.replace(local, srtp=REQUIRED)
+
+
 def renewed(local: Local, trunk: Trunk | None, transport: str, sip: Sip) -> Local:
-    """Our side for another phone in the peer's place, which is to know nothing of the keys before. Raises
-    NotAcceptable."""
+    """Our side for another phone in the peer's place, which is to know nothing of the keys before, and needs SRTP where
+    that one did. Raises NotAcceptable."""
     srtp = incoming(trunk, transport, sip)
+    if local.srtp == REQUIRED and srtp != REQUIRED:
+        if srtp == OFF:
+            raise NotAcceptable(f"SRTP is required, and keys over {transport} are none")
+        srtp = REQUIRED
     return msgspec.structs.replace(local, srtp=srtp, srtp_keys=keys(srtp))
 
 
