@@ -82,6 +82,7 @@ def trunk(*lines: str) -> str:
         (trunk("called_format = 'national'"), "trunks (a).country_code: called_format national needs"),
         (trunk("session_timer_s = 30"), "trunks (a).session_timer_s: less than 90"),
         (trunk("from_user = 'username'"), "trunks (a).from_user: username needs one"),
+        ("[media]\nadvertised = 'a.example'", "media.advertised: 'a.example' is no address, which SDP needs"),
         (trunk("advertised = 'a b'"), "trunks (a).advertised: 'a b' is no host name or address"),
         (trunk("tls_names = ['a b']"), "trunks (a).tls_names: 'a b' is no name of a certificate"),
         (trunk("gateways = ['sip:x:70000']"), "trunks (a).gateways: 'sip:x:70000'"),

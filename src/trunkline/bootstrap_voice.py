@@ -28,6 +28,7 @@ from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.sip.core import StackConfig
+from trunkline.sip.flow import is_numeric
 from trunkline.sip.timers import Timing
 from trunkline.sip.tls import TlsConfig, TlsError
 from trunkline.sip.transport import SipTransport, TransportLimits
@@ -214,11 +215,10 @@ class Voice:
 
     def _media_address(self, host: str) -> str:
         """The address that our SDP names towards a peer."""
-        if of_trunk := self.trunks.advertised(host):
-            return of_trunk
         own = self.settings.media
-        if own.advertised or self.settings.sip.advertised:
-            return own.advertised or self.settings.sip.advertised
+        for told in (self.trunks.advertised(host), own.advertised, self.settings.sip.advertised):
+            if is_numeric(told):  # a name is for Contact and Via: few peers look one up in SDP
+                return told
         if own.host not in WILDCARDS:
             return own.host
         return self.sip.local_address_towards(host)

@@ -166,8 +166,8 @@ def test_what_is_not_there(ask: Ask, free_port: int) -> None:
         f"'sip:127.0.0.1:{free_port + 1};transport=tls']\naddresses = ['127.0.0.1']"
     )
     assert code == 1
-    assert said(found, "bad", "gateway sip:nowhere.invalid cannot be resolved", "correct the name")
-    assert said(found, "bad", "TCP 127.0.0.1", "no connection: ", "check host, port and transport")
+    assert said(found, "bad", "gateway sip:nowhere.invalid cannot be resolved: Name or service not known; correct")
+    assert said(found, "bad", "TCP 127.0.0.1", "no connection: Connection refused; check host, port and transport")
     assert said(found, "bad", "TLS 127.0.0.1", "no connection: ")
 
 
@@ -180,6 +180,10 @@ def test_our_address_from_the_outside(ask: Ask, serve: Callable[..., Server]) ->
     code, found = ask(trunk, "advertised = '203.0.113.7'")
     assert code == 0
     assert said(found, "ok", "sees us at 203.0.113.7, which is what we tell it")
+    code, found = ask(trunk, "advertised = 'sip.example.com'")
+    assert said(found, "bad", "sees us at 203.0.113.7, but SDP will name 127.0.0.1")
+    code, found = ask(f"gateways = ['sip:127.0.0.1:{serve(fine).port}']", "advertised = '10.0.0.5'")
+    assert said(found, "ok", "sees us at 127.0.0.1, we tell it 10.0.0.5; from here it cannot be compared")
     code, found = ask(trunk + "\nadvertised = '198.51.100.1'")
     assert said(found, "bad", "sees us at 203.0.113.7, but SDP will name 198.51.100.1")
 
@@ -199,6 +203,9 @@ def test_settings_that_keep_calls_away(ask: Ask, serve: Callable[..., Server]) -
     assert said(found, "bad", "tls_names are never seen: set sip.tls_port and sip.tls_client_ca")
     code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\naddresses = ['192.0.2.1']")
     assert said(found, "warn", "127.0.0.1 is a gateway but not in addresses")
+    code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\nsrtp = 'required'")
+    assert code == 1
+    assert said(found, "bad", f'srtp = "required" needs TLS, which sip:127.0.0.1:{server.port} does not name')
     code, found = ask("")
     assert said(found, "warn", "takes no calls")
     assert said(found, "warn", "makes no calls")
@@ -222,6 +229,24 @@ def test_ports_that_others_have(ask: Ask, free_port: int) -> None:
     assert code == 0
     assert said(found, "warn", "1 of 2 tried cannot be had")
     taken.pop().close()
+
+
+def test_an_address_that_is_not_ours(ask: Ask) -> None:
+    code, found = ask("simulated = true", "host = '203.0.113.10'")
+    assert code == 1
+    assert said(found, "bad", "RTP ports", "Cannot assign requested address; give media.host or sip.host an address")
+
+
+def test_certificates_are_read(ask: Ask, tmp_path: Path, free_port: int) -> None:
+    missing = tmp_path / "missing.pem"
+    listener = f"tls_port = {free_port + 2}\ntls_certificate = '{missing}'"
+    for sip, setting in ((listener, "sip.tls_certificate"), (f"tls_ca = '{missing}'", "sip.tls_ca")):
+        code, found = ask("addresses = ['127.0.0.1']\ngateways = ['sip:127.0.0.1']", sip)
+        assert code == 1
+        assert said(found, "bad", str(missing), "cannot be used: No such file or directory", f"see {setting}")
+    with socket.create_server(("127.0.0.1", free_port + 2)):
+        code, found = ask("simulated = true", listener)
+        assert said(found, "bad", f"port {free_port + 2} cannot be listened on: another program has it; free it")
 
 
 def test_a_trunk_that_is_not_there(trunkline: Command, tmp_path: Path) -> None:

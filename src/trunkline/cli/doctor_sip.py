@@ -54,6 +54,8 @@ def _look_at_ports(settings: Settings) -> Iterator[Finding]:
     running = _is_running(settings)
     yield _sip_port(settings, running)
     yield _rtp_ports(settings, running)
+    if settings.sip.tls_port:
+        yield _tls_port(settings, running)
 
 
 def _is_running(settings: Settings) -> bool:
@@ -77,6 +79,15 @@ def _sip_port(settings: Settings, running: bool) -> Finding:
     return Finding("ok", "sip", f"{sip.host} port {sip.port} is free; the server does not run")
 
 
+def _tls_port(settings: Settings, running: bool) -> Finding:
+    sip = settings.sip
+    taken = "" if running else _refused(sip.host, sip.tls_port, socket.SOCK_STREAM)
+    if taken:
+        text = f"{sip.host} port {sip.tls_port} cannot be listened on: {taken}; free it or move sip.tls_port"
+        return Finding("bad", "tls", text)
+    return Finding("ok", "tls", f"port {sip.tls_port} is " + ("the running server's" if running else "free"))
+
+
 def _rtp_ports(settings: Settings, running: bool) -> Finding:
     """Whether RTP and RTCP ports can be had, by a sample of the range."""
     media = settings.media
@@ -91,8 +102,10 @@ def _rtp_ports(settings: Settings, running: bool) -> Finding:
     if running and all(why == _IN_USE for why in refused.values()):
         return Finding("ok", "media", f"{text} are the running server's; open them for UDP in the firewall")
     port, why = next(iter(refused.items()))
+    if why != _IN_USE:
+        return Finding("bad", "media", f"{text} cannot be had: {why}; give media.host or sip.host an address of ours")
     return Finding(
-        "bad" if len(refused) == len(pairs) else "warn", "media",
+        "bad" if 2 * len(refused) > len(pairs) else "warn", "media",
         f"{text}: {len(refused)} of {len(pairs)} tried cannot be had ({port}: {why}); move media.port_min and port_max",
     )  # fmt: skip
 
@@ -116,13 +129,17 @@ def _refused(host: str, port: int, kind: socket.SocketKind = socket.SOCK_DGRAM) 
 async def _probe(settings: Settings, trunks: list[Trunk]) -> list[Finding]:
     from trunkline.cli.sip_probe import NoCalls, Probe
     from trunkline.sip.core import StackConfig
-    from trunkline.sip.tls import TlsConfig
+    from trunkline.sip.tls import TlsConfig, TlsContexts, TlsError
     from trunkline.sip.transport import SipTransport
 
     if not trunks:
         return [Finding("bad", "trunks", "no [[trunks]]: no call comes in or goes out; see docs/howto/trunk.md")]
     own = settings.sip
     tls = TlsConfig(own.tls_certificate, own.tls_key, own.tls_client_ca, own.tls_ca, own.tls_verify)
+    try:
+        TlsContexts(tls).load()
+    except TlsError as error:
+        return [Finding("bad", "tls", str(error))]
     transport = SipTransport(StackConfig(user_agent=own.user_agent), NoCalls(), tls=tls, dns_servers=own.dns_servers)
     try:
         await transport.start(own.host, 0)

@@ -5,6 +5,8 @@ without a Contact tells whether the login is right (RFC 3261 section 10.2.3).
 """
 
 import asyncio
+import os
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,6 +26,7 @@ from trunkline.sip.uri import Uri
 ANSWER_S: Final = 4.0
 """How long a server may take to answer."""
 CONNECT_S: Final = 4.0
+ERRNO: Final = re.compile(r"^\[Errno -?[0-9]+\] ")
 SICK: Final = frozenset({408, 503})
 NO_LOGIN: Final = frozenset({401, 403, 404, 407})
 EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
@@ -92,6 +95,10 @@ class Probe:
         if trunk.tls_names and not (sip.tls_port and sip.tls_client_ca):
             text = "tls_names are never seen: set sip.tls_port and sip.tls_client_ca, so that clients show certificates"
             yield self._finding("bad", text)
+        if trunk.srtp == "required" and not sip.srtp_without_tls:
+            for uri in (one.uri for one in trunk.gateway_list if not _names_tls(one.uri)):
+                text = f'srtp = "required" needs TLS, which {uri} does not name: add ;transport=tls, unless DNS says so'
+                yield self._finding("warn" if _is_name(uri) else "bad", text)
         if trunk.gateways and not trunk.prefixes:
             yield self._finding("warn", 'makes no calls: prefixes is empty; [""] takes every destination')
 
@@ -102,7 +109,7 @@ class Probe:
         try:
             targets = await self._targets(uri)
         except OSError as error:
-            text = f"{what} {uri} cannot be resolved: {error}; correct the name, or set sip.dns_servers"
+            text = f"{what} {uri} cannot be resolved: {_why(error)}; correct the name, or set sip.dns_servers"
             yield self._finding("bad", text)
             return
         if not is_numeric(uri.bare_host):
@@ -141,7 +148,7 @@ class Probe:
             text = f"{place}: no connection within {CONNECT_S:g} s; is a firewall between, or the port wrong?"
             return self._finding("bad", text)
         except OSError as error:
-            text = f"{place}: no connection: {error.strerror or error}; check host, port and transport"
+            text = f"{place}: no connection: {_why(error)}; check host, port and transport"
             return self._finding("bad", text)
         return None
 
@@ -151,7 +158,7 @@ class Probe:
         if own.tls_ca:
             context.load_verify_locations(own.tls_ca)
         if own.tls_certificate:
-            context.load_cert_chain(own.tls_certificate, own.tls_key)
+            context.load_cert_chain(own.tls_certificate, own.tls_key or None)
         if not own.tls_verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
@@ -221,8 +228,13 @@ class Probe:
         elif is_numeric(ours) and ours != seen and not _loopback(seen):
             text = f"the gateway sees us at {seen}, but Contact will name {ours}: requests may not come back; "
             yield self._finding("bad", text + f'set sip.advertised = "{seen}"')
-        else:
+        elif seen in (ours, media):
             yield self._finding("ok", f"the gateway sees us at {seen}, which is what we tell it")
+        else:
+            told = ours if ours == media else f"{ours} in Contact and {media} in SDP"
+            yield self._finding(
+                "ok", f"the gateway sees us at {seen}, we tell it {told}; from here it cannot be compared"
+            )
         if port != flow.local[1] and not flow.reliable:
             text = f"a NAT changes our port ({flow.local[1]} is seen as {port}): forward SIP and RTP ports unchanged, "
             yield self._finding("warn", text + "or let the trunk register, and options_ping_s keep the way open")
@@ -232,7 +244,8 @@ class Probe:
         sip, media, trunk = self._settings.sip, self._settings.media, self._trunk
         local = flow.local[0]
         signalling = trunk.advertised or sip.advertised or (local if sip.host in EVERYWHERE else sip.host)
-        audio = trunk.advertised or media.advertised or sip.advertised
+        named = (trunk.advertised, media.advertised, sip.advertised)
+        audio = next((one for one in named if is_numeric(one)), "")
         bound = self._sip.local_address_towards(target.host) if media.host in EVERYWHERE else media.host
         return signalling, audio or bound
 
@@ -258,7 +271,7 @@ class Probe:
             targets = await self._targets(uri)
         except OSError as error:
             if not known:
-                yield self._finding("bad", f"registrar {uri} cannot be resolved: {error}; correct the name")
+                yield self._finding("bad", f"registrar {uri} cannot be resolved: {_why(error)}; correct the name")
             return
         trunk = self._trunk
         host = trunk.domain or uri.host
@@ -290,6 +303,24 @@ class Probe:
         if status in NO_LOGIN:
             return self._finding("bad", text + ": check username, password, register_user and domain")
         return self._finding("warn" if status in SICK else "bad", text)
+
+
+def _why(error: OSError) -> str:
+    """What an operator can make of it: neither numbers nor calls."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return ERRNO.sub("", error.strerror or str(error))
+
+
+def _names_tls(uri: str) -> bool:
+    parsed = Uri.parse(uri)
+    return parsed.scheme == "sips" or parsed.transport.upper() == "TLS"
+
+
+def _is_name(uri: str) -> bool:
+    """Whether DNS may name TLS for it (RFC 3263 section 4.1)."""
+    parsed = Uri.parse(uri)
+    return not parsed.transport and not parsed.port and not is_numeric(parsed.bare_host)
 
 
 def _shown(target: Target) -> str:

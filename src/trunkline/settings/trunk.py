@@ -76,7 +76,7 @@ class Trunk(Section, frozen=True, kw_only=True):
     """The carrier's SIP domain, where it wants one in Request-URI, From and registration that is not its gateway's
     host. Empty: the gateway's in Request-URIs; in From the registrar's with `register`, else `sip.domain`."""
     advertised: str = ""
-    """Address that Via, Contact and SDP name towards its gateways and `addresses`; empty: `sip.advertised` and
+    """Address that Via, Contact and SDP (no name there) tell its gateways and `addresses`; empty: `sip.advertised` and
     `media.advertised`."""
     register: bool = False
     """Whether it wants us to register (RFC 3261 section 10), with `username` and `password`."""

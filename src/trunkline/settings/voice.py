@@ -106,7 +106,8 @@ class MediaEngine(Section, frozen=True, kw_only=True):
     host: str = ""
     """Address of RTP sockets; empty: `sip.host`."""
     advertised: str = ""
-    """Address that SDP names; empty: `sip.advertised`, or the local address towards the peer."""
+    """Address that SDP names; empty: `sip.advertised` where that is an address (no name), or the local address towards
+    the peer."""
     port_min: Port = 20_000
     """Lowest RTP port; outside the system's ephemeral range."""
     port_max: Port = 29_998

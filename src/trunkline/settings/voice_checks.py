@@ -39,6 +39,8 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
         yield "sip.register_max_s: less than register_min_s; raise it"
     if not settings.sip.digest_algorithms:
         yield "sip.digest_algorithms: phones must be asked for one; leave it out for MD5"
+    if settings.media.advertised and not _is_host_address(settings.media.advertised):
+        yield f"media.advertised: {settings.media.advertised!r} is no address, which SDP needs; give our public one"
     if settings.sip.enabled:
         yield from _port_problems(settings)
 
@@ -83,9 +85,14 @@ def _tls_problems(settings: "Settings") -> Iterator[str]:
 
 
 def _is_address(server: str) -> bool:
+    """Whether it is one, with or without a port."""
     host = server[1:].partition("]")[0] if server.startswith("[") else server
     if host.count(":") == 1:
         host = host.partition(":")[0]
+    return _is_host_address(host)
+
+
+def _is_host_address(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
