@@ -336,7 +336,8 @@ def parse_head(head: bytes) -> Request | Response:
         try:
             _check(message)
         except MalformedMessage as malformed:
-            error = malformed
+            # A copy: one that was raised knows this frame, and the two would wait for the garbage collector.
+            error = MalformedMessage(malformed.status, malformed.reason)
     if error is not None:
         raise MalformedMessage(error.status, error.reason, _answerable(message))
     return message

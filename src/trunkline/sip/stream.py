@@ -104,7 +104,9 @@ class StreamParser:
             partial = message if isinstance(message, Request) else None
             length = content_length(message)
         except MalformedMessage as error:
-            message, partial, length = error, error.partial, _length_despite(error)
+            # A copy: one that was raised knows this frame, and the two would wait for the garbage collector.
+            message = MalformedMessage(error.status, error.reason, error.partial)
+            partial, length = error.partial, _length_despite(error)
         if length is None:
             return message if isinstance(message, MalformedMessage) else _no_length(partial)
         if body_at + length > self.max_bytes:
