@@ -234,6 +234,29 @@ async def test_connections_are_bounded_and_idle_ones_give_way(nodes, monkeypatch
         each.close()
 
 
+async def test_who_hoards_connections_gets_nobody_else_out(nodes, monkeypatch):
+    monkeypatch.setattr(transport_module, "EVICT_IDLE_S", 0.0)
+    node = await nodes(limits=TransportLimits(max_connections=8))
+
+    async def connected(source):
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, local_addr=(source, 0))
+        writer.write(options())
+        assert await responses(reader, 1) == [b"SIP/2.0 200 OK"]
+        return reader, writer
+
+    phones = [await connected(f"127.0.0.{number}") for number in (11, 12, 13)]
+    flood = [await connected("127.0.0.66") for _ in range(9)]
+    for _, writer in phones:
+        writer.write(options())
+    for reader, _ in phones:
+        assert await responses(reader, 1) == [b"SIP/2.0 200 OK"], "the phones' connections stand"
+    monkeypatch.setattr(transport_module, "EVICT_IDLE_S", 3600.0)
+    late = [await connected("127.0.0.14")]
+    assert node.transport.connections == 8
+    for _, writer in (*phones, *flood, *late):
+        writer.close()
+
+
 async def test_a_connection_that_brings_nothing_whole_is_closed(nodes, monkeypatch):
     monkeypatch.setattr(transport_stream, "PARTIAL_S", 0.05)
     monkeypatch.setattr(transport_module, "SWEEP_S", 0.02)

@@ -13,6 +13,7 @@ import logging
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -35,6 +36,7 @@ MAX_CONNECTING: Final = 256  # connections being made at once
 MAX_HANDSHAKES: Final = 200  # TLS handshakes of those who connect, at once; the oldest gives way
 MAX_WAITING_BYTES: Final = 256 * 1024  # for one connection being made, or one look-up
 EVICT_IDLE_S: Final = 30.0  # idle time after which a connection gives way to another when there are too many
+HOARD: Final = 4  # an address with more than one in so many of all connections is a hoarder when there are too many
 SWEEP_S: Final = 10.0  # between looks for idle connections, and for those that need a ping
 RELOAD_S: Final = 2.0  # between looks whether certificates have changed
 MAX_NAMES: Final = 1000  # host names whose address is remembered
@@ -372,7 +374,7 @@ class SipTransport:
 
     def opened(self, connection: Connection) -> int:
         """See Owner."""
-        if len(self._connections) >= self.limits.max_connections and not self._evict():
+        if len(self._connections) >= self.limits.max_connections and not self._evict(connection.network):
             self.stack.count("connections_refused")
             return 0
         self._last_id += 1
@@ -389,11 +391,21 @@ class SipTransport:
             del self._outgoing[_path(target)]
             self.stack.flow_closed(target)
 
-    def _evict(self) -> bool:
-        """Close the connection that has been idle longest; False if all are in use."""
-        oldest = min(self._connections.values(), key=lambda each: each.heard_at, default=None)
-        if oldest is None or self._loop.time() - oldest.heard_at < EVICT_IDLE_S:
+    def _evict(self, comer: str = "") -> bool:
+        """Make room for a connection from a network: the one that has been idle longest gives way. Where one network
+        hoards them it is one of those, at once for somebody else. False if there is none."""
+        held = Counter(each.network for each in self._connections.values() if each.target is None)
+        hoarder, count = max(held.items(), key=lambda one: one[1], default=("", 0))
+        hoards = count > max(1, self.limits.max_connections // HOARD)
+        used = self.stack.flows_of_dialogs() if hoards else ()
+        found = [each for each in self._connections.values() if not hoards or each.network == hoarder]
+        oldest = min(found, key=lambda each: (each.id in used, each.heard_at), default=None)
+        if oldest is None:
             return False
+        at_once = hoards and hoarder != comer and oldest.id not in used
+        if not at_once and self._loop.time() - oldest.heard_at < EVICT_IDLE_S:
+            return False
+        self.stack.count("connections_evicted")
         oldest.abort()
         self.gone(oldest)
         return True

@@ -1,6 +1,7 @@
 """Sockets to listen on, and addresses as sockets show them."""
 
 import socket
+from ipaddress import IPv6Address
 from typing import Final
 
 RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024  # of the UDP socket
@@ -59,6 +60,14 @@ def _widen(udp: socket.socket) -> None:
 def plain_host(host: str) -> str:
     """An IPv4 address as itself, also where an IPv6 socket shows it."""
     return host[len(V4_IN_V6) :] if host.startswith(V4_IN_V6) and "." in host else host
+
+
+def network_of(host: str) -> str:
+    """What one host has: an IPv4 address itself, the first 64 bits of an IPv6 address."""
+    try:
+        return host if ":" not in host else str(int(IPv6Address(host.partition("%")[0])) >> 64)
+    except ValueError:
+        return host
 
 
 def source_towards(host: str) -> str:

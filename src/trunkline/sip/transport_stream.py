@@ -15,7 +15,7 @@ from trunkline.sip.flow import Flow
 from trunkline.sip.stack import Stack
 from trunkline.sip.stream import PING, PONG, Keepalive, StreamParser
 from trunkline.sip.tls import HANDSHAKE_RECORD, Certificate, TlsSession
-from trunkline.sip.transport_sockets import plain_host
+from trunkline.sip.transport_sockets import network_of, plain_host
 
 WRITE_BUFFER_BYTES: Final = 256 * 1024  # unsent; a peer that does not read loses its connection
 PARTIAL_S: Final = 30.0  # how long a message may take to come in whole, and a new connection to bring one
@@ -64,6 +64,8 @@ class Connection(asyncio.Protocol):
         self._pongs = False  # whether its peer answers pings at all
         self.target = target
         self.id = 0
+        self.network = ""
+        """Where its peer is: an IPv4 address, 64 bits of an IPv6 one."""
         self.flow = cast(Flow, None)
         self.certificate: Certificate | None = None
         """Who the peer has proved to be."""
@@ -78,6 +80,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
+        self.network = network_of(plain_host(peer[0])) if peer is not None else ""
         if self.target is None and peer is not None and not self._owner.admits(plain_host(peer[0])):
             self._refuse("", "connections_not_admitted")
             return
