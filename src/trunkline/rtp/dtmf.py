@@ -12,7 +12,7 @@ the windows that it touches, together, 1.5 * L / 120 times the energy of a full 
 `MISSES` windows without the key.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -68,15 +68,37 @@ STATE: Final = np.dtype(
 """What the detector knows of a leg; plain bytes, so that it can live in shared memory and move with its leg."""
 
 
-def _columns(frequencies: list[float]) -> npt.NDArray[np.float32]:
-    angle = 2 * np.pi * np.arange(WINDOW)[:, None] * np.array(frequencies)[None, :] / RATE
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+SCALE: Final = 512
+"""What a cosine of 1 is in the tables: 120 full samples of it still fit into 32 bits, so every sum is exact."""
+ROW: Final = 128
+"""Entries of a tone in the tables: WINDOW, then zeros."""
 
 
-_TONES = _columns([*LOW_HZ, *(f * (1 - DETUNE) for f in HIGH_HZ), *(f * (1 + DETUNE) for f in HIGH_HZ)])
-_HARMONICS = _columns([2.0 * f for f in (*LOW_HZ, *HIGH_HZ)])
-_HALF = WINDOW / 2
-"""A sine of amplitude a has energy a*a*WINDOW/2 in a window, and (a*WINDOW/2)**2 in its column pair."""
+def _table(frequencies: list[float]) -> Samples:
+    """Cosine and sine of each."""
+    angle = 2 * np.pi * np.array(frequencies)[:, None] * np.arange(WINDOW)[None, :] / RATE
+    waves = np.zeros((len(frequencies), 2, ROW), np.int16)
+    waves[:, 0, :WINDOW] = np.rint(SCALE * np.cos(angle))
+    waves[:, 1, :WINDOW] = np.rint(SCALE * np.sin(angle))
+    return waves
+
+
+def _columns(table: Samples, kind: type = np.float64) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(table.reshape(-1, ROW)[:, :WINDOW].T, kind)
+
+
+TONES: Final = _table([*LOW_HZ, *(f * (1 - DETUNE) for f in HIGH_HZ), *(f * (1 + DETUNE) for f in HIGH_HZ)])
+HARMONICS: Final = _table([2.0 * f for f in (*LOW_HZ, *HIGH_HZ)])
+_TONES, _HARMONICS, _LOW = _columns(TONES), _columns(HARMONICS), _columns(TONES[:4], np.float32)
+_FULL: Final = WINDOW / 2 * SCALE**2
+"""A sine of amplitude a has energy a*a*WINDOW/2 in a window, and _FULL times that in its tone's two columns."""
+_LOW_SHARE: Final = SHARE * _FULL / (1 + REVERSE_TWIST)
+"""With less, as part of a window's energy, no low tone is a key's. (Halved where sums are not exact.)"""
+LIMITS: Final = np.array(
+    [QUIET_PEAK, HITS, ENOUGH, MISSES, WINDOW * MIN_RMS**2, SHARE * _FULL, _LOW_SHARE / 2, TWIST, REVERSE_TWIST,
+     STANDS_OUT, LOW_HARMONIC, HIGH_HARMONIC, LEVEL], np.float64,
+)  # fmt: skip
+"""For the compiled detector (media/native/keys.c)."""
 
 
 def blank(legs: int) -> npt.NDArray[np.void]:
@@ -121,19 +143,15 @@ class Detector:
             self._tail[rows] = block[:, -TAIL:]
             return _NOTHING
         legs = rows[at]
-        audio = np.empty((len(at), TAIL + TICK), np.float32)
+        audio = np.empty((len(at), TAIL + TICK), np.int16)
         audio[:, :TAIL] = self._tail[legs]
         audio[:, TAIL:] = block[at]
         self._tail[rows] = block[:, -TAIL:]
         windows = np.concatenate((audio[:, :WINDOW], audio[:, HOP : HOP + WINDOW]))
-        power = np.einsum("ij,ij->i", windows, windows)
-        codes = _codes(windows, power)
+        wide = windows.astype(np.float32)
+        exact = np.einsum("ij,ij->i", windows, windows, dtype=np.int64, casting="safe")
+        codes, power = _codes(windows, wide, exact), exact.astype(np.float32)
         half = len(at)
-        if (codes < 0).all() and (self._current[legs] == NONE).all():
-            self._last[legs] = NONE
-            self._run[legs] = 0
-            self._power[legs] = power[half:]
-            return _NOTHING
         first = self._step(legs, codes[:half], power[:half])
         second = self._step(legs, codes[half:], power[half:])
         happened = [part for part in (*first, *second) if len(part[0])]
@@ -170,30 +188,31 @@ _NOTHING: tuple[Rows, npt.NDArray[np.int8], npt.NDArray[np.bool_]] = (
 )  # fmt: skip
 
 
-def _codes(windows: npt.NDArray[np.float32], power: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """The key of each window, or NONE. `power` is the sum of its squares."""
-    sums = windows @ _TONES
+def _codes(windows: Samples, wide: npt.NDArray[np.float32], power: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    """The key of each window, or NONE. `wide` is the same; `power` the sum of its squares."""
+    codes = np.full(len(windows), NONE, np.int8)
+    sums = wide @ _LOW
     sums *= sums
-    energy = sums[:, :12] + sums[:, 12:]
+    at = np.flatnonzero(
+        (power > WINDOW * MIN_RMS**2) & ((sums[:, ::2] + sums[:, 1::2]).max(axis=1) > _LOW_SHARE / 2 * power)
+    )
+    if not len(at):
+        return codes
+    energy = _energy(windows[at], _TONES)
     low = energy[:, :4]
     high = np.maximum(energy[:, 4:8], energy[:, 8:])
-    codes = np.full(len(windows), NONE, np.int8)
     best_low, best_high = low.max(axis=1), high.max(axis=1)
     hit = (
-        (best_low + best_high > (SHARE * _HALF) * power)
-        & (power > WINDOW * MIN_RMS**2)
+        (best_low + best_high > (SHARE * _FULL) * power[at])
         & (best_low < best_high * TWIST)
         & (best_high < best_low * REVERSE_TWIST)
     )
-    at = np.flatnonzero(hit)
+    at, low, high = at[hit], low[hit], high[hit]
     if not len(at):
         return codes
-    low, high = low[at], high[at]
     which_low, which_high = low.argmax(axis=1), high.argmax(axis=1)
-    best_low, best_high = best_low[at], best_high[at]
-    overtones = windows[at] @ _HARMONICS
-    overtones *= overtones
-    overtone = overtones[:, :8] + overtones[:, 8:]
+    best_low, best_high = best_low[hit], best_high[hit]
+    overtone = _energy(windows[at], _HARMONICS)
     each = np.arange(len(at))
     good = (
         (best_low > STANDS_OUT * np.partition(low, 2, axis=1)[:, 2])
@@ -203,6 +222,14 @@ def _codes(windows: npt.NDArray[np.float32], power: npt.NDArray[np.float32]) -> 
     )
     codes[at[good]] = (which_low * 4 + which_high)[good]
     return codes
+
+
+def _energy(windows: Samples, columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Of each tone in each window, exactly: doubles hold the sums as they are."""
+    sums: npt.NDArray[np.int64] = (windows.astype(np.float64) @ columns).astype(np.int64)
+    sums *= sums
+    energy: npt.NDArray[np.int64] = sums[:, ::2] + sums[:, 1::2]
+    return energy
 
 
 def tone(frequencies: tuple[int, ...], ms: int, level_db: float = -16.0) -> Samples:

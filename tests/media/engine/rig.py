@@ -55,6 +55,7 @@ class WiredHelper:
         self.name = "wired"
         self._wire = wire
         self.coders, self.srtp = inner.coders, inner.srtp
+        self.keys, self.tick = inner.keys, inner.tick
         self.put, self.take, self.gather, self.pack = inner.put, inner.take, inner.gather, inner.pack
 
     def connect(self, fd: int, address: bytes) -> bool:

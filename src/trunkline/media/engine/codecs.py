@@ -39,7 +39,7 @@ class Codecs:
         self.used = False
         """Whether any leg has had such a codec."""
         self._coders: Coders | None = None
-        self._has_channel: npt.NDArray[np.bool_] = np.zeros(state.legs, np.bool_)
+        self.has_channel: npt.NDArray[np.bool_] = np.zeros(state.legs, np.bool_)
         self._concealed: Int32s = np.zeros(state.legs, np.int32)
         self._loss: npt.NDArray[np.float64] = np.full(state.legs, FIRST_LOSS, np.float64)
 
@@ -63,7 +63,7 @@ class Codecs:
         """The leg is gone."""
         if self.used:
             self.coders.close(row)
-            self._has_channel[row] = False
+            self.has_channel[row] = False
             self._loss[row] = FIRST_LOSS
             self._concealed[row] = 0
 
@@ -83,9 +83,9 @@ class Codecs:
         self.coders.loss(row, int(min(MOST_LOSS, max(LEAST_LOSS, round(float(self._loss[row]))))))
 
     def _open(self, rows: Ints | Rows) -> None:
-        for row in rows[~self._has_channel[rows]].tolist():
+        for row in rows[~self.has_channel[rows]].tolist():
             self.coders.open(row)
-            self._has_channel[row] = True
+            self.has_channel[row] = True
 
     # -- in
 

@@ -34,6 +34,7 @@ from trunkline.media.engine.secure import Secure
 from trunkline.media.engine.slots import Slots
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import FRAME, TICKS_PER_S, Int32s, Rows, Samples, State
+from trunkline.media.engine.usual import usual
 from trunkline.media.engine.watch import Watch
 from trunkline.media.native.addresses import unpack_sockaddr
 from trunkline.media.native.coding import G722, NoCodec, OpusSettings
@@ -109,10 +110,11 @@ class Engine:
         self.buffer = JitterBuffer(
             state, helper, self.codecs, min_ms=settings.jitter_min_ms, max_ms=settings.jitter_max_ms
         )
-        self.keys = Keys(state, in_band=settings.dtmf_in_band, press=self._pressed)
+        self.keys = Keys(state, helper, in_band=settings.dtmf_in_band, press=self._pressed)
         self.receiver = Receiver(
             state, self.buffer, self.codecs, latch=self._latch, event=self.keys.packet, flowing=self._tell_flowing
         )
+        self.buffer.usual = self.receiver.usual = usual(state, helper, self.buffer, self.codecs)
         self.player = Player(state, helper, sounds, self._tell_played)
         self.watch = Watch(state, silent=self._tell_silent, timed_out=self._tell_timed_out)
         self.recordings = Recordings(state, ring)

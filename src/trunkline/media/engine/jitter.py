@@ -15,14 +15,14 @@ it came, with the least depth of 40 ms.
 - A jump of the timestamp beyond the ring, or a run of late packets, starts anew.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from trunkline.media.engine.codecs import Codecs
 from trunkline.media.engine.state import FRAME, RATE, RING, Flags, Ints, Rows, Samples, State
-from trunkline.media.native.interface import MISSING, Bytes, Helper, Int32s
+from trunkline.media.native.interface import MISSING, Bytes, Helper, Int32s, Tick
 
 MAX_PAYLOAD: Final = 640
 """Samples of one packet that are taken: 80 ms."""
@@ -71,6 +71,12 @@ class JitterBuffer:
         self.energy: npt.NDArray[np.float32] = np.zeros(state.legs, np.float32)
         self._last: Samples = np.zeros((state.legs, FRAME), np.int16)
         self._missing: Int32s = np.zeros(state.legs, np.int32)
+        self.usual: Tick | None = None
+        """Set by the engine."""
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What is not in the State, for engine.usual."""
+        return {"heard": self.heard, "energy": self.energy, "last": self._last, "missing": self._missing}
 
     def reset(self, row: int) -> None:
         """Forget a leg's audio: a new leg, or one that is heard again after a hold."""
@@ -170,9 +176,15 @@ class JitterBuffer:
 
     # -- out
 
-    def take(self, rows: Rows) -> None:
+    def take(self, rows: Rows | Ints) -> None:
         """The next frame of each of `rows` (those that may be heard) into `heard`; silence for those that have none."""
         state = self._state
+        if self.usual is not None:
+            rows, due = self.usual.frames(rows)
+            if len(due):
+                self._decide(due)
+            if not len(rows):
+                return
         started = state.started[rows] != 0
         if not started.all():
             idle = rows[~started]
@@ -202,7 +214,7 @@ class JitterBuffer:
         state.gap[whole] = state.stretched[whole] = 0
         self._watch(rows, level)
 
-    def _waits(self, rows: Rows, level: Ints) -> npt.NDArray[np.bool_]:
+    def _waits(self, rows: Rows | Ints, level: Ints) -> npt.NDArray[np.bool_]:
         """Who holds its position for this tick: the buffer ran empty, or a frame is to be repeated in silence."""
         state = self._state
         dry = (
@@ -222,7 +234,7 @@ class JitterBuffer:
         waits: npt.NDArray[np.bool_] = dry | repeat
         return waits
 
-    def _move(self, rows: Rows) -> None:
+    def _move(self, rows: Rows | Ints) -> None:
         """Take a frame from the rings, and another where one is to be dropped."""
         state = self._state
         self._frames(rows)
@@ -235,7 +247,7 @@ class JitterBuffer:
             state.adjust[drop] = left
             drop = drop[(left > FORCED) | ((left > 0) & (self.energy[drop] < QUIET))]
 
-    def _frames(self, rows: Rows) -> None:
+    def _frames(self, rows: Rows | Ints) -> None:
         """The frames at the positions, which go on."""
         state = self._state
         position = state.position[rows]
@@ -244,7 +256,7 @@ class JitterBuffer:
         self._helper.take(rows, position, state.ring, self.heard, self._last, self._missing, self.energy)
         state.position[rows] = (position + FRAME) & 0xFFFFFFFF
 
-    def _conceal(self, rows: Rows) -> None:
+    def _conceal(self, rows: Rows | Ints) -> None:
         state = self._state
         state.gap[rows] += 1
         gain = FADE[np.minimum(state.gap[rows], len(FADE) - 1)] * (state.noise[rows] == 0)
@@ -253,7 +265,7 @@ class JitterBuffer:
         np.copyto(frames, filled, where=frames == 0)
         self.heard[rows] = frames
 
-    def _watch(self, rows: Rows, level: Ints) -> None:
+    def _watch(self, rows: Rows | Ints, level: Ints) -> None:
         """Follow the level; decide once a window."""
         state = self._state
         flowing = level > 0
@@ -263,12 +275,17 @@ class JitterBuffer:
         state.window[rows] += 1
         due = rows[state.window[rows] >= WINDOW]
         if len(due):
-            least, held = state.least[due], state.held[due]
-            held = np.where(held == _EMPTY, 0, held)  # nothing came: nothing is known
-            frames = -((self.min_depth + WAIT - held) // FRAME)
-            # In silence first; by force when a window brought none, or far too much is held.
-            force = (state.adjust[due] > 0) | (least > self.max_depth)
-            grow = (least < LOW_WATER) & (least + FRAME <= self.max_depth)
-            shrink = np.minimum(frames, FORCED - 1) + FORCED * force
-            state.adjust[due] = np.where(frames > 0, shrink, np.where(grow, -1, 0))
-            self._open_window(due)
+            self._decide(due)
+
+    def _decide(self, due: Rows | Ints) -> None:
+        """Their windows are over: is too much or too little held?"""
+        state = self._state
+        least, held = state.least[due], state.held[due]
+        held = np.where(held == _EMPTY, 0, held)  # nothing came: nothing is known
+        frames = -((self.min_depth + WAIT - held) // FRAME)
+        # In silence first; by force when a window brought none, or far too much is held.
+        force = (state.adjust[due] > 0) | (least > self.max_depth)
+        grow = (least < LOW_WATER) & (least + FRAME <= self.max_depth)
+        shrink = np.minimum(frames, FORCED - 1) + FORCED * force
+        state.adjust[due] = np.where(frames > 0, shrink, np.where(grow, -1, 0))
+        self._open_window(due)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trunkline.media.engine.state import TICKS_PER_S, Rows, Samples, State
+from trunkline.media.native.interface import Helper
 from trunkline.rtp.dtmf import KEYS, Detector
 from trunkline.rtp.telephone_event import Press, parse, track
 
@@ -18,8 +19,9 @@ SAME_PRESS: Final = TICKS_PER_S // 2
 class Keys:
     """`press(row, digit, how)` is called once per press."""
 
-    def __init__(self, state: State, *, in_band: bool, press: Callable[[int, str, str], None]) -> None:
+    def __init__(self, state: State, helper: Helper, *, in_band: bool, press: Callable[[int, str, str], None]) -> None:
         self._state = state
+        self._helper = helper
         self._in_band = in_band
         self._press = press
         self._detector = Detector(state.legs, state.detector)
@@ -59,7 +61,7 @@ class Keys:
         rows = rows[self.tick - state.last_event[rows] > EVENTS_HOLD]
         if not len(rows):
             return
-        legs, codes, ended = self._detector.feed(rows, heard[rows])
+        legs, codes, ended = self._helper.keys(self._detector, rows, heard)
         for row, code, over in zip(legs.tolist(), codes.tolist(), ended.tolist(), strict=True):
             if not over:
                 state.last_in_band[row], state.last_in_band_key[row] = self.tick, code

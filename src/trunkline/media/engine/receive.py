@@ -27,7 +27,7 @@ from trunkline.media.engine.state import (
     Ints,
     State,
 )
-from trunkline.media.native.interface import HEADER, Batch
+from trunkline.media.native.interface import HEADER, Batch, Tick
 from trunkline.rtp import opus
 
 MAX_DROPOUT: Final = 3000
@@ -42,12 +42,14 @@ Bools = npt.NDArray[np.bool_]
 
 
 class _Packets:
-    """The headers of a batch as columns."""
+    """The headers of a batch's datagrams `at` as columns."""
 
-    def __init__(self, batch: Batch, count: int) -> None:
+    def __init__(self, batch: Batch, at: Ints) -> None:
         self.batch = batch
-        head = np.ascontiguousarray(batch.data[:count, :HEADER])
-        self.row: Ints = batch.row[:count].astype(np.int64)
+        self.at = at
+        count = len(at)
+        head = np.ascontiguousarray(batch.data[at, :HEADER])
+        self.row: Ints = batch.row[at].astype(np.int64)
         self.first = head[:, 0]
         self.type = head[:, 1] & 0x7F
         self.marker: Flags = (head[:, 1] >> 7).astype(np.uint8)
@@ -55,7 +57,7 @@ class _Packets:
         words = head.view(">u4")
         self.timestamp: Ints = words[:, 1].astype(np.int64)
         self.ssrc: Ints = words[:, 2].astype(np.int64)
-        length = batch.length[:count].astype(np.int64)
+        length = batch.length[at].astype(np.int64)
         # RTCP on the RTP port (RFC 5761 section 4) was not negotiated.
         self.valid: Bools = (length >= HEADER) & (self.first >> 6 == 2) & ((head[:, 1] < 192) | (head[:, 1] > 223))
         self.offset: Ints = np.full(count, HEADER, np.int64)
@@ -65,7 +67,7 @@ class _Packets:
 
     def _long_header(self, i: int) -> None:
         """Contributing sources, extension and padding."""
-        data, end = self.batch.data[i], int(self.length[i]) + HEADER
+        data, end = self.batch.data[self.at[i]], int(self.length[i]) + HEADER
         first = int(self.first[i])
         start = HEADER + 4 * (first & 15)
         if first & 0x10 and start + 4 <= end:
@@ -113,6 +115,8 @@ class Receiver:
         self._event = event
         self._flowing = flowing
         self._waited: Ints = np.zeros(0, np.int64)
+        self.usual: Tick | None = None
+        """Set by the engine."""
         self.foreign = 0
         """Packets dropped because of their source, stream or form."""
 
@@ -120,9 +124,12 @@ class Receiver:
         """Work off `count` datagrams of legs in use; it is `now_ns` (Unix)."""
         if not count:
             return
-        packets = _Packets(batch, count)
+        at: Ints = np.arange(count) if self.usual is None else self.usual.hear(batch, count, tick, now_ns)
+        if not len(at):
+            return
+        packets = _Packets(batch, at)
         # Samples since they came, one tick's at most: what waited longer did so while this process did not run.
-        arrived = np.where(batch.at[:count] > 0, batch.at[:count], now_ns)
+        arrived = np.where(batch.at[at] > 0, batch.at[at], now_ns)
         self._waited = np.clip((now_ns - arrived) // SAMPLE_NS, 0, FRAME)
         for index in packets.rounds():
             self._round(packets, index, tick)
@@ -145,7 +152,7 @@ class Receiver:
             for i in index[events & new]:
                 row, at, offset = int(packets.row[i]), int(packets.timestamp[i]), int(packets.offset[i])
                 scale = opus.PER_SAMPLE if state.kinds[row, packets.type[i]] == KIND_EVENT_48000 else 1
-                payload = packets.batch.data[i, offset : offset + int(packets.length[i])].tobytes()
+                payload = packets.batch.data[packets.at[i], offset : offset + int(packets.length[i])].tobytes()
                 self._event(row, at, payload, scale)
         audio = new & ~events & (packets.length[index] > 0)
         if not audio.all():
@@ -158,17 +165,17 @@ class Receiver:
 
     def _from_source(self, packets: _Packets, index: Ints, rows: Ints, kind: npt.NDArray[np.uint8]) -> Bools:
         state, batch = self._state, packets.batch
-        addresses = batch.address[index].view(np.uint64)
+        at = packets.at[index]
+        addresses = batch.address[at].view(np.uint64)
         settled = state.source[rows].view(np.uint64)
         same: Bools = (
             (addresses[:, 0] == settled[:, 0])
             & (addresses[:, 1] == settled[:, 1])
-            & (batch.port[index] == state.source_port[rows])
+            & (batch.port[at] == state.source_port[rows])
             & (state.latched[rows] != 0)
         )
         for i in np.flatnonzero((state.latched[rows] == 0) & packets.valid[index] & (kind != KIND_NONE)):
-            at = int(index[i])
-            same[i] = self._latch(int(rows[i]), batch.address[at].tobytes(), int(batch.port[at]))
+            same[i] = self._latch(int(rows[i]), batch.address[at[i]].tobytes(), int(batch.port[at[i]]))
         return same
 
     def _same_stream(self, packets: _Packets, index: Ints, rows: Ints, good: Bools) -> Bools:
@@ -238,7 +245,7 @@ class Receiver:
     def _measure(self, packets: _Packets, index: Ints, rows: Ints, timestamp: Ints) -> None:
         """Interarrival jitter in samples (RFC 3550 A.8), by the kernel's arrival times."""
         state = self._state
-        arrival = packets.batch.at[index] // SAMPLE_NS
+        arrival = packets.batch.at[packets.at[index]] // SAMPLE_NS
         transit = (arrival - timestamp) & 0xFFFFFFFF
         before = state.transit[rows]
         apart = np.abs(((transit - before + 0x80000000) & 0xFFFFFFFF) - 0x80000000)
@@ -264,11 +271,11 @@ class Receiver:
             offset, length = packets.offset[index], packets.length[index]
             samples = length
             if self._codecs.used:
-                samples = self._codecs.samples(kind, index, offset, length, packets.batch.data)
+                samples = self._codecs.samples(kind, packets.at[index], offset, length, packets.batch.data)
             self._buffer.insert(
                 rows,
                 timestamp,
-                index,
+                packets.at[index],
                 offset,
                 length,
                 samples,

@@ -12,7 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-SOURCES: tuple[Path, ...] = tuple(Path(__file__).with_name(name) for name in ("helper.c", "codecs.c", "srtp.c"))
+SOURCES: tuple[Path, ...] = tuple(
+    Path(__file__).with_name(name) for name in ("helper.c", "tick.c", "keys.c", "codecs.c", "srtp.c")
+)
 BUILD_TIMEOUT_S: Final = 120
 FLAGS: Final = ("-O3", "-std=c11", "-fPIC", "-shared", "-Wall")
 COMPILERS: Final = ("cc", "gcc", "clang")

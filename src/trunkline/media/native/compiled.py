@@ -1,6 +1,7 @@
 """The compiled helper (helper.c) by ctypes."""
 
 import ctypes
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from trunkline.media.native.coders import CompiledCoders
 from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.compiled_srtp import CompiledSrtp
+from trunkline.media.native.compiled_tick import CompiledKeys, CompiledTick
 from trunkline.media.native.connect import connect
 from trunkline.media.native.interface import (
     ABI,
@@ -23,6 +25,7 @@ from trunkline.media.native.interface import (
     Ints,
     Samples,
 )
+from trunkline.rtp.dtmf import Detector
 
 _INT, _POINTER = ctypes.c_int, ctypes.c_void_p
 
@@ -53,6 +56,7 @@ class Compiled:
         self._take = self._function(library, "tl_take", "ippippppp")
         self._gather = self._function(library, "tl_gather", "ippp")
         self._pack = self._function(library, "tl_pack", "ipppppppppipp")
+        self._keys = CompiledKeys(library)
         self._levels, self._codes = _at(LEVELS), _at(CODES)
 
     @staticmethod
@@ -125,6 +129,14 @@ class Compiled:
         rows = _ints(rows)
         starts = np.ascontiguousarray(base[index] + (position * 2).astype(np.uint64), np.uint64)
         self._gather(len(rows), _at(rows), _at(starts), _at(out))
+
+    def keys(
+        self, detector: Detector, rows: Ints, heard: Samples
+    ) -> tuple[Ints, npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+        return self._keys.feed(detector, rows, heard)
+
+    def tick(self, arrays: Mapping[str, npt.NDArray[Any]], numbers: Mapping[str, int]) -> CompiledTick:
+        return CompiledTick(self._library, arrays, numbers)
 
     def pack(
         self,

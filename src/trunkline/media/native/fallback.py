@@ -3,6 +3,7 @@
 import errno
 import socket
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from trunkline.media.native.interface import (
 )
 from trunkline.media.native.plain_coders import PlainCoders
 from trunkline.media.native.srtp import Srtp
+from trunkline.rtp.dtmf import Detector
 
 SO_TIMESTAMPNS: Final = 35
 """Linux's number; Python does not name it. Also the type of the control message."""
@@ -143,6 +145,14 @@ class Fallback:
     def gather(self, rows: Ints, sources: list[Samples], index: Ints, position: Ints, base: Any, out: Samples) -> None:
         for row, source, at in zip(rows.tolist(), index.tolist(), position.tolist(), strict=True):
             out[row] = sources[source][at : at + FRAME]
+
+    def keys(
+        self, detector: Detector, rows: Ints, heard: Samples
+    ) -> tuple[Ints, npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+        return detector.feed(rows, heard[rows])
+
+    def tick(self, arrays: Mapping[str, npt.NDArray[Any]], numbers: Mapping[str, int]) -> None:
+        return None
 
     def pack(
         self,

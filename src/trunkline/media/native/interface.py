@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.rtp import g711
+from trunkline.rtp import dtmf, g711
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trunkline.media.native.coding import Coders, OpusSettings
     from trunkline.media.native.srtp import Srtp
 
@@ -58,6 +60,18 @@ class Batch:
         self.port: Int32s = np.zeros(most, np.int32)
         self.at: Ints = np.zeros(most, np.int64)
         """Kernel's arrival time, ns since 1970; 0: not known."""
+
+
+class Tick(Protocol):
+    """Packets and frames of legs to which nothing unusual happens. What is left is untouched."""
+
+    def hear(self, batch: Batch, count: int, tick: int, now_ns: int) -> Ints:
+        """Take packets in; the numbers of those left."""
+        ...
+
+    def frames(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Take the next frame of each leg; the rows left, and those whose window is over."""
+        ...
 
 
 class Helper(Protocol):
@@ -117,6 +131,16 @@ class Helper(Protocol):
     def gather(self, rows: Ints, sources: list[Samples], index: Ints, position: Ints, base: Any, out: Samples) -> None:
         """`out[row]` = the frame of `sources[index]` at `position` (both per element); `base` holds the address of
         each source (uint64)."""
+        ...
+
+    def keys(
+        self, detector: dtmf.Detector, rows: Ints, heard: Samples
+    ) -> tuple[Ints, npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+        """`detector.feed` of the frames `heard[row]`."""
+        ...
+
+    def tick(self, arrays: "Mapping[str, npt.NDArray[Any]]", numbers: "Mapping[str, int]") -> Tick | None:
+        """See trunkline.media.engine.usual; None where there is no such thing."""
         ...
 
     def pack(
