@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from tests.postgres import needs_postgres
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.numbers import Application, PhoneNumber, ScheduledMessage, ServiceSender, StickySender
 from trunkline.model.sid import new_sid
 from trunkline.storage.database import Conflict, Duplicate
+from trunkline.storage.engines.postgres.database import PostgresDatabase
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import Survives
@@ -34,9 +36,19 @@ def clock():
     return StandingClock()
 
 
-@pytest.fixture(params=["sqlite"])
-async def database(request, tmp_path, clock):
-    database = SqliteDatabase(tmp_path / "control.db", clock, Secrets([b"k" * 32]))
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+def open_database(request, tmp_path, clock):
+    """Opens the same database each time it is called."""
+    secrets = Secrets([b"k" * 32])
+    if request.param == "sqlite":
+        return lambda: SqliteDatabase(tmp_path / "control.db", clock, secrets)
+    dsn = request.getfixturevalue("postgres").database()
+    return lambda: PostgresDatabase(dsn, clock, secrets)
+
+
+@pytest.fixture
+async def database(open_database):
+    database = open_database()
     yield database
     await database.close()
 
@@ -270,3 +282,27 @@ async def test_no_records_are_no_work(database):
 async def test_many_writers_at_once(database):
     await asyncio.gather(*(database.insert(number(f"+1202555{i:04}")) for i in range(500)))
     assert await database.count(PhoneNumber, {"account_sid": AC}) == 500
+
+
+async def test_another_process_s_commits_are_noticed(database, open_database):
+    heard = asyncio.get_running_loop().create_future()
+    database.watch(PhoneNumber, lambda sids: heard.done() or heard.set_result(list(sids)))
+    other = open_database()
+    try:
+        await other.insert(number("+12025550100"))
+        assert await asyncio.wait_for(heard, 10) == []
+    finally:
+        await other.close()
+
+
+async def test_secrets_are_sealed_and_resealed(database):
+    await database.insert(Account(sid=AC, auth_token="t" * 32))
+    assert await database.reseal() == 1
+    assert (await database.get(Account, AC)).auth_token == "t" * 32
+
+
+async def test_nulls_come_first_and_names_may_hold_nul(database):
+    first, second = number("+12025550100", latitude=1.0), number("+12025550101", friendly_name="a\0b")
+    await database.insert(first, second)
+    assert [one.sid for one in await database.find(PhoneNumber, order="latitude")] == [second.sid, first.sid]
+    assert (await database.get(PhoneNumber, second.sid)).friendly_name[::2] == "ab"

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from tests.postgres import needs_postgres
 from trunkline.model.sid import new_sid
+from trunkline.storage.engines.postgres.queue import PostgresQueue
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
@@ -12,9 +14,18 @@ from trunkline.storage.survives import Survives
 AC = "AC" + "a" * 32
 
 
-@pytest.fixture(params=["sqlite"])
-async def queue(request, tmp_path):
-    queue = SqliteQueue(tmp_path / "queue.db")
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+def open_queue(request, tmp_path):
+    """Opens the same queue each time it is called."""
+    if request.param == "sqlite":
+        return lambda: SqliteQueue(tmp_path / "queue.db")
+    dsn = request.getfixturevalue("postgres").database()
+    return lambda: PostgresQueue(dsn)
+
+
+@pytest.fixture
+async def queue(open_queue):
+    queue = open_queue()
     yield queue
     await queue.close()
 
@@ -208,14 +219,48 @@ async def test_one_failing_write_does_not_fail_its_batch(queue):
     assert [type(r).__name__ for r in results] == ["NoneType", "Exists", "NoneType"]
 
 
-async def test_writes_that_may_wait_keep_their_order_and_are_not_lost_at_the_end(tmp_path):
-    queue = SqliteQueue(tmp_path / "queue.db")
+async def test_writes_that_may_wait_keep_their_order_and_are_not_lost_at_the_end(open_queue):
+    queue = open_queue()
     f = flight()
     accepted = queue.accept(f)
     steps = [queue.advance(step(f, status, rev=rev)) for rev, status in enumerate(("sending", "sent", "delivered"))]
     await queue.close()
     assert await accepted is None
     assert [await one for one in steps] == [True, True, True]
-    again = SqliteQueue(tmp_path / "queue.db")
+    again = open_queue()
     assert again.by_id(f.id).status == "delivered"
     await again.close()
+
+
+async def test_records_and_foreign_names_may_hold_nul(queue):
+    f = flight(record=b'{"to":"+7","text":"a\\u0000b \\\\u0000","sent_ms":5}')
+    await queue.accept(f)
+    await queue.advance(step(f, "sent", carrier_ids=[("c", "7\0")]))
+    assert queue.find_carrier_id("c", "7\0") == (f.id, AC, f.sid)
+    found = await queue.page(AC, "message", before="", after="", limit=9, filters={"to": "+7", "sent_ge_ms": 5})
+    assert [one.sid for one, _ in found] == [f.sid]
+
+
+async def test_a_write_that_cannot_be_stored_fails_alone(queue):
+    good, bad = flight(), flight(status="\ud800")
+    results = await asyncio.gather(queue.accept(good), queue.accept(bad), return_exceptions=True)
+    assert results[0] is None
+    assert isinstance(results[1], UnicodeError)
+    assert await queue.get(AC, bad.sid) is None
+
+
+async def test_a_refused_step_owes_nothing(queue):
+    f = flight()
+    await queue.accept(f)
+    stale = step(f, "sent", rev=7, owed=[owed(f)], carrier_ids=[("c", "8")])
+    assert await asyncio.gather(queue.advance(step(f, "sending")), queue.advance(stale)) == [True, False]
+    assert await queue.owed_hosts() == []
+    assert queue.find_carrier_id("c", "8") is None
+
+
+async def test_many_writes_in_one_batch_keep_their_outcomes_apart(queue):
+    flights = [flight() for _ in range(300)]
+    await asyncio.gather(*(queue.accept(f) for f in flights))
+    lost = await asyncio.gather(*(queue.claim([(f.id, index % 2)]) for index, f in enumerate(flights)))
+    assert lost == [[f.id] if index % 2 else [] for index, f in enumerate(flights)]
+    assert await queue.remove([(f.id, 1) for f in flights]) == 150

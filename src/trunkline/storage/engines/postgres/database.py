@@ -1,0 +1,275 @@
+"""The `Database` primitive on PostgreSQL: a group-committing writer, readers beside it.
+
+Several processes may write (nodes, the command line): each has a row of its own in `writer`, which counts its batches.
+A process that watches looks at the others' rows every `FOREIGN_POLL_S`.
+"""
+
+import asyncio
+import os
+import secrets as randomness
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+
+from trunkline.model.clock import Clock
+from trunkline.model.record import Record
+from trunkline.storage.database import Conflict, Duplicate
+from trunkline.storage.engines.postgres import durability
+from trunkline.storage.engines.postgres.database_schema import PostgresTable, clean, expand
+from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK
+from trunkline.storage.engines.postgres.readers import Readers
+from trunkline.storage.engines.postgres.session import Connection, Servers
+from trunkline.storage.engines.postgres.writer import WRITER_TABLE, Cursor, Writer
+from trunkline.storage.engines.sqlite.database_schema import SEALED, TABLES
+from trunkline.storage.secrets import Secrets
+from trunkline.storage.survives import Survives
+from trunkline.storage.unavailable import StoreUnavailable
+
+R = TypeVar("R", bound=Record)
+Watcher = Callable[[Sequence[str]], None]
+Change = tuple[PostgresTable[Any], Record, Any]
+"""A table, the record handed in, and its bindings."""
+
+READER_THREADS = 2
+FOREIGN_POLL_S = 1.0
+"""Seconds between looks for commits of other processes, once somebody watches."""
+RESEAL_PAGE = 500
+"""Records that one step of `reseal` rewrites."""
+FOREIGN_COMMITS = "select coalesce(sum(batch + barrier), 0) from writer where name <> %s"
+
+
+def prepare(connection: Connection) -> None:
+    """Create what the database lacks, in one transaction."""
+    connection.execute("begin")
+    try:
+        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        connection.execute(WRITER_TABLE.encode())
+        expand(connection)
+        connection.execute("commit")
+    except psycopg.Error:
+        connection.execute("rollback")
+        raise
+
+
+def _insert(cursor: Cursor, change: Change) -> None:
+    table, _, row = change
+    cursor.execute(table.insert_sql.encode(), row)
+
+
+def _put(cursor: Cursor, change: Change) -> None:
+    table, _, row = change
+    cursor.execute(table.put_sql.encode(), row)
+
+
+def _update(cursor: Cursor, change: Change) -> None:
+    table, record, row = change
+    if not cursor.execute(table.update_sql.encode(), row).rowcount:
+        raise Conflict(f"{record.sid} has changed since it was read")
+
+
+def _delete(cursor: Cursor, change: Change) -> None:
+    table, record, _ = change
+    cursor.execute(table.delete_sql.encode(), (clean(record.sid),))
+
+
+class PostgresDatabase:
+    """`trunkline.storage.database.Database`. Raises StoreUnavailable, CannotSurvive."""
+
+    def __init__(
+        self,
+        dsn: str,
+        clock: Clock,
+        secrets: Secrets,
+        *,
+        survives: Survives = Survives.POWER,
+        zones: Mapping[str, str] | None = None,
+        wait_s: float = 10.0,
+    ) -> None:
+        self.survives = survives
+        self._clock = clock
+        self._tables: dict[type[Record], PostgresTable[Any]] = {kind: PostgresTable(kind, secrets) for kind in TABLES}
+        self._name = f"database-{os.getpid()}-{randomness.token_hex(4)}"
+        servers = Servers(dsn, "database")
+        self._writer = Writer(
+            servers,
+            self._name,
+            owner=self._name,
+            prepare=prepare,
+            check=lambda connection: durability.check(durability.read(connection), survives, zones or {}),
+            wait_s=wait_s,
+        )
+        self._readers = Readers(servers, "database", READER_THREADS)
+        self._watchers: dict[type[Record], list[Watcher]] = {}
+        self._poll: asyncio.Task[None] | None = None
+        # Read before anything is: what another process commits from here on is noticed.
+        self._foreign = int(self._readers.near(FOREIGN_COMMITS, (self._name,))[0][0])
+        self._closed = False
+
+    @property
+    def writer(self) -> Writer:
+        """For its counters and its health."""
+        return self._writer
+
+    # Writes
+
+    def insert(self, *records: Record) -> "asyncio.Future[None]":
+        """See `Database.insert`. Stamps `created_ms` and `updated_ms` where they are 0."""
+        now = self._clock.now_ms()
+        for record in records:
+            record.created_ms = record.created_ms or now
+            record.updated_ms = record.updated_ms or now
+        return self._write(records, _insert)
+
+    def put(self, record: Record) -> "asyncio.Future[None]":
+        """See `Database.put`."""
+        record.updated_ms = self._clock.now_ms()
+        record.created_ms = record.created_ms or record.updated_ms
+        return self._write((record,), _put)
+
+    def update(self, *records: Record) -> "asyncio.Future[None]":
+        """See `Database.update`. The records handed in carry their new `rev` and `updated_ms` afterwards."""
+        now = self._clock.now_ms()
+
+        def revise() -> None:
+            for record in records:
+                record.rev += 1
+                record.updated_ms = now
+
+        return self._write(records, _update, {"updated_ms": now}, revise)
+
+    def delete(self, *records: Record) -> "asyncio.Future[None]":
+        """See `Database.delete`."""
+        return self._write(records, _delete)
+
+    def _write(
+        self,
+        records: Sequence[Record],
+        one: Callable[[Cursor, Change], None],
+        stamp: Mapping[str, int] | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> "asyncio.Future[None]":
+        """Hand one call to the writer. Rows are made here, so that later changes of a record do not leak into it."""
+        changes: list[Change] = []
+        for record in records:
+            table = self._tables[type(record)]
+            row = None if one is _delete else {**table.values(record), **(stamp or {})}
+            changes.append((table, record, row))
+        if not changes:
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
+
+        def write(cursor: Cursor) -> None:
+            try:
+                for change in changes:
+                    one(cursor, change)
+            except psycopg.errors.UniqueViolation as error:
+                raise Duplicate(error.diag.constraint_name or "a unique value is taken") from error
+
+        future = self._writer.submit(write)
+        if committed is None and not any(type(record) in self._watchers for record in records):
+            return future
+
+        def done(finished: "asyncio.Future[None]") -> None:
+            if finished.exception() is None:
+                if committed is not None:
+                    committed()
+                self._notify(records)
+
+        # Added before the caller can await it: watchers know of a commit before its caller goes on. Shielded, so that
+        # they learn of the commit also when its caller has been cancelled meanwhile.
+        future.add_done_callback(done)
+        return asyncio.shield(future)
+
+    # Reads
+
+    async def get(self, kind: type[R], sid: str) -> R | None:
+        """See `Database.get`; by a thread here: the server may be far."""
+        table: PostgresTable[R] = self._tables[kind]
+        rows = await self._readers.rows(table.get_sql, (clean(sid),))
+        return table.record(rows[0]) if rows else None
+
+    async def find(
+        self,
+        kind: type[R],
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: str = "sid",
+        newest_first: bool = False,
+        after: str = "",
+        limit: int = 1000,
+    ) -> list[R]:
+        """See `Database.find`. `after` is the SID of the last record of the page before, whatever the order."""
+        table: PostgresTable[R] = self._tables[kind]
+        statement, bindings = table.page(where, order, newest_first, after, limit)
+        return [table.record(row) for row in await self._readers.rows(statement, bindings)]
+
+    async def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> int:
+        """See `Database.count`."""
+        table = self._tables[kind]
+        clause, bindings = table.where(where)
+        rows = await self._readers.rows(table.count_sql + clause, bindings)
+        return int(rows[0][0])
+
+    # Watching
+
+    def watch(self, kind: type[Record], changed: Watcher) -> None:
+        """See `Database.watch`; needs a running loop. An empty sequence says that another process has written, so
+        anything may have changed."""
+        self._watchers.setdefault(kind, []).append(changed)
+        if self._poll is None and not self._closed:
+            self._poll = asyncio.get_running_loop().create_task(self._look_for_foreign_commits())
+
+    def _notify(self, records: Sequence[Record]) -> None:
+        touched: dict[type[Record], list[str]] = {}
+        for record in records:
+            if type(record) in self._watchers:
+                touched.setdefault(type(record), []).append(record.sid)
+        for kind, sids in touched.items():
+            for changed in self._watchers[kind]:
+                changed(sids)
+
+    async def _look_for_foreign_commits(self) -> None:
+        while True:
+            try:
+                rows = await self._readers.rows(FOREIGN_COMMITS, (self._name,))
+            except (psycopg.Error, OSError, StoreUnavailable):
+                await asyncio.sleep(FOREIGN_POLL_S)
+                continue  # the writer says that nothing can be reached
+            before, self._foreign = self._foreign, int(rows[0][0])
+            if before != self._foreign:
+                for watchers in self._watchers.values():
+                    for changed in watchers:
+                        changed(())
+            await asyncio.sleep(FOREIGN_POLL_S)
+
+    # Upkeep
+
+    async def reseal(self) -> int:
+        """Seal every secret with the first master key, after a rotation; returns how many records were rewritten."""
+        rewritten = 0
+        for kind in TABLES:
+            if kind.TABLE not in SEALED:
+                continue
+            after = ""
+            while page := await self.find(kind, after=after, limit=RESEAL_PAGE):
+                for record in page:
+                    try:
+                        await self.update(record)
+                        rewritten += 1
+                    except Conflict:
+                        continue  # written since it was read, hence sealed with the first key already
+                after = page[-1].sid
+        return rewritten
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.gather(self._poll, return_exceptions=True)
+        await self._writer.close()
+        await self._readers.close()

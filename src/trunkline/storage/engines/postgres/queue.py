@@ -1,0 +1,415 @@
+"""The `Queue` primitive on PostgreSQL: one database, one owner that writes (see `writer`), readers beside it.
+
+Ids are Unix microseconds, counted up where two fall together, as in the SQLite engine: known before the write is handed
+in. They are above every id that the database holds, so a clock that is behind the former owner's does no harm.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from trunkline.storage.engines.postgres import durability
+from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.queue_sql import Op
+from trunkline.storage.engines.postgres.readers import Readers
+from trunkline.storage.engines.postgres.session import Connection, Servers
+from trunkline.storage.engines.postgres.writer import WRITER_TABLE, Cursor, Writer
+from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.survives import Survives
+from trunkline.storage.unavailable import StoreUnavailable
+
+MAX_ORPHANS = 100_000
+"""Parked receipts; beyond it the oldest leave."""
+SWEEP_ROWS = 2000
+"""Rows that one sweep deletes of each table at the most."""
+READER_THREADS = 3
+MIGRATION_LOCK = 0x74726B
+"""Key of the lock under which a schema is brought up to date."""
+COMPACT_LOCK_MS = 5000
+"""How long a compaction waits for a table."""
+
+
+def prepare(connection: Connection) -> None:
+    """Create what the database lacks, in one transaction."""
+    connection.execute("begin")
+    try:
+        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        for statement in (WRITER_TABLE, sql.SCHEMA, sql.FIELD, sql.APPLY_FUNCTION):
+            connection.execute(statement.encode())
+        connection.execute("commit")
+    except psycopg.Error:
+        connection.execute("rollback")
+        raise
+
+
+def rewrite_tables(dsn: str, name: str, tables: Sequence[str] = ()) -> bool:
+    """Rewrite tables (none named: all), so that no deleted byte is left in them; works beside a running server, which
+    waits meanwhile. False when one was in use: ask again."""
+    connection = Servers(dsn, name).connect(f"trunkline {name} compacting")
+    try:
+        connection.execute(f"set lock_timeout = {COMPACT_LOCK_MS}")
+        found = connection.execute("select tablename from pg_tables where schemaname = current_schema()").fetchall()
+        try:
+            for (table,) in found:
+                if not tables or table in tables:
+                    connection.execute(f"vacuum (full) {table}".encode())
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
+    finally:
+        connection.close()
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL's text has no NUL; a foreign name with one is kept, and found, under another character."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def _flight(row: Any) -> Flight:
+    return Flight(
+        id=row[0], sid=row[1], account=row[2], kind=row[3], status=row[4], rev=row[5], lane=row[6], due_ms=row[7],
+        land_ms=row[8], record=row[9],
+    )  # fmt: skip
+
+
+def _owed(row: Any) -> Owed:
+    return Owed(
+        id=row[0], flight=row[1], sid=row[2], account=row[3], kind=row[4], host=row[5], seq=row[6], due_ms=row[7],
+        tries=row[8], request=row[9], attempts=row[10], state=row[11],
+    )  # fmt: skip
+
+
+def _owe(kind: int, o: Owed) -> Op:
+    return Op(
+        kind, o.id, o.flight, o.seq, o.due_ms, o.tries, o.sid, o.account, o.kind, _clean(o.host), o.state,
+        bytes(o.request), bytes(o.attempts),
+    )  # fmt: skip
+
+
+def _complete(kind: int, r: Replay) -> Op:
+    return Op(
+        kind, r.status, r.epoch, r.expires_ms, 0, 0, r.account, r.method, r.path, _clean(r.key), r.sid,
+        bytes(r.headers), bytes(r.body),
+    )  # fmt: skip
+
+
+def _replay_key(row: Replay) -> tuple[str, str, str, str]:
+    return (row.account, row.method, row.path, _clean(row.key))
+
+
+def _whether(effects: list[bool]) -> bool:
+    return effects[0]
+
+
+class PostgresQueue:
+    """See `trunkline.storage.queue.Queue`. An owner writes; without `own` it can only be read."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        survives: Survives = Survives.POWER,
+        zones: Mapping[str, str] | None = None,
+        wait_s: float = 10.0,
+        own: bool = True,
+    ) -> None:
+        """Raises StoreUnavailable, CannotSurvive."""
+        self.survives = survives
+        servers = Servers(dsn, "queue")
+        self._writer: Writer | None = None
+        if own:
+            self._writer = Writer(
+                servers,
+                "queue",
+                owner="queue",
+                prepare=prepare,
+                check=lambda connection: durability.check(durability.read(connection), survives, zones or {}),
+                wait_s=wait_s,
+            )
+        self._readers = Readers(servers, "queue", READER_THREADS)
+        self._last_id = int(self._readers.near(sql.NEWEST)[0][0]) if own else 0
+
+    @property
+    def writer(self) -> Writer:
+        """The writer thread (its counters and failure are shown by /metrics and /readyz)."""
+        if self._writer is None:
+            raise StoreUnavailable("this queue is open for reading only")
+        return self._writer
+
+    def _next_id(self) -> int:
+        self._last_id = max(self._last_id + 1, time.time_ns() // 1000)
+        return self._last_id
+
+    # -- flights ---------------------------------------------------------------------------------------------
+
+    def accept(self, flight: Flight, owed: Sequence[Owed] = (), replay: Replay | None = None) -> Awaitable[None]:
+        flight.id = self._next_id()
+        f = flight
+        ops = [
+            Op(
+                sql.ACCEPT, f.id, f.rev, f.due_ms, f.land_ms, 0, f.account, f.sid, f.kind, f.status, _clean(f.lane),
+                bytes(f.record),
+            )
+        ]  # fmt: skip
+        if owed:
+            self._number(owed, f.id)
+            ops += [_owe(sql.OWE_TOO, item) for item in owed]
+        if replay is not None:
+            ops.append(_complete(sql.COMPLETE_TOO, replay))
+
+        def decide(effects: list[bool]) -> None:
+            if not effects[0]:
+                raise Exists(f.sid)
+
+        return self.writer.apply(ops, decide)
+
+    def accept_inbound(
+        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
+    ) -> Awaitable[bool]:
+        flight.id = self._next_id()
+        self._number(owed, flight.id)
+        f, key = flight, flight.sid[2:]
+        row = (
+            f.id, f.account, key, f.sid, f.kind, f.status, f.rev, _clean(f.lane), f.due_ms, f.land_ms, bytes(f.record),
+        )  # fmt: skip
+        rows = [
+            (
+                o.id, o.flight, o.sid, o.account, o.kind, _clean(o.host), o.seq, o.due_ms, o.tries, o.state,
+                bytes(o.request), bytes(o.attempts),
+            )
+            for o in owed
+        ]  # fmt: skip
+        carrier = (_clean(connector), _clean(carrier_id), f.id, f.account, f.sid)
+
+        def write(cursor: Cursor) -> bool:
+            if consumed:
+                cursor.execute(sql.DELETE_PARTS, (_clean(connector), [_clean(one) for one in consumed]))
+            if cursor.execute(sql.FLIGHT_BY_KEY.encode(), (f.account, key)).fetchall():
+                return False
+            if carrier_id and not cursor.execute(sql.INSERT_CARRIER, carrier).rowcount:
+                return False
+            cursor.execute(sql.INSERT_FLIGHT, row)
+            for owed_row in rows:
+                cursor.execute(sql.INSERT_OWED, owed_row)
+            return True
+
+        return self.writer.submit(write)
+
+    def _number(self, owed: Sequence[Owed], flight_id: int | None) -> None:
+        for item in owed:
+            item.id = self._next_id()
+            if flight_id is not None:
+                item.flight = flight_id
+
+    def claim(self, flights: Sequence[tuple[int, int]]) -> Awaitable[list[int]]:
+        ids = [flight_id for flight_id, _ in flights]
+
+        def decide(effects: list[bool]) -> list[int]:
+            return [flight_id for flight_id, ours in zip(ids, effects, strict=True) if not ours]
+
+        return self.writer.apply([Op(sql.CLAIM, flight_id, rev) for flight_id, rev in flights], decide)
+
+    def advance(self, step: Advance) -> Awaitable[bool]:
+        s = step
+        kind = sql.ADVANCE_KEEPING_RECORD if s.record is None else sql.ADVANCE
+        ops = [
+            Op(kind, s.id, s.rev, s.due_ms, s.land_ms, t1=s.status, t2=_clean(s.lane), b1=bytes(s.record or b""))
+        ]  # fmt: skip
+        if s.owed:
+            self._number(s.owed, s.id)
+            ops += [_owe(sql.OWE_TOO, item) for item in s.owed]
+        for connector, carrier_id in s.carrier_ids:
+            ops.append(Op(sql.CARRIER_TOO, s.id, t1=_clean(connector), t2=_clean(carrier_id), t3=s.account, t4=s.sid))
+        return self.writer.apply(ops, _whether, lazy=True)
+
+    async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
+        return [_flight(row) for row in await self._readers.rows(sql.WAITING, (_clean(lane), *after, limit))]
+
+    async def lanes(self) -> list[tuple[str, int, int]]:
+        return [tuple(row) for row in await self._readers.rows(sql.LANES)]
+
+    async def get(self, account: str, sid: str) -> tuple[Flight, list[Owed]] | None:
+        def read(connection: Connection) -> tuple[Flight, list[Owed]] | None:
+            row = connection.execute(sql.FLIGHT_BY_KEY.encode(), (_clean(account), _clean(sid[2:]))).fetchone()
+            if row is None or row[1] != sid:
+                return None
+            rows = connection.execute(sql.OWED_OF_FLIGHT.encode(), (row[0],)).fetchall()
+            return _flight(row), [_owed(one) for one in rows]
+
+        return await self._readers.read(read)
+
+    def by_id(self, flight_id: int) -> Flight | None:
+        rows = self._readers.near(sql.FLIGHT_BY_ID, (flight_id,))
+        return _flight(rows[0]) if rows else None
+
+    async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
+        return [_flight(row) for row in await self._readers.rows(sql.IN_STATE, (status, after, kind, limit))]
+
+    async def page(
+        self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
+    ) -> list[tuple[Flight, list[Owed]]]:
+        statement, bindings = sql.PAGE, [account, kind]
+        for name, value in filters.items():
+            statement += f" and {sql.FILTERS[name]}"
+            bindings.append(_clean(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
+        if before:
+            statement += " and key < %s"
+            bindings.append(_clean(before))
+        if after:
+            statement += " and key > %s"
+            bindings.append(_clean(after))
+        statement += f" order by key {'asc' if after and not before else 'desc'} limit {int(limit)}"
+        flights = [_flight(row) for row in await self._readers.rows(statement, bindings)]
+        flights.sort(key=lambda flight: flight.sid[2:], reverse=True)
+        return [(flight, []) for flight in flights]
+
+    # -- receipts --------------------------------------------------------------------------------------------
+
+    def find_carrier_id(self, connector: str, carrier_id: str) -> tuple[int, str, str] | None:
+        rows = self._readers.near(sql.FIND_CARRIER, (_clean(connector), _clean(carrier_id)))
+        return tuple(rows[0]) if rows else None
+
+    def park(self, orphan: Orphan) -> Awaitable[None]:
+        o = orphan
+        op = Op(
+            sql.PARK, o.at_ms, MAX_ORPHANS, t1=_clean(o.connector), t2=_clean(o.carrier_id), b1=bytes(o.receipt)
+        )  # fmt: skip
+        return self.writer.apply([op])
+
+    def orphans(self, connector: str, carrier_ids: Sequence[str]) -> Awaitable[list[Orphan]]:
+        asked = [_clean(one) for one in carrier_ids]
+
+        def read(cursor: Cursor) -> list[Orphan]:
+            rows = cursor.execute(sql.ORPHANS, (_clean(connector), asked)).fetchall()
+            return [Orphan(id=r[0], connector=r[1], carrier_id=r[2], at_ms=r[3], receipt=r[4]) for r in rows]
+
+        return self.writer.submit(read)
+
+    def drop_orphans(self, orphans: Sequence[Orphan]) -> Awaitable[None]:
+        return self.writer.apply([Op(sql.DROP_ORPHAN, orphan.id) for orphan in orphans])
+
+    def parked(self) -> list[tuple[str, str]]:
+        """(connector, carrier id) of every parked receipt: read once at start."""
+        return [tuple(row) for row in self._readers.near(sql.PARKED, (MAX_ORPHANS,))]
+
+    # -- callbacks -------------------------------------------------------------------------------------------
+
+    def owe(self, owed: Sequence[Owed]) -> Awaitable[None]:
+        self._number(owed, None)
+        return self.writer.apply([_owe(sql.OWE, item) for item in owed])
+
+    async def owed(self, host: str, after: int, limit: int, now_ms: int) -> list[Owed]:
+        return [_owed(row) for row in await self._readers.rows(sql.OWED_OF_HOST, (_clean(host), after, now_ms, limit))]
+
+    async def owed_hosts(self) -> list[tuple[str, int, int]]:
+        return [tuple(row) for row in await self._readers.rows(sql.OWED_HOSTS)]
+
+    def settle(self, owed: Owed) -> Awaitable[None]:
+        o = owed
+        op = Op(sql.SETTLE, o.id, o.tries, o.due_ms, t1=o.state, b1=bytes(o.attempts), b2=bytes(o.request))
+        return self.writer.apply([op], lazy=True)
+
+    def forget(self, owed_id: int) -> Awaitable[None]:
+        return self.writer.apply([Op(sql.FORGET_OWED, owed_id)], lazy=True)
+
+    def strip_owed(self, flight_id: int) -> Awaitable[None]:
+        return self.writer.submit(_statements((sql.STRIP_OWED, (flight_id,))))
+
+    def erase(self, flight_id: int) -> Awaitable[None]:
+        statements = ((sql.ERASE_FLIGHT, (flight_id,)), (sql.DELETE_OWED_OF_FLIGHT, (flight_id,)))
+        return self.writer.submit(_statements(*statements))
+
+    # -- landing ---------------------------------------------------------------------------------------------
+
+    async def landable(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:
+        def read(connection: Connection) -> list[tuple[Flight, list[Owed]]]:
+            rows = connection.execute(sql.LANDABLE.encode(), (now_ms, limit)).fetchall()
+            owed: dict[int, list[Owed]] = {row[0]: [] for row in rows}
+            for row in connection.execute(sql.OWED_OF_FLIGHTS.encode(), (list(owed),)) if rows else ():
+                owed[row[1]].append(_owed(row))
+            return [(_flight(row), owed[row[0]]) for row in rows]
+
+        return await self._readers.read(read)
+
+    def remove(self, flights: Sequence[tuple[int, int]]) -> Awaitable[int]:
+        return self.writer.apply([Op(sql.REMOVE, flight_id, rev) for flight_id, rev in flights], sum)
+
+    # -- long inbound messages -------------------------------------------------------------------------------
+
+    def keep_part(self, part: Part) -> Awaitable[None]:
+        row = (_clean(part.connector), _clean(part.key), part.number, part.at_ms, bytes(part.body))
+        return self.writer.submit(_statements((sql.KEEP_PART, row)))
+
+    async def parts(self, connector: str, key: str) -> list[Part]:
+        rows = await self._readers.rows(sql.PARTS, (_clean(connector), _clean(key)))
+        return [Part(connector=r[0], key=r[1], number=r[2], at_ms=r[3], body=r[4]) for r in rows]
+
+    def drop_parts(self, keys: Sequence[tuple[str, str]]) -> Awaitable[None]:
+        rows = [(_clean(connector), [_clean(key)]) for connector, key in keys]
+        return self.writer.submit(_statements(*((sql.DELETE_PARTS, row) for row in rows)))
+
+    async def stale_parts(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._readers.rows(sql.STALE_PARTS, (before_ms, limit))]
+
+    # -- idempotency -----------------------------------------------------------------------------------------
+
+    def claim_replay(self, row: Replay, now_ms: int) -> Awaitable[Replay | None]:
+        epoch = row.epoch
+        bindings = (
+            *_replay_key(row), bytes(row.fingerprint), row.state, epoch, row.status, bytes(row.headers),
+            bytes(row.body), row.sid, row.expires_ms,
+        )  # fmt: skip
+
+        def write(cursor: Cursor) -> Replay | None:
+            row.epoch = epoch  # this may run again
+            if cursor.execute(sql.CLAIM_REPLAY, bindings).rowcount:
+                return None
+            (found,) = cursor.execute(sql.FIND_REPLAY.encode(), _replay_key(row)).fetchall()
+            holder = Replay(**dict(zip(Replay.__struct_fields__, found, strict=True)))
+            if holder.expires_ms > now_ms:
+                return holder
+            taken = (bytes(row.fingerprint), row.expires_ms, *_replay_key(row), now_ms)
+            cursor.execute(sql.TAKE_OVER_REPLAY, taken)
+            row.epoch = holder.epoch + 1
+            return None
+
+        return self.writer.submit(write)
+
+    def complete_replay(self, row: Replay) -> Awaitable[None]:
+        return self.writer.apply([_complete(sql.COMPLETE, row)])
+
+    def release_replay(self, row: Replay) -> Awaitable[None]:
+        return self.writer.submit(_statements((sql.RELEASE_REPLAY, (*_replay_key(row), row.epoch))))
+
+    def forget_replays(self, account: str, sid: str) -> Awaitable[None]:
+        """Blank the stored responses that show a resource (privacy deletion)."""
+        return self.writer.submit(_statements((sql.REDACT_REPLAYS, (account, sid))))
+
+    # -- upkeep ----------------------------------------------------------------------------------------------
+
+    def sweep(self, now_ms: int, carrier_before_ms: int = 0) -> Awaitable[None]:
+        return self.writer.submit(
+            _statements(
+                (sql.SWEEP_REPLAYS, (now_ms, SWEEP_ROWS)),
+                (sql.SWEEP_CARRIER, (carrier_before_ms * 1000, SWEEP_ROWS)),
+                (sql.SWEEP_LATE_OWED, (carrier_before_ms * 1000,)),
+                (sql.SWEEP_ORPHANS, (carrier_before_ms, SWEEP_ROWS)),
+            )
+        )
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+        await self._readers.close()
+
+
+def _statements(*statements: tuple[str, Sequence[Any]]) -> Callable[[Cursor], None]:
+    """A call of several statements."""
+
+    def write(cursor: Cursor) -> None:
+        for statement, bindings in statements:
+            cursor.execute(statement.encode(), bindings)
+
+    return write

@@ -1,0 +1,519 @@
+"""One PostgreSQL database, group commit: what is handed in while a commit is under way is committed together.
+
+Theory: the same as the SQLite engine's writer, with the network between. Writes queue up on the event loop; a thread
+takes all that have come, applies them in their order in one transaction, and tells their callers after its commit. A
+batch of *operations* alone (the hot path) is one statement and one round trip; a *call* (a function of a cursor) makes
+its own statements, in a savepoint of its own. A write that raises is undone alone.
+
+**In doubt.** When the connection is lost while a batch is under way, nobody knows whether it was committed. Each batch
+writes its number (and which operations had no effect) into this writer's row of `writer`. The thread connects again,
+waits until the former session is gone (it holds a lock, so nothing of it can be committed later), and reads that row:
+the number is there, then the batch is committed; else it is applied again. Nobody is told before. A commit that was
+interrupted may be on the primary alone: so the thread then commits a synchronous write of its own, which no standby
+confirms before what precedes it. The same is done when the server warns that it gave up waiting for its standbys.
+
+**Owning.** The lock (`pg_advisory_lock`) makes one process the owner of a queue database; it dies with the session that
+writes, so that no batch of a former owner can come after the first of the next one.
+
+While no server can be reached, writes wait up to `wait_s`, then fail; what is in doubt waits on.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import psycopg
+
+from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.session import Connection, Servers, cut, is_lost, reason
+from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.written import Written
+
+T = TypeVar("T")
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+Call = Callable[[Cursor], Any]
+Decide = Callable[[list[bool]], Any]
+"""Makes the result of a write (or raises its error) of which of its operations took effect."""
+
+MAX_BATCH = 1000
+"""Writes that share one commit."""
+MAX_WAITING = 200_000
+"""Writes that may wait before callers are refused (memory bound)."""
+LAZY_S = 0.004
+"""How long a write that nobody waits for may wait for company."""
+STALL_S = 5.0
+"""A batch that takes longer is in doubt: its primary may have lost its standbys. The next server is tried."""
+LOOK_S = 0.5
+"""How often stalls and overdue writes are looked for."""
+RETRY_FIRST_S = 0.05
+RETRY_LONGEST_S = 1.0
+OWN_WAIT_S = 15.0
+"""How long a start waits for the former owner's session to end."""
+CHECK_EVERY_S = 5.0
+"""How often the server's settings are read again: a Patroni that is not strict takes the standbys away."""
+LOCK_CLASS = 0x7472
+READ_ONLY = "25006"
+"""The server was demoted: nothing that was sent to it took effect."""
+REPEATABLE = frozenset({"40001", "40P01"})
+"""Serialisation failure, deadlock."""
+NO_ROOM = ("53", "58", "XX")
+"""Classes of errors of the server's machine: disk full, out of memory, I/O, corruption."""
+
+WRITER_TABLE = """
+create table if not exists writer(
+    name text collate "C" primary key, batch bigint not null, failed int[] not null, barrier bigint not null default 0,
+    at timestamptz not null) with (fillfactor = 50)
+"""
+_ENROL = "insert into writer values (%s, 0, '{}', 0, now()) on conflict do nothing"
+_PRUNE = "delete from writer where at < now() - interval '30 days'"
+_MARK = "update writer set batch = %s, failed = '{}', at = now() where name = %s"
+_STORED = "select batch, failed from writer where name = %s"
+_BARRIER = "update writer set barrier = barrier + 1, at = now() where name = %s"
+_LOCK = "select pg_try_advisory_lock(%s::int, hashtext(%s))"
+
+
+class WriterFull(StoreUnavailable):
+    """Too many writes wait: the server is too slow for the load."""
+
+
+class Owned(CannotSurvive):
+    """Another process owns this queue."""
+
+
+class _Item(msgspec.Struct, gc=False):
+    """A write that waits for its batch: operations, or a call."""
+
+    written: Written[Any]
+    ops: Sequence[sql.Op] = ()
+    decide: Decide | None = None
+    call: Call | None = None
+    lazy: bool = False
+    since: float = 0.0
+
+
+_Outcome = tuple[Any, BaseException | None]
+
+
+class Writer:
+    """The writer of one database. `prepare` is run on the first connection (the schema), `check` on each (raises
+    CannotSurvive). `owner` is what only one process may hold at a time; `name` what this one is called there."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        name: str,
+        *,
+        owner: str,
+        prepare: Callable[[Connection], None],
+        check: Callable[[Connection], None],
+        wait_s: float,
+    ) -> None:
+        """Connects, and waits OWN_WAIT_S for the lock. Raises StoreUnavailable, CannotSurvive."""
+        self._servers = servers
+        self._name = name
+        self._owner = owner
+        self._check = check
+        self._wait_s = wait_s
+        self.commits = 0
+        self.writes = 0
+        self.failed: BaseException | None = None
+        """Why nothing can be written now; None while all is well."""
+        self._down_since = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[_Item] = deque()
+        self._busy = False
+        self._urgent = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._closing = threading.Event()
+        self._drained: asyncio.Future[None] | None = None
+        self._began = 0.0
+        """When the statement that is under way was sent (monotonic); 0: none is."""
+        self._batch = 0
+        self._checked = 0.0
+        self._gave_up = False
+        self._connection: Connection | None = None
+        self._connection = self._connect(OWN_WAIT_S, prepare)
+        self._jobs: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
+        self._thread.start()
+
+    # -- on the event loop's thread ----------------------------------------------------------------------------
+
+    def apply(self, ops: Sequence[sql.Op], decide: Decide | None = None, *, lazy: bool = False) -> Written[Any]:
+        """Hand in operations. A `lazy` write may wait LAZY_S for others to share its commit; the order stays."""
+        return self._hand_in(_Item(Written(), ops=ops, decide=decide, lazy=lazy, since=time.monotonic()))
+
+    def submit(self, call: Callable[[Cursor], T]) -> "asyncio.Future[T]":
+        """Hand in a call, which may be run more than once; the future resolves with its result after the commit."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def told(written: Written[T]) -> None:
+            if future.done():
+                return
+            error = written.exception()
+            if error is None:
+                future.set_result(written.result())
+            else:
+                future.set_exception(error)
+
+        self._hand_in(_Item(Written(), call=call, since=time.monotonic())).add_done_callback(told)
+        return future
+
+    def _hand_in(self, item: _Item) -> Written[Any]:
+        written = item.written
+        if self._closed:
+            written.settle(None, WriterFull("the store is closed"))
+        elif self._is_down():
+            written.settle(None, StoreUnavailable(str(self.failed)))
+        elif len(self._waiting) >= MAX_WAITING:
+            written.settle(None, WriterFull("too many writes wait for the database"))
+        else:
+            self._waiting.append(item)
+            self._urgent += not item.lazy
+            if not self._busy:
+                self._schedule(item.lazy)
+        return written
+
+    def _is_down(self) -> bool:
+        """Whether no server was reached for longer than writes may wait."""
+        since = self._down_since
+        return bool(since) and time.monotonic() - since > self._wait_s
+
+    def _schedule(self, lazy: bool) -> None:
+        """Begin a batch at the end of this pass of the loop, so that all of a pass share a commit; or later."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if self._look is None:
+            self._look = loop.call_later(LOOK_S, self._look_after)
+        if lazy and not self._closed:
+            if self._timer is None:
+                self._timer = loop.call_later(LAZY_S, self._begin_lazy)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._busy = True
+        loop.call_soon(self._begin)
+
+    def _begin_lazy(self) -> None:
+        self._timer = None
+        if not self._busy and self._waiting:
+            self._busy = True
+            self._begin()
+
+    def _begin(self) -> None:
+        waiting = self._waiting
+        if not waiting:
+            self._busy = False
+            if self._drained is not None:
+                self._drained.set_result(None)
+            return
+        batch = [waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH))]
+        self._urgent -= sum(not item.lazy for item in batch)
+        self._jobs.put(batch)
+
+    def _committed(self, batch: list[_Item], outcomes: list[_Outcome]) -> None:
+        for item, (result, error) in zip(batch, outcomes, strict=True):
+            item.written.settle(result, error)
+        if self._waiting and not self._urgent and not self._closed:
+            self._busy = False
+            self._schedule(True)
+            return
+        assert self._loop is not None
+        self._loop.call_soon(self._begin)
+
+    def _look_after(self) -> None:
+        """Cut a connection on which a batch has stalled; fail what has waited too long without being sent."""
+        assert self._loop is not None
+        self._look = None
+        if not (self._busy or self._waiting):
+            return
+        self._look = self._loop.call_later(LOOK_S, self._look_after)
+        began, connection = self._began, self._connection
+        if began and connection is not None and time.monotonic() - began > STALL_S:
+            cut(connection)
+        if self._is_down():
+            waiting, self._waiting, self._urgent = self._waiting, deque(), 0
+            for item in waiting:
+                item.written.settle(None, StoreUnavailable(str(self.failed)))
+
+    async def close(self) -> None:
+        """Commit what was handed in (while no server answers, fail it) and end the thread."""
+        if self._closed:
+            return
+        self._closed = True
+        self._closing.set()
+        if self._waiting and not self._busy:
+            self._schedule(False)
+        if self._busy:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+        if self._look is not None:
+            self._look.cancel()
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # -- on the writer thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                batch = self._jobs.get(timeout=RETRY_LONGEST_S if self.failed else None)
+            except queue.Empty:
+                self._try_again()
+                continue
+            if batch is None:
+                break
+            outcomes = self._finish(batch)
+            loop = self._loop
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._committed, batch, outcomes)
+            except RuntimeError:
+                continue  # the loop has closed: nobody waits any more
+        self._drop()
+
+    def _try_again(self) -> None:
+        """Nothing waits, but no server was reached: is one there by now?"""
+        try:
+            self._usable()
+        except (StoreUnavailable, CannotSurvive, psycopg.Error) as error:
+            self._lost(error)
+
+    def _finish(self, batch: list[_Item]) -> list[_Outcome]:
+        """Have a batch committed, whatever happens to connections meanwhile; or learn surely that it is not."""
+        self._batch += 1
+        began, pause = time.monotonic(), RETRY_FIRST_S
+        known: list[_Outcome] | None = None
+        doubtful = careful = False
+        while True:
+            applying = False
+            try:
+                connection = self._usable()
+                self._began = time.monotonic()
+                if doubtful and self._has_committed(connection):
+                    return self._told(batch, known if known is not None else self._stored(connection, batch))
+                known = None
+                doubtful = applying = True
+                known = self._apply_all(connection, batch, careful)
+                if not self._is_light(batch, careful):
+                    connection.execute("commit")
+                self._confirm(connection)
+                return self._told(batch, known)
+            except (CannotSurvive, StoreUnavailable) as error:
+                self._lost(error)
+            except psycopg.Error as error:
+                if is_lost(error, self._connection):
+                    self._lost(error)
+                    doubtful = doubtful and not (applying and error.sqlstate == READ_ONLY)
+                elif _has_no_room(error) or (careful and error.sqlstate not in REPEATABLE):
+                    return self._refused(batch, error)
+                else:
+                    careful = careful or error.sqlstate not in REPEATABLE
+                    doubtful = doubtful and not applying
+                    self._roll_back()
+                    continue
+            except Exception as error:  # one operation cannot even be sent
+                if careful:
+                    return self._refused(batch, error)
+                careful, doubtful = True, doubtful and not applying
+                self._roll_back()
+                continue
+            finally:
+                self._began = 0.0
+            overdue = time.monotonic() - began > self._wait_s
+            if self._closing.is_set() or (overdue and not doubtful):
+                return [(None, StoreUnavailable(str(self.failed)))] * len(batch)
+            self._closing.wait(pause)
+            pause = min(2 * pause, RETRY_LONGEST_S)
+
+    def _is_light(self, batch: list[_Item], careful: bool) -> bool:
+        return not careful and all(item.call is None for item in batch)
+
+    def _apply_all(self, connection: Connection, batch: list[_Item], careful: bool) -> list[_Outcome]:
+        """Everything but the commit; a light batch is one statement and commits itself."""
+        if self._is_light(batch, careful):
+            return self._decide(batch, self._operate(connection, batch, self._batch))
+        connection.execute("begin")
+        outcomes: list[_Outcome] = []
+        run: list[_Item] = []
+        for item in batch:
+            if item.call is None and not careful:
+                run.append(item)
+                continue
+            if run:
+                outcomes += self._decide(run, self._operate(connection, run, 0))
+                run = []
+            outcomes.append(self._in_savepoint(connection, item))
+        if run:
+            outcomes += self._decide(run, self._operate(connection, run, 0))
+        connection.execute(_MARK, (self._batch, self._name))
+        return outcomes
+
+    def _operate(self, connection: Connection, items: Sequence[_Item], batch: int) -> Sequence[int]:
+        """Apply operations; the places of those without effect."""
+        columns = [list(column) for column in zip(*[op for item in items for op in item.ops], strict=True)]
+        if not columns:
+            return ()
+        row = connection.execute(sql.APPLY.encode(), (self._name, batch, *columns)).fetchone()
+        return row[0] if row else ()
+
+    def _in_savepoint(self, connection: Connection, item: _Item) -> _Outcome:
+        """Apply one write; what it raises is its own, unless the connection is gone or the server has no room."""
+        connection.execute("savepoint one")
+        try:
+            if item.call is not None:
+                outcome: _Outcome = (item.call(connection.cursor()), None)
+            else:
+                (outcome,) = self._decide([item], self._operate(connection, [item], 0))
+        except psycopg.Error as error:
+            if is_lost(error, connection) or error.sqlstate in REPEATABLE or _has_no_room(error):
+                raise
+            connection.execute("rollback to savepoint one")
+            outcome = (None, error)
+        except Exception as error:
+            connection.execute("rollback to savepoint one")
+            outcome = (None, error)
+        connection.execute("release savepoint one")
+        return outcome
+
+    def _decide(self, items: Sequence[_Item], failed: Sequence[int]) -> list[_Outcome]:
+        """The outcomes of writes whose operations at the places `failed` had no effect."""
+        lost = set(failed)
+        outcomes: list[_Outcome] = []
+        place = 0
+        for item in items:
+            decide, end = item.decide, place + len(item.ops)
+            if decide is None:
+                outcomes.append((None, None))
+            else:
+                try:
+                    outcomes.append((decide([index not in lost for index in range(place, end)]), None))
+                except Exception as error:
+                    outcomes.append((None, error))
+            place = end
+        return outcomes
+
+    def _told(self, batch: list[_Item], outcomes: list[_Outcome]) -> list[_Outcome]:
+        self._well()
+        self.commits += 1
+        self.writes += len(batch)
+        return outcomes
+
+    def _refused(self, batch: list[_Item], error: Exception) -> list[_Outcome]:
+        """Surely nothing of the batch was written."""
+        self._roll_back()
+        self.failed = error
+        unavailable = StoreUnavailable(reason(error))
+        unavailable.__cause__ = error
+        return [(None, unavailable)] * len(batch)
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.execute("rollback")
+        except psycopg.Error as error:
+            self._lost(error)
+
+    # -- doubt -------------------------------------------------------------------------------------------------
+
+    def _has_committed(self, connection: Connection) -> bool:
+        """Whether the batch in doubt is in the database; its standbys have it then, too."""
+        row = connection.execute(_STORED, (self._name,)).fetchone()
+        if row is None or row[0] != self._batch:
+            return False
+        self._gave_up = True
+        self._confirm(connection)
+        return True
+
+    def _stored(self, connection: Connection, batch: list[_Item]) -> list[_Outcome]:
+        """The outcomes of a light batch whose answer got lost."""
+        row = connection.execute(_STORED, (self._name,)).fetchone()
+        return self._decide(batch, row[1] if row else ())
+
+    def _confirm(self, connection: Connection) -> None:
+        """After a doubtful commit: one more, which standbys confirm only after everything before it."""
+        while self._gave_up:
+            self._gave_up = False
+            self._began = time.monotonic()
+            connection.execute(_BARRIER, (self._name,))
+
+    def _noticed(self, notice: Any) -> None:
+        """`canceling wait for synchronous replication`, in whatever language: nothing else of ours makes a warning."""
+        if notice.severity_nonlocalized == "WARNING":
+            self._gave_up = True
+
+    # -- connections -------------------------------------------------------------------------------------------
+
+    def _usable(self) -> Connection:
+        """The connection, made if need be, to a server that still keeps its promise."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._connect(STALL_S, None)
+            self._well()
+        elif time.monotonic() - self._checked > CHECK_EVERY_S or self.failed is not None:
+            self._check(connection)
+            self._checked = time.monotonic()
+            self._well()
+        return connection
+
+    def _connect(self, patience_s: float, prepare: Callable[[Connection], None] | None) -> Connection:
+        connection = self._servers.connect(f"trunkline {self._name}")
+        try:
+            connection.add_notice_handler(self._noticed)
+            if prepare is not None:
+                prepare(connection)
+            self._own(connection, patience_s)
+            if prepare is not None:
+                connection.execute(_PRUNE)
+            connection.execute(_ENROL, (self._name,))
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._checked = time.monotonic()
+        return connection
+
+    def _own(self, connection: Connection, patience_s: float) -> None:
+        """Take the lock. Raises Owned when its holder does not end in time."""
+        until = time.monotonic() + patience_s
+        while True:
+            row = connection.execute(_LOCK, (LOCK_CLASS, self._owner)).fetchone()
+            if row is not None and row[0]:
+                return
+            if time.monotonic() > until or self._closing.is_set():
+                raise Owned(f"storage.{self._servers.name}: another server owns this {self._owner}: stop it first")
+            time.sleep(RETRY_FIRST_S)
+
+    def _lost(self, error: BaseException) -> None:
+        self._drop()
+        self._servers.rotate()
+        self.failed = error if isinstance(error, StoreUnavailable | CannotSurvive) else StoreUnavailable(reason(error))
+        self._down_since = self._down_since or time.monotonic()
+
+    def _well(self) -> None:
+        self.failed = None
+        self._down_since = 0.0
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except psycopg.Error:
+                return
+
+
+def _has_no_room(error: psycopg.Error) -> bool:
+    return (error.sqlstate or "").startswith(NO_ROOM)

@@ -1,0 +1,3 @@
+"""The engines under test."""
+
+from tests.postgres import postgres  # noqa: F401  (fixture)
