@@ -1,4 +1,4 @@
-"""Kamailio as a proxy in front of the registrar: a phone registers through it, calls through it, and is called along the
+"""Kamailio as a proxy in front of the registrar: a phone registers and calls through it, and is called along the
 Path that it left (RFC 3327)."""
 
 from collections.abc import Iterator
