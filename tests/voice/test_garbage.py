@@ -1,5 +1,6 @@
 """A call that has ended goes at once: thousands of them waiting for the garbage collector would stop the loop."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -7,8 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.voice.world import World, until
+from trunkline.sip.dialog import Dialog
 from trunkline.sip.server_invite import ServerInvite
 from trunkline.voice.live import LiveCall
+from trunkline.voice.media_leg import MediaLeg
+from trunkline.voice.session import Session
 
 NOTHING_IN_COMMON = b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nc=IN IP4 1.2.3.4\r\nt=0 0\r\nm=audio 4000 RTP/AVP 18\r\n"
 
@@ -105,3 +109,37 @@ async def test_calls_that_are_refused(here: World, sdp: bytes, ports: bool, stat
         assert caller.failed == status
     assert _alive(LiveCall) == 0
     assert _alive(ServerInvite) == 0
+
+
+def _dialogs(here: World) -> int:
+    """Those of the node."""
+    return sum(isinstance(one, Dialog) and one.stack is here.stack for one in gc.get_objects())
+
+
+async def _ended(here: World, document: str, count: int, *, hangs_up: bool = False, sdp: bytes | None = None) -> None:
+    here.app.answers("/voice", document)
+    callers = [here.phone.dials(sdp=sdp) for _ in range(count)]
+    for caller in callers:
+        if hangs_up:
+            await caller.answered()
+            caller.hangs_up()
+        else:
+            await caller.ended()
+    await until(lambda: not here.services.live, "the ends of the calls")
+
+
+async def test_nothing_is_left_of_two_hundred_calls(here: World) -> None:
+    await _ended(here, "<Say>hello</Say><Hangup/>", 80)
+    await _ended(here, "<Say>hello</Say><Pause length='60'/>", 80, hangs_up=True)
+    await _ended(here, "<Hangup/>", 40, sdp=NOTHING_IN_COMMON)
+    await until(lambda: not any(flight.pending for flight in here.accepted), "the writes")
+    await until(lambda: not _alive(LiveCall, Session, MediaLeg, ServerInvite), "the ends of the sessions")
+    assert len(here.accepted) == 160
+    assert (here.services.traced, here.services.counts.account, len(here.flights)) == ({}, {}, 0)
+    assert here.stack.dialogs == 0
+    assert _dialogs(here) <= 80  # of a BYE of ours, whose transaction waits for its answer to come again
+    later = asyncio.get_running_loop().time() + here.stack.timing.give_up + 1
+    here.stack.now = lambda: later
+    here.stack.tick()
+    assert here.stack.transactions == 0
+    assert _dialogs(here) == 0
