@@ -26,6 +26,7 @@ def page(stats: Stats | None, *, available: bool = True) -> list[str]:
         sip=SimpleNamespace(stack=SimpleNamespace(metrics={"retransmissions": 3})),
         media=SimpleNamespace(available=available, stats=stats),
         registrations=SimpleNamespace(counters={"challenged": 7}, stand=lambda: 4),
+        spending=SimpleNamespace(counters={"spend-hour": 6}),
         bans=SimpleNamespace(counters={"scanner": 3}, listed=lambda: [1, 2]),
     )
 
@@ -47,6 +48,7 @@ def test_calls_and_where_they_came_from() -> None:
     assert 'trunkline_registers_total{what="challenged"} 7.0' in lines
     assert "trunkline_registrations 4.0" in lines
     assert "trunkline_sip_banned 2.0" in lines
+    assert 'trunkline_calls_over_limit_total{what="spend-hour"} 6.0' in lines
     assert 'trunkline_sip_bans_total{what="scanner"} 3.0' in lines
     assert "trunkline_media_up 0.0" in lines
     assert 'trunkline_trunk_up{kind="gateway",trunk="acme",what="sip:acme.example"} 0.0' in lines

@@ -12,6 +12,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from trunkline.media.client import MediaClient
 from trunkline.media.prompts import Prompts
 from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
 from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
+from trunkline.model.call import Call
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.sip.core import StackConfig
@@ -38,6 +40,7 @@ from trunkline.storage.database import Database
 from trunkline.storage.memory import MemoryStore
 from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
+from trunkline.voice import number_risks
 from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.bans import Bans
 from trunkline.voice.calls import Calls
@@ -49,6 +52,7 @@ from trunkline.voice.logins import Logins
 from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.outbound import Outbound
 from trunkline.voice.outgoing import Wires
+from trunkline.voice.permissions import Permissions
 from trunkline.voice.reader import CallReader
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.recovery import Recovery
@@ -56,10 +60,12 @@ from trunkline.voice.registrations import Registrations
 from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
+from trunkline.voice.spending import Spending
 from trunkline.voice.trunk_service import TrunkService
 from trunkline.voice.trunks import Trunks
 from trunkline.voice.verbs.sms import SendMessage
 from trunkline.webhooks.delivery import Delivery
+from trunkline.webhooks.failures import HostRefused
 from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client
@@ -137,8 +143,10 @@ class Voice:
             invite=self.sip.stack.invite, trunks=trunks, domain=self._domain, resolve=guard.resolve,
             now=clock.monotonic, busy_on_decline=settings.voice.busy_on_decline,
         )  # fmt: skip
+        wires.resolve = self._resolve
         self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, secrets)
         self.outbound.domains = self.domains
+        self._wire_permissions(trunks)
         self.calls = Calls(
             settings, self.flights, self.reader, self.outbound, self.recordings, directory, archive, database, alerts,
             secrets, self.services.live.get,
@@ -191,6 +199,41 @@ class Voice:
     def _is_trunk(self, host: str) -> bool:
         return self.sources.by_address(host) is not None or self.inbound.doors.knows(host)
 
+    def _wire_permissions(self, trunks: Trunks) -> None:
+        """Whom accounts may call, and for how much."""
+        own, services = self.settings.voice, self.services
+        self.spending = Spending(
+            own,
+            services.memory,
+            services.alerts,
+            services.clock,
+            services.live,
+            {one.name: one for one in trunks.all}.get,
+        )
+        self.permissions = self.outbound.permissions = Permissions(
+            own, services.directory, number_risks.load(own.high_risk_file), self.settings.trunks,
+            self.spending if self.spending.limited else None,
+        )  # fmt: skip
+
+        def price(call: Call) -> None:
+            before = call.price
+            trunks.price(call)
+            if not before:
+                self.spending.ended(call)
+
+        self.flights.price = price
+
+    async def _resolve(self, host: str) -> str:
+        """The address of a host that a customer names. Raises Failure; also for a trunk's gateway by another name."""
+        address = await self._guard.resolve(host)
+        if self.permissions.is_trunk(address) or (
+            not self.settings.voice.sip_to_trunks
+            and not ip_address(address).is_loopback
+            and self.inbound.doors.knows(address)
+        ):
+            raise HostRefused(f"{host} is a trunk's gateway")
+        return address
+
     def _wire_sip(self) -> None:
         own = self.settings.sip
         config = StackConfig(
@@ -238,6 +281,7 @@ class Voice:
         for host in self.registrations.hosts():
             self.bans.vouched(host)
         await self.bans.load()
+        await self.spending.load()
         if not await self.media.start(socket_path(self.settings), MEDIA_WAIT_S):
             log.error("the media process is not there; calls are refused until it is")
         await self.lost_recordings.start()
@@ -247,8 +291,8 @@ class Voice:
         self.recovery.resume()
         self.trunks.start()
         self.outbound.start()
-        banned = self.bans.run(self.settings.data_path)
-        work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run(), banned)
+        guards = self.bans.run(self.settings.data_path), self.spending.run()
+        work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run(), *guards)
         self._tasks = [loop.create_task(one) for one in work]
         tls = f"; TLS on port {self.sip.tls_port}" if self.sip.tls_port else ""
         log.info("SIP on %s port %d, UDP and TCP%s", self.sip.host, self.sip.port, tls)

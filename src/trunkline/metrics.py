@@ -142,6 +142,7 @@ def of_calls(voice: Any) -> Iterator[Any]:
     yield GaugeMetricFamily("trunkline_registrations", "Contacts of phones registered now", voice.registrations.stand())
     yield GaugeMetricFamily("trunkline_sip_banned", "Addresses that are banned now", len(voice.bans.listed()))
     yield _labelled("trunkline_sip_bans", "Addresses banned, by what they did last", voice.bans.counters)
+    yield _labelled("trunkline_calls_over_limit", "Calls refused or cut by fraud limits", voice.spending.counters)
     yield _labelled("trunkline_sip", "What the SIP stack has counted", voice.sip.stack.metrics)
     yield from of_trunks(voice.trunks.status.lines())
     yield GaugeMetricFamily("trunkline_media_up", "Whether there is a media process", float(voice.media.available))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 PROGRAMS = Path(__file__).parent / "programs"
-SUBDOMAINS = ("api", "messaging", "lookups", "monitor", "accounts", "trunking")
+SUBDOMAINS = ("api", "messaging", "lookups", "monitor", "accounts", "trunking", "voice")
 HTTPS_PORT = 443
 READY_S = 20.0
 CHUNK_BYTES = 65536

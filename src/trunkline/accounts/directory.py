@@ -14,6 +14,7 @@ from trunkline.accounts.snapshot import Snapshot
 from trunkline.model import sid as sids
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.clock import Clock
+from trunkline.model.dialing import DialingPermissions
 from trunkline.model.numbers import Application, MessagingService, PhoneNumber, ServiceSender, ShortCode
 from trunkline.model.sid import new_sid
 from trunkline.model.sip_domain import Ha1, Network, Purpose, SipDomain
@@ -55,6 +56,7 @@ class Directory:
         self._sender: dict[str, ServiceSender] = {}
         self._pools: dict[str, tuple[ServiceSender, ...]] = {}
         self._service_of: dict[tuple[str, str], str] = {}
+        self._dialing: dict[str, DialingPermissions] = {}
 
     async def start(self) -> None:
         """Load everything and follow its changes."""
@@ -67,6 +69,7 @@ class Directory:
             Snapshot(database, Application, self._all_applications, self._application).start(),
             Snapshot(database, MessagingService, self._all_services, self._service).start(),
             Snapshot(database, ServiceSender, self._all_senders, self._service_sender).start(),
+            Snapshot(database, DialingPermissions, self._all_dialing, self._dialing_of).start(),
             self.sip.start(),
         )
 
@@ -131,6 +134,18 @@ class Directory:
         service_sid = self._service_of.get((account_sid, address))
         return None if service_sid is None else self._services.get(service_sid)
 
+    def dialing_permissions(self, account_sid: str) -> DialingPermissions | None:
+        """Those that hold for an account, its parent's where it inherits them; None: the defaults."""
+        if not self._dialing:
+            return None
+        mine = self._dialing.get(account_sid)
+        if mine is not None and not mine.inherit:
+            return mine
+        account = self._accounts.get(account_sid)
+        if account is None or account.owner_account_sid in ("", account_sid):
+            return mine
+        return self._dialing.get(account.owner_account_sid)
+
     # SIP domains
 
     def sip_domain(self, host: str) -> SipDomain | None:
@@ -155,6 +170,15 @@ class Directory:
         return self.sip.auth_types(domain_sid, purpose)
 
     # Accounts and keys
+
+    def _all_dialing(self, records: Sequence[DialingPermissions]) -> None:
+        self._dialing = {one.account_sid: one for one in records}
+
+    def _dialing_of(self, sid: str, one: DialingPermissions | None) -> None:
+        if one is not None:
+            self._dialing[one.account_sid] = one
+            return
+        self._dialing = {account: each for account, each in self._dialing.items() if each.sid != sid}
 
     def _all_accounts(self, records: Sequence[Account]) -> None:
         self._accounts.clear()

@@ -1,5 +1,6 @@
 """The sections of the settings file that are about calls."""
 
+from decimal import Decimal
 from typing import Literal
 
 from trunkline.settings.kinds import (
@@ -7,6 +8,8 @@ from trunkline.settings.kinds import (
     Codec,
     Count,
     CountOrNone,
+    Country,
+    Money,
     PerSecond,
     Port,
     Seconds,
@@ -164,6 +167,26 @@ class Voice(Section, frozen=True, kw_only=True):
     """Whether a callee's 603 ends a call `busy` (Twilio), else `no-answer`."""
     caller_ids: tuple[str, ...] = ()
     """Numbers (E.164) that every account may show as caller although it does not own them."""
+    countries: tuple[Country, ...] = ()
+    """Countries that may be called, `["US", "DE"]` (`US` has Canada with it); empty: all. No account gets more than
+    these; each may permit itself less (voice v1 API)."""
+    high_risk: bool = True
+    """Whether accounts may permit themselves special services (premium numbers) and numbers favoured by toll fraud,
+    which are blocked until they do."""
+    high_risk_file: str = ""
+    """Your own list of such numbers, in place of the built-in one: lines `+37181 special`, `+881 tollfraud`."""
+    sip_to_trunks: bool = False
+    """Whether `sip:` URIs may name the gateways of `[[trunks]]`: who may can call past the permissions and prices,
+    since carriers believe our address."""
+    spend_per_hour: Money = Decimal(0)
+    """What an account's calls may cost in an hour, at the trunks' prices; then its new calls are refused (21216, 13225)
+    until less was spent in the last hour. 0: no limit."""
+    spend_per_day: Money = Decimal(0)
+    """The same for 24 hours."""
+    cut_on_limit: bool = False
+    """Whether calls that are up are cut, too, within seconds of such a limit."""
+    high_risk_calls_per_hour: CountOrNone = 0
+    """Calls of an account to high-risk numbers in an hour; 0: no limit."""
     recording_login: bool = True
     """Whether the audio of recordings asks for a login; without, who knows its URL may hear it."""
 

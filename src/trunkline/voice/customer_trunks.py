@@ -77,6 +77,10 @@ class CustomerTrunks:
         if not may_show(shown, account.sid, directory, self._services.settings.voice):
             self._domains.warn(trunk, WRONG_CALLER, f"a call from {shown[:60]!r}, which is no number of the account")
             raise Refused(403, f"{shown[:60]!r} may not be shown by account {account.sid}")
+        denied = self._services.outbound.denial(account.sid, called)
+        if denied is not None:
+            self._domains.warn(trunk, denied.trunk, denied.why)
+            raise Refused(403, denied.why)
         document = dial(trunk, f"<Number>{called}</Number>")
         call = self._record(account.sid, invite, TrunkCall.TERMINATING, trunk, document)
         call.from_, call.to = shown, called

@@ -251,6 +251,10 @@ class Dialing:
         if not addresses or not self._services.outbound.leads_to(addresses[0]):
             self._session.alert(NO_ROUTE, f"nothing leads to {target.number[:60] or 'an empty address'}")
             return None
+        denied = next(filter(None, (self._services.outbound.denial(account.sid, one) for one in addresses)), None)
+        if denied is not None:
+            self._session.alert(denied.dial, denied.why)
+            return None
         caller = self._caller(addresses[0])
         if caller is None:
             return None

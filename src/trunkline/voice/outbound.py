@@ -39,7 +39,9 @@ from trunkline.voice.steps import Source as Document
 from trunkline.voice.trunks import Way
 
 if TYPE_CHECKING:
+    from trunkline.voice.denials import Denial
     from trunkline.voice.domains import Domains
+    from trunkline.voice.permissions import Permissions
     from trunkline.voice.service import VoiceServices
 
 ACTIVE: Final = "active"
@@ -94,6 +96,8 @@ class Outbound:
         self.bridged: dict[str, Callable[[Document], bool]] = {}
         """By SID, children that are connected: lets one go on with a document of its own."""
         self._stopped = False
+        self.permissions: Permissions | None = None
+        """Whom accounts may call; None: everybody."""
         self.domains: Domains | None = None
         """SIP domains, whose phones are called where they are registered."""
         self.refuse = ""
@@ -110,16 +114,28 @@ class Outbound:
 
     def check_route(self, call: Call) -> None:
         """Raises ApiError: 20503 while nothing new is taken, 20429 when too many wait, 21214 when nothing leads
-        there."""
+        there, 21215 and 21216 when the account may not call there."""
         if self.refuse:
             raise ApiError.of(20503, headers=(("Retry-After", str(RETRY_AFTER_S)),))
         if not self.leads_to(call.to):
             raise ApiError.of(UNREACHABLE)
+        denied = self.denial(call.account_sid, call.to)
+        if denied is not None:
+            raise ApiError.of(denied.api, message=f"{describe(denied.api).message}: {denied.why}")
         lane = self._lanes.get(call.account_sid)
         rate = self._voice.calls_per_second
         most = min(MAX_QUEUED, max(1, int(rate * self._voice.queue_s))) if rate else MAX_QUEUED
         if lane is not None and len(lane) >= most:
             raise ApiError.of(20429)
+
+    def denial(self, account: str, to: str) -> Denial | None:
+        """Why an account may not call an address; None: it may."""
+        return self.permissions.denial(account, to) if self.permissions is not None else None
+
+    def _placed(self, account: str, to: str) -> None:
+        """Count a call for its account's limits."""
+        if self.permissions is not None and self.permissions.spending is not None:
+            self.permissions.spending.placed(account, self.permissions.risks.of(to))
 
     def leads_to(self, to: str) -> bool:
         """Whether anything leads to an address."""
@@ -215,6 +231,12 @@ class Outbound:
             self._refuse(flight, ACCOUNT_INACTIVE)
             self._left(record.account_sid)
             return
+        denied = self.denial(account.sid, record.to)
+        if denied is not None:  # it may have waited for hours
+            self._refuse(flight, denied.api)
+            self._left(record.account_sid)
+            return
+        self._placed(account.sid, record.to)
         live = LiveCall(self._services, account, record, Status.INITIATED)
         live.enlist(flight)
         live.on_end(lambda _: self._left(record.account_sid))
@@ -347,6 +369,7 @@ class Outbound:
         if self._is_full(account.sid):
             return None
         self.limits.of(account.sid).join()
+        self._placed(account.sid, new.to)
         now = self._flights.clock.now_ms()
         record = Call(
             sid=new_sid(CALL, now),

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from trunkline.model.account import Account, ApiKey
+from trunkline.model.dialing import DialingPermissions
 from trunkline.model.numbers import (
     Alert,
     Application,
@@ -48,6 +49,7 @@ TABLES: list[type[Record]] = [
     Alert,
     ApiKey,
     Application,
+    DialingPermissions,
     Media,
     MessageFeedback,
     MessagingService,
@@ -86,6 +88,7 @@ INDEXES: dict[str, list[tuple[str, ...]]] = {
     "alerts": [("account_sid", "sid"), ("created_ms",), ("resource_sid",)],
     "api_keys": [("account_sid", "sid")],
     "applications": [("account_sid", "sid")],
+    "dialing_permissions": [("account_sid", "sid")],
     "media": [("message_sid", "sid"), ("account_sid", "sid")],
     "message_feedback": [("account_sid", "sid")],
     "messaging_services": [("account_sid", "sid")],
