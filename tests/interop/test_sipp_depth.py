@@ -27,7 +27,13 @@ class Depth:
         self.callee, self.moved = peers.sipp, free_port()
         trunks = [
             {"name": "near", "addresses": [f"{HOST}/32"], "prefixes": []},
-            {"name": "depth", "gateways": [f"sip:{HOST}:{self.callee}"], "prefixes": [TO], "follow_redirects": True},
+            {
+                "name": "depth",
+                "gateways": [f"sip:{HOST}:{self.callee}"],
+                "prefixes": [TO],
+                "follow_redirects": True,
+                "refers": True,
+            },
         ]
         self.switch = Switch(folder, trunks, sip={"session_expires_s": 6, "min_se_s": 3, "t1_s": 0.1})
 

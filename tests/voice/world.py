@@ -413,7 +413,7 @@ async def _nothing(*_: Any) -> None:
     return None
 
 
-TRUNK = Trunk(name="carrier", addresses=("127.0.0.9",))
+TRUNK = Trunk(name="carrier", addresses=("127.0.0.9",), refers=True)
 
 
 @asynccontextmanager

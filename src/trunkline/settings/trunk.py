@@ -134,6 +134,9 @@ class Trunk(Section, frozen=True, kw_only=True):
     """Whether the signed Identity (RFC 8224) of such a call goes along."""
     follow_redirects: bool = False
     """Whether a 3xx of a gateway is followed."""
+    refers: bool = False
+    """Whether `<Refer>` may ask its far end to call somewhere else. What a carrier calls then is charged to us, past
+    our limits, prices and permissions: only for a PBX (and simulated phones, which always may)."""
     session_timer_s: SecondsOrNone = 0
     """Session-Expires that is asked for (RFC 4028), at least 90; 0: `sip.session_expires_s`."""
     srtp: Literal["off", "optional", "required"] = "off"

@@ -11,7 +11,8 @@ Nested: one <Sip>. The action is told ReferCallStatus, ReferSipResponseCode, Not
 import pytest
 
 from tests.voice.verbs.parsing import one
-from tests.voice.world import World, until
+from tests.voice.world import World, until, world
+from trunkline.settings import Trunk
 from trunkline.voice.verbs.refer import Refer
 
 AGENT = "<Sip>sip:agent@pbx.example?X-Case=7&amp;User-to-User=12%3Bencoding%3Dhex</Sip>"
@@ -109,3 +110,17 @@ async def test_without_an_action_the_next_verb_follows(here: World) -> None:
     caller.on_refer = lambda refer: (603, [])
     await caller.ended()
     assert "ReferCallStatus" not in here.app.asked("/next")[0]
+
+
+async def test_a_carrier_is_not_asked_to_call_at_the_operators_cost(tmp_path) -> None:
+    async with world(tmp_path, trunks=(Trunk(name="carrier", addresses=("127.0.0.9",)),)) as here:
+        here.app.answers("/voice", "<Refer action='/done'><Sip>sip:+19005550100@carrier.example</Sip></Refer>")
+        here.app.answers("/done", "<Hangup/>")
+        caller = here.phone.dials()
+        refers: list = []
+        caller.on_refer = lambda refer: refers.append(refer) or (202, [])
+        await caller.ended()
+        (params,) = here.app.asked("/done")
+        assert (params["ReferCallStatus"], params["ReferSipResponseCode"]) == ("failed", "403")
+        assert not refers
+        assert here.alerts.codes == [13801]

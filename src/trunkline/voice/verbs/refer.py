@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_URI: Final = 2000
 """Characters of the address, headers included."""
+NOT_ALLOWED: Final = 13801
+FORBIDDEN: Final = 403
 SIP: Final = Noun("Sip", has_text=True)
 
 
@@ -116,6 +118,11 @@ async def run(verb: Refer, session: Session, state: dict[str, Any]) -> Goto | No
     if dialog is None:
         return None
     progress = _Progress()
+    trunk = session.call.trunk
+    if trunk is not None and not (trunk.refers or trunk.simulated):  # the carrier would call at the operator's cost
+        session.alert(NOT_ALLOWED, f"<Refer> is not allowed on calls of trunk {trunk.name}")
+        progress.response = FORBIDDEN
+        return Goto(verb.action, verb.method, progress.params()) if verb.action else None
     session.call.note(timeline.SIP, f"REFER to {verb.to}")
     if not state.get("sent"):  # else a process before this one sent it, and it is not known what became of it
         session.save({"sent": True})
