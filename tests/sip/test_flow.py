@@ -18,6 +18,8 @@ from trunkline.sip.uri import Uri
         ("sips:a@192.0.2.1;transport=tcp", "", ("TLS", "192.0.2.1", 5061)),
         ("sips:a@[2001:db8::1]:5071", "", ("TLS", "2001:db8::1", 5071)),
         ("sip:a@example.com", "", ("", "example.com", 0)),
+        ("sip:a@pbx1", "", ("", "pbx1", 0)),
+        ("sip:a@sbc-0.carrier2", "TCP", ("TCP", "sbc-0.carrier2", 0)),
         ("sip:a@example.com:5060", "", ("", "example.com", 5060)),
         ("sip:a@example.com;maddr=192.0.2.9", "", ("", "192.0.2.9", 5060)),
     ],

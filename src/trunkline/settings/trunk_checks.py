@@ -3,7 +3,7 @@
 import re
 import typing
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from trunkline.settings.trunk import Trunk
 
@@ -22,7 +22,10 @@ _GATEWAY = re.compile(
     re.IGNORECASE,
 )
 """What may be sent to: user, host and port, transport (RFC 3261 section 19.1.1, without headers and passwords)."""
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[?[0-9A-Fa-f:.]{2,45}\]?")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,251})?(?:[A-Za-z][A-Za-z0-9-]{0,62}|[0-9][0-9-]*[A-Za-z-][A-Za-z0-9-]*)"
+)
+"""A host name; its last label is no number (those of addresses are)."""
 _TLS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,252})|sips?:[^\s]{1,250}")
 
 
@@ -41,7 +44,7 @@ def trunk_problems(trunk: Trunk) -> Iterator[str]:
             yield f"tls_names: {text!r} is no name of a certificate, like sip.carrier.example.com"
     for name in ("domain", "advertised"):
         text = getattr(trunk, name)
-        if text and _HOST.fullmatch(text) is None:
+        if text and not is_host(text):
             yield f"{name}: {text!r} is no host name or address"
     if bool(trunk.username) != bool(trunk.password):
         yield "password: username and password go together; set both or neither"
@@ -90,6 +93,20 @@ def strict_trunk_problems(settings: "Settings", trunk: Trunk) -> Iterator[str]:
         yield f"trunks ({trunk.name}).addresses: {settings.profile} refuses the whole internet; name the carrier's own"
     if trunk.simulated and not settings.rules.loopback:
         yield f"trunks ({trunk.name}).simulated: {settings.profile} has no simulated phones; remove it"
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a host name or an address, without a port."""
+    return _NAME.fullmatch(text) is not None or is_address(text.removeprefix("[").removesuffix("]"))
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address and nothing else."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_network(text: str) -> bool:

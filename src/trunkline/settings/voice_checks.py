@@ -3,9 +3,8 @@
 import re
 import typing
 from collections.abc import Iterator
-from ipaddress import ip_address
 
-from trunkline.settings.trunk_checks import E164, strict_trunk_problems, trunk_problems
+from trunkline.settings.trunk_checks import E164, is_address, is_host, strict_trunk_problems, trunk_problems
 
 if typing.TYPE_CHECKING:
     from trunkline.settings.load import Settings
@@ -13,6 +12,7 @@ if typing.TYPE_CHECKING:
 MAX_PORT = 65_535
 _SERVER = re.compile(r"(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[0-9A-Fa-f:.]+")
 """A name server."""
+_UNQUOTED = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
 def voice_problems(settings: "Settings") -> Iterator[str]:
@@ -39,10 +39,33 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
         yield "sip.register_max_s: less than register_min_s; raise it"
     if not settings.sip.digest_algorithms:
         yield "sip.digest_algorithms: phones must be asked for one; leave it out for MD5"
-    if settings.media.advertised and not _is_host_address(settings.media.advertised):
+    yield from _name_problems(settings)
+    if settings.media.advertised and not is_address(settings.media.advertised):
         yield f"media.advertised: {settings.media.advertised!r} is no address, which SDP needs; give our public one"
     if settings.sip.enabled:
         yield from _port_problems(settings)
+
+
+def _name_problems(settings: "Settings") -> Iterator[str]:
+    """Hosts, and what stands in SIP headers."""
+    sip = settings.sip
+    hosts = {"sip.host": sip.host, "sip.advertised": sip.advertised, "media.host": settings.media.host}
+    for name, host in hosts.items():
+        if host and not is_host(host):
+            yield f"{name}: {host!r} is no host name or address; ports have settings of their own"
+    for name in ("domain_suffix", "trunk_domain_suffix"):
+        suffix = getattr(sip, name)
+        if not is_host(suffix) or is_address(suffix):
+            yield f"sip.{name}: {suffix!r} is no domain name, like sip.example.com"
+    for name in ("realm", "domain", "user_agent"):
+        if _UNQUOTED.search(getattr(sip, name)):
+            yield f"sip.{name}: quotes, backslashes and control characters cannot stand in a header; leave them out"
+    if not sip.realm:
+        yield "sip.realm: phones are asked for a password of it; leave it out for trunkline"
+    if not all(one.strip() for one in sip.scanner_agents):
+        yield "sip.scanner_agents: an empty one would be found in every User-Agent; remove it"
+    if 0 < sip.session_expires_s < sip.min_se_s:
+        yield "sip.session_expires_s: less than min_se_s; raise it, or give 0 to ask for none"
 
 
 def _port_problems(settings: "Settings") -> Iterator[str]:
@@ -89,12 +112,4 @@ def _is_address(server: str) -> bool:
     host = server[1:].partition("]")[0] if server.startswith("[") else server
     if host.count(":") == 1:
         host = host.partition(":")[0]
-    return _is_host_address(host)
-
-
-def _is_host_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return is_address(host)

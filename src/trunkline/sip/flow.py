@@ -57,8 +57,9 @@ def bracketed(host: str) -> str:
 
 
 def is_numeric(host: str) -> bool:
-    """Whether a host is an address, which needs no look-up. (No top-level domain ends in a digit.)"""
-    return ":" in host or host[-1:].isdigit()
+    """Whether a host is an address, which needs no look-up. (No label at the end of a name is a number; `pbx1` is a
+    name.)"""
+    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def default_port(transport: str) -> int:

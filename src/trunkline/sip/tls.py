@@ -219,7 +219,7 @@ def _address(text: str) -> str:
 
 
 def _is_address(host: str) -> bool:
-    return ":" in host or host[-1:].isdigit()
+    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
