@@ -77,6 +77,7 @@ def test_calls_that_nobody_takes(sdk: Sdk, tenant: Tenant, phone: RemotePhone, d
     assert (ended.duration, ended.price) == ("0", None)
 
 
+@pytest.mark.parametrize("sdk_name", ["python"], indirect=True)  # it takes six seconds
 def test_a_phone_that_rings_too_long(sdk: Sdk, tenant: Tenant, phone: RemotePhone) -> None:
     phone.never_answers()
     made = place(sdk, tenant, phone, timeout=1)

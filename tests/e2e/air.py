@@ -163,6 +163,21 @@ class Air:
         """Have something done on the thread."""
         self._work.append((time.monotonic() + after_s, work))
 
+    def forget(self) -> None:
+        """Know of no call any more; nothing of them is heard from then on."""
+        forgotten = threading.Event()
+
+        def work() -> None:
+            for call in self.calls.values():
+                self._epoll.unregister(call.rtp)
+                del self._by_fd[call.rtp.fileno()]
+                call.rtp.close()
+            self.calls.clear()
+            forgotten.set()
+
+        self.later(work)
+        assert forgotten.wait(TRIES)
+
     def dials(self, port: int, number: str, caller: str) -> Call:
         """Call a number of the server's."""
         self._count += 1

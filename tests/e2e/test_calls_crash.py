@@ -61,6 +61,10 @@ class Scene:
         self.app = VoiceApp()
         self.server = CallServer(folder, self.air.port, server=server or {})
         self.app.files["/prompt.wav"] = ("audio/wav", wav(PROMPT))
+        self.begin()
+
+    def begin(self) -> None:
+        """The documents as they are at first; nothing has been asked for or called."""
         menu = '<Gather numDigits="1" timeout="120" action="/chosen"><Play>/prompt.wav</Play></Gather>'
         self.app.answers.update(
             {
@@ -69,6 +73,9 @@ class Scene:
                 "/update": response('<Play loop="0">/prompt.wav</Play>'),
             }
         )
+        self.app.hooks.clear()
+        self.air.forget()
+        self.air.rings = False
 
     def start(self) -> "Scene":
         self.server.start()
@@ -118,6 +125,22 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(tmp_path)
     yield scene
     scene.close()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The server whose processes die one after the other."""
+    scene = Scene(tmp_path_factory.mktemp("crash"))
+    yield scene.start()
+    scene.close()
+
+
+@pytest.fixture
+def shared(stage: Scene) -> Scene:
+    """That server when it is whole again, and nothing is left of the calls before."""
+    stage.begin()
+    eventually(lambda: len(stage.server.children("media")) == 2, "a spare media process")
+    return stage
 
 
 def positions(call: Call, since: float = 0.0) -> list[int]:
@@ -191,12 +214,11 @@ def recordings(scene: Scene, started: dict[str, tuple[Call, float]]) -> list[flo
 
 
 @pytest.mark.parametrize("victim", ["media", "node", "recorder"])
-def test_a_few_calls_go_on(scene: Scene, victim: str) -> None:
-    calls = scene.start().dial(5)
+def test_a_few_calls_go_on(shared: Scene, victim: str) -> None:
+    scene, calls = shared, shared.dial(5)
     sid = scene.sid(calls[4])
     scene.server.client.calls(sid).recordings.create(recording_channels="dual")
     began = time.monotonic()
-    eventually(lambda: len(scene.server.children("media")) == 2, "a spare media process")
     killed = scene.kill(victim)
     on, gaps = goes_on(scene, calls, killed, SILENCE_S if victim == "media" else UNINTERRUPTED_S)
     assert len(on) == 5, (gaps, [jumps(call, killed - 1) for call in calls], scene.server.tail())
@@ -243,13 +265,13 @@ def test_both_processes_killed(scene: Scene) -> None:
     works(scene, calls, 1)
 
 
-def test_connected_calls_go_on_without_their_node(scene: Scene) -> None:
+def test_connected_calls_go_on_without_their_node(shared: Scene) -> None:
+    scene = shared
     hook = f"{scene.app.url}/recorded"
     dial = (
         f'<Dial action="/after" record="record-from-answer-dual" recordingStatusCallback="{hook}">+15557770000</Dial>'
     )
     scene.app.answers.update({"/voice": response(dial), "/after": response('<Play loop="0">/prompt.wav</Play>')})
-    scene.start()
     callers = scene.dial(2)
     sids = [scene.sid(call) for call in callers]
     callees = [call for call in scene.air.calls.values() if call.number == "+15557770000"]
@@ -281,9 +303,9 @@ def test_connected_calls_go_on_without_their_node(scene: Scene) -> None:
         assert abs(float(form["RecordingDuration"]) - talked) < 2
 
 
-def test_a_call_that_rings_is_picked_up_by_the_next_node(scene: Scene) -> None:
+def test_a_call_that_rings_is_picked_up_by_the_next_node(shared: Scene) -> None:
+    scene = shared
     scene.app.answers["/voice"] = response('<Pause length="2"/><Play>/prompt.wav</Play>')
-    scene.start()
     call = scene.air.dials(scene.server.sip_port, NUMBER, "+15550009999")
     eventually(lambda: scene.app.at("/voice") and call.status == 180, "ringing")
     time.sleep(0.2)
@@ -295,8 +317,8 @@ def test_a_call_that_rings_is_picked_up_by_the_next_node(scene: Scene) -> None:
     assert (end["CallStatus"], end["SequenceNumber"]) == ("completed", "0")
 
 
-def test_calls_that_were_being_placed_fail_and_are_told(scene: Scene) -> None:
-    scene.start()
+def test_calls_that_were_being_placed_fail_and_are_told(shared: Scene) -> None:
+    scene = shared
     scene.air.rings = True
     call = scene.server.client.calls.create(
         to="+15557771111",
@@ -361,8 +383,8 @@ def test_a_stop_lets_calls_end_and_refuses_new_ones(tmp_path: Path) -> None:
         scene.close()
 
 
-def test_a_second_server_on_the_folder_does_no_harm(scene: Scene) -> None:
-    calls = scene.start().dial(2)
+def test_a_second_server_on_the_folder_does_no_harm(shared: Scene) -> None:
+    scene, calls = shared, shared.dial(2)
     second = scene.server.again({"server": {"port": 0}, "sip": {"enabled": True, "port": 0}})
     assert second.returncode == 1
     assert "another server runs on" in second.stderr

@@ -20,16 +20,28 @@ from trunkline.testing.phones.rtp_peer import decoded, encoded
 from trunkline.testing.phones.things import CallState
 
 BACK_S = 20.0
+MEDIA = "trunkline.media.process"
 MAX_SILENCE_MS = 500
 KEPT = 0.9
 """Share of the blocks of what was said that a recording must have whole; the rest may have lost two packets."""
 TALK = "<Say loop='0'>Please hold the line.</Say>"
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Local]:
-    with Local(tmp_path) as local:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """The server whose processes die one after the other."""
+    with Local(tmp_path_factory.mktemp("killed")) as local:
         yield local
+
+
+@pytest.fixture
+def local(running: Local) -> Local:
+    """The server when it is whole again."""
+    end = time.monotonic() + BACK_S
+    while len(processes(running, MEDIA)) < 2:
+        assert time.monotonic() < end, "no spare media process"
+        time.sleep(0.05)
+    return running
 
 
 @pytest.fixture
@@ -39,13 +51,20 @@ def app() -> Iterator[VoiceApp]:
     app.close()
 
 
-def process(local: Local, *words: str) -> int:
-    """The child of the server whose command line has these words."""
+def processes(local: Local, *words: str) -> list[int]:
+    """The children of the server whose command lines have these words, the oldest first."""
     assert local._process is not None
-    shown = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ps", "-eww", "-o", "pid,ppid,args", "--sort", "start_time"], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 2) for line in shown.splitlines()]
     parent = str(local._process.pid)
-    found = [int(pid) for pid, ppid, args in rows if ppid == parent and all(word in args for word in words)]
+    return [int(pid) for pid, ppid, args in rows if ppid == parent and all(word in args for word in words)]
+
+
+def process(local: Local, *words: str) -> int:
+    """The one of them that is at work."""
+    found = processes(local, *words)
     assert found, words
     return found[0]
 
@@ -92,7 +111,7 @@ def test_the_media_process_dies_in_a_call(local: Local, app: VoiceApp) -> None:
     )
     call = phone.answers()
     call.hears("Please hold the line.")
-    os.kill(process(local, "trunkline.media.process"), signal.SIGKILL)
+    os.kill(process(local, MEDIA), signal.SIGKILL)
     call.hears("Please hold the line.")
     call.hears("Please hold the line.")
     assert call.state.media.longest_gap_ms <= MAX_SILENCE_MS
@@ -185,7 +204,7 @@ def goes_on(before: list[CallState], after: list[CallState]) -> list[bool]:
 def test_a_hundred_calls_go_on(crowd: tuple[Local, list[RemoteCall], list[str]], app: VoiceApp, victim: str) -> None:
     local, calls, sids = crowd
     before = [call.state for call in calls]
-    words = ("trunkline.media.process", "state_fd") if victim == "media" else ("-m trunkline ", " dev")
+    words = (MEDIA, "state_fd") if victim == "media" else ("-m trunkline ", " dev")
     os.kill(process(local, *words), signal.SIGKILL)
     until_back(local)
     time.sleep(3)

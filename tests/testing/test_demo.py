@@ -25,17 +25,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "300", "NO_COLOR": "1"}
 
 
-def run_once(folder: Path) -> str:
+@pytest.fixture(scope="module")
+def shown_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run from begin to end: its folder, what it showed."""
+    folder = tmp_path_factory.mktemp("run") / "demo"
     done = subprocess.run(
         [*COMMAND, "--once", "--data", str(folder)],
         env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return folder, done.stdout
 
 
-def test_it_runs_through(tmp_path):
-    shown = run_once(tmp_path / "demo")
+def test_it_runs_through(shown_once):
+    folder, shown = shown_once
     for step in ("queued", "delivered", "phone shows", "signature verified", "outbound-reply", "It works."):
         assert step in shown
     assert shown.index("queued") < shown.index("delivered") < shown.index("signature verified")
@@ -43,14 +46,14 @@ def test_it_runs_through(tmp_path):
     steps += (f"phone hears  ♪ {GREETING}", f"phone hears  ♪ {MESSAGE}", "in-progress", "outbound-api")
     assert [step for step in steps if step not in shown] == []
     assert sorted(steps[:-1], key=shown.index) == list(steps[:-1])
-    with wave.open(str(tmp_path / "demo/message.wav")) as message:
+    with wave.open(str(folder / "message.wav")) as message:
         assert message.getnframes() > 4000
 
 
-def test_the_printed_program_works_and_the_account_stays(tmp_path):
-    run_once(tmp_path)
+def test_the_printed_program_works_and_the_account_stays(shown_once):
+    folder, _ = shown_once
     with subprocess.Popen(
-        [*COMMAND, "--data", str(tmp_path)],
+        [*COMMAND, "--data", str(folder)],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as demo:  # fmt: skip
         lines = []
@@ -72,13 +75,13 @@ def test_the_printed_program_works_and_the_account_stays(tmp_path):
             else:
                 pytest.fail("the demo ended")
             with pytest.raises(DemoFailed, match="another demo"):
-                DemoServer(tmp_path, 0)
+                DemoServer(folder, 0)
         finally:
             demo.send_signal(signal.SIGINT)
             demo.stdout.read()
             assert demo.wait(TIMEOUT_S) == 0
     accounts = {line.split()[2] for line in shown.splitlines() if line.startswith("Account SID")}
-    again = DemoServer(tmp_path, 0)
+    again = DemoServer(folder, 0)
     assert {again.account()[0]} == accounts
     again.stop()
 
