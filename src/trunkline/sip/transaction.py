@@ -333,28 +333,36 @@ class ClientTransaction(_Transaction):
 
     def _finish(self, linger_s: float) -> None:
         self._data = b""
+        response, report = self._response, self._report
+        self._response = None
+        assert response is not None
         if self.flow.reliable:
             self.done()
         else:
             self._schedule(expire_in=linger_s)
-        self._pass()
+        report(self, response.status, response)
 
     def ack_again(self) -> None:
         self.stack.transmit(self._ack, self.flow)
 
     def timed_out(self) -> None:
         self.stack.count("timeouts")
-        self.done()
-        self._report(self, 408, None)
+        self._give_up(408)
 
     def unsent(self) -> None:
         self.stack.count("transport_errors")
+        self._give_up(503)
+
+    def _give_up(self, status: int) -> None:
+        report = self._report
         self.done()
-        self._report(self, 503, None)
+        report(self, status, None)
 
     def done(self) -> None:
+        """Nothing more is reported. Whoever heard it may know us, and goes without the garbage collector."""
         self._stop()
         self.stack.forget_client(self)
+        self._report = _unheard
 
     def pass_on(self) -> None:
         self._pass()
@@ -363,6 +371,10 @@ class ClientTransaction(_Transaction):
         response, self._response = self._response, None
         assert response is not None
         self._report(self, response.status, response)
+
+
+def _unheard(_transaction: ClientTransaction, _status: int, _response: Response | None) -> None:
+    """Nobody waits for it any more."""
 
 
 Client = ClientTransaction
