@@ -9,12 +9,15 @@
     srtp-batch SRTP alone, by the processor's own AES and SHA and without
     opus       the same, all Opus, with the repeats for lost packets that 5 % of loss asks for
 
-The media process runs on one core, the load generator (rtp_load.c, audio both ways) on the other. CPU is that of the
-process itself, user and system, from /proc, over the middle of the run; `us` is CPU per leg and tick of 20 ms.
+The media process runs on one core, the load generator (rtp_load.c) on the other: audio both ways, 0.5 % of the packets
+left out, RTCP, keys as events and as tones, received prompts compared octet by octet. CPU is that of the process
+itself, user and system, from /proc, over the middle of the run; `us` is CPU per leg and tick of 20 ms, `share` the bare
+loop's part of it when it ran before with as many legs.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -37,17 +40,21 @@ from trunkline.media.client import MediaClient
 from trunkline.media.native import libopus
 from trunkline.media.native.build import SOURCES, compiler
 from trunkline.media.native.coding import OpusSettings
-from trunkline.media.native.interface import ADDRESS_BYTES, SEND_BYTES, Batch
+from trunkline.media.native.interface import ADDRESS_BYTES, FRAME, SEND_BYTES, Batch
 from trunkline.media.native.srtp import STREAMS, TAG_ROOM, Streams
 from trunkline.media.ports import PortKeeper
-from trunkline.media.process import Config
-from trunkline.rtp import g722
+from trunkline.media.process import PRIORITY, Config
+from trunkline.rtp import dtmf, g711, g722
 
 HERE = Path(__file__).parent
 PORTS = (20_000, 29_998)
 SOCKETS = 16
 """Of the generator."""
 SETTLE_S = 3.0
+LOSS_PER_MILLE = 5
+KEYS, KEY_MS = "23456789", 100
+"""What the generator presses: not 1, which would end the prompt."""
+PROMPTS, PROMPT_SAMPLES = 20, 80_000
 SRTP_ROUNDS = 200
 TICK_S = 0.020
 PLAIN: dict[str, Any] = {"payload_types": {0: "PCMU", 101: "telephone-event"}}
@@ -75,17 +82,17 @@ def cpu_s(pid: int) -> tuple[float, float]:
 
 
 def start_load(
-    program: Path, ports: list[int], seconds: float, core: int, audio: list[str] | None = None
+    program: Path, ports: list[int], seconds: float, core: int, audio: list[str], prompts: int = 0
 ) -> "subprocess.Popen[str]":
-    """The generator on its core."""
+    """The generator on its core; leg n plays prompt n modulo `prompts`, if there are any."""
     load = subprocess.Popen(
-        ["taskset", "-c", str(core), str(program), str(seconds), str(SOCKETS), *(audio or [])],
+        ["taskset", "-c", str(core), str(program), str(seconds), str(SOCKETS), *audio, "loss", str(LOSS_PER_MILLE)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert load.stdin
-    load.stdin.write("\n".join(map(str, ports)))
+    load.stdin.write("\n".join(f"{port} {n % prompts if prompts else -1}" for n, port in enumerate(ports)))
     load.stdin.close()
     load.stdin = None  # so that communicate() does not flush it
     return load
@@ -102,16 +109,20 @@ def result(name: str, legs: int, load: dict[str, Any], used: tuple[float, float]
         "us": round(total / window * TICK_S / legs * 1e6, 2),
         "lost": load["lost"],
         "silent": load["silent"],
+        "late": load["late"],
+        "judged": load["judged"],
         "jitter_ms": load["jitter_ms"],
+        "left_out": load["left_out"],
     }
 
 
-def coded(name: str, folder: Path) -> list[str]:
-    """The generator's arguments for audio that is not G.711: 20 s of a voice, as our own coders write it."""
-    if name == "srtp":
-        return ["srtp"]
-    if name not in CODECS:
-        return []
+def audio_of(name: str, folder: Path) -> list[str]:
+    """The generator's arguments for what it sends: noise and keys, or 20 s of a voice as our own coders write it."""
+    if name not in CODECS or name == "srtp":
+        path = folder / "audio"
+        tones = b"".join(dtmf.key(digit, KEY_MS).tobytes() for digit in KEYS)
+        path.write_bytes(g711.encode(tones) + b"".join(g711.encode(pcm) for pcm in prompts()))
+        return ["audio", str(path), *(["srtp"] if name == "srtp" else ["rtcp"])]
     audio, path = voice(20), folder / f"{name}.payloads"
     if name == "opus":
         encoder = libopus.Encoder(OpusSettings(), loss=5)
@@ -120,7 +131,41 @@ def coded(name: str, folder: Path) -> list[str]:
         data = g722.Encoder().encode(array("h", audio.tobytes()))
         payloads = [data[at : at + 160] for at in range(0, len(data), 160)]
     path.write_bytes(b"".join(bytes([len(payload)]) + payload for payload in payloads))
-    return ["111", "960", str(path)] if name == "opus" else ["9", "160", str(path)]
+    return ["rtcp", "coded", *(("111", "960") if name == "opus" else ("9", "160")), str(path)]
+
+
+def prompts() -> list[bytes]:
+    """PCM: noise, so that every place of it is told from every other."""
+    waves = (np.random.default_rng(number).normal(0, 2000, PROMPT_SAMPLES) for number in range(PROMPTS))
+    return [np.clip(wave, -32000, 32000).astype("<i2").tobytes() for wave in waves]
+
+
+class Pressed:
+    """The keys that the engine told of, checked against what the generator presses on each leg: KEYS in turn."""
+
+    def __init__(self) -> None:
+        self.count = {"rfc4733": 0, "in-band": 0}
+        self.wrong = 0
+        self._next: dict[str, int] = {}
+
+    def take(self, event: protocol.Event) -> None:
+        if not isinstance(event, protocol.Digit):
+            return
+        number = int(event.leg.removeprefix("CA"))
+        expected = self._next.get(event.leg, number % len(KEYS))
+        here = KEYS.find(event.digit)
+        self.count[event.how] += 1
+        self.wrong += here != expected or event.how != ("rfc4733", "in-band", "none")[min(number % 10, 2)]
+        self._next[event.leg] = (here + 1) % len(KEYS)
+
+    def figures(self, load: dict[str, Any]) -> dict[str, Any]:
+        """Told / pressed; `wrong`: not the key whose turn it was (one that was missed makes one wrong)."""
+        heard = self.count
+        return {
+            "events": [heard["rfc4733"], load["pressed"][0]],
+            "tones": [heard["in-band"], load["pressed"][1]],
+            "wrong": self.wrong,
+        }
 
 
 async def engine_run(name: str, legs: int, seconds: float, program: Path, folder: Path) -> dict[str, Any]:
@@ -133,11 +178,13 @@ async def engine_run(name: str, legs: int, seconds: float, program: Path, folder
     command = [sys.executable, "-m", "trunkline.media.process", "--config-json", msgspec.json.encode(config).decode()]
     process = subprocess.Popen(["taskset", "-c", "1", *command])
     try:
-        client = MediaClient()
+        client, pressed = MediaClient(), Pressed()
+        client.otherwise = pressed.take
         assert await client.start(config.control), "the media process does not answer"
         ports = await open_legs(client, name, legs, folder)
         move_recorder(process.pid)
-        load = start_load(program, ports, seconds + SETTLE_S + 1, 0, coded(name, folder))
+        audio = audio_of(name, folder)
+        load = start_load(program, ports, seconds + SETTLE_S + 1, 0, audio, PROMPTS if name == "ivr" else 0)
         await asyncio.sleep(SETTLE_S)
         before, began = cpu_s(process.pid), time.monotonic()
         stats_before = client.stats
@@ -149,7 +196,11 @@ async def engine_run(name: str, legs: int, seconds: float, program: Path, folder
     finally:
         process.terminate()
         process.wait()
-    figures = result(name, legs, json.loads(printed[0]), (after[0] - before[0], after[1] - before[1]), window)
+    counted = json.loads(printed[0])
+    figures = result(name, legs, counted, (after[0] - before[0], after[1] - before[1]), window)
+    figures["keys"], figures["reports"] = pressed.figures(counted), counted["reports"]
+    if name == "ivr":
+        figures["compared"], figures["mismatched"] = counted["compared"], counted["mismatched"]
     if stats is not None:
         figures["skipped"] = stats.skipped - (stats_before.skipped if stats_before else 0)
         figures["tick_us"] = percentiles(stats, stats_before)
@@ -161,12 +212,11 @@ async def engine_run(name: str, legs: int, seconds: float, program: Path, folder
 
 async def open_legs(client: MediaClient, name: str, legs: int, folder: Path) -> list[int]:
     """Open, and start, every leg; their ports."""
-    prompts = []
-    for number in range(20):
+    items = []
+    for number, pcm in enumerate(prompts() if name == "ivr" else []):
         path = folder / f"prompt{number}.raw"
-        noise = np.random.default_rng(number).normal(0, 2000, 8000 * 10)
-        path.write_bytes(np.clip(noise, -32000, 32000).astype("<i2").tobytes())
-        prompts.append(protocol.Audio(path=str(path)))
+        path.write_bytes(pcm)
+        items.append(protocol.Audio(path=str(path)))
     ports = []
     for number in range(legs):
         while (slot := client.take_slot()) is None:
@@ -175,9 +225,8 @@ async def open_legs(client: MediaClient, name: str, legs: int, folder: Path) -> 
         client.send(protocol.Open(leg=leg, slot=slot[0], **CODECS.get(name, PLAIN)))
         if name == "ivr":
             start = random.randrange(9000)
-            client.send(
-                protocol.Play(leg=leg, play="p", items=[prompts[number % 20]], loop=0, start_ms=start, barge="1")
-            )
+            item = items[number % PROMPTS]
+            client.send(protocol.Play(leg=leg, play="p", items=[item], loop=0, start_ms=start, barge="1"))
         elif number % 2:
             client.send(protocol.Bridge(a=f"CA{number - 1}", b=leg))
         if name == "bridged":
@@ -210,9 +259,11 @@ def percentiles(stats: protocol.Stats, before: protocol.Stats | None) -> dict[st
     return found
 
 
-def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
+def bare_run(legs: int, seconds: float, program: Path, folder: Path) -> dict[str, Any]:
     """The helper's receive and send for so many sockets, and nothing else."""
     os.sched_setaffinity(0, {1})
+    with contextlib.suppress(OSError):  # as the media process
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
     keeper = PortKeeper("127.0.0.1", *PORTS, legs)
     while len(keeper.pairs) < legs and keeper.open_block():
         pass
@@ -223,7 +274,7 @@ def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
     data, length = np.zeros((legs, SEND_BYTES), np.uint8), np.full(legs, SEND_BYTES, np.int32)
     data[:, 0] = 0x80
     to, to_length = np.zeros((legs, ADDRESS_BYTES), np.uint8), np.zeros(legs, np.int32)
-    load = start_load(program, keeper.ports, seconds + SETTLE_S + 1, 0)
+    load = start_load(program, keeper.ports, seconds + SETTLE_S + 1, 0, audio_of("bare", folder))
     began = time.monotonic()
     measured: tuple[float, tuple[float, float]] | None = None
     number = 0
@@ -237,6 +288,7 @@ def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
             to[row, : len(packed)], to_length[row] = np.frombuffer(packed, np.uint8), len(packed)
         number += 1
         data[:, 2], data[:, 3] = number >> 8 & 255, number & 255
+        data[:, 4:8] = np.frombuffer((number * FRAME).to_bytes(4, "big"), np.uint8)
         ready = rows[to_length > 0]
         if len(ready):
             helper.send(fds[ready], ready, data, length, to, to_length)
@@ -247,6 +299,7 @@ def bare_run(legs: int, seconds: float, program: Path) -> dict[str, Any]:
     window = time.monotonic() - measured[0]
     printed, _ = load.communicate()
     keeper.close()
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.sched_setaffinity(0, {0, 1})
     return result("bare", legs, json.loads(printed), used, window)
 
@@ -289,14 +342,19 @@ def main() -> None:
         folder = Path(name)
         program = build_load(folder)
         for legs in options.legs:
+            bare = 0.0
             for scenario in options.scenario:
                 if scenario == "srtp-batch":
                     print(json.dumps(srtp_cost(legs, hardware=True)), flush=True)
                     figures = srtp_cost(legs, hardware=False)
                 elif scenario == "bare":
-                    figures = bare_run(legs, options.seconds, program)
+                    figures = bare_run(legs, options.seconds, program, folder)
                 else:
                     figures = asyncio.run(engine_run(scenario, legs, options.seconds, program, folder))
+                if scenario == "bare":
+                    bare = figures["us"]
+                elif bare and "us" in figures:
+                    figures["share"] = round(bare / figures["us"], 3)
                 print(json.dumps(figures), flush=True)
 
 

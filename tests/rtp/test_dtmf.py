@@ -158,9 +158,9 @@ def test_a_thousand_legs_cost_a_few_microseconds_each() -> None:
     detector, rows = Detector(1000), np.arange(1000)
     times = []
     for _ in range(10):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         detector.feed(rows, noise)
-        times.append(time.perf_counter() - begin)
+        times.append(time.thread_time() - begin)
     assert min(times) < 0.005
 
 

@@ -162,23 +162,3 @@ WIDE void tl_frames(const struct legs *g, int n, const int64_t *rows, int64_t *l
         if (++g->window[r] >= g->watched) due[counts[1]++] = r;
     }
 }
-
-/* Entries of a record ring (engine.record_ring.ENTRY) from `entry` on: a frame of both tracks of each leg. */
-struct entry {
-    uint64_t sample;
-    uint32_t slot, generation, kind, length;
-    int16_t inbound[FRAME], outbound[FRAME];
-};
-
-void tl_record(int n, const int64_t *slots, const int64_t *rows, const int64_t *samples, const uint32_t *generation,
-               int generations, const int16_t *heard, const int16_t *out, struct entry *entry) {
-    for (int i = 0; i < n; i++, entry++) {
-        int64_t r = rows[i];
-        entry->sample = samples[i];
-        entry->slot = (uint32_t)slots[i];
-        entry->generation = *(const uint32_t *)((const uint8_t *)generation + (size_t)slots[i] * generations);
-        entry->kind = 0;
-        memcpy(entry->inbound, heard + (size_t)r * FRAME, 2 * FRAME);
-        memcpy(entry->outbound, out + (size_t)r * FRAME, 2 * FRAME);
-    }
-}
