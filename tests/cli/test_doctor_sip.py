@@ -256,6 +256,16 @@ def test_a_trunk_that_is_not_there(trunkline: Command, tmp_path: Path) -> None:
     assert ran.err.strip().endswith("there is no trunk amce in the settings; there are: acme")
 
 
+def test_beside_the_development_server(trunkline: Command, data: Path) -> None:
+    assert "bad\tsip\tsip.enabled is false" in trunkline("doctor", "sip").out
+    data.mkdir(parents=True, exist_ok=True)
+    snapshot = Snapshot(int(time.time() * 1000), [Line("simulated", GATEWAY, "sip:127.0.0.1:5070", True, "up", 0)])
+    (data / "trunks.json").write_bytes(msgspec.json.encode(snapshot))
+    ran = trunkline("doctor", "sip")
+    assert ran.code == 0
+    assert ran.out.splitlines()[1].startswith("ok\tsip\t`trunkline dev` runs, with simulated phones")
+
+
 def test_how_trunks_stand(trunkline: Command, data: Path) -> None:
     ran = trunkline("trunks")
     assert ran.code == 1

@@ -38,7 +38,11 @@ def sip(
     if trunk and not chosen:
         names = ", ".join(one.name for one in settings.trunks) or "none"
         raise CommandError(f"there is no trunk {trunk} in the settings; there are: {names}")
-    findings = [*_look_at_ports(settings), *run(_probe(settings, chosen))]
+    if not settings.sip.enabled and not chosen and _is_running(settings):
+        text = "`trunkline dev` runs, with simulated phones in place of trunks; [sip] and [[trunks]] are for real ones"
+        findings = [Finding("ok", "sip", text)]
+    else:
+        findings = [*_look_at_ports(settings), *run(_probe(settings, chosen))]
     if as_json:
         rows = [{"verdict": one.verdict, "check": one.what, "finding": one.text} for one in findings]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
