@@ -1,5 +1,7 @@
 """Dialogs: RFC 3261 sections 12, 14 and 15; going on in another process."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
@@ -7,7 +9,7 @@ from tests.sip.link import OFFER, Leg, Phone, pair
 from tests.sip.test_transaction import losing
 from trunkline.sip import digest
 from trunkline.sip.dialog import ADOPT_CSEQ_JUMP, DialogState
-from trunkline.sip.message import Request, Response
+from trunkline.sip.message import Request, Response, parse
 
 
 class Call:
@@ -169,6 +171,35 @@ def test_a_challenge_in_the_dialog_is_answered():
     call.run()
     assert heard == [200]
     assert [request.cseq[0] for request in call.network.of("OPTIONS")] == [2, 3]
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_challenge_from_elsewhere_gets_no_credentials(adopted):
+    """Whoever answers may say that he is somewhere else, and have us answer a challenge of a carrier's there."""
+    call = Call(credentials=("alice", "secret"))
+    seen = []
+
+    def challenge(data, flow):
+        request = parse(data)
+        if request.method == "ACK":
+            return
+        seen.append(request)
+        fields = [("WWW-Authenticate", digest.challenge("r", "n"))]
+        call.network.send(Response.make(request, 401, headers=fields).encode(), flow)
+
+    elsewhere = SimpleNamespace(timers=SimpleNamespace(due=lambda: None), tick=lambda: None, receive=challenge)
+    call.network.add(("198.51.100.9", 5060), elsewhere)
+    call.into.request("UPDATE", [("Contact", "<sip:carrier@198.51.100.9>")])
+    call.run(0.1)
+    ours, heard = call.out, []
+    if adopted:
+        ours = call.a.stack.adopt(ours.state(), call.out_leg, ("alice", "secret"))
+    ours.request("OPTIONS", on_response=lambda status, _: heard.append(status))
+    ours.reinvite(OFFER, lambda status, sdp: heard.append(status))
+    call.run()
+    assert heard == [401, 401]
+    assert [request.method for request in seen] == ["OPTIONS", "INVITE"]
+    assert not any("Authorization" in request.headers for request in seen)
 
 
 def test_requests_after_the_end_fail(call):

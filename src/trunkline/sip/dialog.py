@@ -19,7 +19,7 @@ from trunkline.sip.dialog_state import DialogState as DialogState
 from trunkline.sip.flow import Flow, Target, beyond, contact_unreachable, is_numeric, plan
 from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.login import Login
-from trunkline.sip.message import Request, Response
+from trunkline.sip.message import MalformedMessage, Request, Response
 from trunkline.sip.refer import OnNotify, ReferProgress, Referral, ReferRequest
 from trunkline.sip.reinvite import OnResult, Reinvite
 from trunkline.sip.reliable import Reliable
@@ -136,6 +136,7 @@ class Dialog:
             behind_nat=contact is not None and beyond(invite, sent, heard, contact.uri),
             is_caller=True,
             peer_updates="UPDATE" in response.headers.get("Allow"),
+            homes=() if login is None else (sent.remote[0], heard.remote[0], invite.request_uri.bare_host),
         )
         dialog = cls(stack, state, login)
         dialog.invite_credentials = credentials_in(invite)
@@ -315,7 +316,20 @@ class Dialog:
         self.invite_credentials = credentials_in(request)
 
     def login(self) -> Login | None:
-        return None if self._login is None else self._login.fresh()
+        """Our credentials for a request, if it goes where they belong."""
+        return self._login.fresh() if self._login is not None and self.goes_home else None
+
+    @property
+    def goes_home(self) -> bool:
+        """Whether requests go to the hosts that our INVITE went to. Whoever answered may have named himself as Contact:
+        with our answers to challenges of his he could log in as us, or guess our password."""
+        homes = self._state.homes
+        try:
+            _, _, hop, fallback = self._hop or self._find_hop()
+        except MalformedMessage:
+            return False
+        hosts = [one.remote[0] if isinstance(one, Flow) else one.host for one in (hop, fallback) if one is not None]
+        return not homes or all(host in homes for host in hosts)
 
     def ack_again(self, cseq: int) -> bool:
         """Our peer repeats the 2xx of our INVITE `cseq`: repeat the ACK, if that has been sent."""

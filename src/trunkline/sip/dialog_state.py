@@ -51,3 +51,5 @@ class DialogState(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Whether it is for us to refresh the session."""
     rack: str = ""
     """What the PRACK of a reliable response says that was not acknowledged when our 2xx was settled."""
+    homes: tuple[str, ...] = ()
+    """Hosts that our INVITE went to, by address and by name: they alone have challenges answered. Empty: not known."""

@@ -108,7 +108,7 @@ class Reinvite:
 
     def _refused(self, transaction: ClientTransaction, status: int, response: Response) -> None:
         stack = self._dialog.stack
-        if status in (401, 407) and self._login is not None:
+        if status in (401, 407) and self._login is not None and self._dialog.goes_home:
             credentials = self._login.answer(transaction.request, response, stack.token())
             if credentials is not None:
                 _, hop, fallback = self._dialog.build("INVITE", (), cseq=0)
