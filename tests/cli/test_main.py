@@ -35,6 +35,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(trunkline: Command, words: list[s
     assert ran.code == 2
     assert ran.err.startswith("trunkline: ")
     assert ran.err.count("\n") == 1
+    known = [word for word in words if word in ("numbers", "add", "version")]
+    assert ran.err.endswith(f"(see {' '.join(['trunkline', *known])} --help)\n")
 
 
 def test_a_bare_group_prints_its_help(trunkline: Command) -> None:

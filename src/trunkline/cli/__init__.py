@@ -111,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(message())
             return int(wrong)
-        return _say(f"{message()} (see trunkline --help)", int(wrong))
+        command = getattr(getattr(error, "ctx", None), "command_path", "").partition(" ")[2]
+        return _say(f"{message()} (see {f'trunkline {command}'.strip()} --help)", int(wrong))
     return code if isinstance(code, int) else 0
 
 

@@ -38,7 +38,7 @@ def test_an_api_call_is_answered_from_the_terminal(trunkline: Local, tmp_path) -
 def test_mistakes_are_one_line(trunkline: Local) -> None:
     for steps, said in (
         (["hears x"], "there is no call yet"),
-        (["dances"], "there is no call yet"),
+        (["is-on", "dances"], "dances is no step: see `trunkline phone --help`"),
         (["is-busy", "rings 0.1"], "did not ring"),
     ):
         done = phone(trunkline, trunkline.phone().number, *steps)

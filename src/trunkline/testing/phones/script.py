@@ -25,6 +25,10 @@ BEHAVIOURS: Final = {
     "is-on": RemotePhone.on,
 }
 """Steps that say how the phone behaves from now on."""
+BEGINNINGS: Final = ("dials", "rings", "answers", "waits")
+OF_A_CALL: Final = (
+    "hears", "hears-tone", "says", "plays", "presses", "answers-it", "holds", "resumes", "hangs-up", "ends", "saves",
+)  # fmt: skip
 
 
 class StepFailed(Exception):
@@ -68,7 +72,11 @@ class Script:
         self._call: RemoteCall | None = None
 
     def run(self, steps: Iterable[str]) -> None:
-        """Do one step after the other. Raises StepFailed."""
+        """Do one step after the other, if all of them are steps. Raises StepFailed."""
+        steps = list(steps)
+        for verb in (step.strip().partition(" ")[0] for step in steps):
+            if verb not in BEHAVIOURS and verb not in BEGINNINGS and verb not in OF_A_CALL:
+                raise StepFailed(f"{verb} is no step: see `trunkline phone --help`")
         for step in steps:
             verb, _, about = step.strip().partition(" ")
             try:
@@ -81,7 +89,7 @@ class Script:
             BEHAVIOURS[verb](self._phone)
             self._show(verb)
             return
-        if verb in ("dials", "rings", "answers", "waits"):
+        if verb in BEGINNINGS:
             self._begin(verb, about)
             return
         call = self._call
@@ -115,12 +123,10 @@ class Script:
             case "ends":
                 state = call.ended()
                 self._show(f"the call was ended by the {state.ended_by}, SIP status {state.status}")
-            case "saves":
+            case _:  # saves
                 file = Path(about or SAVED)
                 file.write_bytes(call.heard_wav())
                 self._show(f"what was heard is in {file}")
-            case _:
-                raise StepFailed(f"{verb} is no step: see `trunkline phone --help`")
 
     def _begin(self, verb: str, about: str) -> None:
         if verb == "waits":
