@@ -9,7 +9,7 @@ from trunkline.sip.flow import Target
 from trunkline.voice import trunk_status
 from trunkline.voice.trunk_gateways import DOWN_AFTER
 from trunkline.voice.trunk_registration import Standing
-from trunkline.voice.trunk_status import GATEWAY, REGISTRATION, TrunkStatus
+from trunkline.voice.trunk_status import GATEWAY, NOT_ASKED, REGISTRATION, TrunkStatus
 from trunkline.voice.trunks import Trunks
 
 from ..messaging.world import eventually
@@ -32,9 +32,11 @@ def test_gateways_and_their_addresses(tmp_path):
         one.endpoints[0].failed(NOW - 5, "no answer to OPTIONS")
     assert [(line.kind, line.what, line.up, line.state, line.since_ms, line.detail) for line in status.lines()] == [
         (GATEWAY, "sip:10.0.0.1", False, "down", NOW_MS - 5000, "no answer to OPTIONS"),
-        (GATEWAY, "sip:carrier.example (192.0.2.1)", True, "up", NOW_MS, ""),
-        (GATEWAY, "sip:carrier.example (192.0.2.2)", True, "up", NOW_MS, ""),
+        (GATEWAY, "sip:carrier.example (192.0.2.1)", True, "up", NOW_MS, NOT_ASKED),
+        (GATEWAY, "sip:carrier.example (192.0.2.2)", True, "up", NOW_MS, NOT_ASKED),
     ]
+    two.watch(lambda: None, pinged=True)
+    assert [line.detail for line in status.lines()][1:] == ["", ""]
 
 
 def test_registrations(tmp_path):

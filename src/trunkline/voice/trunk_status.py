@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FILE: Final = "trunks.json"
 """In the data folder."""
 GATEWAY, REGISTRATION = "gateway", "registration"
+NOT_ASKED: Final = "only calls tell: options_ping_s is 0"
 SETTLE_S: Final = 0.2
 """Changes that come together are written once."""
 REFRESH_S: Final = 60.0
@@ -72,7 +73,8 @@ class TrunkStatus:
                 for one in gateway.endpoints:
                     what = f"{gateway.uri} ({one.target.host})" if len(gateway.endpoints) > 1 else str(gateway.uri)
                     state, since = "up" if one.is_up else "down", zero + int(one.since * 1000)
-                    found.append(Line(trunk, GATEWAY, what, one.is_up, state, since, one.detail))
+                    detail = one.detail or ("" if one.pinged else NOT_ASKED)
+                    found.append(Line(trunk, GATEWAY, what, one.is_up, state, since, detail))
         for registration in self._registrations:
             it = registration.standing()
             detail = it.detail or (f"{it.expires_s:.0f} s left" if it.up else "")
