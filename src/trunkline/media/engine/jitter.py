@@ -13,6 +13,8 @@ it came, with the least depth of 40 ms.
   how much is held in vain. That many frames are dropped in silence; what is still too much after another window goes
   without silence. Where the least level tells that too little is held, a frame is repeated in silence.
 - A jump of the timestamp beyond the ring, or a run of late packets, starts anew.
+
+Most packets and frames are moved by the compiled helper (`engine.usual`), in the same way.
 """
 
 from typing import Any, Final

@@ -6,6 +6,8 @@ most one packet of a leg. There is one round when every peer sends every 20 ms.
 Source (symmetric RTP): the first valid packet from an allowed address settles where the leg's audio comes from and goes
 to; from then on other sources are not heard until a re-INVITE opens it again. The stream (SSRC) is locked as well: a
 new SSRC from the same source takes over with its second packet in a row.
+
+What happens to most packets is done before by the compiled helper (`engine.usual`), in the same way.
 """
 
 from collections.abc import Callable
