@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests.e2e.audio_bridge import stalls
 from tests.e2e.audio_legs import Legs, shuffled
 from tests.e2e.audio_peer import RATE, Network, Peer, Press, Samples, dual_tone, quiet
 from tests.e2e.audio_speech import speech
 
 SETTLE_MS = 300
 IN_BAND_SHARE = 0.99
+STALLED_SHARE = 0.85
+"""Of in-band keys on a machine that stood still, each time of which may cut a key of each leg."""
 OFFSET = 0.015
 SNR_DB = 20.0
 BAD_NETWORK = Network(loss=0.02, jitter_ms=40)
@@ -108,22 +111,25 @@ def score(wanted: str, told: str) -> Score:
 
 
 def tones(legs: Legs, count: int, each: int) -> Check:
-    """Add so many legs without telephone-events that press so many keys each; nearly all are told, nothing beside."""
+    """Add so many legs without telephone-events that press so many keys each; nearly all are told, nothing beside, but
+    for what the machine did not let through in time: such audio is cut, and a key with it may be two or none."""
     rng = random.Random(11)
-    wanted = {}
+    wanted, peers = {}, []
     for index in range(count):
         peer = Peer(legs.wire, codec=("PCMU", "PCMA")[index % 2], event_type=-1, keep=False)
         keys = shuffled(each, 100 + index)
         peer.say(quiet(SETTLE_MS), noisy_keys(keys, rng))
         legs.add(peer, each, timeout_s=2)
+        peers.append(peer)
         wanted[next(reversed(legs.calls))] = keys
 
     def check(told: dict[str, str]) -> None:
         scores = [score(keys, told[caller]) for caller, keys in wanted.items()]
         total = Score(*(sum(column) for column in zip(*scores, strict=True)))
         print(f"in-band: {total}, {total.told / total.pressed:.2%}; the wire was {legs.wire.behind_ms:.0f} ms late")
-        assert total.told >= IN_BAND_SHARE * total.pressed
-        assert total.beside <= (1 - IN_BAND_SHARE) * total.pressed
+        share = STALLED_SHARE if stalls(legs.wire, *peers) else IN_BAND_SHARE
+        assert total.told >= share * total.pressed
+        assert total.beside <= (1 - share) * total.pressed
 
     return check
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.e2e.audio_bridge import bridged, noise
+from tests.e2e.audio_bridge import bridged, in_time, noise
 from tests.e2e.audio_line import Call, Line
 from tests.e2e.audio_peer import RATE, Got, Peer, Press, Samples, Wire, decoded, encoded, quiet
 from tests.e2e.test_audio_prompts import check_order, ffmpeg
@@ -86,10 +86,12 @@ def test_both_channels_are_aligned(audio_switch: Switch, line: Line, wire: Wire,
     told = kept(2)
     files = {form["RecordingChannels"]: form["RecordingUrl"] for form in told}
     dual = channels(audio_switch.fetch(f"{files['2']}.wav"))
-    check_alignment(caller, callee, dual, marks)
+    with in_time(wire, caller, callee):
+        check_alignment(caller, callee, dual, marks)
     assert not np.array_equal(dual[0], dual[1])
     mono = channels(audio_switch.fetch(f"{files['1']}.wav"))
-    check_mix(mono, dual, as_heard(both))
+    with in_time(wire, caller, callee):
+        check_mix(mono, dual, as_heard(both))
     check_mp3(audio_switch.fetch(f"{files['2']}.mp3"), dual, tmp_path)
 
 
@@ -184,7 +186,8 @@ def test_pauses(audio_switch: Switch, line: Line, wire: Wire) -> None:
             pause = {"pause_behavior": behaviour} if status == "paused" else {}
             of_call("Twilio.CURRENT").update(status=status, **pause)
     for behaviour, one in zip(behaviours, calls, strict=True):
-        check_pause(recording_of(audio_switch, one.sid, 2), as_heard(said), behaviour)
+        with in_time(wire, one.peer):
+            check_pause(recording_of(audio_switch, one.sid, 2), as_heard(said), behaviour)
         one.call.hang_up()
 
 

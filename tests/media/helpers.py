@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -63,6 +62,7 @@ class Leg:
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind((host, 0))
         self.sock.setblocking(False)
+        self._came: list[bytes] = []
         taken = client.take_slot()
         assert taken is not None
         self.slot, self.port = taken
@@ -102,16 +102,24 @@ class Leg:
 
     def received(self) -> list[packet.Packet]:
         """What has come since the last time."""
-        packets = []
-        while True:
-            try:
-                packets.append(packet.parse(self.sock.recv(2000)))
-            except BlockingIOError:
-                return packets
+        self._listen()
+        came, self._came = self._came, []
+        return [packet.parse(data) for data in came]
 
     def waiting(self) -> bool:
         """Whether something has come that `received` has not taken."""
-        return bool(select.select([self.sock], [], [], 0)[0])
+        self._listen()
+        return bool(self._came)
+
+    def _listen(self) -> None:
+        """Take what has come from the media process; others may still send to who had the port before."""
+        while True:
+            try:
+                data, source = self.sock.recvfrom(2000)
+            except BlockingIOError:
+                return
+            if source[1] == self.port:
+                self._came.append(data)
 
     async def event(self, kind: type, matching: Callable[[Any], bool] = lambda event: True) -> Any:
         """The first event of a kind, waiting for it."""

@@ -44,11 +44,9 @@ class _Secured:
     def sendto(self, data: bytes, address: tuple[str, int]) -> None:
         self.inner.sendto(self.leg.sender.protect(data), address)
 
-    def recv(self, most: int) -> bytes:
-        return self.leg.receiver.unprotect(self.inner.recv(most))
-
-    def fileno(self) -> int:
-        return self.inner.fileno()
+    def recvfrom(self, most: int) -> tuple[bytes, Any]:
+        data, source = self.inner.recvfrom(most)
+        return (self.leg.receiver.unprotect(data) if source[1] == self.leg.port else data), source
 
     def close(self) -> None:
         self.inner.close()

@@ -64,10 +64,15 @@ TRUNKS = (
 )  # fmt: skip
 
 
+MOST_STEP_S = 0.02
+"""Time that may pass at once for SIP's timers: a process that stood still has not waited for anything."""
+
+
 class Net:
     """SIP messages between stacks, in order, without loss."""
 
     def __init__(self):
+        self.now = self._looked = time.monotonic()
         self.stacks = {}
         self.names = itertools.count()
         self._ticking = None
@@ -82,7 +87,7 @@ class Net:
         number = next(self.names)
         tokens = (f"{number:02x}{count:014x}" for count in itertools.count(1))
         values = {"host": address[0], "port": address[1], "timing": TIMING} | config
-        stack = Stack(StackConfig(**values), send, time.monotonic, lambda: next(tokens), core)
+        stack = Stack(StackConfig(**values), send, lambda: self.now, lambda: next(tokens), core)
         self.stacks[address] = stack
         if self._ticking is None:
             self._ticking = loop.create_task(self._tick())
@@ -95,6 +100,8 @@ class Net:
 
     async def _tick(self):
         while True:
+            looked, self._looked = self._looked, time.monotonic()
+            self.now += min(self._looked - looked, MOST_STEP_S)
             for stack in list(self.stacks.values()):
                 stack.tick()
             await asyncio.sleep(0.004)
