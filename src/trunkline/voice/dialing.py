@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from trunkline.sip.core import Answer
     from trunkline.sip.refer import ReferRequest
     from trunkline.voice.live import LiveCall
-    from trunkline.voice.outgoing import Outgoing
     from trunkline.voice.verbs.dial import Dial
 
 NOT_A_NUMBER: Final = 13223
@@ -78,12 +77,11 @@ async def dial(verb: Dial, session: Session, state: dict[str, Any]) -> Next | No
 class Leg:
     """One callee."""
 
-    __slots__ = ("asked", "is_sip", "live", "outgoing", "target", "was_up")
+    __slots__ = ("asked", "is_sip", "live", "target", "was_up")
 
-    def __init__(self, live: LiveCall, target: Target, outgoing: Outgoing | None) -> None:
+    def __init__(self, live: LiveCall, target: Target) -> None:
         self.live = live
         self.target = target
-        self.outgoing = outgoing
         self.is_sip = bool(target.uris)
         self.was_up = False
         self.asked: asyncio.Task[None] | None = None
@@ -160,7 +158,7 @@ class Dialing:
         if live is None or not live.is_up:
             self._gone = str(state["child"])
             return None
-        leg = Leg(live, Target(), None)
+        leg = Leg(live, Target())
         leg.was_up, leg.is_sip = True, live.record.to.startswith("sip:")
         if self._services.recordings is not None:
             self._recording = self._services.recordings.running(str(state.get("recording", "")))
@@ -218,7 +216,7 @@ class Dialing:
                 if new is not None:
                     self._session.alert(TOO_MANY_CALLS, "the account has as many calls as it may have")
                 continue
-            leg = Leg(outgoing.live, target, outgoing)
+            leg = Leg(outgoing.live, target)
             self._legs.append(leg)
             outgoing.early = lambda _negotiated, leg=leg: self._hear_early(leg)
             outgoing.outcome.add_done_callback(lambda future, leg=leg: self._settled(leg, future))
@@ -514,7 +512,8 @@ class Dialing:
             self._bridged = False
             self._call.audio.send(protocol.Unbridge(leg=self._call.sid))
         for live in (self._call, leg.live):
-            live.audio.on_digit = live.press
+            if not live.is_over:  # else its audio lets go of it, or has done so
+                live.audio.on_digit = live.press
             live.on_digit = live.refers = None
 
     def close(self, why: str) -> None:
