@@ -60,7 +60,8 @@ async def test_networks(tmp_path, addresses) -> None:
         assert trunks == ["carrier", "net"]  # the narrowest network names the trunk
 
 
-async def test_a_login_opens_the_door(tmp_path) -> None:
+async def test_a_login_opens_the_door(tmp_path, caplog) -> None:
+    caplog.set_level("DEBUG", "trunkline.voice.inbound")
     async with world(tmp_path, trunks=(LOGIN,)) as here:
         here.app.answers("/voice", "<Say>in</Say>")
         caller = here.phone.dials(credentials=("pbx", "s3cret"))
@@ -69,6 +70,7 @@ async def test_a_login_opens_the_door(tmp_path) -> None:
         (flight,) = here.accepted
         assert flight.call.trunk == "pbx"
         assert here.inbound.counters == {"challenged": 1, "taken": 1}
+        assert "INVITE from 127.0.0.1: no trunk has this address, it is asked for a login (401)" in caplog.text
 
 
 @pytest.mark.parametrize("credentials", [("pbx", "wrong"), ("other", "s3cret")])

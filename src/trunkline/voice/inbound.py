@@ -118,6 +118,7 @@ class Inbound:
         except Challenge as challenge:
             self._count("challenged")
             self._sources.answered(401, invite.flow, before)
+            log.debug("INVITE from %s: no trunk has this address, it is asked for a login (401)", invite.flow.remote[0])
             invite.challenge(challenge.value)
         except Refused as refusal:
             self._count(f"refused-{refusal.status}")
