@@ -70,7 +70,7 @@ async def test_a_login_opens_the_door(tmp_path, caplog) -> None:
         (flight,) = here.accepted
         assert flight.call.trunk == "pbx"
         assert here.inbound.counters == {"challenged": 1, "taken": 1}
-        assert "INVITE from 127.0.0.1: no trunk has this address, it is asked for a login (401)" in caplog.text
+        assert ": no trunk has this address, it is asked for a login (401)" in caplog.text
 
 
 @pytest.mark.parametrize("credentials", [("pbx", "wrong"), ("other", "s3cret")])

@@ -60,7 +60,8 @@ class HttpSimulator:
                 text = error.read(500).decode("utf-8", "replace")
             raise StepFailed(f"HTTP {error.code} {text}") from None
         except OSError as error:
-            raise StepFailed(f"{self._url} does not answer: {error}") from None
+            why = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise StepFailed(f"{self._url} does not answer: {getattr(why, 'strerror', None) or why}") from None
 
 
 class Script:
