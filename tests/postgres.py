@@ -6,9 +6,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
@@ -35,6 +37,7 @@ class PostgresServer:
         self._bin = PROGRAMS[-1].parent
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
+        self._templates: dict[Callable[[Any], None], str] = {}
         if os.geteuid() == 0:
             shutil.chown(self.folder, USER, USER)
 
@@ -78,8 +81,6 @@ class PostgresServer:
 
     def sql(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]] | None:
         """The rows of a statement; None: the server does not answer."""
-        import psycopg
-
         try:
             with psycopg.connect(self.dsn(database), autocommit=True, connect_timeout=2) as connection:
                 cursor = connection.execute(statement.encode())
@@ -90,12 +91,22 @@ class PostgresServer:
     def dsn(self, database: str) -> str:
         return f"host={self.folder} user={USER} dbname={database}"
 
-    def database(self) -> str:
-        """The DSN of a fresh database."""
+    def database(self, prepare: Callable[[Any], None] | None = None) -> str:
+        """The DSN of a fresh database, with the schema that `prepare` makes (once: the others are copies)."""
+        template = "template1"
+        if prepare is not None:
+            template = self._templates.get(prepare, "")
+            if not template:
+                template = self._templates[prepare] = self._create("template1")
+                with psycopg.connect(self.dsn(template), autocommit=True) as connection:
+                    prepare(connection)
+        return self.dsn(self._create(template))
+
+    def _create(self, template: str) -> str:
         self._made += 1
         name = f"test_{os.getpid()}_{self._made}"
-        assert self.sql(f"create database {name}") == []
-        return self.dsn(name)
+        assert self.sql(f"create database {name} template {template}") == []
+        return name
 
     def end(self, number: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast shutdown; SIGQUIT: at once, as a crash."""

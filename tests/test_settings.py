@@ -88,7 +88,7 @@ def test_a_referred_variable_may_have_our_prefix(file: Load) -> None:
     [
         ("[server]\nprot = 1", {}, "server.prot: no such setting; did you mean port?"),
         ("[sever]\nport = 1", {}, "sever: no such setting; did you mean server?"),
-        ("source = 'x'", {}, "source: no such setting; remove it"),
+        ("source = 'x'", {}, "source: no such setting; did you mean storage?"),
         ("[server]\nport = 70000", {}, "server.port: expected int <= 65535, not 70000"),
         ("[server]\nport = '1'", {}, "server.port: expected int, not '1'"),
         ("server = 3", {}, "server: expected a table; write it as [server]"),

@@ -31,12 +31,11 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
-    DATABASE_FILE,
     MEDIA_FOLDER,
     MEMORY_FILE,
-    QUEUE_FILE,
     SEGMENT_FOLDER,
     CannotStart,
+    check_storage,
     compact_stores,
     data_folder,
     open_archive,
@@ -80,13 +79,12 @@ from trunkline.settings import Settings
 from trunkline.sip.tls import TlsContexts, TlsError
 from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.journal.memory import JournalStore
-from trunkline.storage.engines.sqlite.database import SqliteDatabase
-from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.secrets import (
     BadMasterKey,
     CannotOpen,
 )
 from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.testing.handsets import Handsets
 from trunkline.testing.phones import remote
 from trunkline.testing.phones.remote import Phones
@@ -109,6 +107,7 @@ __all__ = [
     "SEGMENT_FOLDER",
     "CannotStart",
     "Node",
+    "check_storage",
     "compact_stores",
     "open_archive",
     "open_database",
@@ -133,8 +132,8 @@ class Node:
         folder = data_folder(settings)
         self._lock = take_folder(folder)
         self.secrets = open_secrets(settings)
-        self.database = SqliteDatabase(folder / DATABASE_FILE, self.clock, self.secrets)
-        self.queue = SqliteQueue(folder / QUEUE_FILE)
+        self.database = open_database(settings, self.clock, self.secrets)
+        self.queue = open_queue(settings, own=True)
         self.archive = open_archive(settings, self.clock)
         self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
@@ -486,7 +485,7 @@ def serve(settings: Settings) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
-    except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen) as error:
+    except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen, StoreUnavailable) as error:
         raise SystemExit(f"trunkline: {error}") from None
 
 

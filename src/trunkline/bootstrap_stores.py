@@ -1,8 +1,10 @@
-"""The stores of one data folder, opened: by the server, and by the command line beside it."""
+"""The stores, opened: by the server, and by the command line beside it. The settings say which engine keeps them."""
 
 import fcntl
+import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
@@ -13,6 +15,12 @@ from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import compact_file
 from trunkline.storage.secrets import Secrets, has_own_keys, load_secrets, rotate_key_file
+from trunkline.storage.survives import Survives
+from trunkline.storage.unavailable import StoreUnavailable
+
+if TYPE_CHECKING:
+    from trunkline.storage.engines.postgres.database import PostgresDatabase
+    from trunkline.storage.engines.postgres.queue import PostgresQueue
 
 QUEUE_FILE = "queue.db"
 DATABASE_FILE = "database.db"
@@ -35,14 +43,60 @@ def open_secrets(settings: Settings) -> Secrets:
     return load_secrets(data_folder(settings), settings.security.master_key)
 
 
-def open_database(settings: Settings, clock: Clock | None = None) -> SqliteDatabase:
-    """The control plane's records (also for the command line, beside a running server)."""
-    return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock or SystemClock(), open_secrets(settings))
+def open_database(
+    settings: Settings, clock: Clock | None = None, secrets: Secrets | None = None
+) -> "SqliteDatabase | PostgresDatabase":
+    """The control plane's records (also for the command line, beside a running server). Raises CannotSurvive,
+    StoreUnavailable."""
+    clock, secrets = clock or SystemClock(), secrets or open_secrets(settings)
+    if settings.storage.engine == "sqlite":
+        return SqliteDatabase(data_folder(settings) / DATABASE_FILE, clock, secrets)
+    make = _postgres("database", "PostgresDatabase")
+    database: PostgresDatabase = make(settings.storage.database, clock, secrets, **_promises(settings))
+    return database
 
 
-def open_queue(settings: Settings) -> SqliteQueue:
-    """What is in flight, to be read by the command line beside a running server."""
-    return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+def open_queue(settings: Settings, *, own: bool = False) -> "SqliteQueue | PostgresQueue":
+    """What is in flight: to be read by the command line beside a running server, or `own`ed by the server. Raises
+    CannotSurvive, StoreUnavailable."""
+    if settings.storage.engine == "sqlite":
+        return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+    make = _postgres("queue", "PostgresQueue")
+    queue: PostgresQueue = make(settings.storage.queue, own=own, **_promises(settings))
+    return queue
+
+
+def check_storage(settings: Settings) -> list[str]:
+    """What PostgreSQL says of itself where the settings name it: a line for each database that keeps its promise.
+    Raises CannotSurvive, StoreUnavailable."""
+    look = _postgres("durability", "look")
+    promised = _promises(settings)
+    return [
+        look(getattr(settings.storage, name), name, promised["survives"], promised["zones"])
+        for name in ("queue", "database")
+    ]
+
+
+def _promises(settings: Settings) -> dict[str, Any]:
+    """What the engines on PostgreSQL are asked to keep."""
+    own = settings.storage
+    return {
+        "survives": Survives[own.survives.upper()],
+        "zones": dict(entry.split("=", 1) for entry in own.zones),
+        "wait_s": own.wait_s,
+    }
+
+
+def _postgres(module: str, name: str) -> Any:
+    """A part of the engine, imported late: its driver is there only where it was asked for. Raises StoreUnavailable."""
+    try:
+        return getattr(importlib.import_module(f"trunkline.storage.engines.postgres.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise StoreUnavailable(
+            'storage.engine = "postgres" needs its driver: pip install "trunkline[cluster]"'
+        ) from None
 
 
 def peek_memory(settings: Settings, prefix: str, clock: Clock | None = None) -> list[tuple[str, bytes]]:
@@ -69,6 +123,13 @@ def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArc
 
 def compact_stores(settings: Settings) -> bool:
     """Remove the bytes of what was deleted from the queue's and the database's files; False: ask again. Blocks."""
+    if settings.storage.engine == "postgres":
+        rewrite, tables = _postgres("queue", "rewrite_tables"), _postgres("queue_sql", "WITH_CONTENT")
+        clean = [
+            rewrite(settings.storage.queue, "queue", tables),
+            rewrite(settings.storage.database, "database", _postgres("database_schema", "TABLE_NAMES")),
+        ]
+        return all(clean)
     folder = data_folder(settings)
     files = [folder / name for name in (QUEUE_FILE, DATABASE_FILE)]
     clean = [compact_file(file) for file in files if file.exists()]

@@ -9,7 +9,7 @@ from trunkline.model.account import Account, ApiKey
 from trunkline.model.numbers import Application, PhoneNumber, ScheduledMessage, ServiceSender, StickySender
 from trunkline.model.sid import new_sid
 from trunkline.storage.database import Conflict, Duplicate
-from trunkline.storage.engines.postgres.database import PostgresDatabase
+from trunkline.storage.engines.postgres.database import PostgresDatabase, prepare
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import Survives
@@ -42,7 +42,7 @@ def open_database(request, tmp_path, clock):
     secrets = Secrets([b"k" * 32])
     if request.param == "sqlite":
         return lambda: SqliteDatabase(tmp_path / "control.db", clock, secrets)
-    dsn = request.getfixturevalue("postgres").database()
+    dsn = request.getfixturevalue("postgres").database(prepare)
     return lambda: PostgresDatabase(dsn, clock, secrets)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.postgres import needs_postgres
 from trunkline.model.sid import new_sid
-from trunkline.storage.engines.postgres.queue import PostgresQueue
+from trunkline.storage.engines.postgres.queue import PostgresQueue, prepare
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
@@ -19,7 +19,7 @@ def open_queue(request, tmp_path):
     """Opens the same queue each time it is called."""
     if request.param == "sqlite":
         return lambda: SqliteQueue(tmp_path / "queue.db")
-    dsn = request.getfixturevalue("postgres").database()
+    dsn = request.getfixturevalue("postgres").database(prepare)
     return lambda: PostgresQueue(dsn)
 
 

@@ -34,6 +34,7 @@ from trunkline.settings import SettingsError
 from trunkline.storage.database import Conflict, Duplicate
 from trunkline.storage.secrets import BadMasterKey, CannotOpen
 from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
 
 EXPECTED = (
     CommandError,
@@ -44,6 +45,7 @@ EXPECTED = (
     CannotSurvive,
     Conflict,
     Duplicate,
+    StoreUnavailable,
     apsw.Error,
     OSError,
 )

@@ -25,6 +25,7 @@ import typer
 
 from trunkline import __version__
 from trunkline.cli.common import DATA_MODE, CommandError, settings_of
+from trunkline.settings import Settings
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
@@ -65,7 +66,9 @@ def backup(
     with_master_key: Annotated[bool, typer.Option(help="Include master.key: then guard the backup like it.")] = False,
 ) -> None:
     """Copy the data into an empty folder or a new tar file; the server may go on."""
-    source = settings_of(context).data_path
+    settings = settings_of(context)
+    _refuse_postgres(settings)
+    source = settings.data_path
     if not (source / "database.db").is_file():
         raise CommandError(f"there is no data in {source}: name its folder with --data")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -83,6 +86,15 @@ def backup(
     typer.echo(f"{target}: {len(manifest.files)} files, {size} bytes")
     if not manifest.master_key:
         typer.echo("the master key is not in it: keep it elsewhere, a restore needs it", err=True)
+
+
+def _refuse_postgres(settings: Settings) -> None:
+    """A copy without the queue and the database would be none. Raises CommandError."""
+    if settings.storage.engine == "postgres":
+        raise CommandError(
+            "the queue and the database are in PostgreSQL, which this command does not copy: use pg_basebackup for"
+            " them, and copy the data folder with the server stopped"
+        )
 
 
 def make(source: Path, draft: Path, *, with_master_key: bool) -> Manifest:
@@ -200,6 +212,7 @@ def restore(
 ) -> None:
     """Put a backup into the data folder, which must be empty or absent; every checksum is checked first."""
     settings = settings_of(context)
+    _refuse_postgres(settings)
     target = settings.data_path
     _refuse_dirty(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,15 @@ from urllib.parse import urlsplit
 import apsw
 import typer
 
-from trunkline.cli.common import settings_of, show_table
+from trunkline.cli.common import bootstrap, settings_of, show_table
 from trunkline.cli.doctor_sip import sip
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
 from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Http, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE, BadMasterKey, parse_keys
+from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
 
 SYNCS = 50
 """Writes whose sync to disk is timed."""
@@ -52,6 +54,13 @@ class Kept(NamedTuple):
 
 
 DISK = "process, power"
+SURVIVED = {
+    "process": "process",
+    "power": DISK,
+    "host": f"{DISK}, host",
+    "zone": f"{DISK}, host, zone",
+    "region": f"{DISK}, host, zone, region",
+}
 ONE_MACHINE = "what came after the last backup, if this machine's disk is lost"
 
 
@@ -59,27 +68,31 @@ def kept(settings: Settings) -> list[Kept]:
     """The table of data, as these settings keep it."""
     synced = DISK if settings.data.survives == "power" else "process"
     sqlite = "SQLite (WAL, synchronous=FULL)"
+    if settings.storage.engine == "postgres":
+        store, outlives = "PostgreSQL", SURVIVED[settings.storage.survives]
+    else:
+        store, outlives = sqlite, synced
     key = "the operator's own" if settings.security.master_key else KEY_FILE
     retention = settings.archive.retention_days
     aged = f"; deleted after {retention} days" if retention else ""
     return [
-        Kept("accounts, keys, numbers, services", "Database", sqlite, synced, ONE_MACHINE),
-        Kept("scheduled messages, opt-outs", "Database", sqlite, synced, ONE_MACHINE),
-        Kept("accepted messages, callbacks owed", "Queue", sqlite, synced, ONE_MACHINE),
-        Kept("idempotency keys and responses", "Queue", sqlite, synced, "a repeated request is taken as new"),
-        Kept("parts of long inbound messages", "Queue", sqlite, synced, "the carrier sends unconfirmed ones again"),
+        Kept("accounts, keys, numbers, services", "Database", store, outlives, ONE_MACHINE),
+        Kept("scheduled messages, opt-outs", "Database", store, outlives, ONE_MACHINE),
+        Kept("accepted messages, callbacks owed", "Queue", store, outlives, ONE_MACHINE),
+        Kept("idempotency keys and responses", "Queue", store, outlives, "a repeated request is taken as new"),
+        Kept("parts of long inbound messages", "Queue", store, outlives, "the carrier sends unconfirmed ones again"),
         Kept("landed messages and calls, recent", "archive", sqlite, synced, ONE_MACHINE + aged),
         Kept("landed messages and calls, older", "archive", "Parquet segments", synced, ONE_MACHINE + aged),
         Kept("media, recordings", "archive", "files", synced, ONE_MACHINE),
-        *(_kept_of_calls(sqlite, synced) if settings.sip.enabled else ()),
+        *(_kept_of_calls(store, outlives) if settings.sip.enabled else ()),
         Kept("master key", "secret", key, DISK, "tokens and keys at rest can never be read again"),
         Kept("rate limits, login failures", "memory", "in process", "nothing", "budgets begin anew at a start"),
     ]
 
 
-def _kept_of_calls(sqlite: str, synced: str) -> tuple[Kept, ...]:
+def _kept_of_calls(store: str, outlives: str) -> tuple[Kept, ...]:
     return (
-        Kept("calls under way: record, callbacks", "Queue", sqlite, synced, ONE_MACHINE),
+        Kept("calls under way: record, callbacks", "Queue", store, outlives, ONE_MACHINE),
         Kept("registered phones", "MemoryStore", "journal, unsynced", "process", "they register again"),
         Kept("calls under way: dialog, position", "MemoryStore", "journal, unsynced", "process", "the call ends"),
         Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
@@ -182,6 +195,17 @@ def sync_ms(folder: Path) -> tuple[float, float]:
     return times[SYNCS // 2], times[-1]
 
 
+def look_at_postgres(settings: Settings) -> Iterator[Finding]:
+    """Whether its servers keep what the settings ask of them."""
+    if settings.storage.engine != "postgres":
+        return
+    try:
+        for line in bootstrap().check_storage(settings):
+            yield Finding("ok", "storage", line)
+    except (CannotSurvive, StoreUnavailable) as error:
+        yield Finding("bad", "storage", str(error))
+
+
 def look_at_stores(settings: Settings) -> Iterator[Finding]:
     """Whether the databases are readable and in the mode that keeps what was acknowledged."""
     for file in sorted(settings.data_path.glob("*.db")):
@@ -274,6 +298,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     look_at_settings,
     look_at_data,
     look_at_stores,
+    look_at_postgres,
     look_at_limits,
     look_at_clock,
     look_at_carriers,

@@ -15,6 +15,7 @@ from trunkline.settings.sections import (
     Security,
     Server,
     SmppServer,
+    Storage,
     Webhooks,
 )
 from trunkline.settings.trunk import Gateway, Trunk
@@ -46,6 +47,7 @@ __all__ = [
     "Smpp",
     "SmppServer",
     "Speech",
+    "Storage",
     "Trunk",
     "Twilio",
     "Voice",

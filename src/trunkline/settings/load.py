@@ -31,6 +31,7 @@ from trunkline.settings.sections import (
     Security,
     Server,
     SmppServer,
+    Storage,
     Webhooks,
 )
 from trunkline.settings.trunk import Trunk
@@ -68,6 +69,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """`development`, `integration`, `staging` or `production`; see the profiles below."""
     server: Server = Server()
     data: Data = Data()
+    storage: Storage = Storage()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
@@ -381,11 +383,29 @@ def problems(settings: Settings) -> typing.Iterator[str]:
     url = settings.server.public_url
     if url and not re.match(r"https?://[^/\s]+/?\Z", url):
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
+    yield from _storage_problems(settings)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)
     yield from voice_problems(settings)
     if settings.rules.strict:
         yield from _strict_problems(settings)
+
+
+def _storage_problems(settings: Settings) -> typing.Iterator[str]:
+    own = settings.storage
+    given = [name for name in ("queue", "database") if getattr(own, name)]
+    if own.engine == "sqlite":
+        if given:
+            yield f'storage.{given[0]}: is of no use with engine = "sqlite"; remove it or say engine = "postgres"'
+        if own.survives not in ("process", "power"):
+            yield f'storage.survives: sqlite cannot outlive its {own.survives}; say engine = "postgres" or "power"'
+        return
+    for name in ("queue", "database"):
+        if name not in given:
+            yield f"storage.{name}: engine = \"postgres\" needs a connection string; add it, best as env:NAME"
+    for entry in own.zones:
+        if not re.fullmatch(r"[^=]+=[^=/]+(/[^=/]+)?", entry):
+            yield f"storage.zones: {_show(entry)} is not NAME=ZONE or NAME=REGION/ZONE"
 
 
 def _pair_problems(name: str, certificate: str, key: str) -> typing.Iterator[str]:

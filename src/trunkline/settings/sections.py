@@ -77,6 +77,28 @@ class Data(Section, frozen=True, kw_only=True):
     """Largest total of stored media; beyond it messages with media fail, and files of received ones are left out."""
 
 
+class Storage(Section, frozen=True, kw_only=True):
+    """Where the queue and the database are kept. With `postgres` the archive, media and live calls' state stay in the
+    data folder. Connection strings are PostgreSQL's (`postgresql://...` or `host=a,b dbname=...`, several hosts being
+    the servers of one cluster); they may hold a password and are never shown."""
+
+    engine: Literal["sqlite", "postgres"] = "sqlite"
+    """`sqlite`: files in the data folder. `postgres`: needs `pip install trunkline[cluster]` and PostgreSQL 13 or
+    newer."""
+    queue: Secret = Secret("")
+    """The database of the queue. One server writes to it at a time; another one is refused at its start."""
+    database: Secret = Secret("")
+    """The database of accounts, numbers, services; may be the same. Any number of processes."""
+    survives: Literal["process", "power", "host", "zone", "region"] = "power"
+    """What an acknowledged write must outlive. The start is refused, and writes wait later on, where the server's own
+    settings and the standbys that it has do not give it (`postgres` only)."""
+    zones: tuple[str, ...] = ()
+    """For `zone` and `region`: `NAME=ZONE` or `NAME=REGION/ZONE` of each PostgreSQL server, by the `application_name`
+    with which it follows the primary."""
+    wait_s: Seconds = 10
+    """Seconds that writes wait for a server before they are refused (503 with Retry-After)."""
+
+
 class Security(Section, frozen=True, kw_only=True):
     """Secrets at rest, and which addresses webhooks may reach."""
 

@@ -33,6 +33,7 @@ OPERATORS: dict[str, str] = {
     "contains": "strpos({0}, %s) > 0",
     "in": "{0} = any(%s::{1}[])",
 }
+TABLE_NAMES = tuple(kind.TABLE for kind in TABLES)
 _LAST_CHARACTER = "\U0010ffff"
 MAX_NAME_BYTES = 63
 """Longest name of an index (NAMEDATALEN - 1); PostgreSQL cuts longer ones."""

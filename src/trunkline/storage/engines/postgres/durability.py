@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from trunkline.storage.engines.postgres.session import OLDEST_SERVER, Connection
+from trunkline.storage.engines.postgres.session import OLDEST_SERVER, Connection, Servers
 from trunkline.storage.survives import CannotSurvive, Survives
 
 _NAMES = (
@@ -55,6 +55,20 @@ def read(connection: Connection) -> Server:
     rows: list[Any] = connection.execute(_SETTINGS, (list(_NAMES),)).fetchall()
     standbys: list[Any] = connection.execute(_STANDBYS).fetchall()
     return Server(settings=dict(rows), standbys=tuple(Standby(*row) for row in standbys))
+
+
+def look(dsn: str, name: str, wanted: Survives, zones: Mapping[str, str]) -> str:
+    """One line about a server that keeps what is wanted. Raises CannotSurvive, StoreUnavailable."""
+    servers = Servers(dsn, name)
+    connection = servers.connect("trunkline doctor")
+    try:
+        server = read(connection)
+    finally:
+        connection.close()
+    check(server, wanted, zones)
+    needed, names = parse_names(server.settings.get("synchronous_standby_names", ""))
+    waits = f"a commit waits for {needed} of {', '.join(names)}" if needed else "no synchronous standby"
+    return f"{servers!r}: synchronous_commit {server.settings.get('synchronous_commit')}, {waits}"
 
 
 def check(server: Server, wanted: Survives, zones: Mapping[str, str]) -> None:

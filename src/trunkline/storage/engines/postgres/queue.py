@@ -44,8 +44,8 @@ def prepare(connection: Connection) -> None:
         raise
 
 
-def rewrite_tables(dsn: str, name: str, tables: Sequence[str] = ()) -> bool:
-    """Rewrite tables (none named: all), so that no deleted byte is left in them; works beside a running server, which
+def rewrite_tables(dsn: str, name: str, tables: Sequence[str]) -> bool:
+    """Rewrite tables, so that no deleted byte is left in them; works beside a running server, which
     waits meanwhile. False when one was in use: ask again."""
     connection = Servers(dsn, name).connect(f"trunkline {name} compacting")
     try:
@@ -53,7 +53,7 @@ def rewrite_tables(dsn: str, name: str, tables: Sequence[str] = ()) -> bool:
         found = connection.execute("select tablename from pg_tables where schemaname = current_schema()").fetchall()
         try:
             for (table,) in found:
-                if not tables or table in tables:
+                if table in tables:
                     connection.execute(f"vacuum (full) {table}".encode())
         except psycopg.errors.LockNotAvailable:
             return False

@@ -23,7 +23,7 @@ READ_MS = 30_000
 NEAR_MS = 1000
 """Longest read on the event loop."""
 NEAR_REST_S = 1.0
-"""After a lost connection the event loop does not wait for another one so soon."""
+"""Where no server was found, the event loop does not look for one again so soon."""
 
 
 class Readers:
@@ -47,24 +47,26 @@ class Readers:
         return await self.read(lambda connection: connection.execute(statement.encode(), bindings).fetchall())
 
     def near(self, statement: str, bindings: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a primary-key read, on this thread: one round trip. Raises StoreUnavailable, at once where the
-        connection was lost less than NEAR_REST_S ago."""
+        """The rows of a primary-key read, on this thread: one round trip. Raises StoreUnavailable, at once where no
+        server was found less than NEAR_REST_S ago."""
         if time.monotonic() - self._near_lost < NEAR_REST_S:
             raise StoreUnavailable(f"{self._servers!r}: the connection was lost")
-        try:
-            if self._near is None:
-                self._near = self._servers.connect(f"trunkline {self._name} near", statement_ms=NEAR_MS)
-            return self._near.execute(statement.encode(), bindings).fetchall()
-        except StoreUnavailable:
-            self._near_lost = time.monotonic()
-            raise
-        except psycopg.Error as error:
-            if is_lost(error, self._near):
+        for last in (False, True):
+            try:
+                if self._near is None:
+                    self._near = self._servers.connect(f"trunkline {self._name} near", statement_ms=NEAR_MS)
+                return self._near.execute(statement.encode(), bindings).fetchall()
+            except StoreUnavailable:
                 self._near_lost = time.monotonic()
-                if self._near is not None:
+                raise
+            except psycopg.Error as error:
+                lost = is_lost(error, self._near)
+                if lost and self._near is not None:
                     self._near.close()
                     self._near = None
-            raise StoreUnavailable(reason(error)) from error
+                if last or not lost:
+                    raise StoreUnavailable(reason(error)) from error
+        raise AssertionError("unreachable")
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         tries = 0

@@ -20,6 +20,7 @@ While no server can be reached, writes wait up to `wait_s`, then fail; what is i
 
 import asyncio
 import queue
+import select
 import threading
 import time
 from collections import deque
@@ -466,6 +467,9 @@ class Writer:
             self._check(connection)
             self._checked = time.monotonic()
             self._well()
+        elif self._heard.poll(0):
+            # The server has said something unasked, its farewell most likely: what is sent now would be in doubt.
+            connection.execute("select 1")
         return connection
 
     def _connect(self, patience_s: float, prepare: Callable[[Connection], None] | None) -> Connection:
@@ -479,9 +483,14 @@ class Writer:
                 connection.execute(_PRUNE)
             connection.execute(_ENROL, (self._name,))
             self._check(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
         except BaseException:
             connection.close()
             raise
+        self._heard = select.poll()
+        self._heard.register(connection.fileno(), select.POLLIN)
         self._checked = time.monotonic()
         return connection
 
