@@ -9,6 +9,7 @@ from tests.sip.link import OFFER, Leg, Phone, pair
 from tests.sip.test_transaction import losing
 from trunkline.sip import digest
 from trunkline.sip.dialog import ADOPT_CSEQ_JUMP, DialogState
+from trunkline.sip.flow import Flow
 from trunkline.sip.message import Request, Response, parse
 
 
@@ -351,3 +352,14 @@ def test_the_exported_state_is_a_copy():
     assert state.target == "sip:10.0.0.2:5062"
     assert call.out.remote_target == state.target
     assert call.out.id != call.into.id
+
+
+@pytest.mark.parametrize("contact", ["sip:bob@198.51.100.9", "sip:bob@198.51.100.9;transport=udp"])
+def test_a_contact_does_not_lead_from_tls_into_the_open(call, contact):
+    """What follows may have the keys of SRTP."""
+    ours = Flow("TLS", call.b.address, call.a.address, 9)
+    state = msgspec.structs.replace(call.out.state(), flow=ours, target=contact)
+    sent = []
+    call.a.stack.transmit = lambda data, flow: sent.append(flow) or True
+    call.a.stack.adopt(state, Leg(call.a)).reinvite(OFFER, lambda status, sdp: None)
+    assert sent == [ours]

@@ -11,6 +11,7 @@ NOW = 1_700_000_000_000
 HOME = Flow("UDP", ("198.51.100.7", 40_123), ("192.0.2.1", 5060))
 OFFICE = Flow("UDP", ("203.0.113.9", 1025), ("192.0.2.1", 5060))
 WIRE = Flow("TCP", ("198.51.100.7", 40_200), ("192.0.2.1", 5060), 77)
+SECRET = Flow("TLS", ("198.51.100.7", 40_300), ("192.0.2.1", 5061), 78)
 LIMITS = Limits(min_s=60, max_s=3600, default_s=1800, contacts=3)
 ALICE = "<sip:alice@198.51.100.7:40123>"
 
@@ -305,6 +306,9 @@ def test_a_phone_is_reached_by_its_flow():
         (HOME, "<sip:edge.example.com;lr>", HOME),
         (HOME, "<sip:198.51.100.7;transport=tcp;lr>", HOME),
         (WIRE, "<sip:198.51.100.7;transport=tcp;lr>", Target("TCP", "198.51.100.7", 5060)),
+        (SECRET, "<sip:198.51.100.7;transport=tls;lr>", Target("TLS", "198.51.100.7", 5061)),
+        (SECRET, "<sip:198.51.100.7;lr>", SECRET),  # never from TLS into the open
+        (SECRET, "<sip:198.51.100.7:5080;transport=udp;lr>", SECRET),
     ],
 )
 def test_the_first_hop_of_a_path(flow: Flow, first: str, target: object):

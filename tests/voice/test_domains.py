@@ -477,6 +477,15 @@ async def test_a_call_of_a_secure_domain_stays_encrypted(secure, lines):
     assert changed.srtp.ours != lines.media.of(protocol.Open)[0].srtp.ours
 
 
+async def test_a_phone_registered_in_the_open_gets_no_keys_of_a_domain_that_is_secure_now(office, lines):
+    (phone,) = await office.staffed("alice")
+    await lines.database.update(msgspec.structs.replace(office.domain, secure=True))
+    await eventually(lambda: lines.directory.sip_domain(HOST).secure)
+    sid = await lines.create(to=f"sip:alice@{HOST}")
+    assert (await lines.until(sid, "failed", "no-answer")).sip_response_code == 480
+    assert phone.invites == []
+
+
 async def test_phones_of_a_secure_domain_are_offered_srtp_only(secure, lines):
     phone = encrypts(secure.desk())
     assert await secure.register(phone, "alice") == 200

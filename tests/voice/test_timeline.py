@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.voice.world import until, world
 from trunkline.model.call import MAX_TIMELINE, TimelineEntry
 from trunkline.voice.timeline import MAX_WHAT, Timeline, masked
 
@@ -64,3 +65,19 @@ def test_what_is_secret_is_left_out(text: str, shown: str) -> None:
     entries: list[TimelineEntry] = []
     Timeline(entries).add(1, "webhook", text)
     assert entries[0].what == shown
+
+
+async def test_a_call_id_that_is_another_calls_brings_none_of_its_messages(tmp_path) -> None:
+    async with world(tmp_path) as here:
+        _, first = await here.up("<Say>hi</Say><Pause length='9'/>")
+        here.phone.dials()
+        second = (await until(lambda: [one for one in here.services.live.values() if one is not first], "it"))[0]
+        call_id = first.record.sip_call_id
+        second.trace(call_id)
+        here.services.trace(call_id, False, "INFO sip:secret")
+        second.hangup("test")
+        await second.settled.wait()
+        here.services.trace(call_id, False, "BYE sip:secret")
+        told = [one.what for one in first.record.timeline if "secret" in one.what]
+        assert told == ["<- INFO sip:secret", "<- BYE sip:secret"]
+        assert not any("secret" in one.what for one in second.record.timeline)

@@ -498,6 +498,8 @@ class Dialog:
             # The peer's connection is used as long as it lives: behind a NAT there is no other way. After that (it
             # ends with the process, too) another is made to the remote target.
             return uri, routes, flow, target
+        if flow.id and flow.transport == "TLS" and target.transport != "TLS":
+            return uri, routes, flow, None  # a Contact does not lead from TLS into the open: requests may have keys
         if state.behind_nat and not routes and not flow.reliable:
             return uri, routes, flow, None
         return uri, routes, target, None

@@ -136,14 +136,15 @@ def way_to(binding: Binding) -> Way:
     """How to reach a binding: by its Path, else by the flow it came by.
 
     The first hop of a Path is believed where its host is the one that sent the REGISTER; it may listen on another port
-    than it sends from. Else the flow is used: a Path names no host that we would not talk to anyway.
+    than it sends from, but what came by TLS goes back by TLS. Else the flow is used: a Path names no host that we would
+    not talk to anyway.
     """
     hop: Flow | Target = binding.flow
     if binding.path:
         first = NameAddr.parse(binding.path[0]).uri
         if first.bare_host == binding.flow.remote[0]:
             transport = "TLS" if first.scheme == "sips" else first.transport or "UDP"
-            if transport == binding.flow.transport or transport == "UDP":
+            if transport == binding.flow.transport or (transport == "UDP" and binding.flow.transport != "TLS"):
                 port = first.port or (DEFAULT_TLS_PORT if transport == "TLS" else DEFAULT_PORT)
                 hop = Target(transport, first.bare_host, port)
     return Way(binding.uri, binding.path, hop)

@@ -138,10 +138,10 @@ class LiveCall(DialogListener, InviteListener):
     def trace(self, call_id: str) -> None:
         """SIP messages with this Call-ID belong into the timeline."""
         traced = self.services.traced
-        if self._call_id != call_id:
-            traced.pop(self._call_id, None)
+        if self._call_id != call_id and traced.get(self._call_id) is self:
+            del traced[self._call_id]
         self.record.sip_call_id = self._call_id = call_id
-        traced[call_id] = self
+        traced.setdefault(call_id, self)  # who names another call's gets none of its messages
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -482,7 +482,8 @@ class LiveCall(DialogListener, InviteListener):
             services.flights.advance(self.flight, self.status, stays_ms=LINGER_MS if finishing else 0)
         services.live.pop(self.sid, None)
         services.counts.remove(self)
-        services.traced.pop(self._call_id, None)
+        if services.traced.get(self._call_id) is self:
+            del services.traced[self._call_id]
         self.settled.set()
         drop(services.memory, self.sid)
         if services.recordings is not None and services.recordings.of_call(self.sid):

@@ -186,14 +186,15 @@ class Registrations:
     # -- what stands -----------------------------------------------------------------------------------------
 
     def contacts(self, domain: SipDomain, user: str) -> list[Binding]:
-        """Where a user is registered, the preferred first; nowhere once he may not register any more."""
+        """Where a user is registered, the preferred first; nowhere once he may not register any more. At a secure
+        domain what was registered in the open, before it was one, does not count: the keys of SRTP would go there."""
         bindings = self._bindings.get((domain.sid, user), ())
         if not bindings or not domain.sip_registration:
             return []
         if not self._directory.sip_login(domain.sid, user, REGISTRATIONS):
             return []
         now = self._clock.now_ms()
-        found = [one for one in bindings if one.expires_ms > now]
+        found = [one for one in bindings if one.expires_ms > now and (not domain.secure or one.flow.transport == "TLS")]
         return sorted(found, key=lambda one: (-one.q, -one.registered_ms))
 
     def flow_closed(self, flow: Flow) -> None:
