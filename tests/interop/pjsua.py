@@ -38,10 +38,11 @@ class Pjsua:
         wanted()
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.port = free_port()
         options = {
             "folder": str(folder), "says": str(says), "user": user, "password": password, "domain": domain,
             "proxy": proxy, "transport": transport, "codec": codec, "srtp": bool(srtp), "host": HOST, "rate": RATE,
-            "rtp_port": free_port(span=8),
+            "rtp_port": free_port(span=8), "port": self.port,
         }  # fmt: skip
         self._errors = (folder / "errors").open("wb")
         self._process = subprocess.Popen(

@@ -1,9 +1,11 @@
 """pjsua2 (PJSIP) as a program: a phone that does what lines of JSON on its input say, and tells what happens likewise.
 A process of its own, for the library has one endpoint in a process, threads, and may take it down with it.
 
-Commands: `dial` (uri), `hangup`, `hold`, `resume`, `update`, `transfer` (uri), `attend` (the second call replaces the
-first), `press` (digits), `quit`; each but the first and the last may name a `call`, else the newest is meant.
-Events: `registered` (status), `state` (call, state, status), `media` (call, srtp, codec), `transfer` (status).
+Commands: `dial` (uri; `direct`: by an account without a registrar and a proxy), `hangup`, `hold`, `resume`, `update`,
+`transfer` (uri), `attend` (`first` is told to replace `second`), `press` (digits), `quit`; what is done to a call may name
+it (`call`), else the newest is meant.
+Events: `registered` (status), `state` (call, state, status), `media` (call, srtp, codec), `held` (call), `referred`
+(call, to), `transfer` (call, status, last).
 """
 
 import itertools
@@ -47,6 +49,12 @@ class Phone(pj.Account):
         config.mediaConfig.srtpSecureSignaling = 0
         config.callConfig.prackUse = pj.PJSUA_100REL_OPTIONAL
         self.create(config)
+        self.direct = pj.Account()
+        config.idUri = "sip:direct@direct.invalid"
+        config.regConfig.registrarUri = ""
+        config.sipConfig = pj.AccountSipConfig()
+        self.direct.create(config)
+        self.setDefault()
 
     def onRegState(self, prm: Any) -> None:
         tell("registered", status=prm.code, expires=prm.expiration)
@@ -61,7 +69,8 @@ class Phone(pj.Account):
         """Raises pj.Error, KeyError, IndexError."""
         what = command["do"]
         if what == "dial":
-            Call(self).makeCall(command["uri"], pj.CallOpParam(True))
+            account = self.direct if command.get("direct") else self
+            Call(self, account=account).makeCall(command["uri"], pj.CallOpParam(True))
             return
         call = self.calls[command["call"]] if "call" in command else list(self.calls.values())[-1]
         parameters = pj.CallOpParam(True)
@@ -77,8 +86,7 @@ class Phone(pj.Account):
         elif what == "transfer":
             call.xfer(command["uri"], parameters)
         elif what == "attend":
-            first, second = list(self.calls.values())[:2]
-            first.xferReplaces(second, parameters)
+            self.calls[command["first"]].xferReplaces(self.calls[command["second"]], parameters)
         elif what == "press":
             call.dialDtmf(command["digits"])
 
@@ -86,8 +94,8 @@ class Phone(pj.Account):
 class Call(pj.Call):
     """Plays a file to the other side, and keeps what comes in a file of its own."""
 
-    def __init__(self, phone: Phone, call_id: int = pj.PJSUA_INVALID_ID) -> None:
-        super().__init__(phone, call_id)
+    def __init__(self, phone: Phone, call_id: int = pj.PJSUA_INVALID_ID, account: Any = None) -> None:
+        super().__init__(account or phone, call_id)
         self.phone = phone
         self.number = next(_numbers)
         self.player: Any = None
@@ -119,6 +127,11 @@ class Call(pj.Call):
             return
         tell("held", call=self.number)
 
+    def onCallTransferRequest(self, prm: Any) -> None:
+        prm.newCall = Call(self.phone)
+        prm.statusCode = 202
+        tell("referred", call=self.number, to=prm.dstUri)
+
     def onCallTransferStatus(self, prm: Any) -> None:
         tell("transfer", call=self.number, status=prm.statusCode, last=prm.finalNotify)
 
@@ -145,6 +158,7 @@ def endpoint(options: dict[str, Any]) -> Any:
     found.libInit(config)
     transport = pj.TransportConfig()
     transport.boundAddress = options["host"]
+    transport.port = options["port"]
     found.transportCreate(TRANSPORTS[options["transport"]], transport)
     found.audDevManager().setNullDev()
     found.libStart()

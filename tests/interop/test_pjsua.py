@@ -19,8 +19,8 @@ PART = slice(8000, 12_000)
 StartPjsua = Callable[..., Pjsua]
 
 
-@pytest.fixture
-def pjsua(switch: Switch, ports: Ports, tmp_path: Path) -> Iterator[StartPjsua]:  # noqa: F811
+@pytest.fixture(name="pjsua")
+def pjsuas(switch: Switch, ports: Ports, tmp_path: Path) -> Iterator[StartPjsua]:  # noqa: F811
     """Start phones of a domain."""
     file = write_wav(tmp_path / "ours.wav", OURS)
     made: list[Pjsua] = []

@@ -5,6 +5,7 @@ import pytest
 
 from tests.media.engine.rig import LEGS, PEER, Peer, Rig, exact, level, sine
 from trunkline.media import protocol
+from trunkline.media.engine.legs import LEFT
 from trunkline.media.engine.record_ring import PAUSE, RESUME, START, STOP
 from trunkline.rtp import dtmf, rtcp, telephone_event
 
@@ -89,6 +90,31 @@ def test_a_reinvite_moves_the_audio_and_keeps_the_stream(rig: Rig) -> None:
     talk(rig, moved)
     assert peer.target() == ("203.0.113.9", 7001)
     assert rig.hears().any()
+
+
+def test_who_has_moved_away_is_not_latched_to_though_it_talks_on(rig: Rig) -> None:
+    """As the phone whose place another one took, behind the same address, until its BYE reaches it."""
+    peer = rig.open(latch_from=(PEER[0],))
+    talk(rig, peer)
+    successor = Peer(rig, peer.slot, source=(PEER[0], PEER[1] + 20), ssrc=5)
+    rig.do(modify(remote=successor.source, latch_from=(PEER[0],)))
+    talk(rig, peer, ticks=3)
+    assert peer.target() == successor.source
+    talk(rig, successor, ticks=5)
+    assert peer.target() == successor.source
+    assert rig.hears().any()
+
+
+@pytest.mark.parametrize("silent_ticks", [1, LEFT])
+def test_who_moves_away_and_back_is_latched_to(rig: Rig, silent_ticks: int) -> None:
+    """At once where its description says so, else (the port before its NAT is another one) soon."""
+    peer = rig.open(remote=("10.0.0.1", 9))
+    talk(rig, peer)
+    rig.do(modify(remote=("10.0.0.2", 9)))
+    rig.tick(silent_ticks)
+    rig.do(modify(remote=("10.0.0.1", 9) if silent_ticks == 1 else ("10.0.0.3", 9)))
+    talk(rig, peer, ticks=2)
+    assert peer.target() == PEER
 
 
 def test_a_reinvite_with_the_same_address_keeps_what_was_latched_to(rig: Rig) -> None:

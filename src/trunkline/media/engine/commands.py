@@ -79,6 +79,7 @@ def _modify(engine: Engine, command: protocol.Modify) -> str:
         # The same address as before: behind NAT it is not where the audio goes, so what was latched to stays.
         state.to[row], state.rtcp_to[row] = to, rtcp_to
         state.to_length[row], state.rtcp_to_length[row] = lengths
+    legs.leave(state, leg, new)
     if command.relatch:
         legs.reopen_latch(state, row)
     if heard != bool(state.receive[row]):

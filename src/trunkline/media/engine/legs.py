@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,6 +40,8 @@ LAWS: Final = {protocol.PCMU: ULAW, protocol.PCMA: ALAW, protocol.G722: G722, pr
 NOISE_TYPE: Final = 13
 """Static payload type of comfort noise (RFC 3551)."""
 TIMESTAMP_MASK: Final = 0xFFFFFFFF
+LEFT: Final = 2 * TICKS_PER_S
+"""Ticks for which the source that a peer has moved away from is not latched to."""
 
 decode: Final = msgspec.json.Decoder(protocol.Open).decode
 
@@ -48,10 +50,19 @@ class BadLeg(Exception):
     """What a command asks for a leg cannot be done; says why."""
 
 
+class Left(NamedTuple):
+    """A source that is not latched to before the tick `until`, and the address that described it."""
+
+    address: bytes
+    port: int
+    remote: tuple[str, int]
+    until: int
+
+
 class Leg:
     """What is known of a leg beside the State: its description and the addresses that it may be latched to."""
 
-    __slots__ = ("allowed", "description", "remote", "row")
+    __slots__ = ("allowed", "description", "left", "remote", "row")
 
     def __init__(self, row: int, description: protocol.Open) -> None:
         """Raises BadLeg for addresses that are none."""
@@ -61,6 +72,7 @@ class Leg:
         latch_from = [_packed(address) for address in description.latch_from]
         self.allowed: frozenset[bytes] = frozenset([*latch_from, self.remote]) if latch_from else frozenset()
         """Empty: any."""
+        self.left: Left | None = None
 
     @property
     def codecs(self) -> list[str]:
@@ -136,6 +148,19 @@ def modified(leg: Leg, command: protocol.Modify) -> Leg:
     return Leg(leg.row, msgspec.structs.replace(leg.description, **changes))
 
 
+def leave(state: State, old: Leg, new: Leg) -> None:
+    """Remember where the peer was before it moved: what it sent from there is still under way, and where another phone
+    took its place (RFC 3891) the first one talks on until it hears of its end."""
+    row, was, remote = new.row, old.description.remote, new.description.remote
+    if old.left is not None and old.left.remote != remote:
+        new.left = old.left
+    if not state.latched[row] or was is None or remote is None or was == remote:
+        return
+    source = state.source[row].tobytes(), int(state.source_port[row])
+    if source != (new.remote, remote[1]):
+        new.left = Left(*source, was, int(state.tick) + LEFT)
+
+
 def reopen_latch(state: State, row: int) -> None:
     """The next valid packet settles source and stream anew."""
     state.latched[row] = 0
@@ -144,7 +169,9 @@ def reopen_latch(state: State, row: int) -> None:
 
 def latch(state: State, leg: Leg, address: bytes, port: int, *, six: bool) -> bool:
     """Settle the source of a leg, if this one may be it."""
-    row = leg.row
+    row, left = leg.row, leg.left
+    if left is not None and (address, port) == left[:2] and state.tick < left.until:
+        return False
     if state.latch[row]:
         if leg.allowed and address not in leg.allowed:
             return False
