@@ -23,6 +23,7 @@ peer "speech in languages other than English" espeak-ng espeak-ng
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || peer "storage on PostgreSQL" postgres postgresql
 peer "the media engine's helper in C" cc gcc libc6-dev
 peer "the commands that the documentation shows" curl curl
+peer "tests that look at processes" ps procps
 peer "Twilio's SDK for Node" node nodejs
 peer "Twilio's SDK for Node" npm npm
 
