@@ -109,7 +109,7 @@ def _rtp_ports(settings: Settings, running: bool) -> Finding:
     if why != _IN_USE:
         return Finding("bad", "media", f"{text} cannot be had: {why}; give media.host or sip.host an address of ours")
     return Finding(
-        "bad" if 2 * len(refused) > len(pairs) else "warn", "media",
+        "bad" if len(refused) == len(pairs) else "warn", "media",
         f"{text}: {len(refused)} of {len(pairs)} tried cannot be had ({port}: {why}); move media.port_min and port_max",
     )  # fmt: skip
 
