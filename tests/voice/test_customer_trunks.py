@@ -12,6 +12,8 @@ from trunkline.model.sip_trunk import CUSTOMER_TRUNK, OriginationUrl, SipTrunk
 from trunkline.sip import digest, offer_answer
 from trunkline.voice import outgoing
 from trunkline.voice.customer_trunks import CustomerTrunks, addresses, in_turn
+from trunkline.voice.number_risks import load
+from trunkline.voice.permissions import Permissions
 
 from ..messaging.world import AC, eventually
 from .lines import APP, NODE, OTHER, OURS, THEM, Phone
@@ -138,6 +140,15 @@ async def test_a_pbx_shows_numbers_of_its_account_only(premises, lines, caller):
     premises.dials(caller=caller)
     assert await refused(premises.pbx) == 403
     assert await lines.alert_codes() == [32206]
+    assert lines.phone.invites == []
+
+
+async def test_a_pbx_calls_what_its_account_may_call(premises, lines):
+    lines.outbound.permissions = Permissions(lines.settings.voice, lines.directory, load())
+    await premises.open()
+    premises.dials(to="+19005550123")
+    assert await refused(premises.pbx) == 403
+    assert await lines.alert_codes() == [32205]
     assert lines.phone.invites == []
 
 
