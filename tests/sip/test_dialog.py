@@ -363,3 +363,19 @@ def test_a_contact_does_not_lead_from_tls_into_the_open(call, contact):
     call.a.stack.transmit = lambda data, flow: sent.append(flow) or True
     call.a.stack.adopt(state, Leg(call.a)).reinvite(OFFER, lambda status, sdp: None)
     assert sent == [ours]
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("inside", ["127.0.0.1:6379", "10.0.0.5", "169.254.169.254:80", "[::1]:6379"])
+@pytest.mark.parametrize("by_route", [True, False])
+def test_who_is_outside_does_not_aim_requests_at_the_inside(call, transport, inside, by_route):
+    """Neither by Contact nor by Record-Route, over whatever transport they name."""
+    flow = Flow(transport, ("44.1.2.3", 5060), ("192.0.2.1", 5060), 9 if transport == "TCP" else 0)
+    named = f"sip:{inside};transport={'tcp' if transport == 'UDP' else 'udp'};lr"
+    routes, target = ((f"<{named}>",), "sip:b@44.1.2.3") if by_route else ((), named)
+    sent = []
+    call.a.stack.transmit = lambda data, flow: sent.append(flow) or True
+    call.a.stack.adopt(
+        msgspec.structs.replace(call.out.state(), flow=flow, target=target, routes=routes), Leg(call.a)
+    ).bye()
+    assert sent == [flow]

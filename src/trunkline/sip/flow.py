@@ -89,6 +89,17 @@ def is_private(host: str) -> bool:
     return not address.is_global and not address.is_loopback
 
 
+def aims_inside(host: str, source: str) -> bool:
+    """Whether a numeric host is of a private network, or this machine, and the peer who names it, at `source`, is of
+    neither: it cannot be its own."""
+    if not is_numeric(host) or not is_numeric(source):
+        return False
+    try:
+        return ip_address(source.strip("[]")).is_global and not ip_address(host.strip("[]")).is_global
+    except ValueError:
+        return False
+
+
 def contact_unreachable(contact: str, source: str, sent_by: str) -> bool:
     """Whether a Contact's host names the inside of a NAT, so that the address that its messages come from is used.
 
