@@ -2,8 +2,8 @@
 A process of its own, for the library has one endpoint in a process, threads, and may take it down with it.
 
 Commands: `dial` (uri; `direct`: by an account without a registrar and a proxy), `hangup`, `hold`, `resume`, `update`,
-`transfer` (uri), `attend` (`first` is told to replace `second`), `press` (digits), `quit`; what is done to a call may name
-it (`call`), else the newest is meant.
+`transfer` (uri), `attend` (`first` is told to replace `second`), `press` (digits), `quit`; those about a call
+may name it (`call`), else the newest is meant.
 Events: `registered` (status), `state` (call, state, status), `media` (call, srtp, codec), `held` (call), `referred`
 (call, to), `transfer` (call, status, last).
 """
