@@ -192,7 +192,7 @@ def make_sip_domain(reader: Reader, number: str) -> None:
     make_trunk(reader, number)
     values["IsoCode"] = "LV"
     wanted = '[{"iso_code": "LV", "low_risk_numbers_enabled": "true"}]'
-    reader.create("voice", "/v1/DialingPermissions/BulkCountryUpdates", UpdateRequest=wanted)
+    reader.ask("POST", "voice", "/v1/DialingPermissions/BulkCountryUpdates", UpdateRequest=wanted)
 
 
 def make_trunk(reader: Reader, number: str) -> None:
