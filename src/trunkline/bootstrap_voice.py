@@ -226,13 +226,16 @@ class Voice:
     async def _resolve(self, host: str) -> str:
         """The address of a host that a customer names. Raises Failure; also for a trunk's gateway by another name."""
         address = await self._guard.resolve(host)
-        if self.permissions.is_trunk(address) or (
-            not self.settings.voice.sip_to_trunks
-            and not ip_address(address).is_loopback
-            and self.inbound.doors.knows(address)
-        ):
+        if self.permissions.is_trunk(address) or (not self.settings.voice.sip_to_trunks and self._is_carriers(address)):
             raise HostRefused(f"{host} is a trunk's gateway")
         return address
+
+    def _is_carriers(self, address: str) -> bool:
+        """Whether a trunk's gateway or registrar is at an address, or what it calls from: a carrier's other hosts
+        believe our address as well as its gateways do. Where these are private, the operator has let customers in."""
+        numeric = ip_address(address)
+        gateway = not numeric.is_loopback and self.inbound.doors.knows(address)
+        return gateway or (numeric.is_global and self.sources.by_address(address) is not None)
 
     def _wire_sip(self) -> None:
         own = self.settings.sip

@@ -3,12 +3,13 @@
 import pytest
 
 from trunkline.settings import Trunk
+from trunkline.sip.flow import Target
 from trunkline.sip.message import Request, Response
 from trunkline.voice.calls import NewCall
 from trunkline.voice.redirects import MAX_HOPS, MAX_TARGETS, is_redirect, targets
 
 from ..messaging.world import AC, eventually
-from .lines import OTHER, OURS, SECOND, Phone
+from .lines import CARRIER, OTHER, OURS, SECOND, Phone
 
 THIRD = ("127.0.0.4", 5060)
 
@@ -81,6 +82,20 @@ async def test_the_trunks_login_is_not_for_others(make_lines):
     stored = await lines.until(place(lines), "failed")
     assert stored.sip_response_code == 401
     assert len(second.invites) == 1, "the challenge is not answered"
+
+
+async def test_another_address_of_the_trunks_own_gateway_gets_its_login(make_lines):
+    lines = await make_lines(trunks=trunk(follow_redirects=True))
+    (gateway,) = lines.trunks.gateways["carrier"].all
+    gateway.reach([Target("UDP", *CARRIER), Target("UDP", *SECOND)], 0.0)
+    second = Phone(lines.net, SECOND)
+    second.plan = lambda invite: (
+        second.picks_up(invite)
+        if "Authorization" in invite.request.headers
+        else invite.challenge('Digest realm="x", nonce="1", qop="auth"')
+    )
+    lines.phone.refuses(302, headers=[("Contact", "<sip:+1999@127.0.0.3:5060>")])
+    await lines.until(place(lines), "completed")
 
 
 async def test_targets_are_tried_in_their_order(make_lines):

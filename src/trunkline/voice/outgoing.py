@@ -436,7 +436,9 @@ class Outgoing(CallListener):
         """Whether a 3xx led it away from its trunk's own gateways."""
         if way.trunk is None or way.endpoint is not None:
             return False
-        return redirects.is_foreign(way, {one.uri.bare_host for one in self._wires.trunks.gateways[way.trunk.name].all})
+        gateways = self._wires.trunks.gateways[way.trunk.name].all
+        addresses = {each.target.host for one in gateways for each in one.endpoints}
+        return redirects.is_foreign(way, addresses | {one.uri.bare_host for one in gateways})
 
     def _fail(self, status: int, why: str) -> None:
         end = ending(status, busy_on_decline=self._wires.busy_on_decline)
