@@ -39,7 +39,7 @@ class Customer(NamedTuple):
 
 class Trunkline:
     """See bench.gateway.Gateway. `rates` are the messages a second of each customer's number, 0 for no limit; requests
-    are the first customer's unless `customer` is set. `messaging` are settings of that section."""
+    are the first customer's unless `customer` is set. `messaging` and `storage` are settings of those sections."""
 
     name = "trunkline"
 
@@ -50,6 +50,7 @@ class Trunkline:
         window: int = 100,
         rates: tuple[float, ...] = (0,),
         messaging: Mapping[str, float] | None = None,
+        storage: Mapping[str, str] | None = None,
     ) -> None:
         (self.port,) = free_ports(1)
         self._folder = folder
@@ -59,6 +60,7 @@ class Trunkline:
             "data": {"path": str(folder / "data")},
             "log": {"level": "warning"},
             "messaging": {"long_code_mps": 0, **(messaging or {})},
+            "storage": storage or {},
         }
         carrier = {
             "name": "carrier",
