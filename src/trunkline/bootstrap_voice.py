@@ -348,7 +348,8 @@ class Voice:
             async with asyncio.timeout(DRAIN_S):
                 for call in calls:
                     await call.settled.wait()
-                while any(flight.pending for flight in self.flights):  # what they owe is told before the end
+                # What they owe is told before the end.
+                while any(flight.pending for flight in self.flights):  # noqa: ASYNC110 - has no event
                     await asyncio.sleep(WRITTEN_LOOK_S)
                 kept = [one.finished for call in calls for one in self.recordings.of_call(call.sid)]
                 if kept:

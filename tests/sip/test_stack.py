@@ -58,7 +58,12 @@ def test_the_core_answers_other_requests_as_it_likes(stranger):
 @pytest.mark.parametrize(
     ("method", "status"),
     [
-        ("MESSAGE", 405), ("REFER", 403), ("NEWMETHOD", 501), ("BYE", 481), ("PRACK", 481), ("UPDATE", 481),
+        ("MESSAGE", 405),
+        ("REFER", 403),
+        ("NEWMETHOD", 501),
+        ("BYE", 481),
+        ("PRACK", 481),
+        ("UPDATE", 481),
         ("NOTIFY", 481),
     ],
 )

@@ -402,7 +402,7 @@ def _storage_problems(settings: Settings) -> typing.Iterator[str]:
         return
     for name in ("queue", "database"):
         if name not in given:
-            yield f"storage.{name}: engine = \"postgres\" needs a connection string; add it, best as env:NAME"
+            yield f'storage.{name}: engine = "postgres" needs a connection string; add it, best as env:NAME'
     for entry in own.zones:
         if not re.fullmatch(r"[^=]+=[^=/]+(/[^=/]+)?", entry):
             yield f"storage.zones: {_show(entry)} is not NAME=ZONE or NAME=REGION/ZONE"

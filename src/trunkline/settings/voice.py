@@ -126,7 +126,7 @@ class MediaEngine(Section, frozen=True, kw_only=True):
     jitter_max_ms: Count = 200
     """Most audio held back against jitter."""
     opus_bitrate: Count = 28_000
-    """Bits a second of Opus that is sent, its repeats for lost packets included: 6000 to 64000. With much less than this
+    """Bits a second of Opus that is sent, repeats for lost packets included: 6000 to 64000. With much less than this
     there are no repeats."""
     opus_complexity: CountOrNone = 1
     """What the coding of Opus may spend, 0 to 10; from 2 on it costs twice as much, which is hardly heard at 8 kHz."""

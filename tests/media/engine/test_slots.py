@@ -2,7 +2,6 @@ from trunkline.media.engine import slots as slots_module
 from trunkline.media.engine.slots import Slots
 from trunkline.media.engine.state import State
 
-
 LEGS = slots_module.LEASE + 72
 
 
