@@ -420,8 +420,8 @@ async def test_a_node_that_stops_takes_neither_calls_nor_registrations(office, l
 
 
 @pytest.fixture
-async def secure(lines, monkeypatch):
-    """A secure domain; every message comes by TLS."""
+async def tls(lines, monkeypatch):
+    """Every message comes by TLS."""
 
     def deliver(data, flow):
         stack = lines.net.stacks.get(flow.remote)
@@ -429,6 +429,11 @@ async def secure(lines, monkeypatch):
             stack.receive(data, Flow("TLS", flow.local, flow.remote, 1))
 
     monkeypatch.setattr(lines.net, "_deliver", deliver)
+
+
+@pytest.fixture
+async def secure(lines, tls):
+    """A secure domain."""
     return await Office(lines).open("alice", secure=True)
 
 
@@ -484,6 +489,17 @@ async def test_a_phone_registered_in_the_open_gets_no_keys_of_a_domain_that_is_s
     sid = await lines.create(to=f"sip:alice@{HOST}")
     assert (await lines.until(sid, "failed", "no-answer")).sip_response_code == 480
     assert phone.invites == []
+
+
+async def test_a_phone_that_insists_on_srtp_is_offered_it_after_it_refused_plain_audio(lines, tls):
+    office = await Office(lines).open("alice")
+    phone = encrypts(office.desk())
+    phone.plan = lambda invite: phone.picks_up(invite) if b"RTP/SAVP" in invite.offer else invite.reject(488)
+    assert await office.register(phone, "alice") == 200
+    sid = await lines.create(to=f"sip:alice@{HOST}")
+    await lines.until(sid, "in-progress")
+    assert [b"RTP/SAVP" in invite.offer for invite in phone.invites] == [False, True]
+    assert lines.media.of(protocol.Open)[-1].srtp is not None
 
 
 async def test_phones_of_a_secure_domain_are_offered_srtp_only(secure, lines):

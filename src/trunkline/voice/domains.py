@@ -61,6 +61,17 @@ class Phones(NamedTuple):
     secure: bool = False
     """Whether they take SRTP only."""
 
+    def encrypted(self) -> Phones | None:
+        """Those that TLS leads to, to be offered SRTP after plain audio was refused; None: there are none, or they have
+        been offered it. Through a proxy (Path) it is not known who reads the keys."""
+        if self.secure:
+            return None
+        over_tls = (
+            tuple(one for one in flows if one.flow.transport == "TLS" and not one.path) for flows in self.groups
+        )
+        groups = tuple(flows for flows in over_tls if flows)
+        return self._replace(groups=groups, secure=True) if groups else None
+
 
 class Domains:
     """See the module. `warn` raises an alert of a domain's account, but not all the time."""

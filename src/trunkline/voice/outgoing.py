@@ -404,6 +404,12 @@ class Outgoing(CallListener):
             self._ways.insert(0, way)
             self._next()
             return
+        insisting = way.phones.encrypted() if way is not None and way.phones is not None else None
+        if way is not None and insisting is not None and status in securing.REFUSED:
+            live.note(timeline.SIP, f"{status} {reason}: once more with SRTP")
+            self._ways.insert(0, way._replace(phones=insisting))
+            self._next()
+            return
         again = way.dialect.again if way is not None and way.dialect is not None else SERVER_ERRORS
         more = bool(self._ways or self._full)
         if more and elsewhere(status, answered=response is not None, rang=self._rang, again=again):
