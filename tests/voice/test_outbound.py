@@ -5,6 +5,7 @@ import pytest
 from trunkline.media import protocol
 from trunkline.model.errors import ApiError
 from trunkline.settings import Trunk
+from trunkline.voice import outgoing
 
 from ..messaging.world import AC, MovableClock, eventually
 from .lines import APP, OTHER, OURS, SECOND, THEM, TRUNKS, Phone
@@ -118,6 +119,16 @@ async def test_another_trunk_is_tried_where_nobody_answers_at_all(make_lines):
     sid = await lines.create()
     assert (await lines.until(sid, "in-progress")).trunk == "second"
     assert len(second.invites) == 1
+
+
+@pytest.mark.parametrize("timeout_s", [1, 60])
+async def test_the_timeline_tells_a_silent_gateway_from_a_phone_that_rings(make_lines, timeout_s, monkeypatch):
+    """Whether the time to ring is over first, or that of the transaction."""
+    monkeypatch.setattr(outgoing, "RING_EXTRA_S", 0.0)
+    lines = await make_lines(trunks=(Trunk(name="dead", gateways=("sip:127.0.0.9",), prefixes=("+1415",)),))
+    silent = await lines.create(timeout_s=timeout_s)
+    ended = await lines.until(silent, "no-answer")
+    assert "nothing at all came back" in " ".join(entry.what for entry in ended.timeline if entry.kind == "error")
 
 
 @pytest.mark.parametrize(("status", "ring"), [(486, False), (600, False), (603, False), (480, True), (503, True)])

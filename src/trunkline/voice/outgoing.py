@@ -393,6 +393,8 @@ class Outgoing(CallListener):
             self._give_back()
             return
         live.cancel = None
+        if status == TIMED_OUT and response is None:
+            self._note_silence()
         if response is not None and self._is_followed(status, response):
             live.note(timeline.SIP, f"{status} {reason}: it is followed")
             self._next()
@@ -476,7 +478,13 @@ class Outgoing(CallListener):
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _timed_out(self) -> None:
+        if self._invite is not None and not self._invite.heard:
+            self._note_silence()
         self.live.hangup("timeout", end=Status.NO_ANSWER)
+
+    def _note_silence(self) -> None:
+        """A phone that nobody picks up and an address that does not answer end alike; the timeline tells them apart."""
+        self.live.note(timeline.ERROR, f"nothing at all came back from {self.live.source}: address, port, firewall?")
 
     def _cancel(self) -> None:
         """We give up: CANCEL, to which the far end answers 487."""
