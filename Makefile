@@ -4,7 +4,7 @@ SHELL := bash
 BIN := .venv/bin
 # A test that hangs shows where after two minutes, and cannot hold the run for ever. Tests that follow each other stay in
 # one process, so that the servers they share are started once; a process that is done takes over half of what is left.
-PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 2 --dist worksteal -o faulthandler_timeout=120
+PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 3 --dist worksteal -o faulthandler_timeout=120
 CONFIG ?=
 
 .PHONY: help install demo run test test-all check format bench docs lock clean

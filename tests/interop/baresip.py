@@ -89,6 +89,7 @@ class Baresip:
         self._control = self._connect(host, control)
         self._received = b""
         self.events: list[dict[str, Any]] = []
+        self.does("about")  # from here on it has taken the connection, and tells events to it
 
     def _connect(self, host: str, port: int) -> socket.socket:
         until = time.monotonic() + PATIENCE_S
