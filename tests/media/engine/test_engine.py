@@ -92,10 +92,11 @@ def test_a_reinvite_moves_the_audio_and_keeps_the_stream(rig: Rig) -> None:
     assert rig.hears().any()
 
 
-def test_who_has_moved_away_is_not_latched_to_though_it_talks_on(rig: Rig) -> None:
+@pytest.mark.parametrize("heard_ticks", [6, 0])
+def test_who_has_moved_away_is_not_latched_to_though_it_talks_on(rig: Rig, heard_ticks: int) -> None:
     """As the phone whose place another one took, behind the same address, until its BYE reaches it."""
     peer = rig.open(latch_from=(PEER[0],))
-    talk(rig, peer)
+    talk(rig, peer, ticks=heard_ticks)
     successor = Peer(rig, peer.slot, source=(PEER[0], PEER[1] + 20), ssrc=5)
     rig.do(modify(remote=successor.source, latch_from=(PEER[0],)))
     talk(rig, peer, ticks=3)

@@ -154,9 +154,10 @@ def leave(state: State, old: Leg, new: Leg) -> None:
     row, was, remote = new.row, old.description.remote, new.description.remote
     if old.left is not None and old.left.remote != remote:
         new.left = old.left
-    if not state.latched[row] or was is None or remote is None or was == remote:
+    if was is None or remote is None or was == remote:
         return
-    source = state.source[row].tobytes(), int(state.source_port[row])
+    # Before it has been heard, it is where its description says that it is.
+    source = (state.source[row].tobytes(), int(state.source_port[row])) if state.latched[row] else (old.remote, was[1])
     if source != (new.remote, remote[1]):
         new.left = Left(*source, was, int(state.tick) + LEFT)
 
