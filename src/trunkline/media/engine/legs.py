@@ -157,7 +157,9 @@ def leave(state: State, old: Leg, new: Leg) -> None:
     if was is None or remote is None or was == remote:
         return
     # Before it has been heard, it is where its description says that it is.
-    source = (state.source[row].tobytes(), int(state.source_port[row])) if state.latched[row] else (old.remote, was[1])
+    source: tuple[bytes, int] = (old.remote, was[1])
+    if state.latched[row]:
+        source = (state.source[row].tobytes(), int(state.source_port[row]))
     if source != (new.remote, remote[1]):
         new.left = Left(*source, was, int(state.tick) + LEFT)
 
