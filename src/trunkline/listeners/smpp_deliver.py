@@ -28,7 +28,7 @@ from trunkline.smpp.errors import SmppError
 from trunkline.smpp.transport import Connection
 from trunkline.smpp.transport import Outcome as Answer
 from trunkline.sms import data_coding, segment, udh
-from trunkline.storage.queue import Owed
+from trunkline.storage.queue import Owed, made_ms
 from trunkline.webhooks.delivery import Result
 
 MAX_TRIES: Final = 10_000
@@ -195,7 +195,7 @@ def receipts(owed: Owed) -> list[p.DeliverSm]:
     code = int(params.get("ErrorCode", "0"))
     stat, state = _EXPIRED if status == "failed" and code in EXPIRED_CODES else _STATES[status]
     submitted = stamp(created_ms(sid)) if is_sid(sid) else ""
-    done_date = params.get("RawDlrDoneDate", "") or stamp(owed.id // 1000)
+    done_date = params.get("RawDlrDoneDate", "") or stamp(made_ms(owed.id))
     err = f"{code - 30_000:03d}" if 30_000 <= code < 31_000 else "999" if code else "000"
     ids = [f"{sid}-{number}" for number in range(1, wish.parts + 1)] or [wish.message_id or sid]
     source = addresses.address(params["To"])

@@ -13,6 +13,7 @@ from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector, Outcome, Submission
 from trunkline.messaging.lanes import HEAD, Lane, Pace, Rotation, lane_parts
 from trunkline.model.message import Status
+from trunkline.storage.queue import Queue
 from trunkline.storage.written import when_done
 
 MAX_LANES = 100_000
@@ -77,14 +78,11 @@ class Dispatcher:
         found = self._lanes.get(lane)
         return found is not None and bool(found.head or found.stored)
 
-    async def recover(self) -> None:
-        """Take up what waited when the last process ended."""
-        for name, _, _ in await self._inflight.queue.lanes():
-            if self._outs.get(lane_parts(name)[0]) is None:
-                continue  # the connector left the settings: `failover` moves what it can
-            lane = self._lane(name)
-            lane.stored = True
-            self._load(lane)
+    async def recover(self, queue: Queue | None = None) -> None:
+        """Take up what waited when the last process ended; of `queue`, a partition of ours, only what is in that."""
+        for name, _, _ in await (queue or self._inflight.queue).lanes():
+            if self._outs.get(lane_parts(name)[0]) is not None:  # else `failover` moves what it can
+                self._wake_lane(name)
 
     def push(self, live: Live) -> None:
         """A message was committed to its lane; Next: trunkline.messaging.outbound.Outbound.settled"""

@@ -34,7 +34,7 @@ from trunkline.model.numbers import PhoneNumber, ShortCode
 from trunkline.model.sid import MESSAGE_MMS, MESSAGE_SMS, derived_sid, new_sid
 from trunkline.settings import Settings
 from trunkline.sms import concat, segment
-from trunkline.storage.queue import Exists, Flight, Owed
+from trunkline.storage.queue import Exists, Flight, Owed, Queue
 
 MISSING_SEGMENT = 30009
 TICK_S = 2.0
@@ -127,11 +127,12 @@ class Inbound:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    async def recover(self) -> None:
-        """Take up the parts that an earlier run stored."""
+    async def recover(self, queue: Queue | None = None) -> None:
+        """Take up the parts that an earlier run stored (in this partition of the queue)."""
+        queue = queue or self._inflight.queue
         far = self._clock.now_ms() + 2 * self._window_ms
-        keys = _carriers(await self._inflight.queue.stale_parts(far, self._part_count))
-        await self._reassembly.restore(self._inflight.queue, keys)
+        keys = _carriers(await queue.stale_parts(far, self._part_count))
+        await self._reassembly.restore(queue, keys)
 
     def start(self) -> None:
         """Watch the time limits until `stop`."""

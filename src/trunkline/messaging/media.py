@@ -29,6 +29,7 @@ from trunkline.model.sid import MEDIA, derived_sid
 from trunkline.settings import Settings
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
 from trunkline.storage.database import Database
+from trunkline.storage.queue import Queue
 from trunkline.webhooks.fetch import Fetcher, FetchRequest
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client
@@ -199,15 +200,16 @@ class OutboundMedia:
         if self._left and not self._stopped and not refilling and len(self._busy) <= MAX_PREPARING // 2:
             self._refill = asyncio.get_running_loop().create_task(self.recover())
 
-    async def recover(self) -> int:
-        """Take up what waits in the queue; returns how many."""
+    async def recover(self, queue: Queue | None = None) -> int:
+        """Take up what waits in the queue (in this partition of it); returns how many."""
+        queue = queue or self._inflight.queue
         self._left = False
         found = 0
-        for lane, _, _ in await self._inflight.queue.lanes():
+        for lane, _, _ in await queue.lanes():
             if lane_parts(lane)[0] != MEDIA_LANE:
                 continue
             after = (0, 0)
-            while not self._left and (flights := await self._inflight.queue.waiting(lane, after, RECOVERY_PAGE)):
+            while not self._left and (flights := await queue.waiting(lane, after, RECOVERY_PAGE)):
                 after = (flights[-1].due_ms, flights[-1].id)
                 for flight in flights:
                     self.start(self._inflight.adopt(flight))

@@ -26,7 +26,7 @@ from trunkline.model.sid import new_sid
 from trunkline.settings import Loopback, Settings
 from trunkline.settings.connectors import Twilio
 from trunkline.sms import segment
-from trunkline.storage.queue import Advance, Owed, Replay
+from trunkline.storage.queue import Advance, Owed, Queue, Replay
 from trunkline.storage.written import when_done
 from trunkline.webhooks import params as webhook_params
 
@@ -481,13 +481,15 @@ class Outbound:
 
     # -- recovery --------------------------------------------------------------------------------------------
 
-    async def recover(self) -> int:
-        """Settle the doubt about what was being submitted when the last process ended; returns how many."""
-        for lane, count, _ in await self._inflight.queue.lanes():
+    async def recover(self, queue: Queue | None = None) -> int:
+        """Settle the doubt about what was being submitted when the last process ended; returns how many. Of `queue`,
+        a partition of ours, only what is in that."""
+        queue = queue or self._inflight.queue
+        for lane, count, _ in await queue.lanes():
             _, account, sender = lane_parts(lane)
             self.waiting[account + sender] = self.waiting.get(account + sender, 0) + count
         after, found = 0, 0
-        while flights := await self._inflight.queue.in_state("message", Status.SENDING, after, 500):
+        while flights := await queue.in_state("message", Status.SENDING, after, 500):
             for flight in flights:
                 after = flight.id
                 live = self._inflight.adopt(flight)

@@ -21,7 +21,7 @@ from trunkline.messaging.outbound import Outbound, status_callback
 from trunkline.model.errors import describe
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.archive import Archive, Document
-from trunkline.storage.queue import Orphan, Owed
+from trunkline.storage.queue import Orphan, Owed, Queue
 from trunkline.storage.written import Kept, Written
 
 FINAL: dict[str, tuple[Status, int]] = {
@@ -59,13 +59,14 @@ class Receipts:
         self._late_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
 
-    def recover(self) -> None:
-        """Remember which receipts are parked; apply those whose message got its id just before the last process
-        ended."""
-        queue = self._inflight.queue
-        self._parked = dict.fromkeys(queue.parked())
+    def recover(self, queue: Queue | None = None) -> None:
+        """Remember which receipts are parked (in this partition of the queue); apply those whose message got its id
+        just before the last process ended."""
+        queue = queue or self._inflight.queue
+        found = dict.fromkeys(queue.parked())
+        self._parked |= found
         known: dict[str, list[str]] = {}
-        for connector, carrier_id in self._parked:
+        for connector, carrier_id in found:
             if queue.find_carrier_id(connector, carrier_id) is not None:
                 known.setdefault(connector, []).append(carrier_id)
         for connector, carrier_ids in known.items():

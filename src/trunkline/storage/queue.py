@@ -12,6 +12,14 @@ import msgspec
 
 from trunkline.storage.survives import Survives
 
+_NANOSECONDS = 10**17
+"""Ids from here on are Unix nanoseconds (a queue of several partitions), those below it microseconds."""
+
+
+def made_ms(made: int) -> int:
+    """The Unix ms at which a flight's or a callback's id was given out."""
+    return made // 1_000_000 if made >= _NANOSECONDS else made // 1000
+
 
 class Exists(Exception):
     """A flight with that SID was accepted before; nothing was changed."""
@@ -124,6 +132,8 @@ class Queue(Protocol):
     """See the module. Every awaitable resolves after the commit; writes are applied in the order they were made."""
 
     survives: Survives
+    ordered: bool
+    """Whether what has a higher id is never committed before what has a lower one."""
 
     def accept(self, flight: Flight, owed: Sequence[Owed] = (), replay: Replay | None = None) -> Awaitable[None]:
         """Insert a flight with what it owes; complete the idempotency row of its request in the same commit.

@@ -17,7 +17,7 @@ import msgspec
 
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
-from trunkline.storage.queue import Owed, Queue
+from trunkline.storage.queue import Owed, Queue, made_ms
 from trunkline.storage.written import when_done
 
 HEAD = 4096
@@ -110,6 +110,7 @@ class Delivery:
 
     def __init__(self, queue: Queue, clock: Clock, settings: Webhooks, handlers: Mapping[str, Handler]) -> None:
         self._queue = queue
+        self._ordered = queue.ordered
         self._clock = clock
         self._settings = settings
         self._handlers = handlers
@@ -130,9 +131,9 @@ class Delivery:
         self.failed = 0
         self.exhausted = 0
 
-    async def recover(self) -> None:
-        """Take up what was owed when the last process ended."""
-        for name, _, due_ms in await self._queue.owed_hosts():
+    async def recover(self, queue: Queue | None = None) -> None:
+        """Take up what was owed when the last process ended; of `queue`, a partition of ours, only what is in that."""
+        for name, _, due_ms in await (queue or self._queue).owed_hosts():
             self._host(name).inherited = True
             self._later(name, (due_ms - self._clock.now_ms()) / 1000)
 
@@ -232,8 +233,9 @@ class Delivery:
     async def _load(self, host: _Host) -> None:
         """Read more of a host's callbacks from the queue."""
         # On a rescan those in memory come first, so ask for that many more.
-        limit = PAGE + len(host.held) if host.rescan else PAGE
-        after = 0 if host.rescan else host.after
+        rescan = host.rescan or not self._ordered
+        limit = PAGE + len(host.held) if rescan else PAGE
+        after = 0 if rescan else host.after
         host.rescan = False
         now = self._clock.now_ms()
         try:
@@ -308,7 +310,7 @@ class Delivery:
         """Another attempt later, or the end of it."""
         bound = result.max_tries or self._settings.status_tries
         now = self._clock.now_ms()
-        too_old = now - item.id // 1000 > self._settings.give_up_s * 1000
+        too_old = now - made_ms(item.id) > self._settings.give_up_s * 1000
         if result.retry and item.tries < bound and not too_old:
             wait = min(self._settings.retry_first_s * 2 ** (item.tries - 1), self._settings.retry_longest_s)
             item.due_ms = now + int(1000 * wait * random.uniform(0.75, 1.25))

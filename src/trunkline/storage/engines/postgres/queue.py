@@ -106,6 +106,8 @@ def _whether(effects: list[bool]) -> bool:
 class PostgresQueue:
     """See `trunkline.storage.queue.Queue`. An owner writes; without `own` it can only be read."""
 
+    ordered = True
+
     def __init__(
         self,
         dsn: str,

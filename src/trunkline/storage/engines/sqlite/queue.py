@@ -107,6 +107,7 @@ class SqliteQueue:
     """See `trunkline.storage.queue.Queue`."""
 
     survives = Survives.POWER
+    ordered = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
