@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.voice.lines import APP, OTHER, OURS, Lines
 from tests.voice.world import World, until
+from trunkline.media import protocol
 from trunkline.sip.dialog import Dialog
 from trunkline.sip.server_invite import ServerInvite
 from trunkline.voice.live import LiveCall
 from trunkline.voice.media_leg import MediaLeg
+from trunkline.voice.outgoing import Outgoing
 from trunkline.voice.session import Session
 
 NOTHING_IN_COMMON = b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nc=IN IP4 1.2.3.4\r\nt=0 0\r\nm=audio 4000 RTP/AVP 18\r\n"
@@ -154,3 +157,18 @@ async def test_nothing_is_left_of_two_hundred_calls(here: World) -> None:
     here.stack.tick()
     assert here.stack.transactions == 0
     assert _dialogs(here) == 0
+
+
+@pytest.mark.parametrize("ends", ["caller", "callee", "nobody"])
+async def test_both_legs_of_a_dial(lines: Lines, ends: str) -> None:
+    """A connection that the caller ends, or the callee; and a callee who cannot be called."""
+    sip = f"sip:alice@{ends}.example" if ends == "nobody" else OTHER
+    lines.web.pages[APP + "in"] = f"<Dial>{f'<Sip>{sip}</Sip>' if ends == 'nobody' else sip}</Dial><Hangup/>"
+    lines.phone.dials(OURS)
+    call = await lines.the_call()
+    if ends != "nobody":
+        await until(lambda: lines.media.of(protocol.Bridge), "the connection")
+        assert _alive(LiveCall) == 2
+        {"caller": lines.phone.hangs_up, "callee": lines.phone.dialogs[-1].bye}[ends]()
+    await lines.until(call.sid, "completed")
+    await _none_alive(LiveCall, Session, MediaLeg, Outgoing)

@@ -10,6 +10,7 @@ from tests.sip.test_transport import until
 from tests.sip.test_transport_tls import CLIENT, NAME, secure_nodes
 from trunkline.model.clock import SystemClock
 from trunkline.settings import Trunk
+from trunkline.voice.sources import Nobody
 from trunkline.voice.trunk_contact import contact_user
 from trunkline.voice.trunk_doors import TrunkDoors
 from trunkline.voice.trunk_registration import TrunkRegistrations
@@ -18,6 +19,8 @@ SECRET = b"s" * 32
 
 
 class NoSources:
+    bans = Nobody()
+
     def trunk_of(self, request, host):
         return None
 

@@ -27,6 +27,7 @@ MAX_FORKS: Final = 16
 MAX_LONGER: Final = 2
 """Times that an INVITE is sent again for a longer session interval (422)."""
 _WITHOUT_100REL: Final = ", ".join(tag for tag in EXTENSIONS if tag != TAG)
+_NOBODY: Final = CallListener()
 
 
 class ClientInvite:
@@ -295,9 +296,9 @@ class ClientInvite:
         if self._offered:
             dialog.prepare_ack()
         self._stack.add_dialog(dialog)
-        self._end()
+        listener = self._end()
         try:
-            self._listener.on_answer(dialog, response, sdp)
+            listener.on_answer(dialog, response, sdp)
         finally:
             dialog.send_ack()
         bye = self._early_bye.get(tag)
@@ -342,18 +343,20 @@ class ClientInvite:
             self._transaction.done()
         self._fail(self._cancel_status, "", None)
 
-    def _end(self) -> None:
+    def _end(self) -> CallListener:
+        """Whom to tell, once: the transaction knows us until Timer M, and with it would know a call that is over."""
         self._over = True
         self._stack.timers.cancel(self._expiry)
         self._expiry = None
         self._stack.forget_call((self.call_id, self.local_tag))
+        listener, self._listener = self._listener, _NOBODY
+        return listener
 
     def _fail(self, status: int, reason: str, response: Response | None) -> None:
         if self._over:
             self._stack.timers.cancel(self._expiry)
         else:
-            self._end()
-            self._listener.on_failure(status, reason or REASONS.get(status, ""), response)
+            self._end().on_failure(status, reason or REASONS.get(status, ""), response)
 
 
 def _last_wins(fields: list[Field]) -> list[Field]:

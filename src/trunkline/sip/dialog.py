@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ADOPT_CSEQ_JUMP: Final = 100
 """Requests that the other process may have sent after its last export."""
 MAX_ROUTES: Final = 32
+_NOBODY: Final = DialogListener()
 
 
 class Dialog:
@@ -65,7 +66,7 @@ class Dialog:
 
     def __init__(self, stack: "Stack", state: DialogState, login: Login | None = None) -> None:
         self.stack = stack
-        self.listener: DialogListener = DialogListener()
+        self.listener: DialogListener = _NOBODY
         self.ended = False
         self.key = (state.call_id, state.local_tag, state.remote_tag)
         self.invite_credentials: list[Field] = []
@@ -197,7 +198,7 @@ class Dialog:
         if self._ending or self.ended:
             return
         self._ending = True
-        self.listener = DialogListener()
+        self.listener = _NOBODY
         self.session.stop(self)
         if self._answer_timer is not None or self._held:
             self._bye = list(headers)
@@ -587,6 +588,7 @@ class Dialog:
         if self.referred is not None:
             self.referred.close()
         self.referral = self.referred = self.reliable = None
+        self.listener = _NOBODY  # transactions that linger know us, and would know who has gone
         self.stack.forget_dialog(self)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
     from trunkline.voice.live import LiveCall
+    from trunkline.voice.sources import Banning
 
 
 HIDDEN: Final = "..."
@@ -37,6 +38,9 @@ class Certificate(Protocol):
 
 class Sources(Protocol):
     """trunkline.voice.sources.Sources."""
+
+    @property
+    def bans(self) -> Banning: ...
 
     def trunk_of(self, request: Request, host: str) -> Trunk | None: ...
 
@@ -82,9 +86,7 @@ class TrunkDoors:
             trunk = self._certified(flow)
         if trunk is None:
             return self._sources.trunk_of(request, host)
-        bans = getattr(self._sources, "bans", None)
-        if bans is not None:
-            bans.vouched(host)  # what it asks for may be nobody's, and it is a carrier all the same
+        self._sources.bans.vouched(host)  # what it asks for may be nobody's, and it is a carrier all the same
         return trunk
 
     def _registered(self, request: Request, host: str) -> Trunk | None:
