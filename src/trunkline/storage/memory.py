@@ -9,10 +9,25 @@ from typing import Protocol
 
 from trunkline.model.clock import Clock
 from trunkline.storage.survives import Survives
+from trunkline.storage.unavailable import StoreUnavailable
+
+MAX_VALUE_BYTES = 1024 * 1024
+"""Largest value, in the engines that keep values outside this process's dictionary."""
+
+
+class ValueTooLarge(ValueError):
+    """A value is larger than MAX_VALUE_BYTES; nothing was changed."""
+
+
+class StoreInDoubt(StoreUnavailable):
+    """The write may have been done, or may be lost again with the server that did it: not as `survives` promises."""
 
 
 class MemoryStore(Protocol):
-    """Values are bytes; `ttl_ms` of 0 never expires."""
+    """Values are bytes; `ttl_ms` of 0 never expires.
+
+    What is awaited raises StoreUnavailable when the store is away (nothing was written) or StoreInDoubt; `post` and
+    `post_all` never do."""
 
     survives: Survives
 
@@ -33,6 +48,9 @@ class MemoryStore(Protocol):
 
     def post_all(self, changes: Sequence[tuple[str, bytes | None]], ttl_ms: int = 0) -> None:
         """`post` for each, in one go."""
+
+    def settled(self, timeout_s: float) -> Awaitable[bool]:
+        """True as soon as everything posted before is kept as `survives` promises; False: not within `timeout_s`."""
 
     def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
         """Every key that begins with `prefix`, with its value (recovery; not for the hot path)."""
@@ -75,6 +93,9 @@ class InProcess:
     def post_all(self, changes: Sequence[tuple[str, bytes | None]], ttl_ms: int = 0) -> None:
         for key, value in changes:
             self.post(key, value, ttl_ms)
+
+    async def settled(self, timeout_s: float) -> bool:
+        return True
 
     async def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> bool:
         if self._live(key) != old:

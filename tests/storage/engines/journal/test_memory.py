@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from trunkline.storage.engines.journal import memory
-from trunkline.storage.engines.journal.memory import JournalStore, ValueTooLarge
+from trunkline.storage.engines.journal.memory import JournalStore
+from trunkline.storage.memory import MAX_VALUE_BYTES, ValueTooLarge
 
 
 class Clock:
@@ -56,7 +57,7 @@ async def test_changes_together_are_one_write(path, clock, monkeypatch):
     store.post_all([("a", b"1"), ("old", None), ("b", b"2"), ("never there", None)], ttl_ms=100)
     store.post_all([("never there", None)])
     with pytest.raises(ValueTooLarge):
-        store.post_all([("c", b"3"), ("d", b"x" * (memory.MAX_VALUE_BYTES + 1))])
+        store.post_all([("c", b"3"), ("d", b"x" * (MAX_VALUE_BYTES + 1))])
     monkeypatch.undo()
     assert len(writes) == 1
     store = reopened(store, path, clock)
@@ -134,7 +135,7 @@ async def test_it_is_bounded(path, clock):
     assert await store.get("k19") == b"x" * 100
     assert len(await store.scan("k")) == 9
     with pytest.raises(ValueTooLarge):
-        store.put("large", b"x" * (memory.MAX_VALUE_BYTES + 1))
+        store.put("large", b"x" * (MAX_VALUE_BYTES + 1))
 
 
 async def test_it_is_read_beside_its_writer(path, clock):

@@ -19,11 +19,11 @@ from typing import TypeVar
 import msgspec
 
 from trunkline.model.clock import Clock
+from trunkline.storage.memory import MAX_VALUE_BYTES, ValueTooLarge
 from trunkline.storage.survives import Survives
 from trunkline.storage.written import Written
 
 MAX_ENTRIES = 200_000
-MAX_VALUE_BYTES = 1024 * 1024
 MAX_TOTAL_BYTES = 512 * 1024 * 1024
 """Of all values together; the ones written longest ago leave first."""
 REWRITE_BYTES = 8 * 1024 * 1024
@@ -40,14 +40,12 @@ _decode = msgspec.msgpack.Decoder(tuple[str, bytes | None, int]).decode
 log = logging.getLogger(__name__)
 
 
-class ValueTooLarge(ValueError):
-    """A value is larger than MAX_VALUE_BYTES; nothing was changed."""
-
-
 class JournalStore:
     """See the module. One event loop uses it; the data folder's lock keeps other processes away from the file."""
 
     survives = Survives.PROCESS
+    problem = ""
+    """Why what was asked of it is not kept now, for /readyz."""
 
     def __init__(self, path: Path, clock: Clock, max_total_bytes: int = MAX_TOTAL_BYTES) -> None:
         self._path = path
@@ -105,6 +103,10 @@ class JournalStore:
         """See `MemoryStore.delete`."""
         self.post(key, None)
         return _done(None)
+
+    def settled(self, timeout_s: float) -> Awaitable[bool]:
+        """See `MemoryStore.settled`: `post` has written it."""
+        return _done(True)
 
     def scan(self, prefix: str) -> Awaitable[list[tuple[str, bytes]]]:
         """See `MemoryStore.scan`."""
