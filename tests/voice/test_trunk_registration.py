@@ -98,15 +98,14 @@ async def test_it_logs_in_and_is_taken_back_at_the_end(net, caplog):
     )
     with caplog.at_level(logging.INFO):
         made.start(lambda: changes.append(1))
-        await eventually(lambda: registrar.bound)
+        (one,) = made
+        await eventually(lambda: one.standing().up)
     assert list(registrar.bound) == [f"<sip:{USER}@127.0.0.1:5060>"]
     first, second = registrar.asked
     assert first.headers.get("Call-ID") == second.headers.get("Call-ID")
     assert second.cseq[0] == first.cseq[0] + 1
     assert str(first.request_uri) == "sip:carrier.example"
     assert "<sip:u@carrier.example>" in first.headers.get("To")
-    (one,) = made
-    await eventually(lambda: one.standing().up)
     assert (one.standing().state, one.standing().trunk, list(one.hosts)) == ("registered", "acme", ["127.0.0.2"])
     assert len(changes) == 1
     assert [record.message for record in caplog.records if "registered" in record.message] == [
