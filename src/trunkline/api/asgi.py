@@ -15,6 +15,7 @@ from trunkline.api import address, known_paths, respond, router
 from trunkline.api.auth import Authenticator, refuse_standard_key
 from trunkline.api.deadlines import Deadlines
 from trunkline.api.form import parse_body, unquote
+from trunkline.api.homes import Homes
 from trunkline.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
@@ -49,7 +50,7 @@ class Api:
 
     `mounts` are exact paths outside Twilio's API (`/healthz`, `/readyz`, `/metrics`), served to GET without a login;
     of their request only method, path and headers are filled in. `public`: routes that may do without a login (the
-    audio of recordings) are served without one.
+    audio of recordings) are served without one. `homes`: which requests another node of a cluster answers.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Api:
         trusted_proxies: tuple[str, ...] = (),
         observe: Observe | None = None,
         public: bool = False,
+        homes: Homes | None = None,
     ) -> None:
         self._tries = router.build(routes)
         self._services = services
@@ -74,6 +76,7 @@ class Api:
         self._proxies = address.Proxies(trusted_proxies)
         self._observe = observe
         self._public = public
+        self._homes = homes
         self._deadlines = Deadlines(self._limits.body_seconds)
         per_second = self._limits.requests_per_second
         self._rate = RequestRate(per_second, time.monotonic) if per_second else None
@@ -130,6 +133,10 @@ class Api:
         if request.format is Format.CSV:
             raise ApiError(406, None, "CSV is not available here: ask for .json or .xml")
         body = request.body = await self._body(receive, request)
+        if self._homes is not None and request.method != "GET":
+            answer = await self._homes.elsewhere(request, scope, request.headers.get(IDEMPOTENCY_HEADER))
+            if answer is not None:
+                return answer
         if request.method == "POST":
             request.form = parse_body(request.headers.get(b"content-type", b""), body, self._limits.fields)
             key = request.headers.get(IDEMPOTENCY_HEADER)

@@ -113,9 +113,9 @@ async def _sent(request: Request, app: Services) -> dict[str, Any]:
 
 
 async def _emergency(request: Request, app: Services) -> dict[str, Any]:
-    """Emergency calls are not routed from SIP domains, so they cannot be enabled: nobody should rely on them."""
+    """Emergency calls are not routed past a domain's VoiceUrl, so they cannot be enabled: nobody should rely on it."""
     if request.bool("EmergencyCallingEnabled"):
-        reason = "must be false: this server routes no emergency calls"
+        reason = "must be false: a domain's calls run its VoiceUrl, whose <Dial> calls for help if the operator lets it"
         raise ApiError.of(INVALID, name="EmergencyCallingEnabled", reason=reason)
     sid = request.str("EmergencyCallerSid", 64, code=INVALID)
     if sid is None:

@@ -9,7 +9,7 @@ connector acknowledge the carrier.
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -58,6 +58,8 @@ class Receipts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._late_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
+        self.entry: Callable[[Receipt], Kept] = self.apply
+        """Where parked receipts go when their message is known; in a cluster that may be another node's."""
 
     def recover(self, queue: Queue | None = None) -> None:
         """Remember which receipts are parked (in this partition of the queue); apply those whose message got its id
@@ -87,10 +89,12 @@ class Receipts:
 
     def known(self, live: Live) -> None:
         """A submit's answer has just named its ids: receipts that came before it are applied now."""
-        if not self._parked:
-            return
-        connector = live.message.connector
-        early = [s.id for s in live.message.segments if (connector, s.id) in self._parked]
+        if self._parked:
+            self.named(live.message.connector, [segment.id for segment in live.message.segments])
+
+    def named(self, connector: str, carrier_ids: Iterable[str]) -> None:
+        """These ids have just been named: receipts that came before are taken to `entry`."""
+        early = [carrier_id for carrier_id in carrier_ids if (connector, carrier_id) in self._parked]
         if early:
             self._unpark_later(connector, early)
 
@@ -135,7 +139,7 @@ class Receipts:
         try:
             orphans = await self._inflight.queue.orphans(connector, carrier_ids)
             for orphan in orphans:
-                await self.apply(_decode(orphan.receipt))
+                await self.entry(_decode(orphan.receipt))
             if orphans:
                 await self._inflight.queue.drop_orphans(orphans)
         except Exception:

@@ -50,6 +50,7 @@ class SmppConnector:
         self.rate = Rate(settings.mps)
         self.statuses = Statuses(settings.statuses, settings.errors)
         self.normal_id = receipt.normaliser(ID_DIALECTS[settings.submit_id])
+        self.may_send = context.may_send
         self._settings = settings
         self._clock = context.clock
         self._encoder = Encoder(settings)

@@ -32,6 +32,8 @@ LOOKAHEAD_S: Final = 0.1
 """What a paced link takes on ahead, in seconds of its pace."""
 STEADY_S: Final = 5.0
 """A bind that stood for so long, or took a message, is renewed with the shortest wait."""
+FENCED_S: Final = 0.05
+"""Between two looks whether this node may send again."""
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class Owner(Protocol):
     rate: Rate
     statuses: Statuses
     normal_id: Callable[[str], str]
+    may_send: Callable[[], bool]
+    """Asked before each segment."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """A job has its outcome."""
@@ -269,6 +273,9 @@ class Link(transport.Handler):
             wait = max(self._pacer.delay(now), rate.delay(now))
             if wait > 0:
                 self._pump_in(wait)
+                return
+            if not self._owner.may_send():
+                self._pump_in(FENCED_S)
                 return
             job = queue[0]
             index = job.todo.pop()

@@ -49,6 +49,8 @@ class Context:
     the start)."""
     owns: Callable[[str], bool] = lambda address: False
     """Whether an address is a number or short code of our own."""
+    may_send: Callable[[], bool] = lambda: True
+    """Asked just before each submit goes to the wire: a node of a cluster whose lease has run out sends nothing."""
 
 
 def make(settings: Settings, context: Context) -> Connector:

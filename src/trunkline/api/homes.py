@@ -1,0 +1,183 @@
+"""Requests that another node of the cluster must answer.
+
+A message or a call is changed by the node that owns its partition of the queue, and an Idempotency-Key is seen by its
+home alone: only there can a second request with it be told from the first. Such requests are handed over whole to that
+node and held open meanwhile, for a bounded time; then 503 with Retry-After. All others are answered where they come in.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from trunkline.api.request import Request
+from trunkline.api.respond import Response
+from trunkline.model.errors import ApiError
+from trunkline.model.sid import is_sid
+from trunkline.storage.unavailable import StoreUnavailable
+
+HTTP: Final = "http"
+FORWARDED: Final = "trunkline.forwarded"
+"""In the scope of a request that came from a peer: it is not handed on."""
+ANSWER_S: Final = 60.0
+"""Longest wait for another node's answer once it has the request."""
+_FLIGHTS: Final = ("SM", "MM", "CA")
+
+HOME: ContextVar[int | None] = ContextVar("home_shard", default=None)
+"""The virtual shard in which what this request makes must lie: that of its Idempotency-Key."""
+
+log = logging.getLogger(__name__)
+
+
+class NotHere(Exception):
+    """The peer was not reached; `sent`: it may have acted all the same."""
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+class Cluster(Protocol):
+    """Who owns what, and the way there (trunkline.bootstrap_cluster)."""
+
+    def home(self, account: str, key: str) -> int:
+        """The virtual shard of an Idempotency-Key."""
+
+    def is_ours(self, shard: int) -> bool:
+        """Whether this node owns the partition of a shard."""
+
+    def shard_of(self, sid: str) -> int:
+        """The virtual shard of a SID."""
+
+    def owner(self, shard: int) -> Awaitable[str]:
+        """The node that owns a shard's partition, ours included; waits a while for there to be one. Raises
+        StoreUnavailable."""
+
+    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """A call to a peer. Raises NotHere."""
+
+
+class Forwarded(msgspec.Struct, array_like=True):
+    """A request that crosses."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    scheme: str
+    client: str
+
+
+class Answered(msgspec.Struct, array_like=True):
+    """Its response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_request: Final = msgspec.msgpack.Decoder(Forwarded).decode
+_decode_answer: Final = msgspec.msgpack.Decoder(Answered).decode
+_AGAIN: Final = (("Retry-After", "1"),)
+
+
+class Homes:
+    """See the module."""
+
+    def __init__(self, cluster: Cluster, parse_key: Callable[[bytes], str]) -> None:
+        self._cluster = cluster
+        self._parse_key = parse_key
+        self.forwarded = 0
+
+    def shard(self, request: Request, key: bytes | None) -> int | None:
+        """The shard that must answer a request; None: any. Raises ApiError for a malformed key."""
+        if request.method == "GET":
+            return None
+        for sid in request.params.values():
+            if is_sid(sid, *_FLIGHTS):
+                return self._cluster.shard_of(sid)
+        if key is not None and request.method == "POST":
+            return self._cluster.home(request.account_sid, self._parse_key(key))
+        return None
+
+    async def elsewhere(self, request: Request, scope: Any, key: bytes | None) -> Response | None:
+        """Another node's answer; None: it is this one's to give. Raises ApiError 20503."""
+        shard = self.shard(request, key)
+        if shard is None:
+            return None
+        if not self._cluster.is_ours(shard):
+            return await self._forward(request, scope, shard)
+        HOME.set(shard)
+        return None
+
+    async def _forward(self, request: Request, scope: Any, shard: int) -> Response | None:
+        try:
+            if scope.get(FORWARDED):
+                raise StoreUnavailable("the partition has moved on")
+            node = await self._cluster.owner(shard)
+            if self._cluster.is_ours(shard):
+                HOME.set(shard)
+                return None
+            self.forwarded += 1
+            answer = _decode_answer(await self._cluster.ask(node, HTTP, _encode(_whole(request, scope)), ANSWER_S))
+        except StoreUnavailable as error:
+            log.warning("%s %s (%s): %s", request.method, request.path, request.request_id, error)
+            raise ApiError.of(20503, headers=_AGAIN) from None
+        except NotHere as error:
+            log.warning("%s %s (%s): %s", request.method, request.path, request.request_id, error)
+            raise ApiError.of(20503, headers=_AGAIN) from None
+        return Response(answer.status, answer.body, tuple(answer.headers))
+
+
+def _whole(request: Request, scope: Any) -> Forwarded:
+    client = scope.get("client")
+    return Forwarded(
+        method=scope["method"],
+        path=scope.get("raw_path") or scope["path"].encode("utf-8", "replace"),
+        query=scope["query_string"],
+        headers=list(scope["headers"]),
+        body=request.body,
+        scheme=scope["scheme"],
+        client=client[0] if client else "",
+    )
+
+
+_OURS: Final = frozenset((b"content-length", b"twilio-request-id"))
+"""Headers that the node adds which talks to the client."""
+
+
+async def answer(app: Callable[[Any, Any, Any], Awaitable[None]], payload: bytes) -> bytes:
+    """Have `app` (ASGI) answer a request that a peer has handed over."""
+    asked = _decode_request(payload)
+    scope = {
+        "type": "http",
+        "method": asked.method,
+        "path": asked.path.decode("latin-1"),
+        "raw_path": asked.path,
+        "query_string": asked.query,
+        "headers": asked.headers,
+        "scheme": asked.scheme,
+        "client": (asked.client, 0) if asked.client else None,
+        FORWARDED: True,
+    }
+    told: dict[str, Any] = {"body": b""}
+    given = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal given
+        body, given = (b"" if given else asked.body), True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            told.update(status=message["status"], headers=message["headers"])
+        else:
+            told["body"] += message.get("body", b"")
+
+    await app(scope, receive, send)
+    headers = [(name, value) for name, value in told["headers"] if name not in _OURS]
+    return _encode(Answered(told["status"], headers, told["body"]))

@@ -1,0 +1,219 @@
+"""A carrier that one node of a cluster talks to: SMPP binds belong to whoever holds the connector's lease.
+
+Every node has the connector; the holder runs the real one, the others hand it their submits and get its outcomes
+(trunkline.messaging.across is the other end). The lease moves when its holder dies or hands over: then the real one is
+made here, or stopped. What was on its way to a holder that died is in doubt, as an answer lost on the wire is.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from trunkline.messaging.connectors.base import Connector, Outcome, Rejected, Sink, Submission, Submitted, Unavailable
+from trunkline.model import message as codec
+
+MAX_LENT: Final = 256
+"""Submits of one connector under way to its holder."""
+ANSWER_S: Final = 90.0
+"""Longest wait for an outcome: longer than any carrier's response timeout; then it is in doubt."""
+LOOK_S: Final = 1.0
+"""How often the holder is asked how its carrier is."""
+LOOK_WAIT_S: Final = 2.0
+AGAIN_S: Final = 0.25
+"""Wait before a submit that nobody took is offered again."""
+SUBMIT, HEALTH = "connector/submit", "connector/health"
+
+log = logging.getLogger(__name__)
+
+
+class Holders(Protocol):
+    """Who holds what, and the way there (trunkline.bootstrap_cluster)."""
+
+    def holder(self, connector: str) -> str | None:
+        """The node that holds a connector, if it is known and another one."""
+
+    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """A call to a peer. Raises NotSent when it certainly did not get there, PeerLost when nobody knows."""
+
+    def open(self) -> bool:
+        """Whether this node may send."""
+
+
+class NotSent(Exception):
+    """The peer did not get the request."""
+
+
+class PeerLost(Exception):
+    """The peer may have acted on the request; its answer did not come."""
+
+
+class Handed(msgspec.Struct, array_like=True):
+    """A submit that crosses."""
+
+    connector: str
+    sender: str
+    message: bytes
+
+
+class Told(msgspec.Struct, array_like=True):
+    """Its outcome: one of the three."""
+
+    submitted: Submitted | None = None
+    rejected: Rejected | None = None
+    unavailable: Unavailable | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Told":
+        """For the wire."""
+        if isinstance(outcome, Submitted):
+            return cls(submitted=outcome)
+        return cls(rejected=outcome) if isinstance(outcome, Rejected) else cls(unavailable=outcome)
+
+    def outcome(self) -> Outcome:
+        """As a connector tells it."""
+        return self.submitted or self.rejected or self.unavailable or Unavailable("no outcome", in_doubt=True)
+
+
+class Health(msgspec.Struct, array_like=True):
+    """What a holder says of its carrier."""
+
+    up: bool
+    text: str
+
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_decode_told: Final = msgspec.msgpack.Decoder(Told).decode
+_decode_health: Final = msgspec.msgpack.Decoder(Health).decode
+_FENCED: Final = Unavailable("this node may not send now", burns_attempt=False, retry_after_s=AGAIN_S)
+
+
+class LeasedConnector:
+    """See the module. `make` builds the real connector anew each time that the lease comes here."""
+
+    def __init__(self, name: str, make: Callable[[], Connector], holders: Holders) -> None:
+        self.name = name
+        self._make = make
+        self._holders = holders
+        self.real: Connector | None = None
+        """While this node holds the lease."""
+        self._sink: Sink | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._lent = 0
+        self._resting = False
+        self._health = Health(False, "not asked yet")
+        self._look: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- base.Connector ---------------------------------------------------------------------------------------
+
+    def start(self, sink: Sink, wake: Callable[[], None]) -> None:
+        """See `base.Connector`; the binds come with the lease."""
+        self._sink, self._wake = sink, wake
+        self._look = asyncio.get_running_loop().create_task(self._keep_looking())
+        if self.real is not None:
+            self.real.start(sink, wake)
+
+    def capacity(self) -> int:
+        """See `base.Connector`."""
+        if self.real is not None:
+            return self.real.capacity() if self._holders.open() else 0
+        if self._resting or not self._health.up or self._holders.holder(self.name) is None:
+            return 0
+        return MAX_LENT - self._lent
+
+    def submit(self, submission: Submission) -> None:
+        """See `base.Connector`."""
+        if not self._holders.open():
+            asyncio.get_running_loop().call_soon(submission.done, _FENCED)
+        elif self.real is not None:
+            self.real.submit(submission)
+        else:
+            self._lent += 1
+            task = asyncio.get_running_loop().create_task(self._lend(submission))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self, grace_s: float) -> None:
+        """See `base.Connector`."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
+        await self.lose(grace_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        self._sink = None
+
+    def health(self) -> tuple[bool, str]:
+        """See `base.Connector`; of a carrier that another node holds, what that one said last."""
+        if self.real is not None:
+            return self.real.health()
+        holder = self._holders.holder(self.name)
+        if holder is None:
+            return False, "no node holds its binds"
+        return self._health.up, f"held by {holder}: {self._health.text}"
+
+    # -- the lease --------------------------------------------------------------------------------------------
+
+    def gain(self) -> None:
+        """The lease is ours: bind."""
+        if self.real is None:
+            self.real = self._make()
+            if self._sink is not None:
+                self.real.start(self._sink, self._wake)
+            self._wake()
+
+    async def lose(self, grace_s: float = 0.0) -> None:
+        """The lease is another's (or handed over: `grace_s` for answers under way): unbind."""
+        real, self.real = self.real, None
+        if real is not None:
+            await real.stop(grace_s)
+
+    # -- another's --------------------------------------------------------------------------------------------
+
+    async def _lend(self, submission: Submission) -> None:
+        outcome: Outcome
+        holder = self._holders.holder(self.name)
+        try:
+            if holder is None:
+                raise NotSent("no node holds the carrier's binds")
+            handed = Handed(self.name, submission.sender, codec.encode(submission.message))
+            outcome = _decode_told(await self._holders.ask(holder, SUBMIT, encode(handed), ANSWER_S)).outcome()
+        except NotSent as error:
+            outcome = Unavailable(str(error), burns_attempt=False, retry_after_s=AGAIN_S)
+        except (PeerLost, msgspec.MsgspecError) as error:
+            outcome = Unavailable(f"node {holder}: {error}", in_doubt=True)
+        except asyncio.CancelledError:
+            outcome = Unavailable("this node stops", in_doubt=True)
+        self._lent -= 1
+        if isinstance(outcome, Unavailable) and not outcome.burns_attempt and not self._resting:
+            self._resting = True
+            asyncio.get_running_loop().call_later(max(AGAIN_S, outcome.retry_after_s), self._rested)
+        try:
+            submission.done(outcome)
+        except Exception:
+            log.exception("%s: the outcome of %s was not taken", self.name, submission.message.sid)
+        self._wake()
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._wake()
+
+    async def _keep_looking(self) -> None:
+        """Know how the holder's carrier is: routes avoid one that is down."""
+        while True:
+            holder = self._holders.holder(self.name) if self.real is None else None
+            if holder is not None:
+                was = self._health.up
+                try:
+                    answer = await self._holders.ask(holder, HEALTH, self.name.encode(), LOOK_WAIT_S)
+                    self._health = _decode_health(answer)
+                except (NotSent, PeerLost, msgspec.MsgspecError) as error:
+                    self._health = Health(False, str(error))
+                if self._health.up and not was:
+                    self._wake()
+            await asyncio.sleep(LOOK_S)
