@@ -171,3 +171,20 @@ def test_production_takes_a_trunk_with_addresses_or_a_login(file: Load) -> None:
 
 def test_variables_that_processes_read_by_themselves_are_no_settings(file: Load) -> None:
     assert file("", TRUNKLINE_CACHE="/tmp/x", TRUNKLINE_MEDIA_HELPER="fallback").media.legs == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[voice]\nemergency_trunk = "acme"\n' + TRUNK, ""),
+        ('[voice]\nemergency_trunk = "nobody"\n' + TRUNK, "'nobody' is no trunk (acme)"),
+        ('[voice]\nemergency_trunk = "in"\n[[trunks]]\nname = "in"\n', "in has no gateways"),
+    ],
+)
+def test_the_trunk_for_emergencies_is_one(file: Load, text: str, problem: str) -> None:
+    if not problem:
+        assert file(text, ACME_SIP="x").voice.emergency_trunk == "acme"
+        return
+    with pytest.raises(settings.SettingsError) as found:
+        file(text, ACME_SIP="x")
+    assert problem in str(found.value)

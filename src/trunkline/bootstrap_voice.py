@@ -134,7 +134,7 @@ class Voice:
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
         self._wire_sip()
-        trunks = Trunks(settings.trunks, random.Random(), clock.monotonic(), clock.monotonic)
+        trunks = self._make_trunks(clock)
         self.trunks = TrunkService(
             trunks, self.sip, self.inbound.doors, self.sources.by_address, secret=key, domain=self._domain,
             folder=folder, clock=clock,
@@ -164,6 +164,10 @@ class Voice:
         self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_trunks(self, clock: Clock) -> Trunks:
+        own = self.settings
+        return Trunks(own.trunks, random.Random(), clock.monotonic(), clock.monotonic, own.voice.emergency_trunk)
 
     def _wire_prompts(self, fetch: AudioFetch) -> None:
         own = self.settings

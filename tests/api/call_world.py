@@ -35,7 +35,10 @@ class Line:
 
     def check_route(self, call: Call) -> None: ...
 
-    def reserve(self, account: str) -> bool:
+    def emergency(self, text: str, caller: str) -> str:
+        return ""
+
+    def reserve(self, account: str, to: str = "") -> bool:
         return False
 
     def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:

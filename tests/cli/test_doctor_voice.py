@@ -124,3 +124,23 @@ def test_opus_needs_its_library(
     ran = trunkline("doctor")
     assert "bad\topus\tOpus: libopus is not installed; until then take opus out of codecs" in ran.out
     assert ran.code == 1
+
+
+@pytest.mark.parametrize(
+    ("trunk", "voice", "line"),
+    [
+        ('name = "acme"\nsimulated = true', "", "ok\temergency calls\trefused"),
+        ('name = "acme"\ngateways = ["sip:127.0.0.1:9"]', "", "warn\temergency calls\trefused"),
+        (
+            'name = "acme"\ngateways = ["sip:127.0.0.1:9"]',
+            'emergency_trunk = "acme"',
+            "ok\temergency calls\tby trunk acme",
+        ),
+    ],
+)
+def test_it_says_what_becomes_of_emergency_calls(
+    trunkline: Command, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trunk: str, voice: str, line: str
+) -> None:
+    monkeypatch.setattr(doctor_voice, "ANSWER_S", 0.05)
+    settings(tmp_path, trunk, voice=voice)
+    assert line in trunkline("doctor").out

@@ -336,7 +336,8 @@ class Lines:
         self.services.recordings = self.recordings
         self.recordings.find_call = self.services.live.get
         self.recordings.flight_of = self.flights.id_of
-        self.trunks = Trunks(self.trunk_settings, Random(1), clock.monotonic())
+        urgent = self.settings.voice.emergency_trunk
+        self.trunks = Trunks(self.trunk_settings, Random(1), clock.monotonic(), emergency=urgent)
         self.net = self.net or Net()
         sources = Sources(self.trunk_settings, "us", b"secret", 1000, clock)
         self.inbound = Inbound(self.services, sources)

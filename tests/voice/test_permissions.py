@@ -90,4 +90,6 @@ async def test_a_dial_is_refused_with_a_warning(tmp_path) -> None:
 
 def denied(here: World, permissions: Permissions) -> None:
     """The world's `<Dial>` asks these."""
-    here.services.outbound = SimpleNamespace(denial=permissions.denial, leads_to=lambda to: True, bridged={})
+    here.services.outbound = SimpleNamespace(
+        denial=permissions.denial, leads_to=lambda to: True, bridged={}, emergency=lambda text, caller: "",
+    )  # fmt: skip

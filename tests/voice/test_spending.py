@@ -30,10 +30,10 @@ class Place:
     def call(self, price="1", account=ACCOUNT):
         self.spending.ended(Call(sid="CA1", account_sid=account, price=price, direction=Direction.OUTBOUND_DIAL))
 
-    def up(self, sid, direction=Direction.OUTBOUND_DIAL, trunk="carrier", account=ACCOUNT):
+    def up(self, sid, direction=Direction.OUTBOUND_DIAL, trunk="carrier", account=ACCOUNT, to="+14155550199"):
         ended = []
         record = SimpleNamespace(
-            account_sid=account, trunk=trunk, direction=direction, answered_ms=self.clock.now_ms(), sid=sid
+            account_sid=account, trunk=trunk, direction=direction, answered_ms=self.clock.now_ms(), sid=sid, to=to
         )
         self.live[sid] = SimpleNamespace(record=record, is_up=True, hangup=lambda *why: ended.append(why))
         return ended
@@ -89,12 +89,13 @@ def test_calls_that_are_up_count_by_begun_minutes() -> None:
 def test_what_is_over_the_limit_is_cut_where_that_is_wanted() -> None:
     here = Place(spend_per_hour="1", cut_on_limit=True)
     mine, received, theirs = here.up("CA1"), here.up("CA2", Direction.INBOUND), here.up("CA3", account=OTHER)
+    for_help = here.up("CA4", to="911")
     here.spending.cut()
     assert mine == []
     here.call("0.6")
     here.spending.cut()
     assert mine == [("spend-limit", 503)]
-    assert received == theirs == []
+    assert received == theirs == for_help == []
 
 
 def test_calls_to_high_risk_numbers_in_an_hour() -> None:

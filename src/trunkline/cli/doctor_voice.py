@@ -38,6 +38,16 @@ def look_at_voice(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "trunks", "no [[trunks]]: no call comes in or goes out")
     for trunk in settings.trunks:
         yield from _trunk(trunk)
+    yield _emergency(settings)
+
+
+def _emergency(settings: Settings) -> Finding:
+    name = settings.voice.emergency_trunk
+    if name:
+        return Finding("ok", "emergency calls", f"by trunk {name}; no test call was made: arrange one with the carrier")
+    text = "refused: voice.emergency_trunk is not set; whoever has phones here needs another way to call for help"
+    real = any(trunk.gateways and not trunk.simulated for trunk in settings.trunks)
+    return Finding("warn" if real else "ok", "emergency calls", text)
 
 
 def _listener(settings: Settings) -> Iterator[Finding]:

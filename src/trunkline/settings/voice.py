@@ -167,6 +167,10 @@ class Voice(Section, frozen=True, kw_only=True):
     """Whether a callee's 603 ends a call `busy` (Twilio), else `no-answer`."""
     caller_ids: tuple[str, ...] = ()
     """Numbers (E.164) that every account may show as caller although it does not own them."""
+    emergency_trunk: str = ""
+    """Name of the trunk by which emergency numbers (`911`, `112`: those of the country of the number shown as caller)
+    are called, whatever limits and permissions say. Empty: they are refused. Ask the carrier first what it does with
+    them, and which address it tells for your numbers."""
     countries: tuple[Country, ...] = ()
     """Countries that may be called, `["US", "DE"]` (`US` has Canada with it); empty: all. No account gets more than
     these; each may permit itself less (voice v1 API)."""

@@ -28,6 +28,7 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
     for number in settings.voice.caller_ids:
         if E164.fullmatch(number) is None:
             yield f"voice.caller_ids: {number!r} is no E.164 number, like +15551234567"
+    yield from _emergency_problems(settings)
     if not settings.voice.codecs:
         yield "voice.codecs: a call needs one; leave it out for PCMU and PCMA"
     media = settings.media
@@ -44,6 +45,21 @@ def voice_problems(settings: "Settings") -> Iterator[str]:
         yield f"media.advertised: {settings.media.advertised!r} is no address, which SDP needs; give our public one"
     if settings.sip.enabled:
         yield from _port_problems(settings)
+
+
+def _emergency_problems(settings: "Settings") -> Iterator[str]:
+    """Who relies on a trunk for emergencies must have one."""
+    name = settings.voice.emergency_trunk
+    trunk = next((one for one in settings.trunks if one.name == name), None)
+    if not name:
+        return
+    if trunk is None:
+        known = ", ".join(one.name for one in settings.trunks) or "none"
+        yield f"voice.emergency_trunk: {name!r} is no trunk ({known}); give the name of one"
+    elif not trunk.gateways:
+        yield f"voice.emergency_trunk: {name} has no gateways, so no call goes out there; give them, or another trunk"
+    elif trunk.simulated and settings.rules.strict:
+        yield f"voice.emergency_trunk: {name} has simulated phones, which help nobody; give a carrier's"
 
 
 def _name_problems(settings: "Settings") -> Iterator[str]:

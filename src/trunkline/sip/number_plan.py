@@ -40,7 +40,9 @@ class NumberPlan(msgspec.Struct, frozen=True, kw_only=True):
     # -- out
 
     def called_out(self, number: str) -> str:
-        """The user part of the Request-URI for an E.164 number."""
+        """The user part of the Request-URI for an E.164 number; one without a plus (emergency numbers) as it is."""
+        if number[:1] != "+":
+            return number
         text = self._written(number, self.called)
         return self.called_add + text[self.called_strip :] if self.called_strip or self.called_add else text
 

@@ -122,7 +122,10 @@ class Placing(Protocol):
     def check_route(self, call: Call) -> None:
         """Raises ApiError 21214 when nothing leads there."""
 
-    def reserve(self, account: str) -> bool:
+    def emergency(self, text: str, caller: str) -> str:
+        """The emergency number that a text is for a caller; empty: none that may be called."""
+
+    def reserve(self, account: str, to: str = "") -> bool:
         """Whether a call may go out without waiting; then it counts as running, and `enqueue` must follow."""
 
     def enqueue(self, flight: CallFlight, written: Awaitable[Any]) -> None:
@@ -179,7 +182,7 @@ class Calls:
         self._outbound.check_route(call)
         replay = complete(call) if complete else None
         status = Status.QUEUED
-        if self._outbound.reserve(call.account_sid):
+        if self._outbound.reserve(call.account_sid, call.to):
             # Nobody is before it: the acceptance and the intent to place it are one commit.
             status, call.started_ms = Status.INITIATED, call.created_ms
         flight, written = self._flights.accept(call, status, replay=replay)
@@ -193,8 +196,10 @@ class Calls:
 
     def _call(self, new: NewCall) -> Call:
         now = self._flights.clock.now_ms()
-        to, sip_headers = caller_id.destination(new.to)
-        from_ = caller_id.caller(new.caller_id or new.from_, to, new.account_sid, self._directory, self._settings.voice)
+        shown = new.caller_id or new.from_
+        urgent = self._outbound.emergency(new.to, phone.to_e164(shown) or "")
+        to, sip_headers = (urgent, {}) if urgent else caller_id.destination(new.to)
+        from_ = caller_id.caller(shown, to, new.account_sid, self._directory, self._settings.voice)
         number = self._directory.number(from_)
         limit_s = int(self._settings.voice.time_limit_s)
         sid = new_sid(CALL, now)

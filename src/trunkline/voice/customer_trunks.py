@@ -23,6 +23,7 @@ from trunkline.sip import number as numbers
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.uri import Uri
 from trunkline.voice.caller_id import may_show
+from trunkline.voice.emergency import is_bare
 from trunkline.voice.logins import Refused
 from trunkline.voice.steps import Goto, Stop
 
@@ -68,12 +69,11 @@ class CustomerTrunks:
         """The call that a PBX makes through its trunk. Raises Asked, Refused."""
         account, _ = self._domains.let_in(invite, trunk)
         request = invite.request
-        called = numbers.called_of(request)
-        if not called.startswith("+"):
+        shown, directory = numbers.caller_of(request).number_or_uri, self._services.directory
+        called = self._services.outbound.emergency(request.request_uri.user, shown) or numbers.called_of(request)
+        if not called.startswith("+") and not is_bare(called):
             self._domains.warn(trunk, NOT_A_NUMBER, f"a call to {called[:60]!r}, which is not E.164")
             raise Refused(404, f"{called[:60]!r} is no number")
-        caller = numbers.caller_of(request)
-        shown, directory = caller.number_or_uri, self._services.directory
         if not may_show(shown, account.sid, directory, self._services.settings.voice):
             self._domains.warn(trunk, WRONG_CALLER, f"a call from {shown[:60]!r}, which is no number of the account")
             raise Refused(403, f"{shown[:60]!r} may not be shown by account {account.sid}")

@@ -16,10 +16,11 @@ from trunkline.model import phone
 from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Source
-from trunkline.voice import caller_id, customer_trunks, timeline
+from trunkline.voice import caller_id, customer_trunks, emergency, timeline
 from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
 from trunkline.voice.domains import is_sip, user_of
+from trunkline.voice.emergency import is_bare
 from trunkline.voice.leg_changes import heard_early
 from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
 from trunkline.voice.params import SIP_DOMAIN
@@ -244,7 +245,11 @@ class Dialing:
         try:
             addresses, headers = self._addresses(target)
         except ApiError as error:
-            self._session.alert(INVALID_SIP_URI if target.uris else NOT_A_NUMBER, error.message)
+            code = INVALID_SIP_URI if target.uris else NOT_A_NUMBER
+            hint = ""
+            if self._services.outbound.takes_emergency and emergency.anywhere(target.number.strip()):
+                hint = "; emergency numbers are those of the country of callerId, which must be a number of the account"
+            self._session.alert(code, error.message + hint)
             return None
         if not addresses or not self._services.outbound.leads_to(addresses[0]):
             self._session.alert(NO_ROUTE, f"nothing leads to {target.number[:60] or 'an empty address'}")
@@ -278,15 +283,23 @@ class Dialing:
     def _addresses(self, target: Target) -> tuple[list[str], dict[str, str]]:
         """Raises ApiError."""
         if not target.uris:
-            return [caller_id.destination(target.number).address], {}
+            urgent = self._services.outbound.emergency(target.number, self._own_number())
+            return [urgent or caller_id.destination(target.number).address], {}
         found = [caller_id.destination(one.uri if ":" in one.uri else f"sip:{one.uri}") for one in target.uris]
         return [one.address for one in found], {**(found[0].headers if found else {}), **target.headers}
 
+    def _own_number(self) -> str:
+        """The number that an emergency call shows."""
+        return phone.to_e164(user_of(self._verb.caller_id.strip() or self._call.record.from_)) or ""
+
     def _caller(self, to: str) -> str | None:
-        """Who is shown: `callerId`, else the call's own caller, who need not be a number of the account."""
+        """Who is shown: `callerId`, else the call's own caller, who need not be a number of the account (but must be
+        for emergency calls)."""
         record, wanted = self._call.record, self._verb.caller_id.strip()
         passed_on = {record.from_, record.to}
-        if not wanted or wanted in passed_on or (phone.to_e164(wanted) or wanted) in passed_on:
+        if is_bare(to):
+            wanted = self._own_number()
+        elif not wanted or wanted in passed_on or (phone.to_e164(wanted) or wanted) in passed_on:
             if is_sip(to) or not _may_be_anybody(record):
                 return phone.to_e164(wanted) or wanted or record.from_
             wanted = user_of(wanted or record.from_)  # as if it were `callerId`

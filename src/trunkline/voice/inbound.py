@@ -21,7 +21,7 @@ from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import NotAcceptable
 from trunkline.storage.written import when_done
-from trunkline.voice import securing, timeline
+from trunkline.voice import emergency, securing, timeline
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import NO_SRTP, record
@@ -173,7 +173,8 @@ class Inbound:
         account, username = self._domains.admit(invite, domain)
         if self.draining:
             raise Refusal(503, "the node stops")
-        self._check_limits(None, account)
+        if not self._is_urgent(invite.request):
+            self._check_limits(None, account)
         call = record(invite, domain, username, self._services.clock.now_ms())
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
         live = self._call(invite, None, account, call)
@@ -191,8 +192,14 @@ class Inbound:
         account, call = self._customers.terminate(invite, trunk)
         if self.draining:
             raise Refusal(503, "the node stops")
-        self._check_limits(None, account)
+        if not emergency.is_bare(call.to):
+            self._check_limits(None, account)
         return self._call(invite, None, account, call)
+
+    def _is_urgent(self, request: Request) -> bool:
+        """Whether a phone may be calling for help: its call is taken past the account's limit of calls."""
+        outbound = self._services.outbound
+        return outbound is not None and outbound.takes_emergency and emergency.anywhere(request.request_uri.user)
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

@@ -71,6 +71,10 @@ class CallLimit:
         self.running += 1
         return True
 
+    def force(self) -> None:
+        """Count one more whatever the limits (an emergency call); then `end` must follow."""
+        self.running += 1
+
     def end(self) -> None:
         """One that was counted has ended."""
         self.running = max(0, self.running - 1)

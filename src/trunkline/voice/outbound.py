@@ -23,10 +23,11 @@ from trunkline.model.sid import CALL, new_sid
 from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.storage.secrets import CannotOpen, Secrets
 from trunkline.storage.written import when_done
-from trunkline.voice import callbacks
+from trunkline.voice import callbacks, emergency
 from trunkline.voice.caller_id import UNREACHABLE
 from trunkline.voice.calls import SEALED_FOR, UNKNOWN_ANSWER
 from trunkline.voice.domains import is_sip
+from trunkline.voice.emergency import is_bare
 from trunkline.voice.flights import CallFlight
 from trunkline.voice.limits import AccountLimits
 from trunkline.voice.live import LiveCall
@@ -63,7 +64,7 @@ class NewLeg(msgspec.Struct, kw_only=True):
     """A leg that `<Dial>` wants, checked for form."""
 
     to: str
-    """E.164 or a `sip:` URI without headers."""
+    """E.164, an emergency number or a `sip:` URI without headers."""
     others: list[str] = []
     """`sip:` URIs to try after `to`."""
     from_: str
@@ -122,6 +123,8 @@ class Outbound:
         denied = self.denial(call.account_sid, call.to)
         if denied is not None:
             raise ApiError.of(denied.api, message=f"{describe(denied.api).message}: {denied.why}")
+        if is_bare(call.to):
+            return
         lane = self._lanes.get(call.account_sid)
         rate = self._voice.calls_per_second
         most = min(MAX_QUEUED, max(1, int(rate * self._voice.queue_s))) if rate else MAX_QUEUED
@@ -132,6 +135,16 @@ class Outbound:
         """Why an account may not call an address; None: it may."""
         return self.permissions.denial(account, to) if self.permissions is not None else None
 
+    def emergency(self, text: str, caller: str) -> str:
+        """The emergency number that `text` is for somebody who calls from a number; empty: none, or there is no trunk
+        for such calls."""
+        return emergency.called(text, caller) if self._wires.trunks.emergency is not None else ""
+
+    @property
+    def takes_emergency(self) -> bool:
+        """Whether emergency numbers are called at all."""
+        return self._wires.trunks.emergency is not None
+
     def _placed(self, account: str, to: str) -> None:
         """Count a call for its account's limits."""
         if self.permissions is not None and self.permissions.spending is not None:
@@ -141,8 +154,11 @@ class Outbound:
         """Whether anything leads to an address."""
         return to.partition(":")[0].lower() in SIP_SCHEMES or self._wires.trunks.reach(to)
 
-    def reserve(self, account: str) -> bool:
+    def reserve(self, account: str, to: str = "") -> bool:
         """Whether a call may go out without waiting; if so it is counted, and `enqueue` must follow."""
+        if is_bare(to):
+            self.limits.of(account).force()
+            return True
         if account in self._lanes or self._is_full(account):
             return False
         return self.limits.of(account).begin(self._wires.now())
@@ -366,9 +382,12 @@ class Outbound:
         """Place a child leg; its INVITE leaves when its record is stored. None when the account's calls are as many
         as may be."""
         account = parent.account
-        if self._is_full(account.sid):
+        if is_bare(new.to):
+            self.limits.of(account.sid).force()
+        elif self._is_full(account.sid):
             return None
-        self.limits.of(account.sid).join()
+        else:
+            self.limits.of(account.sid).join()
         self._placed(account.sid, new.to)
         now = self._flights.clock.now_ms()
         record = Call(

@@ -22,6 +22,7 @@ from trunkline.voice import leg_changes, redirects, securing, timeline
 from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import ends_with_dial
+from trunkline.voice.emergency import is_bare
 from trunkline.voice.forking import Fork
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.params import IDENTITY
@@ -191,7 +192,9 @@ class Outgoing(CallListener):
                 limit = self._wires.trunks.limit(way.trunk)
                 if limit is not self._limit:  # the trunk's next gateway goes on with what its first was given
                     self._give_back()
-                    if not limit.begin(self._wires.now()):
+                    if is_bare(self.live.record.to):
+                        limit.force()
+                    elif not limit.begin(self._wires.now()):
                         self._full.append(way)
                         continue
                     self._limit = limit

@@ -59,7 +59,9 @@ class Permissions:
 
     def _of_number(self, account_sid: str, to: str, risk: str) -> Denial | None:
         if len(to) <= MAX_EMERGENCY and is_emergency(to):
-            return blocked(f"{to} is an emergency number: this server places no emergency calls")
+            return blocked(
+                f"{to} is an emergency number: such calls need voice.emergency_trunk and a caller from there"
+            )
         region = phone.country(to)
         if risk in self.permitted(account_sid, country_of(region) if region else ""):
             return None

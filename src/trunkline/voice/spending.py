@@ -19,6 +19,7 @@ import msgspec
 from trunkline.model.call import Call, Direction
 from trunkline.model.dialing import LOW
 from trunkline.voice.denials import Denial, blocked
+from trunkline.voice.emergency import is_bare
 
 if TYPE_CHECKING:
     from trunkline.accounts.alerts import Alerts
@@ -188,6 +189,8 @@ class Spending:
         over = {account for account in accounts if self.over(account)}
         for call in list(self._live.values()) if over else ():
             record = call.record
+            if is_bare(record.to):
+                continue  # an emergency call
             if record.account_sid in over and record.trunk and record.direction is not Direction.INBOUND:
                 self._tell(record.account_sid, self.over(record.account_sid) or SPEND_HOUR)
                 call.hangup("spend-limit", 503)

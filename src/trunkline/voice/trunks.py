@@ -16,6 +16,7 @@ from trunkline.settings import Trunk
 from trunkline.sip.flow import Target
 from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.voice.callbacks import minutes
+from trunkline.voice.emergency import is_bare
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.trunk_dialect import Dialect
 from trunkline.voice.trunk_gateways import Endpoint, Gateways, GatewayWays
@@ -48,10 +49,17 @@ class Trunks:
     """See the module. `now` is monotonic seconds, `clock` tells them later."""
 
     def __init__(
-        self, trunks: Sequence[Trunk], random: Random, now: float, clock: Callable[[], float] | None = None
+        self,
+        trunks: Sequence[Trunk],
+        random: Random,
+        now: float,
+        clock: Callable[[], float] | None = None,
+        emergency: str = "",
     ) -> None:
         self._clock = clock or (lambda: now)
         self._trunks = tuple(trunks)
+        self.emergency = self.named(emergency) if emergency else None
+        """By which emergency numbers are called, and by no other; None: they are not."""
         self._random = random
         self._limits = {one.name: CallLimit(one.calls_per_second, one.calls_at_once, now) for one in trunks}
         self._prefixes = [
@@ -81,6 +89,8 @@ class Trunks:
 
     def reach(self, number: str) -> bool:
         """Whether any trunk takes calls to an E.164 number."""
+        if is_bare(number):
+            return self.emergency is not None
         digits = number.removeprefix("+")
         return any(digits.startswith(prefix) for prefix, _ in self._prefixes)
 
@@ -96,14 +106,14 @@ class Trunks:
                 self._advertised[endpoint.target.host] = trunk.advertised
 
     def ways(self, to: str) -> list[Way]:
-        """The INVITEs to try for an E.164 number or a `sip:` URI, in order, at most MAX_WAYS; none when nothing leads
+        """The INVITEs to try for a number or a `sip:` URI, in order, at most MAX_WAYS; none when nothing leads
         there."""
         if to.partition(":")[0].lower() in SIP_SCHEMES:
             uri = Uri.parse(to)
             return [Way(uri, uri.bare_host, uri.port, "TLS" if uri.scheme == "sips" else uri.transport, None)]
         found: list[Way] = []
         down: list[Way] = []
-        for trunk in self._order(to.removeprefix("+")):
+        for trunk in self._order(to):
             dialect = self.dialects[trunk.name]
             for gateway in self.gateways[trunk.name].order():
                 uri = dialect.request_uri(gateway.uri, to)
@@ -113,8 +123,11 @@ class Trunks:
                     (found if endpoint.is_up or endpoint.counts_up(self._clock()) else down).append(way)
         return (found + down)[:MAX_WAYS]
 
-    def _order(self, digits: str) -> list[Trunk]:
-        """The trunks for a number, each once, by its longest prefix."""
+    def _order(self, number: str) -> list[Trunk]:
+        """The trunks for a number, each once, by its longest prefix; for an emergency number the one for those."""
+        if is_bare(number):
+            return [self.emergency] if self.emergency is not None else []
+        digits = number.removeprefix("+")
         longest: dict[str, tuple[int, Trunk]] = {}
         for prefix, trunk in self._prefixes:
             if digits.startswith(prefix) and len(prefix) >= longest.get(trunk.name, (-1, trunk))[0]:
