@@ -89,9 +89,9 @@ def test_calls_that_are_up_count_by_begun_minutes() -> None:
 def test_what_is_over_the_limit_is_cut_where_that_is_wanted() -> None:
     here = Place(spend_per_hour="1", cut_on_limit=True)
     mine, received, theirs = here.up("CA1"), here.up("CA2", Direction.INBOUND), here.up("CA3", account=OTHER)
-    for_help = here.up("CA4", to="911")
     here.spending.cut()
     assert mine == []
+    for_help = here.up("CA4", to="911")
     here.call("0.6")
     here.spending.cut()
     assert mine == [("spend-limit", 503)]
