@@ -153,6 +153,15 @@ class ClientInvite:
         is ACKed and ended."""
         self._cancel(487, headers)
 
+    def abandon(self) -> None:
+        """Another host has the call: nothing is sent or told any more."""
+        if not self._over:
+            self._end()
+        self._stack.timers.cancel(self._expiry)
+        self._cancel_status = 0
+        if self._transaction is not None:
+            self._transaction.done()
+
     # --- for the stack
 
     def receive_early(self, request: Request, transaction: ServerTransaction) -> None:

@@ -16,14 +16,15 @@ from trunkline.sip.changes import HANDLERS
 from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, SUPPORTED, Credentials, DialogListener, HeaderList
 from trunkline.sip.dialog_state import DialogState as DialogState
-from trunkline.sip.flow import Flow, Target, aims_inside, beyond, contact_unreachable, is_numeric, plan
+from trunkline.sip.dialog_state import callee_state, caller_state
+from trunkline.sip.flow import Flow, Target, aims_inside, contact_unreachable, is_numeric, plan
 from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.login import Login
 from trunkline.sip.message import MalformedMessage, Request, Response
 from trunkline.sip.refer import OnNotify, ReferProgress, Referral, ReferRequest
 from trunkline.sip.reinvite import OnResult, Reinvite
 from trunkline.sip.reliable import Reliable
-from trunkline.sip.requests import MAX_FORWARDS, credentials_in, record_route
+from trunkline.sip.requests import MAX_FORWARDS, credentials_in
 from trunkline.sip.session_timer import SessionTimer
 from trunkline.sip.timers import Timer
 from trunkline.sip.transaction import ClientTransaction, ServerTransaction
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 ADOPT_CSEQ_JUMP: Final = 100
 """Requests that the other process may have sent after its last export."""
-MAX_ROUTES: Final = 32
 _NOBODY: Final = DialogListener()
 
 
@@ -54,6 +54,7 @@ class Dialog:
         "_reinvite",
         "_state",
         "ended",
+        "hold_ack",
         "invite_credentials",
         "key",
         "listener",
@@ -71,6 +72,8 @@ class Dialog:
         self.key = (state.call_id, state.local_tag, state.remote_tag)
         self.invite_credentials: list[Field] = []
         """Those of our last INVITE, which its ACK repeats."""
+        self.hold_ack = False
+        """Whether the ACK that is prepared waits until its owner has it stored."""
         self.referral: Referral | None = None
         """The last REFER of ours."""
         self.referred: ReferRequest | None = None
@@ -93,23 +96,7 @@ class Dialog:
     @classmethod
     def of_callee(cls, stack: "Stack", invite: Request, tag: str, flow: Flow, key: tuple[str, ...]) -> "Dialog":
         """The dialog that our 2xx makes (section 12.1.1). Raises MalformedMessage for a bad Record-Route."""
-        contact, via = invite.contact or invite.from_, invite.via
-        state = DialogState(
-            call_id=invite.call_id,
-            local_tag=tag,
-            remote_tag=invite.from_tag,
-            local=f"{invite.headers.get('To')};tag={tag}",
-            remote=invite.headers.get("From"),
-            remote_cseq=invite.cseq[0],
-            target=str(contact.uri.replace(headers={}) if contact.uri.headers else contact.uri),
-            routes=tuple(record_route(invite)[:MAX_ROUTES]),
-            flow=flow,
-            behind_nat=contact_unreachable(contact.uri.host, flow.remote[0], via.host),
-            is_caller=False,
-            invite_key=key,
-            peer_updates="UPDATE" in invite.headers.get("Allow"),
-        )
-        return cls(stack, state)
+        return cls(stack, callee_state(invite, tag, flow, key))
 
     @classmethod
     def of_caller(
@@ -119,28 +106,9 @@ class Dialog:
 
         Raises MalformedMessage.
         """
-        invite, contact = transaction.request, response.contact
-        heard, sent = transaction.heard, transaction.flow
-        flow = heard if heard.id else sent._replace(remote=heard.remote)
-        cseq = invite.cseq[0]
-        state = DialogState(
-            call_id=invite.call_id,
-            local_tag=invite.from_tag,
-            remote_tag=response.to_tag,
-            local=invite.headers.get("From"),
-            remote=response.headers.get("To"),
-            local_cseq=cseq,
-            invite_cseq=cseq,
-            target=invite.uri if contact is None else str(contact.uri.replace(headers={})),
-            routes=tuple(record_route(response)[:MAX_ROUTES][::-1]),
-            flow=flow,
-            behind_nat=contact is not None and beyond(invite, sent, heard, contact.uri),
-            is_caller=True,
-            peer_updates="UPDATE" in response.headers.get("Allow"),
-            homes=() if login is None else (sent.remote[0], heard.remote[0], invite.request_uri.bare_host),
-        )
+        state = caller_state(transaction.request, transaction.flow, transaction.heard, response, login is not None)
         dialog = cls(stack, state, login)
-        dialog.invite_credentials = credentials_in(invite)
+        dialog.invite_credentials = credentials_in(transaction.request)
         if response.status >= 200:
             dialog._ack_due = True
             dialog.session.agreed(dialog, response)
@@ -286,7 +254,7 @@ class Dialog:
     def send_ack(self) -> None:
         """Send what `prepare_ack` made, unless that has been done."""
         state, stack = self._state, self.stack
-        if not self._ack_due or state.ack_flow is None:
+        if not self._ack_due or self.hold_ack or state.ack_flow is None:
             return
         self._ack_due = False
         stack.traced(state.call_id, True, "ACK")
@@ -478,6 +446,11 @@ class Dialog:
         """Whether an INVITE of ours is out."""
         return self._reinvite is not None and self._reinvite.under_way
 
+    def abandon(self) -> None:
+        """Another host has it: nothing is sent in it or told of it any more."""
+        self._ending, self.listener = True, _NOBODY
+        self._over()
+
     def fail(self, reason: str) -> None:
         """End it with a BYE that we send on our own account."""
         if self._ending or self.ended:
@@ -508,6 +481,7 @@ class Dialog:
         return uri, routes, target, None
 
     def exchange(self, method: str, headers: HeaderList, body: bytes, report: OnResponse) -> None:
+        self.hold_ack = False
         self.send_ack()  # if it is prepared: nothing overtakes it
         request, hop, fallback = self.build(method, headers, body, cseq=self.next_cseq())
         ClientRequest(self.stack, hop, fallback, self.login(), self.next_cseq, report).send(request)

@@ -176,7 +176,9 @@ def offer(local: Local, previous: bytes = b"") -> bytes:
     events = _new_events(local, _events_of(before.media[at], mapped, local, local.codecs, taken), taken)
     sections = [_refused(media) for media in before.media]
     sections[at] = _audio_lines(local, list(numbers.items()), events, local.direction)
-    if keys := sdes.usable(before.media[at].attributes(sdes.CRYPTO)):  # those in use
+    if keys := sdes.usable(before.media[at].attributes(sdes.CRYPTO)):  # those in use, or new ones in their place
+        if local.srtp_keys:
+            keys = [Crypto(one.tag, one.suite, local.srtp_keys[sdes.SUITES.index(one.suite)]) for one in keys]
         sections[at] = _secured(sections[at], before.media[at].protocol, keys)
     return _write(local, sections, "0 0")
 

@@ -144,8 +144,16 @@ class ServerInvite:
                 self._reliable.stop()
             self._respond(status, reason, headers, b"")
 
-    def accept(self, sdp: bytes, headers: HeaderList = (), before: Callable[[Dialog], object] | None = None) -> Dialog:
-        """200, repeated until the ACK comes. Set the dialog's listener at once.
+    def accept(
+        self,
+        sdp: bytes,
+        headers: HeaderList = (),
+        before: Callable[[Dialog], object] | None = None,
+        *,
+        hold: bool = False,
+    ) -> Dialog:
+        """200, repeated until the ACK comes. Set the dialog's listener at once. `hold`: it leaves at `release`; a CANCEL
+        may come before that (`DialogListener.on_ended`).
 
         `before` is called with the dialog just before the 200 leaves: `state()` has that 200 already, so that it can be
         stored. If it raises, the answer is 500. After a CANCEL or another final response nothing is called or sent, and
@@ -181,11 +189,33 @@ class ServerInvite:
         stack.add_dialog(dialog)
         if reliable is not None and reliable.blocks:
             self._hold(dialog, data, reliable)
+        elif hold:
+            self._held, self._transaction.invite = dialog, self
+            dialog.hold()
         else:
             if reliable is not None:
                 reliable.stop()
             self._answer(dialog, data)
         return dialog
+
+    def release(self) -> None:
+        """The 200 that was held may leave; nothing happens where there is none any more, or it waits for a PRACK."""
+        dialog, reliable = self._held, self._reliable
+        if dialog is None or (reliable is not None and reliable.on_free is not None):
+            return
+        self._held = self._transaction.invite = None
+        if reliable is not None:
+            reliable.stop()
+        self._answer(dialog, dialog.state().answer)
+
+    def abandon(self) -> None:
+        """Another host has the call: nothing is sent or told any more."""
+        if self._finish():
+            self.listener = None
+        self._held = None
+        if self._reliable is not None:
+            self._reliable.stop()
+        self._transaction.done()
 
     def _answer(self, dialog: Dialog, data: bytes) -> None:
         """The 200 leaves."""
@@ -211,9 +241,10 @@ class ServerInvite:
         """The 200 that waited is not sent any more."""
         dialog, self._held = self._held, None
         self._transaction.invite = None
-        if dialog is not None and self._reliable is not None:
-            self._reliable.on_free = None
-            self._reliable.stop()
+        if dialog is not None:
+            if self._reliable is not None:
+                self._reliable.on_free = None
+                self._reliable.stop()
             self._respond(status, "", (), b"")
             dialog.unanswered(reason)
 

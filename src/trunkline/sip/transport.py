@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from trunkline.sip.core import Core, StackConfig
 from trunkline.sip.flow import DEFAULT_TLS_PORT, Address, Flow, Target, is_numeric
@@ -44,6 +44,14 @@ NAME_TTL_S: Final = 60.0  # for so long all goes to the same of a name's address
 MAX_LOCALS: Final = 10_000  # peers for which our address is remembered
 _OF_CALLS: Final = frozenset({b"SIP/", b"BYE ", b"ACK ", b"CANC", b"PRAC"})
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
+
+
+class Fence(Protocol):
+    """Whether this host may still say anything (its lease on what it does)."""
+
+    @property
+    def open(self) -> bool:
+        """Asked just before each send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class SipTransport:
         """Whether a connection from an address is accepted at all; asked before a byte is read."""
         self.refuses: Callable[[str], bool] = lambda host: False
         """Whether datagrams from an address are dropped unread, but for responses and what ends or confirms calls."""
+        self.fence: Fence | None = None
+        """What closes when this host may send nothing more; messages are dropped then, and counted (`fenced`)."""
         self._loop: asyncio.AbstractEventLoop = cast(asyncio.AbstractEventLoop, None)
         self._udp: asyncio.DatagramTransport | None = None
         self._family = socket.AF_INET
@@ -212,6 +222,14 @@ class SipTransport:
         numeric = host if is_numeric(host) else self._names.address(host)
         return self.local_address_towards(numeric), self.local_port(transport)
 
+    @property
+    def fenced(self) -> bool:
+        """See Owner."""
+        if self.fence is None or self.fence.open:
+            return False
+        self.stack.count("fenced")
+        return True
+
     def local_port(self, transport: str) -> int:
         """The port that our Via and Contact name. Without a listener for TLS a peer has to keep the connection."""
         return (self.tls_port or DEFAULT_TLS_PORT) if transport == "TLS" else self.port
@@ -234,6 +252,8 @@ class SipTransport:
             return self._send_later(data, flow, self._look_up)
         if self._udp is None:
             return False
+        if self.fence is not None and self.fenced:
+            return True  # lost on the way, for all that those inside know
         try:
             self._udp.sendto(data, self._reachable(remote))
         except (OSError, ValueError):

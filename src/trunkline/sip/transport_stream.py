@@ -44,6 +44,10 @@ class Owner(Protocol):
     def local_port(self, transport: str) -> int:
         """The port that we listen on."""
 
+    @property
+    def fenced(self) -> bool:
+        """Whether this host may send nothing any more; what it would have sent is counted."""
+
 
 class Connection(asyncio.Protocol):
     """See the module. `target` is the flow that it was made for, None if it came in; `session` None: plain TCP."""
@@ -117,6 +121,8 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
+        if self._owner.fenced:
+            return True
         if self._session is None:
             transport.write(data)
         else:
