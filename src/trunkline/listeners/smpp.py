@@ -18,6 +18,7 @@ from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
+from trunkline.listeners.smpp_elsewhere import Elsewhere, Handle, Peers
 from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Queries
 from trunkline.listeners.smpp_submit import Intake
@@ -31,7 +32,7 @@ from trunkline.smpp import pdu as p
 from trunkline.smpp import transport
 from trunkline.smpp.session import Limits
 from trunkline.smpp.transport import Connection
-from trunkline.storage.queue import Owed
+from trunkline.storage.queue import Owed, Queue
 from trunkline.webhooks.delivery import Delivery, Handler, Result
 
 DELIVER_WINDOW: Final = 50
@@ -131,6 +132,8 @@ class SmppServer:
         self._failed: dict[str, tuple[int, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivery: Delivery | None = None
+        self.elsewhere: Elsewhere | None = None
+        """In a cluster: the clients of other nodes."""
         self._listener: transport.Listener | None = None
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -139,12 +142,19 @@ class SmppServer:
         """Tell the delivery that lanes of clients are closed until one is bound. Before its `recover`."""
         self._delivery = delivery
         delivery.starts_closed = lambda name: (
-            name.startswith(smpp_clients.SCHEME) and not self.receivers(name.removeprefix(smpp_clients.SCHEME))
+            name.startswith(smpp_clients.SCHEME) and not self._reachable(name.removeprefix(smpp_clients.SCHEME))
         )
+
+    def join(self, peers: Peers, handle: Handle) -> Elsewhere:
+        """Deliver by other nodes of a cluster too. Before the delivery gets the `handlers`."""
+        self.elsewhere = Elsewhere(peers, self._deliverer, lambda sid: bool(self.receivers(sid)), self._look_at)
+        self.elsewhere.serve(handle)
+        self.handlers = dict.fromkeys(self.handlers, self.elsewhere)
+        return self.elsewhere
 
     async def start(self) -> None:
         """Take up stored parts, and listen if the settings say so. Raises OSError or ValueError when it cannot."""
-        await self._parts.restore()
+        await self.recover()
         self._spawn(self._run())
         own = self._settings
         if not own.enabled:
@@ -167,6 +177,10 @@ class SmppServer:
             max_connections=own.max_connections,
         )
         log.info("SMPP server listens on %s port %d", own.host, self._listener.port)
+
+    async def recover(self, queue: Queue | None = None) -> None:
+        """Take up stored parts (in this partition of the queue)."""
+        await self._parts.restore(queue)
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Unbind every client; what they submitted and was not answered is answered first."""
@@ -216,8 +230,8 @@ class SmppServer:
     def bound(self, client: Client) -> None:
         """What it is owed can go out now."""
         log.info("%s bound as %s", client.connection.peer, client.system_id)
-        if client.receives and self._delivery is not None:
-            self._delivery.set_lane(smpp_clients.lane(client.account_sid), closed=False)
+        if client.receives:
+            self._changed(client.account_sid)
 
     def gone(self, client: Client, reason: str) -> None:
         """A connection has ended."""
@@ -228,8 +242,23 @@ class SmppServer:
         clients.remove(client)
         if not clients:
             del self._clients[client.account_sid]
-        if self._delivery is not None and not self.receivers(client.account_sid):
-            self._delivery.set_lane(smpp_clients.lane(client.account_sid), closed=True)
+        self._changed(client.account_sid)
+
+    def _changed(self, account_sid: str) -> None:
+        """The account's receivers here have changed."""
+        self._look_at(account_sid)
+        if self.elsewhere is not None:
+            self.elsewhere.tell([sid for sid in self._clients if self.receivers(sid)])
+
+    def _look_at(self, account_sid: str) -> None:
+        """What the account is owed can go out now, or cannot any more."""
+        if self._delivery is not None:
+            self._delivery.set_lane(smpp_clients.lane(account_sid), closed=not self._reachable(account_sid))
+
+    def _reachable(self, account_sid: str) -> bool:
+        """Whether a client of the account receives somewhere."""
+        elsewhere = self.elsewhere
+        return bool(self.receivers(account_sid)) or bool(elsewhere is not None and elsewhere.node(account_sid))
 
     def receivers(self, account_sid: str) -> Sequence[Client]:
         """The account's clients that receive."""

@@ -26,7 +26,7 @@ from trunkline.model.errors import ApiError
 from trunkline.model.sid import MESSAGE_SMS, new_sid
 from trunkline.settings import Messaging
 from trunkline.sms.udh import Concat
-from trunkline.storage.queue import Exists, Owed, Part
+from trunkline.storage.queue import Exists, Owed, Part, Queue
 
 MAX_GROUPS: Final = 10_000
 """Incomplete messages of all accounts together."""
@@ -225,14 +225,15 @@ class Parts:
 
     # -- time -------------------------------------------------------------------------------------------------
 
-    async def restore(self) -> None:
-        """Take up what an earlier run stored."""
+    async def restore(self, queue: Queue | None = None) -> None:
+        """Take up what an earlier run stored (in this partition of the queue)."""
+        queue = queue or self._queue
         far = self._clock.now_ms() + self._window_ms
-        for connector, key in await self._queue.stale_parts(far, self._max_stored):
+        for connector, key in await queue.stale_parts(far, self._max_stored):
             if not connector.startswith(smpp_clients.SCHEME):
                 continue
             group: Group | None = None
-            for stored in [_decode(part.body) for part in await self._queue.parts(connector, key)]:
+            for stored in [_decode(part.body) for part in await queue.parts(connector, key)]:
                 if group is None:
                     group = Group(stored.key, stored.sid, stored.began_ms)
                 group.texts[stored.number] = stored.text.decode("utf-16-be", "surrogatepass")

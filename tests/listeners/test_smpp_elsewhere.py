@@ -1,0 +1,136 @@
+"""A client bound to one node gets what another node owes it."""
+
+import asyncio
+
+import pytest
+
+from tests.listeners.conftest import PASSWORD, SYSTEM_ID, Node
+from tests.listeners.helpers import delivered, message_of
+from tests.messaging.world import AC, Carrier, MovableClock, World, eventually
+from trunkline.settings import Loopback, Settings, SmppServer, Webhooks
+from trunkline.smpp import constants as c
+from trunkline.smpp import pdu as p
+from trunkline.smpp import receipt
+from trunkline.storage.engines.sqlite.database import SqliteDatabase
+
+
+class Peer(Node):
+    """A node that knows the others."""
+
+    def __init__(self, world, settings, name, net):
+        super().__init__(world, settings)
+        self.name, self.net, self.handlers = name, net, {}
+        net[name] = self
+
+    async def start(self):
+        await super().start()
+        self.elsewhere = self.server.join(self, self.handlers.__setitem__)
+        self.delivery._handlers = self.server.handlers
+
+    def others(self):
+        return [name for name in self.net if name != self.name]
+
+    async def ask(self, node, kind, payload, timeout_s):
+        return await self.net[node].handlers[kind](self.name, payload)
+
+
+@pytest.fixture
+async def nodes(tmp_path, secrets):
+    net, clock, databases = {}, MovableClock(), []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        database = SqliteDatabase(tmp_path / name / "control.db", clock, secrets)
+        settings = Settings(
+            smpp_server=SmppServer(enabled=True, port=0),
+            webhooks=Webhooks(retry_first_s=0.01, retry_longest_s=0.05),
+            connectors=(Loopback(name="carrier"),),
+        )
+        world = World(tmp_path / name, database, clock, settings, {"carrier": Carrier()})
+        await world.start()
+        await world.give_account(smpp_system_id=SYSTEM_ID, smpp_password=PASSWORD)
+        await world.give_number()
+        await Peer(world, settings, name, net).start()
+        databases.append(database)
+    yield net["a"], net["b"]
+    for node in net.values():
+        await node.elsewhere.stop()
+        await node.stop()
+        await node.world.stop()
+    for database in databases:
+        await database.close()
+
+
+async def submitted(node):
+    """A message submitted at `node` by a client that takes no receipts."""
+    sender = await node.bind(p.BindTransmitter)
+    response = await sender.submit()
+    return await message_of(node, response.message_id)
+
+
+async def test_a_receipt_goes_by_the_node_where_the_client_is(nodes):
+    a, b = nodes
+    esme = await b.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    message = await submitted(a)
+    await delivered(a, message)
+    (pdu,) = await esme.until(1)
+    assert receipt.parse(pdu).message_id == message.sid
+    await eventually(lambda: a.delivery.delivered == 1)
+
+
+async def test_it_waits_for_a_client_anywhere(nodes):
+    a, b = nodes
+    message = await submitted(a)
+    await delivered(a, message)
+    await asyncio.sleep(0.05)
+    (owed,) = (await a.world.queue.get(AC, message.sid))[1]
+    assert (owed.state, owed.tries) == ("owed", 0)
+    esme = await b.bind(p.BindReceiver)
+    (pdu,) = await esme.until(1)
+    assert receipt.parse(pdu).message_id == message.sid
+
+
+async def test_a_refusal_there_is_tried_again(nodes):
+    a, b = nodes
+    esme = await b.bind(p.BindReceiver)
+    esme.status = c.ESME_RX_T_APPN
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    await delivered(a, await submitted(a))
+    await esme.until(2)
+    esme.status = 0
+    await eventually(lambda: a.delivery.delivered == 1)
+
+
+async def test_ours_are_taken_first(nodes):
+    a, b = nodes
+    far = await b.bind(p.BindReceiver)
+    near = await a.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    await delivered(a, await submitted(a))
+    await near.until(1)
+    assert far.got == []
+
+
+async def test_a_client_that_leaves_and_a_node_that_is_lost(nodes):
+    a, b = nodes
+    esme = await b.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    esme.connection.abort("over")
+    await eventually(lambda: a.elsewhere.node(AC) is None)
+    await b.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    a.elsewhere.lost("b")
+    message = await submitted(a)
+    await delivered(a, message)
+    await asyncio.sleep(0.05)
+    (owed,) = (await a.world.queue.get(AC, message.sid))[1]
+    assert (owed.state, owed.tries) == ("owed", 0), "nobody to deliver to burns no attempt"
+
+
+async def test_a_node_that_comes_later_is_told(nodes):
+    a, b = nodes
+    await b.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    a.elsewhere.lost("b")
+    b.elsewhere.joined("a")
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
