@@ -154,6 +154,8 @@ def test_state_can_live_in_memory_that_is_given() -> None:
 
 
 def test_a_thousand_legs_cost_a_few_microseconds_each() -> None:
+    """Of the thread's own CPU time, so that what else runs on the machine is not counted; of ten times the least, as
+    caches are cold the first time."""
     noise = np.random.default_rng(1).integers(-3000, 3000, (1000, TICK)).astype(np.int16)
     detector, rows = Detector(1000), np.arange(1000)
     times = []
