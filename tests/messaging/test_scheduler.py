@@ -189,3 +189,21 @@ async def test_loop_sends_by_itself_and_survives_trouble(world, monkeypatch):
     world.clock.offset_ms += HOUR_MS + 1
     await world.until(message, "sent")
     await eventually(lambda: world.scheduler.sent == 1)
+
+
+async def test_anothers_messages_are_left_to_that_node_until_they_are_ours(world):
+    ours, theirs = await schedule(world), await schedule(world, to="+14155550188")
+    begun = await schedule(world, to="+14155550177")
+    record = await world.database.get(ScheduledMessage, begun.sid)
+    record.status = "sending"
+    await world.database.update(record)
+    world.scheduler.is_ours = lambda sid: sid == ours.sid
+    await world.scheduler.recover()
+    world.clock.offset_ms += HOUR_MS + 1
+    assert await world.scheduler.send_due() == 1
+    assert {record.sid for record in await left(world)} == {theirs.sid, begun.sid}
+    world.scheduler.is_ours = lambda sid: True
+    await world.scheduler.recover()
+    assert await world.scheduler.send_due() == 1
+    assert await left(world) == []
+    assert {message.to for message in world.carriers["carrier"].taken} == {THEM, "+14155550188", "+14155550177"}

@@ -25,6 +25,8 @@ TICK_S = 1.0
 """How often it is looked for messages whose time has come."""
 BATCH = 200
 """Messages taken on at once."""
+MAX_DUE = 5 * BATCH
+"""Messages looked at for it: in a cluster most may be other nodes'."""
 RETRY_S = 5.0
 """Wait after a failure of a store."""
 TOO_LATE = 30409
@@ -47,6 +49,9 @@ class Scheduler:
         self._directory = directory
         self._reader = reader
         self._task: asyncio.Task[None] | None = None
+        self._recovered = False
+        self.is_ours: Callable[[str], bool] = lambda sid: True
+        """Whether a message is this node's to send, by its SID."""
         self.sent = 0
 
     def start(self) -> None:
@@ -60,17 +65,21 @@ class Scheduler:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        recovered = False
         while True:
             try:
-                if not recovered:
+                if not self._recovered:
+                    self._recovered = True
                     await self.recover()
-                    recovered = True
                 full = await self.send_due() == BATCH
                 await asyncio.sleep(0 if full else TICK_S)
             except Exception:
                 log.exception("scheduled messages could not be taken on; they are tried again")
+                self._recovered = False
                 await asyncio.sleep(RETRY_S)
+
+    def look_again(self) -> None:
+        """Messages of another node are this one's now."""
+        self._recovered = False
 
     async def recover(self) -> None:
         """Finish what an earlier run had begun."""
@@ -78,15 +87,18 @@ class Scheduler:
             await self._each({"status": status.value}, settle)
 
     async def _each(self, where: dict[str, object], settle: Callable[[ScheduledMessage], Awaitable[None]]) -> None:
-        while records := await self._database.find(ScheduledMessage, where, limit=BATCH):
-            await _all(settle(record) for record in records)
+        after = ""
+        while records := await self._database.find(ScheduledMessage, where, after=after, limit=BATCH):
+            after = records[-1].sid
+            await _all(settle(record) for record in records if self.is_ours(record.sid))
 
     async def send_due(self) -> int:
         """Take on a batch of the messages whose time has come; returns how many there were."""
         where = {"status": Status.SCHEDULED.value, "send_at_ms__le": self._inflight.clock.now_ms()}
-        due: Sequence[ScheduledMessage] = await self._database.find(
-            ScheduledMessage, where, order="send_at_ms", limit=BATCH
+        found: Sequence[ScheduledMessage] = await self._database.find(
+            ScheduledMessage, where, order="send_at_ms", limit=MAX_DUE
         )
+        due = [record for record in found if self.is_ours(record.sid)][:BATCH]
         await _all(self._take_on(record) for record in due)
         return len(due)
 

@@ -131,6 +131,8 @@ class UsageTriggers:
         self._directory = directory
         self._clock = clock
         self._push = push
+        self.is_ours: Callable[[str], bool] = lambda sid: True
+        """Whether a trigger is this node's to look at, by its SID."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -156,7 +158,7 @@ class UsageTriggers:
         count = 0
         after = ""
         while page := await self._database.find(UsageTrigger, after=after, limit=PAGE):
-            for trigger in page:
+            for trigger in filter(lambda one: self.is_ours(one.sid), page):
                 try:
                     count += await self._look_at(trigger)
                 except (InvalidOperation, ValueError):
