@@ -78,6 +78,17 @@ class Dispatcher:
         found = self._lanes.get(lane)
         return found is not None and bool(found.head or found.stored)
 
+    def limited(self) -> set[str]:
+        """The senders (`account|sender`) and accounts (`account|`) with a rate of their own that have work here."""
+        now, found = self._loop.time(), set()
+        for lane in self._lanes.values():
+            if lane.head or lane.stored or lane.held or lane.next_at > now or lane.pace.next_at > now:
+                if lane.rate > 0:
+                    found.add(f"{lane.account}|{lane.sender}")
+                if lane.pace.rate > 0:
+                    found.add(f"{lane.account}|")
+        return found
+
     async def recover(self, queue: Queue | None = None) -> None:
         """Take up what waited when the last process ended; of `queue`, a partition of ours, only what is in that."""
         for name, _, _ in await (queue or self._inflight.queue).lanes():
