@@ -92,8 +92,8 @@ class SharedRates:
 
     async def _hear(self, node: str, payload: bytes) -> bytes:
         keys = frozenset(_decode(payload)[:MAX_TOLD])
-        before = self._told.get(node)
+        before = self._told.get(node, (frozenset(), 0.0))
         self._told[node] = (keys, self._now())
-        if before is None or before[0] != keys:
+        if before[0] != keys:
             self._changed()
         return b""
