@@ -152,8 +152,8 @@ class ServerInvite:
         *,
         hold: bool = False,
     ) -> Dialog:
-        """200, repeated until the ACK comes. Set the dialog's listener at once. `hold`: it leaves at `release`; a CANCEL
-        may come before that (`DialogListener.on_ended`).
+        """200, repeated until the ACK comes. Set the dialog's listener at once. `hold`: it leaves at `release`; a
+        CANCEL may come before that (`DialogListener.on_ended`).
 
         `before` is called with the dialog just before the 200 leaves: `state()` has that 200 already, so that it can be
         stored. If it raises, the answer is 500. After a CANCEL or another final response nothing is called or sent, and

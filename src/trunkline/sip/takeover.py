@@ -1,9 +1,9 @@
 """Dialogs that change hosts: what of a stored one is different here, and how a host lets go of what is not its own.
 
 Theory. A dialog (RFC 3261 section 12) is named by Call-ID and tags, not by addresses: whoever knows its state may send
-requests in it. A peer learns of the new host by the Contact and the SDP of a re-INVITE (section 12.2: a target refresh);
-until then what it sends goes to the old one. So `moved` puts our own addresses in place of the lost host's, leaves a gap
-in CSeq, and forgets connections, which ended with that host.
+requests in it. A peer learns of the new host by the Contact and the SDP of a re-INVITE (section 12.2: a target
+refresh); until then what it sends goes to the old one. So `moved` puts our own addresses in place of the lost host's,
+leaves a gap in CSeq, and forgets connections, which ended with that host.
 
 A 2xx that may not have been acknowledged is repeated once, with our Contact and description (`repeat_answer`): whoever
 has seen it before takes it for a repetition and sends the ACK again, whoever has not learns of us at once. The ACK of a

@@ -20,8 +20,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from trunkline.media.protocol import Digits, Event, Item, Played
 from trunkline.model.account import Account
 from trunkline.model.call import TERMINAL, Call, Direction, MediaQuality, Status
@@ -30,10 +28,10 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
 from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
-from trunkline.voice import leg_changes, securing, timeline
+from trunkline.voice import leg_changes, securing, settling, timeline
 from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
 from trunkline.voice.info_keys import info_digit
-from trunkline.voice.media_leg import MediaLeg
+from trunkline.voice.media_leg import MediaLeg, quality_of
 from trunkline.voice.steps import Goto, Inline
 from trunkline.voice.timeline import Timeline
 
@@ -121,6 +119,12 @@ class LiveCall(DialogListener, InviteListener):
         self._call_id = ""
         self.offered = b""
         """Our offer in a 2xx, while the answer to it has not come."""
+        self.answering: asyncio.Task[None] | None = None
+        """The 200 that waits until it is stored elsewhere (trunkline.voice.settling)."""
+        self.lost_ms = 0
+        """When the host before this one was last known to have had it (Unix ms); 0: this one began it."""
+        self.reached = True
+        """Whether its peer knows of this host (trunkline.voice.takeover)."""
 
     def enlist(self, flight: CallFlight, accepted: Awaitable[Any] | None = None) -> None:
         """From now on it is one of the node's live calls. `accepted`: the write of its record, while under way."""
@@ -214,11 +218,13 @@ class LiveCall(DialogListener, InviteListener):
             self._open(self.negotiated)
         assert self.local is not None
         sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
-        self.invite.accept(sdp, before=self._store_dialog)
-        self.record.sip_response_code = 200
-        self._up()
+        if self.services.settled is not None:
+            await settling.answer(self, sdp)
+            return
+        self.invite.accept(sdp, before=self.store_dialog)
+        self.came_up(200)
 
-    def _store_dialog(self, dialog: Dialog) -> None:
+    def store_dialog(self, dialog: Dialog) -> None:
         """Before our 200 leaves: another process can go on with what the caller takes for answered."""
         self.dialog = dialog
         dialog.listener = self
@@ -247,22 +253,25 @@ class LiveCall(DialogListener, InviteListener):
         self.dialog = dialog
         self.cancel = None
         dialog.listener = self
-        self.record.sip_response_code = status
         if negotiated is not None:
             self.media(negotiated)
         save_leg(self)
-        self._up()
+        if self.services.settled is not None:
+            settling.acknowledge(self, dialog)
+        self.came_up(status)
 
     # -- after the loss of the process -----------------------------------------------------------------------
 
-    def take_up(self, flight: CallFlight, saved: LegCheckpoint, dialog: Dialog) -> None:
-        """Go on with a leg that is up, from what a process before this one stored."""
+    def take_up(self, flight: CallFlight, saved: LegCheckpoint, dialog: Dialog, *, here: bool = True) -> None:
+        """Go on with a leg that is up, from what a process before this one stored. `here`: on the same host, whose
+        media process still has it."""
         record = self.record
         self.enlist(flight)
         self.dialog, self.local, self.negotiated, self.source = dialog, saved.local, saved.negotiated, saved.source
-        self.audio.take_up(saved.slot, saved.local.port if saved.local is not None else 0, saved.plays)
+        port = saved.local.port if saved.local is not None else 0
+        self.audio.take_up(saved.slot if here else -1, port if here else 0, saved.plays)
         self.trace(dialog.call_id)
-        self.note(timeline.STATUS, "taken up by another process")
+        self.note(timeline.STATUS, "taken up by another process" if here else "taken over by another host")
         record.answered_ms = record.answered_ms or saved.answered_ms or self.services.clock.now_ms()
         record.sip_response_code = record.sip_response_code or 200
         self._limit()
@@ -327,9 +336,11 @@ class LiveCall(DialogListener, InviteListener):
             self._open(negotiated)
         self.negotiated = negotiated
 
-    def _up(self) -> None:
+    def came_up(self, status: int) -> None:
+        """It is answered, with that SIP status."""
         self.status = Status.IN_PROGRESS
         record = self.record
+        record.sip_response_code = status
         record.answered_ms = self.services.clock.now_ms()
         if self.negotiated is not None:
             record.quality = MediaQuality(codec=self.negotiated.codec)
@@ -448,7 +459,7 @@ class LiveCall(DialogListener, InviteListener):
             return
         self.status = status
         record = self.record
-        record.ended_ms = self.services.clock.now_ms()
+        record.ended_ms = self.services.clock.now_ms() if self.reached else self.lost_ms
         record.hangup_cause = record.hangup_cause or why
         self.note(timeline.STATUS, status, why=why)
         if self._timer is not None:
@@ -474,7 +485,7 @@ class LiveCall(DialogListener, InviteListener):
         self._closing.cancel()
         self._closing = None
         if numbers:
-            self.record.quality = _quality(numbers, self.record.quality)
+            self.record.quality = quality_of(numbers, self.record.quality)
         services = self.services
         if self.flight is not None:
             finishing = self.session is not None and not self.session.done
@@ -515,6 +526,9 @@ class LiveCall(DialogListener, InviteListener):
         self._over(Status.COMPLETED, "caller" if self.incoming else "callee")
 
     def on_ended(self, reason: str) -> None:
+        if reason == "cancelled" and not self.is_up:  # while our 200 waited
+            self.on_cancel("")
+            return
         if reason == "no-ack":
             self.alert(NO_ACK)
         self.dialog = None
@@ -577,17 +591,6 @@ class LiveCall(DialogListener, InviteListener):
         self.note(timeline.ERROR, f"the media process refused {what}: {reason}")
         if what == "open":
             self.hangup("media-failure", end=Status.FAILED)
-
-
-def _quality(numbers: dict[str, Any], before: MediaQuality | None) -> MediaQuality:
-    try:
-        found = msgspec.convert(numbers, MediaQuality, strict=False)
-    except msgspec.ValidationError:
-        log.warning("the media process's numbers cannot be read: %s", numbers)
-        return before or MediaQuality()
-    if before is not None and not found.codec:
-        found.codec = before.codec
-    return found
 
 
 __all__ = ["Event", "LiveCall"]

@@ -9,16 +9,22 @@ Everything is a message without an answer to wait for, except where a future is 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from trunkline.media import protocol
 from trunkline.media.protocol import Command, Event, Item, Played
+from trunkline.model.call import MediaQuality
 
 PLAYS_JUMP: Final = 1000
 """Plays that the lost process may have begun after it stored their number: a name must never come twice, or the end of
 the old play would be taken for that of the new one."""
+
+log = logging.getLogger(__name__)
 
 
 class Keys(Protocol):
@@ -142,10 +148,11 @@ class MediaLeg:
         self._media.send(command)
 
     def take_up(self, slot: int, port: int, plays: int) -> None:
-        """Go on with a leg that another process of ours opened."""
+        """Go on with a leg that another process of ours opened; `slot` -1: on another host, it has none here."""
         self.slot, self.port, self.plays = slot, port, plays + PLAYS_JUMP
-        self.is_open = True
-        self._media.watch(self.name, self.event)
+        self.is_open = slot >= 0
+        if self.is_open:
+            self._media.watch(self.name, self.event)
 
     def modify(self, negotiated: Negotiation, *, source: str) -> None:
         """What a re-INVITE or a late answer changed."""
@@ -283,3 +290,15 @@ def _numeric(address: tuple[str, int] | None) -> tuple[str, int] | None:
 
 def _ignore(*_details: object) -> None:
     """Nobody listens."""
+
+
+def quality_of(numbers: dict[str, Any], before: MediaQuality | None) -> MediaQuality:
+    """The media process's numbers as a call's record has them; `before` where they cannot be read."""
+    try:
+        found = msgspec.convert(numbers, MediaQuality, strict=False)
+    except msgspec.ValidationError:
+        log.warning("the media process's numbers cannot be read: %s", numbers)
+        return before or MediaQuality()
+    if before is not None and not found.codec:
+        found.codec = before.codec
+    return found

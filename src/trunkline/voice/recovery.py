@@ -21,30 +21,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from trunkline.media.protocol import Close, LegState
 from trunkline.model.call import Direction, Status
 from trunkline.sip.core import DialogListener
-from trunkline.voice import checkpoints, securing
-from trunkline.voice.checkpoints import (
-    DOCUMENT,
-    INVITE,
-    LEG,
-    NEXT,
-    POSITION,
-    DocumentCheckpoint,
-    InviteCheckpoint,
-    LegCheckpoint,
-    NextCheckpoint,
-    Position,
-)
+from trunkline.sip.takeover import REQUESTS_PER_S
+from trunkline.voice import adopting, checkpoints, securing
+from trunkline.voice.adopting import OPEN, Saved
+from trunkline.voice.checkpoints import InviteCheckpoint, LegCheckpoint
 from trunkline.voice.live import LiveCall
 from trunkline.voice.outbound import PROCESS_LOST
-from trunkline.voice.session import Session
-from trunkline.voice.steps import Goto, Inline
 
 if TYPE_CHECKING:
     from trunkline.sip.stack import Stack
@@ -60,39 +47,38 @@ SEEN_S: Final = 5.0
 """How often it is noted that this process lives, while there are calls."""
 RUN_KEY: Final = "node/run"
 SEEN_KEY: Final = "node/seen"
-_OPEN: Final = (Status.INITIATED, Status.RINGING, Status.IN_PROGRESS)
+"""Where nodes share a store, each has its own: `run/<node>`, `seen/<node>`."""
 _REASON: Final = ("Reason", 'Q.850;cause=41;text="Temporary failure"')
 
-T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger(__name__)
-
-
-class Saved:
-    """What was stored of one call."""
-
-    __slots__ = ("document", "invite", "leg", "next", "position")
-
-    def __init__(self, parts: dict[str, bytes]) -> None:
-        self.leg = _decode(parts.get(LEG), LegCheckpoint)
-        self.document = _decode(parts.get(DOCUMENT), DocumentCheckpoint)
-        self.position = _decode(parts.get(POSITION), Position)
-        self.next = _decode(parts.get(NEXT), NextCheckpoint)
-        self.invite = _decode(parts.get(INVITE), InviteCheckpoint)
 
 
 class Recovery:
     """See the module. `run` names the supervisor's run, empty without one: then nothing can go on."""
 
     def __init__(
-        self, services: VoiceServices, stack: Stack, inbound: Inbound, run: str, epoch: Callable[[], int] = lambda: 0
+        self,
+        services: VoiceServices,
+        stack: Stack,
+        inbound: Inbound,
+        run: str,
+        epoch: Callable[[], int] = lambda: 0,
+        *,
+        mine: Callable[[str], bool] = lambda sid: True,
+        node: str = "",
     ) -> None:
-        """`epoch`: of the media process's memory; another one means that its legs were lost."""
+        """`epoch`: of the media process's memory; another one means that its legs were lost. `mine`: whether a call,
+        by its SID, still belongs to this node (in a cluster another one may have taken it over meanwhile): what is not
+        is left alone. `node`: its name, where several share the `MemoryStore`."""
         self._services = services
         self._stack = stack
         self._inbound = inbound
         self._run = run
         self._saved: dict[str, Saved] = {}
         self._epoch = epoch
+        self._mine = mine
+        self._run_key = f"run/{node}" if node else RUN_KEY
+        self._seen_key = f"seen/{node}" if node else SEEN_KEY
         self._last_epoch = 0
         self._legs: dict[str, LegState] = {}
         self._lost: list[LegCheckpoint] = []
@@ -110,12 +96,13 @@ class Recovery:
         """Make live calls of what goes on; how many. Nothing may come in before."""
         services = self._services
         memory = services.memory
-        same = bool(self._run) and await memory.get(RUN_KEY) == self._run.encode()
-        seen_ms = int(await memory.get(SEEN_KEY) or b"0")
-        memory.post(RUN_KEY, self._run.encode())
-        flights = {one.call.sid: one for status in _OPEN for one in await services.flights.in_state(status)}
-        for sid, parts in _by_call(await memory.scan("call/")).items():
-            flight, saved = flights.get(sid), Saved(parts)
+        same = bool(self._run) and await memory.get(self._run_key) == self._run.encode()
+        seen_ms = int(await memory.get(self._seen_key) or b"0")
+        memory.post(self._run_key, self._run.encode())
+        found = [one for status in OPEN for one in await services.flights.in_state(status)]
+        flights = {one.call.sid: one for one in found if self._mine(one.call.sid)}
+        for sid, saved in (await adopting.read(memory, self._mine)).items():
+            flight = flights.get(sid)
             if flight is None:
                 checkpoints.drop(memory, sid)
             elif saved.leg is None or saved.leg.dialog is None:
@@ -132,8 +119,11 @@ class Recovery:
                 saved.leg.dialog.answer = b""  # whether it was acknowledged or not: a BYE follows
                 self._lost.append(saved.leg)
                 checkpoints.drop(memory, sid)
-        self._join()
-        self._date(flights, seen_ms)
+        adopting.join(services, [saved.leg for saved in self._saved.values() if saved.leg is not None])
+        adopted = self.adopted
+        for sid, flight in flights.items():
+            if sid not in adopted:
+                adopting.date(flight.call, seen_ms, services.clock.now_ms())
         if self._saved or self._rung or self._lost:
             log.warning(
                 "the process before this one left %d calls that go on, %d that ring, %d that are lost",
@@ -143,39 +133,17 @@ class Recovery:
 
     def _take_up(self, flight: CallFlight, leg: LegCheckpoint) -> bool:
         """Make a live call; False when its account is gone."""
-        services = self._services
         assert leg.dialog is not None
-        account = services.directory.account(flight.call.account_sid)
-        if account is None:
+        live = adopting.live_call(self._services, flight, leg)
+        if live is None:
             return False
-        trunk = next((one for one in services.trunks if one.name == leg.trunk), None)
-        live = LiveCall(services, account, flight.call, Status.IN_PROGRESS, trunk)
-        if services.clock.now_ms() - leg.answered_ms > ACKED_MS:
+        age_ms = self._services.clock.now_ms() - leg.answered_ms
+        if age_ms > ACKED_MS:
             leg.dialog.answer = b""
-        credentials = None
-        if not live.incoming and services.outbound is not None:
-            credentials = services.outbound.login_of(live)
-        live.take_up(flight, leg, self._stack.adopt(leg.dialog, live, credentials))
-        if not live.incoming and services.outbound is not None:
-            services.outbound.take_up(live)
+        leg.dialog.local_cseq += REQUESTS_PER_S * max(0, age_ms // 1000)
+        live.take_up(flight, leg, adopting.adopt(self._stack, live, leg.dialog))
+        adopting.count(live)
         return True
-
-    def _join(self) -> None:
-        """Children find their parents."""
-        for sid, saved in self._saved.items():
-            assert saved.leg is not None
-            parent = self._services.live.get(saved.leg.parent_sid)
-            if parent is not None:
-                self._services.live[sid].join(parent)
-
-    def _date(self, flights: dict[str, CallFlight], seen_ms: int) -> None:
-        """Calls that are lost ended when they were last seen, not now."""
-        adopted = self.adopted
-        for sid, flight in flights.items():
-            call = flight.call
-            if sid not in adopted and not call.ended_ms:
-                last_ms = max(seen_ms, call.answered_ms, call.started_ms, call.created_ms)
-                call.ended_ms = min(last_ms, self._services.clock.now_ms())
 
     # -- media -----------------------------------------------------------------------------------------------
 
@@ -215,8 +183,10 @@ class Recovery:
             try:
                 if sid not in self._legs:
                     self._reopen(live, saved)
-                if not live.is_over:
-                    self._resume(live, saved)
+                if live.parent is not None:
+                    adopting.resume_child(live, self._saved.get(live.parent.sid))
+                elif not live.is_over:
+                    adopting.resume(live, saved)
             except Exception:
                 log.exception("%s: the call could not be taken up", sid)
                 live.hangup(PROCESS_LOST, end=Status.FAILED)
@@ -239,26 +209,6 @@ class Recovery:
             live.reopen()
         else:
             live.hangup("media-lost", end=Status.FAILED)
-
-    def _resume(self, live: LiveCall, saved: Saved) -> None:
-        if live.parent is not None:
-            self._resume_child(live)
-        elif saved.next is not None:
-            Session(live).start(saved.next.step())
-        elif saved.document is not None and saved.position is not None:
-            Session(live).resume(saved.document, saved.position)
-        else:
-            record = live.record
-            Session(live).start(Goto(record.url, record.method) if record.url else Inline(record.twiml))
-
-    def _resume_child(self, live: LiveCall) -> None:
-        """A callee goes on if its caller's <Dial> has connected it (that one's session looks after it); one who was
-        still being asked, or whose caller is gone, cannot be."""
-        assert live.parent is not None
-        parent = self._saved.get(live.parent.sid)
-        state: dict[str, Any] = parent.position.state if parent is not None and parent.position is not None else {}
-        if live.parent.is_over or state.get("child") != live.sid:
-            live.hangup(PROCESS_LOST)
 
     def _ring(self, flight: CallFlight, invite: InviteCheckpoint) -> None:
         """Take the INVITE as if it came now: the caller hears it ring on."""
@@ -284,24 +234,5 @@ class Recovery:
         services = self._services
         while True:
             if services.live:
-                services.memory.post(SEEN_KEY, str(services.clock.now_ms()).encode())
+                services.memory.post(self._seen_key, str(services.clock.now_ms()).encode())
             await asyncio.sleep(SEEN_S)
-
-
-def _by_call(found: list[tuple[str, bytes]]) -> dict[str, dict[str, bytes]]:
-    calls: dict[str, dict[str, bytes]] = {}
-    for name, value in found:
-        _, sid, part = name.split("/", 2)
-        calls.setdefault(sid, {})[part] = value
-    return calls
-
-
-def _decode(value: bytes | None, kind: type[T]) -> T | None:
-    """What another release wrote may not be readable: then it is as if it were not there."""
-    if value is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(value, type=kind)
-    except msgspec.MsgspecError as error:
-        log.warning("a checkpoint cannot be read: %s", error)
-        return None

@@ -92,6 +92,9 @@ class VoiceServices:
     recordings: Recordings | None = None
     outbound: Any = None
     """trunkline.voice.outbound.Outbound: what `<Dial>` places calls with."""
+    settled: Callable[[float], Awaitable[bool]] | None = None
+    """Waits until what was posted to a `MemoryStore` on other hosts is there (seconds at most); None: it has everything
+    at once."""
     send_message: Any = None
     """What `<Sms>` sends messages with."""
     live: dict[str, LiveCall] = field(default_factory=dict)

@@ -191,7 +191,8 @@ class Session:
             return None
         self._unsaved = True
         call = self.call
-        if not call.is_up and row.answers(verb):
+        told_last = bool(state) and call.is_over  # it ended while nobody had it, and the application is told so
+        if not call.is_up and not told_last and row.answers(verb):
             await self.wait(call.answer())
         call.note(timeline.TWIML, f"<{name}>")
         try:

@@ -159,7 +159,7 @@ class _Collector:
         self._digits: str = state.get("digits", "")
         self._key = state.get("key", "")
         self._prompted = bool(state.get("prompted"))
-        self._play = str(state.get("play", ""))
+        self._play = {name: state[name] for name in ("play", "since") if name in state}
         self._segment = int(state.get("segment", 0))
         self._complete = bool(state.get("complete"))
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -205,8 +205,7 @@ class _Collector:
             if index < self._segment:
                 continue
             self._segment = index
-            state = {**self._state(), "play": self._play} if self._play else self._state()
-            self._play = ""
+            state, self._play = {**self._state(), **self._play}, {}
             played = await prompting.play(self._session, items, loop, state, barge=barge)
             if played.why == "digit":
                 return
