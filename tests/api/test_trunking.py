@@ -11,6 +11,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.api.conftest import World
@@ -104,7 +105,7 @@ async def test_domains_are_unique_but_may_be_absent(api: Trunking) -> None:
 async def test_what_would_have_no_effect_is_refused(api: Trunking) -> None:
     made = await api.trunk()
     for sent in (
-        {"Secure": "true"}, {"CnamLookupEnabled": "true"}, {"TransferMode": "enable-all"},
+        {"Secure": "true"}, {"CnamLookupEnabled": "true"},
         {"TransferMode": "nonsense"}, {"TransferCallerId": "nonsense"}, {"DisasterRecoveryUrl": "nonsense"},
         {"DisasterRecoveryMethod": "PUT"}, {"FriendlyName": "x" * 65}, {"DomainName": "acme.example.com"},
         {"DomainName": "a_b.pstn.twilio.com"}, {"DomainName": "acme.sip.twilio.com"},
@@ -116,6 +117,23 @@ async def test_what_would_have_no_effect_is_refused(api: Trunking) -> None:
     allowed = {"Secure": "false", "CnamLookupEnabled": "false", "TransferMode": "disable-all"}
     assert (await api.post(f"/{made['sid']}", **allowed)).status == 200
     assert await api.world.database.count(SipTrunk) == 1
+
+
+async def test_transfers(api: Trunking) -> None:
+    made = await api.trunk(TransferMode="sip-only", TransferCallerId="from-transferor")
+    assert (made["transfer_mode"], made["transfer_caller_id"]) == ("sip-only", "from-transferor")
+    changed = (await api.post(f"/{made['sid']}", TransferMode="enable-all")).json
+    assert (changed["transfer_mode"], changed["transfer_caller_id"]) == ("enable-all", "from-transferor")
+
+
+async def test_a_secure_trunk_needs_tls(api: Trunking) -> None:
+    settings = api.world.services.settings
+    sip = msgspec.structs.replace(settings.sip, tls_port=5061)
+    api.world.services.settings = msgspec.structs.replace(settings, sip=sip)
+    made = await api.trunk(Secure="true")
+    assert made["secure"] is True
+    assert (await api.post(f"/{made['sid']}", FriendlyName="x")).json["secure"] is True
+    assert (await api.post(f"/{made['sid']}", Secure="false")).json["secure"] is False
 
 
 async def test_recording(api: Trunking) -> None:

@@ -309,7 +309,7 @@ class Lines:
     async def start(self, adopted=(), before=None):
         """`before`: awaited before what is not adopted is ended; gives what is."""
         folder, clock = self.folder, self.clock
-        values = {"calls_per_second": 0, "busy_on_decline": True} | self.voice
+        values = {"calls_per_second": 0, "trunk_calls_per_second": 0, "busy_on_decline": True} | self.voice
         self.settings = Settings(voice=Voice(**values), trunks=self.trunk_settings)
         self.secrets = Secrets([b"k" * 32])
         self.database = SqliteDatabase(folder / "control.db", clock, self.secrets)
@@ -482,3 +482,15 @@ async def make_lines(tmp_path):
 @pytest.fixture
 async def lines(make_lines):
     return await make_lines()
+
+
+@pytest.fixture
+async def tls(lines, monkeypatch):
+    """Every message comes by TLS."""
+
+    def deliver(data, flow):
+        stack = lines.net.stacks.get(flow.remote)
+        if stack is not None:
+            stack.receive(data, Flow("TLS", flow.local, flow.remote, 1))
+
+    monkeypatch.setattr(lines.net, "_deliver", deliver)

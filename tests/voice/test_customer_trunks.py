@@ -14,10 +14,12 @@ from trunkline.voice import outgoing
 from trunkline.voice.customer_trunks import CustomerTrunks, addresses, in_turn
 from trunkline.voice.number_risks import load
 from trunkline.voice.permissions import Permissions
+from trunkline.voice.trunks import Trunks
 
 from ..messaging.world import AC, eventually
 from .lines import APP, NODE, OTHER, OURS, THEM, Phone
 from .office import CL, PASSWORD, REALM, Office
+from .test_domains import encrypts
 
 HOST = "acme.pstn.localhost"
 PBX, SPARE = ("127.0.1.1", 5060), ("127.0.1.2", 5060)
@@ -305,3 +307,75 @@ def test_the_number_called_is_put_before_each_host():
         f"sip:{OURS}@10.0.0.1:5070;transport=tcp",
         f"sip:{OURS}@[2001:db8::1]",
     ]
+
+
+# -- secure trunks, calls a second --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def secure(premises, lines, tls):
+    """A secure trunk; every message comes by TLS."""
+    await premises.open("sip:127.0.1.1:5060", secure=True)
+    return premises
+
+
+async def test_a_secure_trunk_takes_srtp_and_the_carrier_is_none_the_wiser(secure, lines):
+    encrypts(secure.pbx)
+    secure.dials()
+    await eventually(lambda: secure.pbx.dialogs and lines.phone.dialogs)
+    assert b"a=crypto:" not in lines.phone.invites[0].offer
+    opened = {one.leg: one.srtp for one in lines.media.of(protocol.Open)}
+    assert opened[(await lines.the_call()).sid] is not None
+
+
+async def test_a_secure_trunk_takes_no_plain_audio(secure, lines):
+    secure.dials()
+    assert await refused(secure.pbx) == 488
+    assert await lines.alert_codes() == [32208]
+    assert not lines.services.live
+
+
+async def test_a_secure_trunk_takes_no_call_without_tls(premises, lines):
+    await premises.open(secure=True)
+    premises.dials()
+    assert await refused(premises.pbx) == 403
+    assert await lines.alert_codes() == [32209]
+
+
+async def test_a_pbx_of_a_secure_trunk_is_called_by_tls_with_srtp(secure, lines):
+    await secure.put_on_it()
+    encrypts(secure.pbx)
+    lines.phone.dials(OURS)
+    (invite,) = await eventually(lambda: secure.pbx.invites)
+    assert invite.request.uri == f"sip:{OURS}@127.0.1.1:5060;transport=tls"
+    assert b"RTP/SAVP" in invite.offer
+    await eventually(lambda: lines.phone.dialogs)
+
+
+async def test_a_pbx_of_a_secure_trunk_that_knows_no_srtp_is_not_called_in_the_open(secure, lines):
+    await secure.put_on_it()
+    secure.pbx.refuses(488)
+    lines.phone.dials(OURS)
+    assert await refused(lines.phone) == 488
+    assert len(secure.pbx.invites) == 1
+
+
+async def test_a_pbx_starts_as_many_calls_a_second_as_it_may(make_lines):
+    lines = await make_lines(trunk_calls_per_second=1)
+    premises = await Premises(lines).open()
+    premises.dials()
+    await eventually(lambda: premises.pbx.dialogs)
+    premises.dials()
+    assert await refused(premises.pbx) == 503
+    assert await lines.alert_codes() == [32001]
+    lines.clock.offset_ms += 1000
+    premises.dials()
+    await eventually(lambda: len(premises.pbx.dialogs) == 2)
+
+
+@pytest.mark.parametrize(
+    "address", ["sip:bob@pbx.example;secure=true", "sip:bob@pbx.example;transport=TCP;Secure=TRUE"]
+)
+def test_secure_in_a_uri_is_tls_with_srtp(address):
+    (way,) = Trunks((), Random(1), 0.0).ways(address)
+    assert (str(way.uri), way.transport, way.secure) == ("sip:bob@pbx.example;transport=tls", "TLS", True)

@@ -7,7 +7,6 @@ import pytest
 
 from trunkline.media import protocol
 from trunkline.sip import offer_answer, sdes
-from trunkline.sip.flow import Flow
 from trunkline.sip.offer_answer import REQUIRED
 from trunkline.voice.checkpoints import InviteCheckpoint
 
@@ -417,18 +416,6 @@ async def test_a_node_that_stops_takes_neither_calls_nor_registrations(office, l
 
 
 # -- secure domains ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def tls(lines, monkeypatch):
-    """Every message comes by TLS."""
-
-    def deliver(data, flow):
-        stack = lines.net.stacks.get(flow.remote)
-        if stack is not None:
-            stack.receive(data, Flow("TLS", flow.local, flow.remote, 1))
-
-    monkeypatch.setattr(lines.net, "_deliver", deliver)
 
 
 @pytest.fixture

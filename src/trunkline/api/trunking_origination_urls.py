@@ -23,7 +23,7 @@ MAX_NAME = 64
 MAX_SIP_URL = 255
 MAX_RANK = 65_535
 """Largest Priority and Weight."""
-TRANSPORTS = frozenset({"", "UDP", "TCP"})
+TRANSPORTS = frozenset({"", "UDP", "TCP", "TLS"})
 REQUIRED = ("Weight", "Priority", "Enabled", "FriendlyName", "SipUrl")
 
 
@@ -54,7 +54,7 @@ def _sip_url(request: Request) -> str | None:
     if written is None:
         return None
     written = written.strip()
-    reason = "must be a sip: URI with a host, by UDP or TCP"
+    reason = "must be a sip: URI with a host, by UDP, TCP or TLS"
     try:
         uri = uri_of(written)
         fits = uri.scheme == "sip" and bool(uri.host) and uri.transport in TRANSPORTS and not uri.headers

@@ -1,7 +1,7 @@
 """Trunks of an account (Elastic SIP Trunking): how its PBX calls out and is called. Source: spec `trunking.v1.trunk`;
 the error dictionary (21244, 21245, 21247, 21248).
 
-Refused is what would have no effect here: secure trunking, caller-name look-ups, transfers by REFER.
+Refused is what would have no effect here: caller-name look-ups, and secure trunking where there is no TLS.
 """
 
 from typing import Any
@@ -16,7 +16,13 @@ from trunkline.model.errors import ApiError
 from trunkline.model.numbers import PhoneNumber
 from trunkline.model.sid import SIP_TRUNK, new_sid
 from trunkline.model.sip_domain import SipMapping, name_below
-from trunkline.model.sip_trunk import TRUNK_TWILIO_SUFFIX, OriginationUrl, SipTrunk
+from trunkline.model.sip_trunk import (
+    TRANSFER_CALLER_IDS,
+    TRANSFER_MODES,
+    TRUNK_TWILIO_SUFFIX,
+    OriginationUrl,
+    SipTrunk,
+)
 from trunkline.storage.database import Duplicate
 
 MAX_TRUNKS = 100
@@ -27,9 +33,6 @@ INVALID = 21245
 TOO_MANY = 21244
 TAKEN = 21248
 HAS_NUMBERS = 21247
-NO_TRANSFER = "disable-all"
-TRANSFER_MODES = (NO_TRANSFER, "enable-all", "sip-only")
-TRANSFER_CALLER_IDS = ("from-transferee", "from-transferor")
 _LINKS = {
     "origination_urls": "OriginationUrls",
     "credential_lists": "CredentialLists",
@@ -59,11 +62,11 @@ def render(request: Request, app: Services, trunk: SipTrunk) -> dict[str, Any]:
         "disaster_recovery_method": trunk.disaster_recovery_method,
         "disaster_recovery_url": trunk.disaster_recovery_url or None,
         "friendly_name": trunk.friendly_name,
-        "secure": False,
+        "secure": trunk.secure,
         "cnam_lookup_enabled": False,
         "symmetric_rtp_enabled": True,
         "recording": recording_of(trunk),
-        "transfer_mode": NO_TRANSFER,
+        "transfer_mode": trunk.transfer_mode,
         "transfer_caller_id": trunk.transfer_caller_id,
         "auth_type": ",".join(auth_types),
         "auth_type_set": list(auth_types),
@@ -96,27 +99,25 @@ def _domain(request: Request, suffix: str) -> dict[str, Any]:
     return {"domain_name": host, "name": name}
 
 
-def _refuse_what_is_not_there(request: Request) -> None:
+def _refuse_what_is_not_there(request: Request, app: Services) -> None:
     """Raises 21245."""
-    for name, why in (
-        ("Secure", "must be false: secure trunking is not available on this server yet"),
-        ("CnamLookupEnabled", "must be false: this server asks no caller-name database"),
-    ):
-        if request.bool(name):
-            raise ApiError.of(INVALID, name=name, reason=why)
-    mode = request.enum("TransferMode", TRANSFER_MODES, code=INVALID)
-    if mode and mode != NO_TRANSFER:
-        reason = f"must be {NO_TRANSFER}: calls of trunks cannot be transferred on this server yet"
-        raise ApiError.of(INVALID, name="TransferMode", reason=reason)
+    if request.bool("CnamLookupEnabled"):
+        reason = "must be false: this server asks no caller-name database"
+        raise ApiError.of(INVALID, name="CnamLookupEnabled", reason=reason)
+    if request.bool("Secure") and not app.settings.sip.tls_port:
+        reason = "must be false: this server takes no calls by TLS, its operator has not set sip.tls_port"
+        raise ApiError.of(INVALID, name="Secure", reason=reason)
 
 
 def _sent(request: Request, app: Services) -> dict[str, Any]:
-    _refuse_what_is_not_there(request)
+    _refuse_what_is_not_there(request, app)
     sent = _domain(request, app.settings.sip.trunk_domain_suffix)
     rest = {
         "friendly_name": request.str("FriendlyName", MAX_NAME, code=INVALID),
         "disaster_recovery_url": request.url("DisasterRecoveryUrl", code=INVALID),
         "disaster_recovery_method": request.method_of("DisasterRecoveryMethod", code=INVALID),
+        "secure": request.bool("Secure"),
+        "transfer_mode": request.enum("TransferMode", TRANSFER_MODES, code=INVALID),
         "transfer_caller_id": request.enum("TransferCallerId", TRANSFER_CALLER_IDS, code=INVALID),
     }
     return sent | {field: value for field, value in rest.items() if value is not None}

@@ -21,6 +21,14 @@ RECORDING_MODES: Final = (
     "record-from-answer-dual",
 )
 TRIMS: Final = ("trim-silence", "do-not-trim")
+DISABLE_ALL: Final = "disable-all"
+ENABLE_ALL: Final = "enable-all"
+SIP_ONLY: Final = "sip-only"
+TRANSFER_MODES: Final = (DISABLE_ALL, ENABLE_ALL, SIP_ONLY)
+"""Whether its PBX may transfer calls by REFER: nowhere, anywhere, to `sip:` addresses."""
+FROM_TRANSFEREE: Final = "from-transferee"
+TRANSFER_CALLER_IDS: Final = (FROM_TRANSFEREE, "from-transferor")
+"""Whose number a transferred call shows: that of who is transferred, or the one the PBX had in the call."""
 CUSTOMER_TRUNK: Final = "customer_trunk"
 """Key of a call's `extra`: its trunk's `sid`, and its `direction` as the API shows it."""
 
@@ -46,7 +54,10 @@ class SipTrunk(Record, kw_only=True):
     """`domain_name` without its suffix, unique; None where there is none."""
     disaster_recovery_url: str = ""
     disaster_recovery_method: str = "POST"
-    transfer_caller_id: str = "from-transferee"
+    secure: bool = False
+    """Whether its calls are taken and made over TLS with SRTP only."""
+    transfer_mode: str = DISABLE_ALL
+    transfer_caller_id: str = FROM_TRANSFEREE
     recording_mode: str = DO_NOT_RECORD
     recording_trim: str = "do-not-trim"
 

@@ -149,6 +149,9 @@ class Voice(Section, frozen=True, kw_only=True):
     """Calls a second that one account's API requests start; more wait (Twilio: 1)."""
     calls_at_once: CountOrNone = 0
     """Calls of one account at once; 0: no limit of its own."""
+    trunk_calls_per_second: PerSecond = 1
+    """Calls a second that the PBX of an account's own trunk may start, for each of its trunks (Twilio: 1); more get 503
+    and alert 32001. 0: no limit."""
     queue_s: Seconds = 4 * HOUR_S
     """How long a call may wait for its turn before it fails."""
     time_limit_s: Seconds = 4 * HOUR_S

@@ -25,7 +25,7 @@ MAX_LOGIN: Final = 255
 MAX_HEADERS: Final = 1024
 """Characters of the headers of a `sip:` URI."""
 MAX_URI: Final = 2048
-TRANSPORTS: Final = frozenset({"", "UDP", "TCP"})
+TRANSPORTS: Final = frozenset({"", "UDP", "TCP", "TLS"})
 MAX_NAME: Final = 64
 """Characters of a caller's name towards a `sip:` URI."""
 
@@ -43,7 +43,7 @@ class Destination(NamedTuple):
 
 def destination(text: str) -> Destination:
     """The address that `text` names: E.164, or a `sip:` URI without its headers. Raises ApiError 21201, 21211,
-    21227..21229; 21214 for what cannot be reached yet: identities of SDK clients, SIP by TLS."""
+    21227..21229; 21214 for what cannot be reached yet: identities of SDK clients, SIP by WebSocket."""
     text = text.strip()
     if not text:
         raise ApiError.of(NO_TO)
@@ -67,7 +67,10 @@ def _sip_destination(text: str) -> Destination:
     if not uri.host or len(address) > MAX_URI or not address.isprintable() or not address.isascii():
         raise ApiError.of(INVALID_TO, to=text)
     if uri.scheme == "sips" or uri.transport not in TRANSPORTS:
-        raise ApiError.of(UNREACHABLE, message="SIP goes by UDP and TCP on this server, not by TLS or WebSocket yet")
+        text = (
+            "SIP goes by UDP, TCP and TLS (sip: with ;transport=tls, or ;secure=true), not by WebSocket, nor to sips:"
+        )
+        raise ApiError.of(UNREACHABLE, message=text)
     return Destination(address, uri_headers(query))
 
 

@@ -24,8 +24,11 @@ from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.uri import Uri
 from trunkline.voice.caller_id import may_show
 from trunkline.voice.emergency import is_bare
+from trunkline.voice.limits import AccountLimits
 from trunkline.voice.logins import Refused
+from trunkline.voice.registrations import NOT_SECURE
 from trunkline.voice.steps import Goto, Stop
+from trunkline.voice.trunks import SECURE
 
 if TYPE_CHECKING:
     from trunkline.model.account import Account
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from trunkline.voice.session import Session
 
 NO_ORIGINATION_URL: Final = 32010
+TOO_FAST: Final = 32001
 NOT_A_NUMBER: Final = 32101
 WRONG_CALLER: Final = 32206
 RING_S: Final = 120
@@ -57,6 +61,8 @@ class CustomerTrunks:
         self._services = services
         self._domains = domains
         self._random = random
+        self._rate = services.settings.voice.trunk_calls_per_second
+        self._paces = AccountLimits(self._rate, 0, services.clock.monotonic)
 
     # -- termination: the PBX calls out ----------------------------------------------------------------------
 
@@ -69,6 +75,9 @@ class CustomerTrunks:
         """The call that a PBX makes through its trunk. Raises Asked, Refused."""
         account, _ = self._domains.let_in(invite, trunk)
         request = invite.request
+        if trunk.secure and invite.flow.transport != "TLS":
+            self._domains.warn(trunk, NOT_SECURE, f"a call from {invite.flow.remote[0]} by {invite.flow.transport}")
+            raise Refused(403, f"{trunk.domain_name} wants TLS")
         shown, directory = numbers.caller_of(request).number_or_uri, self._services.directory
         called = self._services.outbound.emergency(request.request_uri.user, shown) or numbers.called_of(request)
         if not called.startswith("+") and not is_bare(called):
@@ -81,6 +90,9 @@ class CustomerTrunks:
         if denied is not None:
             self._domains.warn(trunk, denied.trunk, denied.why)
             raise Refused(403, denied.why)
+        if not is_bare(called) and not self._paces.of(trunk.sid).pace.take(self._services.clock.monotonic()):
+            self._domains.warn(trunk, TOO_FAST, f"more than {self._rate:g} calls a second")
+            raise Refused(503, f"trunk {trunk.sid} starts more than {self._rate:g} calls a second")
         document = dial(trunk, f"<Number>{called}</Number>")
         call = self._record(account.sid, invite, TrunkCall.TERMINATING, trunk, document)
         call.from_, call.to = shown, called
@@ -115,7 +127,7 @@ class CustomerTrunks:
             raise Refused(480, f"trunk {trunk.sid} has no origination URL")
         uris = "".join(
             f'<Uri priority="{rank}">{escape(uri)}</Uri>'
-            for rank, uri in enumerate(addresses(call.to, in_turn(urls, self._random)))
+            for rank, uri in enumerate(addresses(call.to, in_turn(urls, self._random), secure=trunk.secure))
         )
         take(call, TrunkCall.ORIGINATING, trunk, dial(trunk, f"<Sip>{uris}</Sip>") if uris else "<Response/>")
         if not uris:
@@ -133,10 +145,11 @@ def take(call: Call, kind: TrunkCall, trunk: SipTrunk, document: str) -> None:
     }
 
 
-def dial(trunk: SipTrunk, nouns: str) -> str:
-    """The document that a trunk's call runs."""
+def dial(trunk: SipTrunk, nouns: str, caller: str = "") -> str:
+    """The document that a trunk's call runs. `caller` is shown instead of the call's own."""
     record, trim = quoteattr(trunk.recording_mode), quoteattr(trunk.recording_trim)
-    opening = f'<Dial answerOnBridge="true" timeout="{RING_S}" record={record} trim={trim}>'
+    shown = f" callerId={quoteattr(caller)}" if caller else ""
+    opening = f'<Dial answerOnBridge="true" timeout="{RING_S}" record={record} trim={trim}{shown}>'
     return f"<Response>{opening}{nouns}</Dial></Response>"
 
 
@@ -145,15 +158,16 @@ def in_turn(urls: Sequence[OriginationUrl], random: Random) -> list[OriginationU
     return sorted(urls, key=lambda url: (url.priority, -(random.random() ** (1 / url.weight))))
 
 
-def addresses(called: str, urls: Sequence[OriginationUrl]) -> list[str]:
-    """The URIs that a PBX is called at: the number called at the host of each URL."""
+def addresses(called: str, urls: Sequence[OriginationUrl], *, secure: bool = False) -> list[str]:
+    """The URIs that a PBX is called at: the number called at the host of each URL; `secure`: over TLS with SRTP."""
     found = []
     for url in urls:
         try:
             uri = Uri.parse(url.sip_url.replace("sip://", "sip:", 1))
         except MalformedMessage:
             continue  # checked when it was stored; another release may have been laxer
-        found.append(str(uri.replace(user=called, headers={})))
+        params = {**uri.params, SECURE: "true"} if secure else uri.params
+        found.append(str(uri.replace(user=called, headers={}, params=params)))
     return found
 
 

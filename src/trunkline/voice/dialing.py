@@ -16,11 +16,12 @@ from trunkline.model import phone
 from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Source
-from trunkline.voice import caller_id, customer_trunks, emergency, timeline
+from trunkline.voice import caller_id, customer_trunks, emergency, timeline, trunk_transfers
 from trunkline.voice.callbacks import RECORDED, seconds
 from trunkline.voice.dial_nouns import NotYet, Target
 from trunkline.voice.domains import is_sip, user_of
 from trunkline.voice.emergency import is_bare
+from trunkline.voice.key_relay import Keys
 from trunkline.voice.leg_changes import heard_early
 from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
 from trunkline.voice.params import SIP_DOMAIN
@@ -87,30 +88,6 @@ class Leg:
         self.was_up = False
         self.asked: asyncio.Task[None] | None = None
         """What the callee hears before the connection."""
-
-
-class Keys:
-    """Passes keys on to a leg, one after the other."""
-
-    def __init__(self, to: LiveCall) -> None:
-        self._to = to
-        self._waiting = ""
-        self._playing = False
-
-    def press(self, digit: str) -> None:
-        self._waiting += digit
-        self._send()
-
-    def _send(self) -> None:
-        if self._playing or not self._waiting or not self._to.is_up:
-            return
-        digits, self._waiting = self._waiting, ""
-        self._playing = True
-        self._to.audio.play([protocol.Digits(digits=digits)]).add_done_callback(self._sent)
-
-    def _sent(self, _played: asyncio.Future[Any]) -> None:
-        self._playing = False
-        self._send()
 
 
 class Dialing:
@@ -491,16 +468,30 @@ class Dialing:
     # -- transfers (REFER) -----------------------------------------------------------------------------------
 
     def _refers(self, by: Leg | None, refer: ReferRequest) -> Answer:
-        """One of the two (None: the caller) wants the other one to be connected elsewhere: `referUrl` decides."""
-        url = self._session.resolve(self._verb.refer_url) if self._verb.refer_url else None
-        if url is None:
-            if not self._verb.refer_url:
-                self._session.alert(NO_REFER_URL, "a REFER came in a <Dial> without a referUrl")
+        """One of the two (None: the caller) wants the other one to be connected elsewhere."""
+        to = self._elsewhere(by, refer)
+        if to is None:
             return 603, []
-        self._happened("refer", by, (refer, Goto(url, self._verb.refer_method, ((TRANSFER_TARGET, refer.target),))))
+        self._happened("refer", by, (refer, to))
         return 202, []
 
-    async def _transfer(self, leg: Leg, by: Leg | None, detail: tuple[ReferRequest, Goto]) -> None:
+    def _elsewhere(self, by: Leg | None, refer: ReferRequest) -> Document | None:
+        """What the other one goes on with: `referUrl`, or what a customer's trunk allows; None: the call as it is."""
+        call, verb = self._call, self._verb
+        if customer_trunks.ends_with_dial(call.record):
+            try:
+                return trunk_transfers.transfer(self._services, call.record, refer, by_callee=by is not None)
+            except trunk_transfers.Declined as declined:
+                call.note(timeline.SIP, f"REFER declined: {declined}")
+                return None
+        url = self._session.resolve(verb.refer_url) if verb.refer_url else None
+        if url is None:
+            if not verb.refer_url:
+                self._session.alert(NO_REFER_URL, "a REFER came in a <Dial> without a referUrl")
+            return None
+        return Goto(url, verb.refer_method, ((TRANSFER_TARGET, refer.target),))
+
+    async def _transfer(self, leg: Leg, by: Leg | None, detail: tuple[ReferRequest, Document]) -> None:
         """Who asked for it is told that it is done, and hung up; the other one goes on with the document."""
         refer, to = detail
         if by is not None:

@@ -17,6 +17,7 @@ from trunkline.model.account import Account
 from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.numbers import Application, PhoneNumber
 from trunkline.model.sid import CALL, new_sid
+from trunkline.model.sip_trunk import CUSTOMER_TRUNK
 from trunkline.settings import Trunk
 from trunkline.sip import number as numbers
 from trunkline.sip.offer_answer import NotAcceptable
@@ -35,6 +36,7 @@ from trunkline.voice.steps import Goto, Inline, Source
 from trunkline.voice.trunk_doors import TrunkDoors
 
 if TYPE_CHECKING:
+    from trunkline.model.sip_domain import SipDomain
     from trunkline.model.sip_trunk import SipTrunk
     from trunkline.sip.core import Answer
     from trunkline.sip.flow import Flow
@@ -178,11 +180,17 @@ class Inbound:
         call = record(invite, domain, username, self._services.clock.now_ms())
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
         live = self._call(invite, None, account, call)
-        if domain.secure and not _bind(live):
-            live.audio.close()
-            self._domains.warn(domain, NO_SRTP, f"a call from {invite.flow.remote[0]} without SRTP")
-            raise Refusal(488, f"{domain.domain_name} wants SRTP")
+        if domain.secure:
+            self._keep_srtp(live, domain, invite)
         return live
+
+    def _keep_srtp(self, live: LiveCall, owner: SipDomain | SipTrunk, invite: ServerInvite) -> None:
+        """Raises Refusal when the call has none."""
+        if _bind(live) or self._domains is None:
+            return
+        live.audio.close()
+        self._domains.warn(owner, NO_SRTP, f"a call from {invite.flow.remote[0]} without SRTP")
+        raise Refusal(488, f"{owner.domain_name} wants SRTP")
 
     def _by_customer(self, invite: ServerInvite) -> LiveCall | None:
         """A call from a customer's PBX through its trunk. Raises Asked, Refused."""
@@ -194,7 +202,10 @@ class Inbound:
             raise Refusal(503, "the node stops")
         if not emergency.is_bare(call.to):
             self._check_limits(None, account)
-        return self._call(invite, None, account, call)
+        live = self._call(invite, None, account, call)
+        if trunk.secure:
+            self._keep_srtp(live, trunk, invite)
+        return live
 
     def _is_urgent(self, request: Request) -> bool:
         """Whether a phone may be calling for help: its call is taken past the account's limit of calls."""
@@ -275,8 +286,8 @@ class Inbound:
             record.hangup_cause, record.sip_response_code = str(refusal), refusal.status
             services.flights.advance(flight, Status.FAILED)
             return
-        if SIP_DOMAIN in record.extra:
-            _bind(call)  # its domain may be a secure one
+        if SIP_DOMAIN in record.extra or CUSTOMER_TRUNK in record.extra:
+            _bind(call)  # its domain or trunk may be a secure one
         self._count("taken-up")
         call.trace(invite.request.call_id)
         call.note(timeline.SIP, "taken up by another process")

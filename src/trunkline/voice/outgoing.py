@@ -255,6 +255,8 @@ class Outgoing(CallListener):
         try:
             if way.phones is not None:
                 live.srtp = offer_answer.REQUIRED if way.phones.secure else offer_answer.OFF
+            elif way.secure:
+                live.srtp = offer_answer.REQUIRED
             else:
                 live.srtp = securing.outgoing(trunk, transport, live.services.settings.sip, refused=way is self._plain)
         except NotAcceptable as refused:

@@ -31,7 +31,7 @@ class Stop:
     why: str = "hangup"
 
 
-Next = Goto | Stop
+Next = Goto | Inline | Stop
 Source = Goto | Inline
 
 

@@ -24,6 +24,8 @@ from trunkline.voice.trunk_gateways import Endpoint, Gateways, GatewayWays
 if TYPE_CHECKING:
     from trunkline.voice.domains import Phones
 
+SECURE: Final = "secure"
+"""Parameter of a `sip:` URI."""
 MAX_WAYS: Final = 16
 """INVITEs of one call that are tried at most, one after the other."""
 
@@ -43,6 +45,8 @@ class Way(NamedTuple):
     dialect: Dialect | None = None
     phones: Phones | None = None
     """Registered phones, in place of a host."""
+    secure: bool = False
+    """Whether its audio must be encrypted."""
 
 
 class Trunks:
@@ -109,8 +113,9 @@ class Trunks:
         """The INVITEs to try for a number or a `sip:` URI, in order, at most MAX_WAYS; none when nothing leads
         there."""
         if to.partition(":")[0].lower() in SIP_SCHEMES:
-            uri = Uri.parse(to)
-            return [Way(uri, uri.bare_host, uri.port, "TLS" if uri.scheme == "sips" else uri.transport, None)]
+            uri, secure = secured(Uri.parse(to))
+            transport = "TLS" if uri.scheme == "sips" else uri.transport
+            return [Way(uri, uri.bare_host, uri.port, transport, None, secure=secure)]
         found: list[Way] = []
         down: list[Way] = []
         for trunk in self._order(to):
@@ -152,6 +157,15 @@ class Trunks:
         call.price, call.price_unit = amount(rate, billed), trunk.currency
         if trunk.cost and not inbound:
             call.cost = amount(trunk.cost, billed)
+
+
+def secured(uri: Uri) -> tuple[Uri, bool]:
+    """A customer's `;secure=true` (Twilio's: TLS, and SRTP or no call) as the far end is shown it, and whether it was
+    there."""
+    if (uri.params.get(SECURE) or "").lower() != "true":
+        return uri, False
+    params = {name: value for name, value in uri.params.items() if name != SECURE}
+    return uri.replace(params=params | {"transport": "tls"}), True
 
 
 def amount(rate: Decimal, billed: int) -> str:
