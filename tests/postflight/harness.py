@@ -1,5 +1,6 @@
 """Documents and archives for the tests of this folder."""
 
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,9 @@ import orjson
 
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.storage.archive import Document
-from trunkline.storage.engines.sqlite.archive import SqliteRecent
+from trunkline.storage.engines.postgres.recent import PostgresReader, PostgresRecent
+from trunkline.storage.engines.sqlite.archive import SqliteReader, SqliteRecent
+from trunkline.storage.manifest import Recent, RecentReader
 
 NOW = 1_790_000_000_000
 ALICE = "AC" + "a1" * 16
@@ -63,11 +66,27 @@ def sids(documents: Iterable[Document]) -> list[str]:
     return [document.sid for document in documents]
 
 
+DSN = "TRUNKLINE_TEST_ARCHIVE"
+"""Environment variable: the PostgreSQL database of the recent documents; without it they are in a file."""
+
+
+def open_recent(path: Path) -> Recent:
+    """The recent store of an archive in a folder."""
+    dsn = os.environ.get(DSN)
+    return PostgresRecent(dsn) if dsn else SqliteRecent(path / "archive.db")
+
+
+def reader_at(path: Path) -> RecentReader:
+    """A reader of it."""
+    dsn = os.environ.get(DSN)
+    return PostgresReader(dsn) if dsn else SqliteReader(path / "archive.db")
+
+
 @asynccontextmanager
 async def archive_at(
     path: Path, clock: FakeClock | None = None, limits: ArchiveLimits = LIMITS
 ) -> AsyncIterator[SegmentedArchive]:
-    archive = SegmentedArchive(SqliteRecent(path / "archive.db"), path / "segments", clock or FakeClock(), limits)
+    archive = SegmentedArchive(open_recent(path), path / "segments", clock or FakeClock(), limits)
     try:
         yield archive
     finally:

@@ -8,12 +8,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.postflight.harness import ALICE, BOB, archive_at, message
+from tests.postflight.harness import ALICE, BOB, archive_at, message, reader_at
 from trunkline.postflight import analysis
 from trunkline.postflight.export import export
 from trunkline.postflight.worker_client import Refused
 from trunkline.storage.archive import Document
-from trunkline.storage.engines.sqlite.archive import open_reader
 
 DAY1 = 1_789_948_800_000
 """2026-09-21 00:00 UTC."""
@@ -172,7 +171,7 @@ async def test_a_query_can_do_nothing_but_select(tmp_path: Path, sql: str) -> No
         await archive.roll(force=True)
         segment = next(folder.glob("*.parquet"))
         files = set(tmp_path.rglob("*"))
-        reader = open_reader(str(tmp_path / "archive.db"))
+        reader = reader_at(tmp_path)
         with pytest.raises(analysis.QueryError):
             analysis.query(folder, reader, sql.format(secret=secret, folder=folder, segment=segment))
         reader.close()
@@ -214,7 +213,7 @@ async def test_short_codes_are_told_apart(tmp_path: Path) -> None:
 async def test_an_answer_is_bounded_and_says_so(tmp_path: Path) -> None:
     async with archive_at(tmp_path) as archive:
         await archive.land(traffic())
-    reader = open_reader(str(tmp_path / "archive.db"))  # also works when nothing serves
+    reader = reader_at(tmp_path)  # also works when nothing serves
     result = analysis.query(tmp_path / "segments", reader, "select sid from documents", analysis.Bounds(query_rows=3))
     assert (len(result.rows), result.truncated) == (3, True)
     result = analysis.query(tmp_path / "segments", reader, "select sid from documents", analysis.Bounds(query_rows=9))
@@ -251,6 +250,6 @@ async def test_export_runs_without_a_server(tmp_path: Path) -> None:
     async with archive_at(tmp_path) as archive:
         await archive.land(traffic())
         await archive.roll(force=True)
-    reader = open_reader(str(tmp_path / "archive.db"))
+    reader = reader_at(tmp_path)
     assert export(tmp_path / "segments", reader, tmp_path / "it's here", "csv", [BOB]).rows == 1
     reader.close()

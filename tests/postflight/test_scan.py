@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.postflight.harness import ALICE, BOB, NOW, archive_at, message, sid_at, sids
+from tests.postflight.harness import ALICE, BOB, NOW, archive_at, message, reader_at, sid_at, sids
 from trunkline.postflight import segments
 from trunkline.postflight.archive import SegmentedArchive
 from trunkline.postflight.compaction import roll
 from trunkline.postflight.scan import Scanner, Want
 from trunkline.postflight.segments import read_identities
 from trunkline.storage.archive import Document
-from trunkline.storage.engines.sqlite.archive import SqliteReader, open_reader
+from trunkline.storage.manifest import RecentReader, Segment
 
 ROWS, GROUP = 400, 16
 """Documents landed between roll-ups; rows of a row group here."""
@@ -39,8 +39,14 @@ def matches(document: Document, want: Want) -> bool:
 
 async def roll_here(archive: SegmentedArchive, path: Path) -> None:
     """A roll-up in this process, where the row groups are small."""
-    reader = open_reader(str(path / "archive.db"))
+    reader = reader_at(path)
     watermark = reader.watermark()
+    async with archive._alone():
+        await _roll_here(archive, path, reader, watermark)
+    reader.close()
+
+
+async def _roll_here(archive: SegmentedArchive, path: Path, reader: RecentReader, watermark: str) -> None:
     for above, upto, late in (("", watermark, True), (watermark, "f", False)):
         await archive._recent.raise_watermark(upto if late else sid_at(NOW)[2:])
         segment = roll(path / "segments", reader, above, upto, late=late, now_ms=NOW)
@@ -48,7 +54,6 @@ async def roll_here(archive: SegmentedArchive, path: Path) -> None:
             await archive._recent.add_segments([segment])
             for group in range(ROWS // GROUP + 1):
                 await archive._recent.drain(read_identities(path / "segments" / segment.path, group, 1))
-    reader.close()
 
 
 async def build(path: Path, rng: random.Random) -> list[Document]:
@@ -108,7 +113,7 @@ async def test_pages_are_what_a_list_would_give(tmp_path: Path, seed: int, monke
     monkeypatch.setattr(segments, "ROW_GROUP", GROUP)
     rng = random.Random(seed)
     documents = sorted(await build(tmp_path, rng), key=lambda document: document.sid[2:], reverse=True)
-    scanner, reader = Scanner(tmp_path / "segments"), open_reader(str(tmp_path / "archive.db"))
+    scanner, reader = Scanner(tmp_path / "segments"), reader_at(tmp_path)
     full = 0
     for _ in range(400):
         want = random_want(rng)
@@ -123,17 +128,12 @@ async def test_pages_are_what_a_list_would_give(tmp_path: Path, seed: int, monke
     reader.close()
 
 
-class VanishingReader(SqliteReader):
+def vanishing(reader: RecentReader, stale: list[Segment]) -> RecentReader:
     """Its first snapshot is older than a compaction."""
-
-    stale: list | None = None
-
-    def segments(self) -> list:
-        stale, self.stale = self.stale, None
-        return stale if stale is not None else super().segments()
-
-    def generation(self) -> int:
-        return -2 if self.stale is not None else super().generation()
+    segments, generation, left = reader.segments, reader.generation, [stale]
+    reader.segments = lambda: left.pop() if left else segments()  # type: ignore[method-assign]
+    reader.generation = lambda: -2 if left else generation()  # type: ignore[method-assign]
+    return reader
 
 
 async def test_a_file_that_a_compaction_removed_is_looked_for_in_its_successor(tmp_path: Path) -> None:
@@ -141,8 +141,7 @@ async def test_a_file_that_a_compaction_removed_is_looked_for_in_its_successor(t
     async with archive_at(tmp_path) as archive:
         await archive.land(documents)
         await archive.roll(force=True)
-        reader = VanishingReader(tmp_path / "archive.db")
-        reader.stale = await archive._recent.segments()
+        reader = vanishing(reader_at(tmp_path), await archive._recent.segments())
         await archive.delete(ALICE, documents[3].sid)
         assert (await archive.compact())["segments"] == 1
         scanner = Scanner(tmp_path / "segments")

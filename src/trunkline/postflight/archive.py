@@ -8,7 +8,6 @@ behind is durable, and the next one goes on from there, also after a crash.
 """
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from trunkline.postflight.names import SPILL, SUFFIX, UNFINISHED
 from trunkline.postflight.wire import Setup
 from trunkline.postflight.worker_client import WorkerClient
 from trunkline.storage.archive import Document
-from trunkline.storage.manifest import ArchiveBusy, Recent, Segment
+from trunkline.storage.manifest import Recent, Segment
 
 READ_CONCURRENCY = 16
 READ_TIMEOUT_S = 20.0
@@ -47,7 +46,6 @@ FIRST_KEY = f"{1_577_836_800_000:012x}"
 """The key of 2020-01-01: older ones are imported and of unknown age, retention leaves them alone."""
 MERGE_FAN_IN = 8
 """Small neighbouring segments that are worth merging."""
-LOCK = "lock"
 
 
 class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +103,8 @@ class SegmentedArchive:
         await self._recent.land(documents)
 
     async def get(self, account: str, sid: str) -> Document | None:
-        document = self._recent.get(account, sid)
-        if document is not None or sid[2:] > self._recent.watermark:
+        document = await self._recent.get(account, sid)
+        if document is not None or sid[2:] > await self._recent.high():
             return document
         found = await self.read_worker.call("get", account=account, sid=sid)
         return msgspec.convert(found, Document) if found is not None else None
@@ -149,7 +147,7 @@ class SegmentedArchive:
     ) -> list[Document]:
         """The newest documents between two keys."""
         recent = await self._recent.page(account, kind, before=before, after=after, limit=limit, filters=filters)
-        watermark = self._recent.watermark
+        watermark = await self._recent.high()
         full = len(recent) >= limit
         lowest = recent[-1].sid[2:] if full else after
         if watermark <= lowest:
@@ -338,17 +336,9 @@ class SegmentedArchive:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """One roll-up or compaction at a time, over all processes."""
-        async with self._exclusive:
-            handle = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ArchiveBusy("another process rolls up or compacts this archive") from None
-            else:
-                yield
-            finally:
-                os.close(handle)
+        """One roll-up or compaction at a time, over all processes and nodes. Raises ArchiveBusy."""
+        async with self._exclusive, self._recent.alone(self._folder):
+            yield
 
     async def close(self) -> None:
         for worker in (self.read_worker, self.analysis_worker, self.roll_worker):

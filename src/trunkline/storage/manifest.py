@@ -13,6 +13,8 @@ stored, because a command may roll up beside the server.
 """
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -126,6 +128,9 @@ class RecentReader(Protocol):
     def all_floors(self) -> list[Floor]:
         """Every floor that still hides bytes."""
 
+    def dropped(self) -> list[str]:
+        """Files that were taken out of the manifest and may still be read."""
+
     def cut(self, rows: int, below: str) -> str:
         """The key of the `rows`-th oldest recent row, or of the last one under `below`; empty: there is none."""
 
@@ -157,8 +162,8 @@ class Recent(Protocol):
     def delete(self, account: str, sid: str, now_ms: int) -> Awaitable[None]:
         """Remove the row and raise the floor to TOMBSTONE."""
 
-    def get(self, account: str, sid: str) -> Document | None:
-        """One document by primary key, without a thread hop."""
+    def get(self, account: str, sid: str) -> Awaitable[Document | None]:
+        """One document by primary key."""
 
     def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: Mapping[str, Any]
@@ -168,9 +173,12 @@ class Recent(Protocol):
     def counts(self, below: str) -> Awaitable[tuple[int, int, str]]:
         """As `RecentReader.counts`."""
 
-    @property
-    def watermark(self) -> str:
-        """The highest key that a segment holds or may soon hold."""
+    def high(self) -> Awaitable[str]:
+        """The watermark: the highest key that a segment holds or may soon hold. Read it after the rows."""
+
+    def alone(self, folder: Path) -> AbstractAsyncContextManager[None]:
+        """While it is held nobody else rolls up or compacts the archive whose segments `folder` has. Raises
+        ArchiveBusy; so does a change of the manifest when somebody else took over meanwhile."""
 
     def raise_watermark(self, key: str) -> Awaitable[None]:
         """From now on a landing at or below `key` raises its floor: a roll-up up to there begins."""
@@ -189,6 +197,12 @@ class Recent(Protocol):
 
     def replace_segments(self, old: Sequence[str], new: Sequence[Segment]) -> Awaitable[None]:
         """Swap files in the manifest (by path), in one commit."""
+
+    def dropped(self, older_ms: int) -> Awaitable[list[str]]:
+        """Files that were taken out of the manifest at least so long ago and are not forgotten."""
+
+    def forget_dropped(self, paths: Sequence[str]) -> Awaitable[None]:
+        """These files are gone."""
 
     def all_floors(self) -> Awaitable[list[Floor]]:
         """Every floor that still hides bytes."""

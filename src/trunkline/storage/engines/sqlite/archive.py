@@ -5,8 +5,11 @@ All writes go through the one Writer thread. The hot path is `land`: one upsert 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import msgspec
 
 from trunkline.storage.archive import Document
 from trunkline.storage.engines.sqlite.writer import Writer, check_settings, connect
-from trunkline.storage.manifest import TOMBSTONE, Floor, Row, Segment
+from trunkline.storage.manifest import TOMBSTONE, ArchiveBusy, Floor, Row, Segment
 from trunkline.storage.survives import Survives
 
 SCHEMA = """
@@ -75,6 +78,8 @@ NEXT_GENERATION = "update counters set value = value + 1 where name = 'generatio
 SETTLE_FLOOR = "update floors set done_ms = ? where account = ? and key = ? and rev = ? and rev = ?"
 DROP_FLOOR = "delete from floors where account = ? and key = ? and rev = ? and rev < ?"
 
+LOCK = "lock"
+"""File in the segments' folder that whoever rolls up or compacts has locked."""
 WRITER_BUSY_MS = 60_000
 """How long the writer waits for another process's (a command's VACUUM holds the file for seconds)."""
 READERS = 3
@@ -193,6 +198,9 @@ class SqliteReader:
         rows = self._connection.execute("select account, key, rev, at_ms, private from floors where done_ms = 0")
         return [Floor(account=a, key=k, rev=r, at_ms=at, private=bool(p)) for a, k, r, at, p in rows]
 
+    def dropped(self) -> list[str]:
+        return []
+
     def cut(self, rows: int, below: str) -> str:
         sql = """select max(key) from (select key from documents where key > ? and key < ? order by key limit ?)"""
         return self._connection.execute(sql, (self.watermark(), below, rows)).get or ""
@@ -267,9 +275,21 @@ class SqliteRecent:
     def reader_spec(self) -> tuple[str, str]:
         return f"{__name__}:open_reader", str(self._path)
 
-    @property
-    def watermark(self) -> str:
+    async def high(self) -> str:
         return self._reader.raised_watermark()
+
+    @asynccontextmanager
+    async def alone(self, folder: Path) -> AsyncIterator[None]:
+        """See `Recent.alone`: over all processes of this machine."""
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArchiveBusy("another process rolls up or compacts this archive") from None
+        else:
+            yield
+        finally:
+            os.close(handle)
 
     @property
     def writer(self) -> Writer:
@@ -308,7 +328,8 @@ class SqliteRecent:
 
         await self._writer.submit(write)
 
-    def get(self, account: str, sid: str) -> Document | None:
+    async def get(self, account: str, sid: str) -> Document | None:
+        """Without a thread hop."""
         return self._reader.get(account, sid)
 
     async def page(
@@ -360,6 +381,12 @@ class SqliteRecent:
             cursor.execute(NEXT_GENERATION)
 
         await self._writer.submit(write)
+
+    async def dropped(self, older_ms: int) -> list[str]:
+        return []  # files are removed at once: who reads them has them open
+
+    async def forget_dropped(self, paths: Sequence[str]) -> None:
+        return None
 
     async def drain(self, rows: Sequence[tuple[str, str, int]]) -> None:
         await self._writer.submit(lambda cursor: cursor.executemany(DRAIN, rows))
