@@ -412,3 +412,21 @@ async def test_many_retries_of_a_host_share_their_timers(rig_of):
     await eventually(lambda: rig.delivery.failed == 300 and not rig.delivery._active)
     (host,) = rig.delivery._hosts.values()
     assert 0 < len(host.wakes) <= 60
+
+
+async def test_a_queue_of_several_parts_may_commit_a_lower_id_later(rig_of):
+    """Of two parts of a queue, each counts up its own ids: one that was read is not the end of what comes before it."""
+    rig = await rig_of()
+    now = time.time_ns() // 1000
+    ids = iter([now, now + 10_000, now + 20_000, now + 5_000])
+    rig.queue._next_id = lambda: next(ids)
+    rig.delivery._ordered = False
+    await rig.owe()
+    await rig.all_ended(1)
+    low, (owed,) = await rig.owe(push=False)
+    host = rig.delivery._hosts["http://h"]
+    assert owed.id < host.after, "it was committed after one with a higher id"
+    host.stored = True
+    rig.delivery._pump(host)
+    await rig.all_ended(2)
+    assert await rig.states(low) == ["delivered"]
