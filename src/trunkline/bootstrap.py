@@ -32,14 +32,15 @@ from trunkline.api.services import Services
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
-    MEMORY_FILE,
     SEGMENT_FOLDER,
     CannotStart,
+    check_memory,
     check_storage,
     compact_stores,
     data_folder,
     open_archive,
     open_database,
+    open_memory,
     open_queue,
     open_secrets,
     peek_memory,
@@ -78,7 +79,6 @@ from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.sip.tls import TlsContexts, TlsError
 from trunkline.storage.blobs import FolderBlobs
-from trunkline.storage.engines.journal.memory import JournalStore
 from trunkline.storage.secrets import (
     BadMasterKey,
     CannotOpen,
@@ -98,6 +98,8 @@ SPARE_FILES = 1024
 """Open files beside connections: databases, segments, carriers."""
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
+MEMORY_STOP_S = 2.0
+"""How long a stop waits for the memory store to have what was posted, seconds."""
 GC_THRESHOLDS = (10_000, 20, 50)
 """Garbage is collected in larger steps than Python's default of 700 objects: the hot path makes no cycles, and what was
 loaded at the start is never garbage. A step takes about half a microsecond an object; nothing else runs meanwhile."""
@@ -107,6 +109,7 @@ __all__ = [
     "SEGMENT_FOLDER",
     "CannotStart",
     "Node",
+    "check_memory",
     "check_storage",
     "compact_stores",
     "open_archive",
@@ -250,7 +253,7 @@ class Node:
         )
 
     def _make_voice(self) -> Voice:
-        self.memory = JournalStore(self.settings.data_path / MEMORY_FILE, self.clock)
+        self.memory = open_memory(self.settings, self.clock)
         voice = Voice(
             self.settings,
             self.clock,
@@ -425,6 +428,7 @@ class Node:
         if self.recording_audio is not None:
             await self.recording_audio.close()
         if self.voice is not None:
+            await self.memory.settled(MEMORY_STOP_S)
             self.memory.close()
         await self.client.close()
         await self.alerts.close()

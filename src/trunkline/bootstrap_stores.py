@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.settings import Settings
-from trunkline.storage.engines.journal.memory import peek
+from trunkline.storage.engines.journal.memory import JournalStore, peek
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
@@ -21,6 +21,7 @@ from trunkline.storage.unavailable import StoreUnavailable
 if TYPE_CHECKING:
     from trunkline.storage.engines.postgres.database import PostgresDatabase
     from trunkline.storage.engines.postgres.queue import PostgresQueue
+    from trunkline.storage.engines.valkey.memory import ValkeyStore
 
 QUEUE_FILE = "queue.db"
 DATABASE_FILE = "database.db"
@@ -99,8 +100,49 @@ def _postgres(module: str, name: str) -> Any:
         ) from None
 
 
+def open_memory(settings: Settings, clock: Clock) -> "JournalStore | ValkeyStore":
+    """State that may be rebuilt, for the server. Raises CannotSurvive, StoreUnavailable."""
+    own = settings.memory
+    if own.engine == "journal":
+        return JournalStore(data_folder(settings) / MEMORY_FILE, clock)
+    check_memory(settings)
+    make = _valkey("ValkeyStore")
+    store: ValkeyStore = make(_memory_target(settings), clock, *_memory_promises(settings), own.wait_ms)
+    return store
+
+
+def check_memory(settings: Settings) -> str:
+    """What Valkey says of itself, in one line, if it keeps what is asked. Raises CannotSurvive, StoreUnavailable."""
+    line: str = _valkey("look")(_memory_target(settings), *_memory_promises(settings))
+    return line
+
+
+def _memory_target(settings: Settings) -> Any:
+    own = settings.memory
+    return _valkey("Target").read(own.url, own.sentinels, own.service, own.sentinel_password, own.tls_ca)
+
+
+def _memory_promises(settings: Settings) -> tuple[Survives, dict[str, str]]:
+    own = settings.memory
+    return Survives[own.survives.upper()], dict(entry.split("=", 1) for entry in own.zones)
+
+
+def _valkey(name: str) -> Any:
+    """A part of the engine, imported late as PostgreSQL's are. Raises StoreUnavailable."""
+    try:
+        return getattr(importlib.import_module("trunkline.storage.engines.valkey.memory"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise StoreUnavailable('memory.engine = "valkey" needs its driver: pip install "trunkline[cluster]"') from None
+
+
 def peek_memory(settings: Settings, prefix: str, clock: Clock | None = None) -> list[tuple[str, bytes]]:
-    """What the `MemoryStore` has under a prefix, to be read by the command line beside a running server."""
+    """What the `MemoryStore` has under a prefix, to be read by the command line beside a running server. Raises
+    StoreUnavailable."""
+    if settings.memory.engine == "valkey":
+        found: list[tuple[str, bytes]] = _valkey("peek")(_memory_target(settings), prefix)
+        return found
     return peek(settings.data_path / MEMORY_FILE, prefix, (clock or SystemClock()).now_ms())
 
 

@@ -40,6 +40,8 @@ class Parts(Protocol):
     connectors: dict[str, Any]
     voice: Any
     """None where calls are not taken."""
+    memory: Any
+    """The `MemoryStore`, where there is `voice`."""
     ready: bool
 
 
@@ -120,7 +122,10 @@ class Metrics(Collector):
         if node.outbound.refuse:
             problems.append(node.outbound.refuse)
         connectors = {name: connector.health()[1] for name, connector in node.connectors.items()}
-        body = orjson.dumps({"ready": not problems, "problems": problems, "connectors": connectors})
+        told: dict[str, object] = {"ready": not problems, "problems": problems, "connectors": connectors}
+        if node.voice is not None and node.memory.problem:  # costs takeover: this node goes on, as all others do then
+            told["memory"] = node.memory.problem
+        body = orjson.dumps(told)
         return text_response(body, "application/json", 503 if problems else 200)
 
     async def _metrics(self, request: Request) -> Response:

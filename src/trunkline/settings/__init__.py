@@ -3,6 +3,7 @@
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback, Smpp, Twilio
 from trunkline.settings.kinds import Secret, Section
 from trunkline.settings.load import Settings, SettingsError, load
+from trunkline.settings.memory import Memory
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.sections import (
     Archive,
@@ -33,6 +34,7 @@ __all__ = [
     "Log",
     "Loopback",
     "MediaEngine",
+    "Memory",
     "Messaging",
     "Profile",
     "Rate",

@@ -19,6 +19,7 @@ import msgspec
 
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Section
+from trunkline.settings.memory import Memory, memory_absolute, memory_problems
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.sections import (
     Archive,
@@ -70,6 +71,7 @@ class Settings(Section, frozen=True, kw_only=True):
     server: Server = Server()
     data: Data = Data()
     storage: Storage = Storage()
+    memory: Memory = Memory()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
@@ -349,6 +351,7 @@ def _complete(settings: Settings, label: str, base: Path) -> Settings:
         data=msgspec.structs.replace(settings.data, path=str((base / settings.data.path).absolute())),
         server=_absolute(settings.server, base),
         smpp_server=_absolute(settings.smpp_server, base),
+        memory=memory_absolute(settings.memory, base),
     )
     for problem in problems(whole):
         raise SettingsError(f"{label}: {problem}")
@@ -384,6 +387,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
     if url and not re.match(r"https?://[^/\s]+/?\Z", url):
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
     yield from _storage_problems(settings)
+    yield from memory_problems(settings.memory)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)
     yield from voice_problems(settings)

@@ -81,7 +81,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "Target":
         """From `redis[s]://[user][:password]@host[:port][,host...][/db]`. Raises BadUrl."""
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(url or "redis:///")
             login, _, hosts = parts.netloc.rpartition("@")
             username, _, password = login.partition(":")
             path = parts.path.strip("/")
