@@ -379,3 +379,22 @@ async def test_a_pbx_starts_as_many_calls_a_second_as_it_may(make_lines):
 def test_secure_in_a_uri_is_tls_with_srtp(address):
     (way,) = Trunks((), Random(1), 0.0).ways(address)
     assert (str(way.uri), way.transport, way.secure) == ("sip:bob@pbx.example;transport=tls", "TLS", True)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, ""])
+async def test_a_pbx_takes_the_place_of_a_call_of_its_trunk(premises, lines, password):
+    await premises.open()
+    premises.dials()
+    (dialog,) = await eventually(lambda: premises.pbx.dialogs)
+    state, spare = dialog.state(), Phone(lines.net, SPARE)
+    names = f"{state.call_id};to-tag={state.remote_tag};from-tag={state.local_tag}"
+    spare.stack.invite(
+        f"sip:{OTHER}@{HOST}", from_=f"<sip:{OURS}@{HOST}>", target=("UDP", *NODE), listener=spare,
+        sdp=offer_answer.offer(spare.local), headers=[("Replaces", names)],
+        credentials=("pbx", password) if password else None,
+    )  # fmt: skip
+    if password:
+        await eventually(lambda: spare.dialogs and premises.pbx.byes)
+    else:
+        assert await refused(spare) == 407
+        assert premises.pbx.byes == []

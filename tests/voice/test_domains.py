@@ -12,7 +12,7 @@ from trunkline.voice.checkpoints import InviteCheckpoint
 
 from ..messaging.world import AC, eventually
 from .lines import APP, NODE, OURS, THEM
-from .office import HOST, Office
+from .office import HOST, PASSWORD, Office
 
 
 @pytest.fixture
@@ -467,6 +467,48 @@ async def test_a_call_of_a_secure_domain_stays_encrypted(secure, lines):
     await eventually(lambda: third.dialogs)
     (changed,) = lines.media.of(protocol.Modify)
     assert changed.srtp.ours != lines.media.of(protocol.Open)[0].srtp.ours
+
+
+async def taken_over(office, lines, **changes):
+    """A phone that asks for our Contact to take the place of another one that talks with us."""
+    lines.web.pages[APP + "domain"] = "<Say>hi</Say><Pause length='60'/>"
+    phone = office.desk()
+    office.dials(phone, "100")
+    call = await lines.the_call()
+    await lines.until(call.sid, "in-progress")
+    state, taker = phone.dialogs[0].state(), office.desk(1)
+    names = f"{state.call_id};to-tag={state.remote_tag};from-tag={state.local_tag}"
+    values = {"from_": f"<sip:alice@{HOST}>", "credentials": ("alice", PASSWORD)} | changes
+    taker.stack.invite(
+        state.target, target=("UDP", *NODE), sdp=offer_answer.offer(taker.local), headers=[("Replaces", names)],
+        listener=taker, **values,
+    )  # fmt: skip
+    return phone, taker
+
+
+async def test_a_phone_takes_a_place_by_our_contact(office, lines):
+    phone, taker = await taken_over(office, lines)
+    await eventually(lambda: taker.dialogs and phone.byes)
+
+
+async def test_a_phone_behind_another_name_takes_a_place_from_where_it_is_registered(office, lines):
+    assert await office.register(office.desk(1), "alice") == 200
+    lines.net.stacks.pop(office.desk(1).address)
+    phone, taker = await taken_over(office, lines, from_="<sip:alice@192.0.2.7>")
+    await eventually(lambda: taker.dialogs and phone.byes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"credentials": None}, 407), ({"credentials": ("alice", "wrong")}, 403),
+        ({"from_": "<sip:alice@192.0.2.7>"}, 403),
+    ],
+)  # fmt: skip
+async def test_who_does_not_prove_himself_takes_no_place(office, lines, changes, status):
+    phone, taker = await taken_over(office, lines, **changes)
+    assert await ended(taker) == status
+    assert phone.byes == []
 
 
 async def test_a_phone_registered_in_the_open_gets_no_keys_of_a_domain_that_is_secure_now(office, lines):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from trunkline.model.call import Call, Direction, StatusTarget
 from trunkline.model.sid import CALL, new_sid
 from trunkline.sip import number as numbers
+from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.voice.logins import Login, Logins, Refused, WrongLogin
 from trunkline.voice.params import SIP_DOMAIN
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trunkline.model.account import Account
     from trunkline.model.sip_domain import SipDomain
     from trunkline.model.sip_trunk import SipTrunk
+    from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
     from trunkline.sip.registrar import Binding
     from trunkline.sip.server_invite import ServerInvite
@@ -88,6 +90,17 @@ class Domains:
         """The domain that a request is for."""
         host = request.request_uri.host
         return self._directory.sip_domain(host) if host else None
+
+    def of_phone(self, request: Request, flow: Flow) -> SipDomain | None:
+        """The domain of a phone that asks for a Contact of ours: the one in its From, else where it is registered from
+        the address that the request comes from. It still has to prove itself."""
+        try:
+            domain = self._directory.sip_domain(request.from_.uri.host)
+        except MalformedMessage:
+            return None
+        if domain is not None:
+            return domain
+        return self._directory.sip.domain_of_sid(self.registrations.domain_at(flow.remote))
 
     def is_name(self, request: Request) -> bool:
         """Whether a request is for what could be a domain or a customer's trunk."""

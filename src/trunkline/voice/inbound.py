@@ -135,10 +135,17 @@ class Inbound:
             self._begin(call, invite)
 
     def _owner(self, invite: ServerInvite) -> Trunk | Account:
-        """Who sent an INVITE that replaces a dialog. Raises Asked, Challenge, Refused."""
-        domain = self._domains.of(invite.request) if self._domains is not None else None
-        if self._domains is not None and domain is not None:
-            return self._domains.admit(invite, domain)[0]
+        """Who sent an INVITE that replaces a dialog: a phone or PBX by the domain that it names, a phone that aims at
+        our Contact (as a Refer-To has it) by its own. Raises Asked, Challenge, Refused."""
+        if self._domains is not None:
+            domain = self._domains.of(invite.request)
+            if domain is None and self._sources.by_address(invite.flow.remote[0]) is None:
+                domain = self._domains.of_phone(invite.request, invite.flow)
+            if domain is not None:
+                return self._domains.admit(invite, domain)[0]
+            customer = self._customers.of(invite.request) if self._customers is not None else None
+            if customer is not None:
+                return self._domains.let_in(invite, customer)[0]
         self._turn_away(invite)
         trunk = self.doors.trunk_of(invite.request, invite.flow)
         if trunk is None:

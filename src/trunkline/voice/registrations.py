@@ -87,6 +87,8 @@ class Registrations:
         self._watched: set[Key] = set()
         """What `_lapses` has an entry of."""
         self._on_flow: dict[int, set[Key]] = {}
+        self._at: dict[tuple[str, int], str] = {}
+        """The domain of the phone that was registered last from an address and port."""
         self._warned: dict[tuple[str, int], int] = {}
         self.count = 0
         """Contacts that stand."""
@@ -197,6 +199,10 @@ class Registrations:
         found = [one for one in bindings if one.expires_ms > now and (not domain.secure or one.flow.transport == "TLS")]
         return sorted(found, key=lambda one: (-one.q, -one.registered_ms))
 
+    def domain_at(self, remote: tuple[str, int]) -> str:
+        """The SID of the domain that a phone at an address and port is registered with; empty: none is."""
+        return self._at.get(remote, "")
+
     def flow_closed(self, flow: Flow) -> None:
         """A connection has closed: who could be reached by it only is gone."""
         for key in self._on_flow.pop(flow.id, ()):
@@ -215,6 +221,7 @@ class Registrations:
         self._bytes -= self._sizes.pop(key, 0)
         self.count += len(bindings) - len(before)
         for one in before:
+            self._at.pop(one.flow.remote, None)
             if one.flow.id and (keys := self._on_flow.get(one.flow.id)) is not None:
                 keys.discard(key)
                 if not keys:
@@ -229,6 +236,7 @@ class Registrations:
         self._sizes[key] = len(value)
         self._bytes += len(value)
         for one in bindings:
+            self._at[one.flow.remote] = key[0]
             if one.vanishes:
                 self._on_flow.setdefault(one.flow.id, set()).add(key)
         self._watch(key, bindings)
