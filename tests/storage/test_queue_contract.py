@@ -1,31 +1,81 @@
 """The contract of the `Queue` primitive, the same for every engine."""
 
 import asyncio
+import itertools
 
 import pytest
 
 from tests.postgres import needs_postgres
-from trunkline.model.sid import new_sid
+from tests.storage import partitions
+from tests.storage.partitions import owning_all
+from trunkline.model.sid import SHARDS, new_sid, use_shards
+from trunkline.storage.engines.postgres.partitions import PostgresPartitions
+from trunkline.storage.engines.postgres.partitions import prepare as prepare_partitions
 from trunkline.storage.engines.postgres.queue import PostgresQueue, prepare
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.sharded import ShardedQueue, home
 from trunkline.storage.survives import Survives
 
 AC = "AC" + "a" * 32
+PARTITIONS = 4
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "sharded sqlite",
+        pytest.param("postgres", marks=needs_postgres),
+        pytest.param("sharded postgres", marks=needs_postgres),
+        pytest.param("one partition on postgres", marks=needs_postgres),
+    ]
+)
 def open_queue(request, tmp_path):
-    """Opens the same queue each time it is called."""
-    if request.param == "sqlite":
-        return lambda: SqliteQueue(tmp_path / "queue.db")
-    dsn = request.getfixturevalue("postgres").database(prepare)
-    return lambda: PostgresQueue(dsn)
+    """Opens the same queue each time it is called. What is made goes round all shards."""
+    turn = itertools.count()
+    use_shards(lambda: next(turn) % SHARDS)
+    yield _opener(request, tmp_path)
+    use_shards(None)
+
+
+def _opener(request, tmp_path):
+    async def sqlite():
+        return SqliteQueue(tmp_path / "queue.db")
+
+    async def sharded_sqlite():
+        return await owning_all(partitions.sharded_sqlite(tmp_path, PARTITIONS))
+
+    if "postgres" not in request.param:
+        return sqlite if request.param == "sqlite" else sharded_sqlite
+    server = request.getfixturevalue("postgres")
+    if request.param == "postgres":
+        dsns = [server.database(prepare)]
+    elif request.param == "sharded postgres":
+        dsns = [server.database(prepare_first), server.database(prepare_second)]
+    else:
+        dsns = [server.database(prepare)]
+
+    async def postgres():
+        return PostgresQueue(dsns[0])
+
+    async def sharded():
+        count = PARTITIONS if len(dsns) > 1 else 1
+        return await owning_all(ShardedQueue(PostgresPartitions(dsns, count)))
+
+    return postgres if request.param == "postgres" else sharded
+
+
+def prepare_first(connection):
+    prepare_partitions(connection, PARTITIONS, 2, 0)
+
+
+def prepare_second(connection):
+    prepare_partitions(connection, PARTITIONS, 2, 1)
 
 
 @pytest.fixture
 async def queue(open_queue):
-    queue = open_queue()
+    queue = await open_queue()
     yield queue
     await queue.close()
 
@@ -186,7 +236,7 @@ async def test_idempotency_key_is_claimed_once_and_replayed(queue):
     assert await queue.claim_replay(row, 1) is None
     assert (await queue.claim_replay(replay(), 1)).state == "running"
     row.status, row.body = 201, b"{}"
-    await queue.accept(flight(), (), row)
+    await queue.accept(flight(sid=new_sid("SM", shard=home(AC, row.key))), (), row)
     held = await queue.claim_replay(replay(fingerprint=b"other"), 1)
     assert (held.state, held.status, held.body, held.fingerprint) == ("done", 201, b"{}", b"f")
 
@@ -220,14 +270,14 @@ async def test_one_failing_write_does_not_fail_its_batch(queue):
 
 
 async def test_writes_that_may_wait_keep_their_order_and_are_not_lost_at_the_end(open_queue):
-    queue = open_queue()
+    queue = await open_queue()
     f = flight()
     accepted = queue.accept(f)
     steps = [queue.advance(step(f, status, rev=rev)) for rev, status in enumerate(("sending", "sent", "delivered"))]
     await queue.close()
     assert await accepted is None
     assert [await one for one in steps] == [True, True, True]
-    again = open_queue()
+    again = await open_queue()
     assert again.by_id(f.id).status == "delivered"
     await again.close()
 

@@ -9,9 +9,10 @@ import pytest
 
 from tests.postgres import PostgresServer, needs_postgres
 from trunkline.model.sid import new_sid
+from trunkline.storage.engines.postgres import ownership
 from trunkline.storage.engines.postgres import writer as writing
+from trunkline.storage.engines.postgres.ownership import Owned
 from trunkline.storage.engines.postgres.queue import PostgresQueue
-from trunkline.storage.engines.postgres.writer import Owned
 from trunkline.storage.queue import Flight, Replay
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -163,7 +164,7 @@ async def test_while_no_server_answers_writes_wait_and_then_fail(server):
 
 
 async def test_a_queue_has_one_owner(postgres, monkeypatch):
-    monkeypatch.setattr(writing, "OWN_WAIT_S", 0.2)
+    monkeypatch.setattr(ownership, "OWN_WAIT_S", 0.2)
     dsn = postgres.database()
     queue = PostgresQueue(dsn)
     with pytest.raises(Owned, match="another server owns this queue"):

@@ -17,10 +17,11 @@ from trunkline.model.record import Record
 from trunkline.storage.database import Conflict, Duplicate
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres.database_schema import PostgresTable, clean, expand
+from trunkline.storage.engines.postgres.ownership import WRITER_TABLE
 from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK
 from trunkline.storage.engines.postgres.readers import Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
-from trunkline.storage.engines.postgres.writer import WRITER_TABLE, Cursor, Writer
+from trunkline.storage.engines.postgres.writer import Cursor, Writer
 from trunkline.storage.engines.sqlite.database_schema import SEALED, TABLES
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import Survives
@@ -36,7 +37,8 @@ FOREIGN_POLL_S = 1.0
 """Seconds between looks for commits of other processes, once somebody watches."""
 RESEAL_PAGE = 500
 """Records that one step of `reseal` rewrites."""
-FOREIGN_COMMITS = "select coalesce(sum(batch + barrier), 0) from writer where name <> %s"
+FOREIGN_COMMITS = "select coalesce(sum(batch + barrier), 0) from writer where name <> %s and name like 'database-%%'"
+"""Of who writes records: a queue and an archive in the same database are none."""
 
 
 def prepare(connection: Connection) -> None:

@@ -10,15 +10,18 @@ from typing import Any
 
 import psycopg
 
+from trunkline.storage.carrier_ids import CarrierIds
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres import queue_sql as sql
-from trunkline.storage.engines.postgres.queue_sql import Op
-from trunkline.storage.engines.postgres.readers import Readers
+from trunkline.storage.engines.postgres.ownership import WRITER_TABLE
+from trunkline.storage.engines.postgres.queue_sql import Op, Reads
+from trunkline.storage.engines.postgres.readers import NEAR_LONG_S, Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
-from trunkline.storage.engines.postgres.writer import WRITER_TABLE, Cursor, Writer
+from trunkline.storage.engines.postgres.writer import Cursor, Writer
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.written import Written
 
 MAX_ORPHANS = 100_000
 """Parked receipts; beyond it the oldest leave."""
@@ -62,7 +65,7 @@ def rewrite_tables(dsn: str, name: str, tables: Sequence[str]) -> bool:
         connection.close()
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """PostgreSQL's text has no NUL; a foreign name with one is kept, and found, under another character."""
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
@@ -83,20 +86,20 @@ def _owed(row: Any) -> Owed:
 
 def _owe(kind: int, o: Owed) -> Op:
     return Op(
-        kind, o.id, o.flight, o.seq, o.due_ms, o.tries, o.sid, o.account, o.kind, _clean(o.host), o.state,
+        kind, o.id, o.flight, o.seq, o.due_ms, o.tries, o.sid, o.account, o.kind, clean(o.host), o.state,
         bytes(o.request), bytes(o.attempts),
     )  # fmt: skip
 
 
 def _complete(kind: int, r: Replay) -> Op:
     return Op(
-        kind, r.status, r.epoch, r.expires_ms, 0, 0, r.account, r.method, r.path, _clean(r.key), r.sid,
+        kind, r.status, r.epoch, r.expires_ms, 0, 0, r.account, r.method, r.path, clean(r.key), r.sid,
         bytes(r.headers), bytes(r.body),
     )  # fmt: skip
 
 
 def _replay_key(row: Replay) -> tuple[str, str, str, str]:
-    return (row.account, row.method, row.path, _clean(row.key))
+    return (row.account, row.method, row.path, clean(row.key))
 
 
 def _whether(effects: list[bool]) -> bool:
@@ -120,6 +123,10 @@ class PostgresQueue:
         """Raises StoreUnavailable, CannotSurvive."""
         self.survives = survives
         servers = Servers(dsn, "queue")
+        self._reads = Reads()
+        self._per_ms = 1000
+        """Ids given out in a millisecond, as `made_ms` has it."""
+        self._carrier_ids = CarrierIds()
         self._writer: Writer | None = None
         if own:
             self._writer = Writer(
@@ -131,7 +138,7 @@ class PostgresQueue:
                 wait_s=wait_s,
             )
         self._readers = Readers(servers, "queue", READER_THREADS)
-        self._last_id = int(self._readers.near(sql.NEWEST)[0][0]) if own else 0
+        self._last_id = int(self._readers.near(self._reads.newest, (), NEAR_LONG_S)[0][0]) if own else 0
 
     @property
     def writer(self) -> Writer:
@@ -151,7 +158,7 @@ class PostgresQueue:
         f = flight
         ops = [
             Op(
-                sql.ACCEPT, f.id, f.rev, f.due_ms, f.land_ms, 0, f.account, f.sid, f.kind, f.status, _clean(f.lane),
+                sql.ACCEPT, f.id, f.rev, f.due_ms, f.land_ms, 0, f.account, f.sid, f.kind, f.status, clean(f.lane),
                 bytes(f.record),
             )
         ]  # fmt: skip
@@ -165,7 +172,7 @@ class PostgresQueue:
             if not effects[0]:
                 raise Exists(f.sid)
 
-        return self.writer.apply(ops, decide)
+        return self.writer.apply(ops, decide, may_spill=replay is None)
 
     def accept_inbound(
         self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
@@ -174,21 +181,21 @@ class PostgresQueue:
         self._number(owed, flight.id)
         f, key = flight, flight.sid[2:]
         row = (
-            f.id, f.account, key, f.sid, f.kind, f.status, f.rev, _clean(f.lane), f.due_ms, f.land_ms, bytes(f.record),
+            f.id, f.account, key, f.sid, f.kind, f.status, f.rev, clean(f.lane), f.due_ms, f.land_ms, bytes(f.record),
         )  # fmt: skip
         rows = [
             (
-                o.id, o.flight, o.sid, o.account, o.kind, _clean(o.host), o.seq, o.due_ms, o.tries, o.state,
+                o.id, o.flight, o.sid, o.account, o.kind, clean(o.host), o.seq, o.due_ms, o.tries, o.state,
                 bytes(o.request), bytes(o.attempts),
             )
             for o in owed
         ]  # fmt: skip
-        carrier = (_clean(connector), _clean(carrier_id), f.id, f.account, f.sid)
+        carrier = (clean(connector), clean(carrier_id), f.id, f.account, f.sid)
 
         def write(cursor: Cursor) -> bool:
             if consumed:
-                cursor.execute(sql.DELETE_PARTS, (_clean(connector), [_clean(one) for one in consumed]))
-            if cursor.execute(sql.FLIGHT_BY_KEY.encode(), (f.account, key)).fetchall():
+                cursor.execute(sql.DELETE_PARTS, (clean(connector), [clean(one) for one in consumed]))
+            if cursor.execute(self._reads.flight_by_key.encode(), (f.account, key)).fetchall():
                 return False
             if carrier_id and not cursor.execute(sql.INSERT_CARRIER, carrier).rowcount:
                 return False
@@ -217,51 +224,61 @@ class PostgresQueue:
         s = step
         kind = sql.ADVANCE_KEEPING_RECORD if s.record is None else sql.ADVANCE
         ops = [
-            Op(kind, s.id, s.rev, s.due_ms, s.land_ms, t1=s.status, t2=_clean(s.lane), b1=bytes(s.record or b""))
+            Op(kind, s.id, s.rev, s.due_ms, s.land_ms, t1=s.status, t2=clean(s.lane), b1=bytes(s.record or b""))
         ]  # fmt: skip
         if s.owed:
             self._number(s.owed, s.id)
             ops += [_owe(sql.OWE_TOO, item) for item in s.owed]
         for connector, carrier_id in s.carrier_ids:
-            ops.append(Op(sql.CARRIER_TOO, s.id, t1=_clean(connector), t2=_clean(carrier_id), t3=s.account, t4=s.sid))
-        return self.writer.apply(ops, _whether, lazy=True)
+            ops.append(Op(sql.CARRIER_TOO, s.id, t1=clean(connector), t2=clean(carrier_id), t3=s.account, t4=s.sid))
+        written = self.writer.apply(ops, _whether, lazy=True)
+        if s.carrier_ids:
+            pairs, place = s.carrier_ids, (s.id, s.account, s.sid)
+
+            def done(step: Written[bool]) -> None:
+                if step.exception() is None and step.result():
+                    self._carrier_ids.remember(pairs, place)
+
+            written.add_done_callback(done)
+        return written
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
-        return [_flight(row) for row in await self._readers.rows(sql.WAITING, (_clean(lane), *after, limit))]
+        return [_flight(row) for row in await self._readers.rows(self._reads.waiting, (clean(lane), *after, limit))]
 
     async def lanes(self) -> list[tuple[str, int, int]]:
-        return [tuple(row) for row in await self._readers.rows(sql.LANES)]
+        return [tuple(row) for row in await self._readers.rows(self._reads.lanes)]
 
     async def get(self, account: str, sid: str) -> tuple[Flight, list[Owed]] | None:
         def read(connection: Connection) -> tuple[Flight, list[Owed]] | None:
-            row = connection.execute(sql.FLIGHT_BY_KEY.encode(), (_clean(account), _clean(sid[2:]))).fetchone()
+            bindings = (clean(account), clean(sid[2:]))
+            row = connection.execute(self._reads.flight_by_key.encode(), bindings).fetchone()
             if row is None or row[1] != sid:
                 return None
-            rows = connection.execute(sql.OWED_OF_FLIGHT.encode(), (row[0],)).fetchall()
+            rows = connection.execute(self._reads.owed_of_flight.encode(), (row[0],)).fetchall()
             return _flight(row), [_owed(one) for one in rows]
 
         return await self._readers.read(read)
 
     def by_id(self, flight_id: int) -> Flight | None:
-        rows = self._readers.near(sql.FLIGHT_BY_ID, (flight_id,))
+        rows = self._readers.near(self._reads.flight_by_id, (flight_id,))
         return _flight(rows[0]) if rows else None
 
     async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
-        return [_flight(row) for row in await self._readers.rows(sql.IN_STATE, (status, after, kind, limit))]
+        return [_flight(row) for row in await self._readers.rows(self._reads.in_state, (status, after, kind, limit))]
 
     async def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
     ) -> list[tuple[Flight, list[Owed]]]:
-        statement, bindings = sql.PAGE, [account, kind]
+        statement, bindings = self._reads.page, [account, kind]
         for name, value in filters.items():
-            statement += f" and {sql.FILTERS[name]}"
-            bindings.append(_clean(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
+            statement += f" and {self._reads.filters[name]}"
+            bindings.append(clean(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
         if before:
             statement += " and key < %s"
-            bindings.append(_clean(before))
+            bindings.append(clean(before))
         if after:
             statement += " and key > %s"
-            bindings.append(_clean(after))
+            bindings.append(clean(after))
         statement += f" order by key {'asc' if after and not before else 'desc'} limit {int(limit)}"
         flights = [_flight(row) for row in await self._readers.rows(statement, bindings)]
         flights.sort(key=lambda flight: flight.sid[2:], reverse=True)
@@ -269,22 +286,30 @@ class PostgresQueue:
 
     # -- receipts --------------------------------------------------------------------------------------------
 
+    @property
+    def find_carrier_sql(self) -> str:
+        """Finds (flight id, account, SID) by connector and carrier's id."""
+        return self._reads.find_carrier
+
     def find_carrier_id(self, connector: str, carrier_id: str) -> tuple[int, str, str] | None:
-        rows = self._readers.near(sql.FIND_CARRIER, (_clean(connector), _clean(carrier_id)))
+        known = self._carrier_ids.find(connector, carrier_id)
+        if known is not None:
+            return known
+        rows = self._readers.near(self._reads.find_carrier, (clean(connector), clean(carrier_id)))
         return tuple(rows[0]) if rows else None
 
     def park(self, orphan: Orphan) -> Awaitable[None]:
         o = orphan
         op = Op(
-            sql.PARK, o.at_ms, MAX_ORPHANS, t1=_clean(o.connector), t2=_clean(o.carrier_id), b1=bytes(o.receipt)
+            sql.PARK, o.at_ms, MAX_ORPHANS, t1=clean(o.connector), t2=clean(o.carrier_id), b1=bytes(o.receipt)
         )  # fmt: skip
         return self.writer.apply([op])
 
     def orphans(self, connector: str, carrier_ids: Sequence[str]) -> Awaitable[list[Orphan]]:
-        asked = [_clean(one) for one in carrier_ids]
+        asked = [clean(one) for one in carrier_ids]
 
         def read(cursor: Cursor) -> list[Orphan]:
-            rows = cursor.execute(sql.ORPHANS, (_clean(connector), asked)).fetchall()
+            rows = cursor.execute(sql.ORPHANS, (clean(connector), asked)).fetchall()
             return [Orphan(id=r[0], connector=r[1], carrier_id=r[2], at_ms=r[3], receipt=r[4]) for r in rows]
 
         return self.writer.submit(read)
@@ -294,7 +319,7 @@ class PostgresQueue:
 
     def parked(self) -> list[tuple[str, str]]:
         """(connector, carrier id) of every parked receipt: read once at start."""
-        return [tuple(row) for row in self._readers.near(sql.PARKED, (MAX_ORPHANS,))]
+        return [tuple(row) for row in self._readers.near(self._reads.parked, (MAX_ORPHANS,), NEAR_LONG_S)]
 
     # -- callbacks -------------------------------------------------------------------------------------------
 
@@ -303,10 +328,11 @@ class PostgresQueue:
         return self.writer.apply([_owe(sql.OWE, item) for item in owed])
 
     async def owed(self, host: str, after: int, limit: int, now_ms: int) -> list[Owed]:
-        return [_owed(row) for row in await self._readers.rows(sql.OWED_OF_HOST, (_clean(host), after, now_ms, limit))]
+        bindings = (clean(host), after, now_ms, limit)
+        return [_owed(row) for row in await self._readers.rows(self._reads.owed_of_host, bindings)]
 
     async def owed_hosts(self) -> list[tuple[str, int, int]]:
-        return [tuple(row) for row in await self._readers.rows(sql.OWED_HOSTS)]
+        return [tuple(row) for row in await self._readers.rows(self._reads.owed_hosts)]
 
     def settle(self, owed: Owed) -> Awaitable[None]:
         o = owed
@@ -327,9 +353,9 @@ class PostgresQueue:
 
     async def landable(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:
         def read(connection: Connection) -> list[tuple[Flight, list[Owed]]]:
-            rows = connection.execute(sql.LANDABLE.encode(), (now_ms, limit)).fetchall()
+            rows = connection.execute(self._reads.landable.encode(), (now_ms, limit)).fetchall()
             owed: dict[int, list[Owed]] = {row[0]: [] for row in rows}
-            for row in connection.execute(sql.OWED_OF_FLIGHTS.encode(), (list(owed),)) if rows else ():
+            for row in connection.execute(self._reads.owed_of_flights.encode(), (list(owed),)) if rows else ():
                 owed[row[1]].append(_owed(row))
             return [(_flight(row), owed[row[0]]) for row in rows]
 
@@ -341,19 +367,19 @@ class PostgresQueue:
     # -- long inbound messages -------------------------------------------------------------------------------
 
     def keep_part(self, part: Part) -> Awaitable[None]:
-        row = (_clean(part.connector), _clean(part.key), part.number, part.at_ms, bytes(part.body))
+        row = (clean(part.connector), clean(part.key), part.number, part.at_ms, bytes(part.body))
         return self.writer.submit(_statements((sql.KEEP_PART, row)))
 
     async def parts(self, connector: str, key: str) -> list[Part]:
-        rows = await self._readers.rows(sql.PARTS, (_clean(connector), _clean(key)))
+        rows = await self._readers.rows(self._reads.parts, (clean(connector), clean(key)))
         return [Part(connector=r[0], key=r[1], number=r[2], at_ms=r[3], body=r[4]) for r in rows]
 
     def drop_parts(self, keys: Sequence[tuple[str, str]]) -> Awaitable[None]:
-        rows = [(_clean(connector), [_clean(key)]) for connector, key in keys]
+        rows = [(clean(connector), [clean(key)]) for connector, key in keys]
         return self.writer.submit(_statements(*((sql.DELETE_PARTS, row) for row in rows)))
 
     async def stale_parts(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self._readers.rows(sql.STALE_PARTS, (before_ms, limit))]
+        return [tuple(row) for row in await self._readers.rows(self._reads.stale_parts, (before_ms, limit))]
 
     # -- idempotency -----------------------------------------------------------------------------------------
 
@@ -392,11 +418,12 @@ class PostgresQueue:
     # -- upkeep ----------------------------------------------------------------------------------------------
 
     def sweep(self, now_ms: int, carrier_before_ms: int = 0) -> Awaitable[None]:
+        self._carrier_ids.forget(carrier_before_ms * self._per_ms)
         return self.writer.submit(
             _statements(
                 (sql.SWEEP_REPLAYS, (now_ms, SWEEP_ROWS)),
-                (sql.SWEEP_CARRIER, (carrier_before_ms * 1000, SWEEP_ROWS)),
-                (sql.SWEEP_LATE_OWED, (carrier_before_ms * 1000,)),
+                (sql.SWEEP_CARRIER, (carrier_before_ms * self._per_ms, SWEEP_ROWS)),
+                (sql.SWEEP_LATE_OWED, (carrier_before_ms * self._per_ms,)),
                 (sql.SWEEP_ORPHANS, (carrier_before_ms, SWEEP_ROWS)),
             )
         )

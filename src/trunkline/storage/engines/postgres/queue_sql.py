@@ -3,6 +3,9 @@
 The tables are those of the SQLite engine. What the hot path writes goes to the server as one statement for a whole
 batch: `trunkline_apply_v1` takes the batch as arrays, one element for each operation, and applies them in their order.
 Another signature gets another name, so that two releases can run beside each other.
+
+A queue of several partitions has these tables once for each, in the schemas `p00`, `p01`, ...: the session that writes
+has its schema in `search_path`, those that read name it (`Reads`).
 """
 
 from typing import NamedTuple
@@ -162,30 +165,16 @@ end $$
 
 APPLY = "select trunkline_apply_v1(" + ", ".join(["%b"] * 15) + ")"
 
-FLIGHT_COLUMNS = "id, sid, account, kind, status, rev, lane, due_ms, land_ms, record"
-OWED_COLUMNS = "id, flight, sid, account, kind, host, seq, due_ms, tries, request, attempts, state"
-
-FLIGHT_BY_ID = f"select {FLIGHT_COLUMNS} from flight where id = %s"
-FLIGHT_BY_KEY = f"select {FLIGHT_COLUMNS} from flight where account = %s and key = %s"
-OWED_OF_FLIGHT = f"select {OWED_COLUMNS} from owed where flight = %s order by id"
-OWED_OF_FLIGHTS = f"select {OWED_COLUMNS} from owed where flight = any(%s::bigint[]) order by id"
-WAITING = f"""
-select {FLIGHT_COLUMNS} from flight where lane = %s and lane <> '' and (due_ms, id) > (%s, %s)
-order by due_ms, id limit %s
-"""
-LANES = "select lane, count(*), min(due_ms) from flight where lane <> '' group by lane"
-IN_STATE = f"select {FLIGHT_COLUMNS} from flight where status = %s and id > %s and kind = %s order by id limit %s"
-FIND_CARRIER = "select flight, account, sid from carrier where connector = %s and carrier_id = %s"
-OWED_OF_HOST = f"""
-select {OWED_COLUMNS} from owed where host = %s and state = 'owed' and id > %s and due_ms <= %s order by id limit %s
-"""
-OWED_HOSTS = "select host, count(*), min(due_ms) from owed where state = 'owed' group by host"
-LANDABLE = f"""
-select {FLIGHT_COLUMNS} from flight f where land_ms > 0 and land_ms <= %s
-and not exists (select 1 from owed o where o.flight = f.id and o.state = 'owed') order by land_ms limit %s
-"""
-PAGE = f"select {FLIGHT_COLUMNS} from flight where account = %s and kind = %s"
-NEWEST = "select greatest((select coalesce(max(id), 0) from flight), (select coalesce(max(id), 0) from owed))"
+FENCED = "TL001"
+"""SQLSTATE of what a writer that has been fenced off sends; nothing of it is kept."""
+FENCED_APPLY_FUNCTION = APPLY_FUNCTION.replace("trunkline_apply_v1", "trunkline_apply_v2").replace(
+    "trunkline_apply_v2.writer;",
+    f"""trunkline_apply_v2.writer and not w.fenced;
+        if not found then
+            raise exception using errcode = '{FENCED}', message = 'another node owns this partition';
+        end if;""",
+)
+FENCED_APPLY = APPLY.replace("_v1", "_v2")
 
 INSERT_FLIGHT = "insert into flight values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%b)"
 INSERT_OWED = "insert into owed values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%b,%b)"
@@ -198,12 +187,9 @@ ORPHANS = """
 select id, connector, carrier_id, at_ms, receipt from orphan where connector = %s and carrier_id = any(%s::text[])
 order by id
 """
-PARKED = "select connector, carrier_id from orphan limit %s"
 
 KEEP_PART = "insert into part values(%s,%s,%s,%s,%b) on conflict do nothing"
-PARTS = "select connector, key, number, at_ms, body from part where connector = %s and key = %s order by number"
 DELETE_PARTS = "delete from part where connector = %s and key = any(%s::text[])"
-STALE_PARTS = "select connector, key from part group by connector, key having max(at_ms) < %s limit %s"
 
 REPLAY_COLUMNS = "account, method, path, key, fingerprint, state, epoch, status, headers, body, sid, expires_ms"
 CLAIM_REPLAY = "insert into replay values(%s,%s,%s,%s,%b,%s,%s,%s,%b,%b,%s,%s) on conflict do nothing"
@@ -231,18 +217,68 @@ SWEEP_ORPHANS = "delete from orphan where id in (select id from orphan where at_
 WITH_CONTENT = ("flight", "owed", "orphan", "part", "replay")
 """Tables whose dead rows show what customers wrote."""
 
-FILTERS = {
-    "to": "trunkline_field(record, 'to') = %s",
-    "from": "trunkline_field(record, 'from') = %s",
-    "status": "status = %s",
-    "status_or_initiated": "status in (%s, 'initiated')",
-    "parent": "trunkline_field(record, 'parent_sid') = %s",
-    "started_ge_ms": "trunkline_field(record, 'started_ms')::numeric >= %s",
-    "started_lt_ms": "coalesce(trunkline_field(record, 'started_ms')::numeric, 0) between 1 and %s - 1",
-    "ended_ge_ms": "trunkline_field(record, 'ended_ms')::numeric >= %s",
-    "ended_lt_ms": "coalesce(trunkline_field(record, 'ended_ms')::numeric, 0) between 1 and %s - 1",
-    "sent_ge_ms": "trunkline_field(record, 'sent_ms')::numeric >= %s",
-    "sent_lt_ms": "coalesce(trunkline_field(record, 'sent_ms')::numeric, 0) between 1 and %s - 1",
-    "created_ge_ms": "id >= %s * 1000",
-    "created_lt_ms": "id < %s * 1000",
-}
+FLIGHT_COLUMNS = "id, sid, account, kind, status, rev, lane, due_ms, land_ms, record"
+OWED_COLUMNS = "id, flight, sid, account, kind, host, seq, due_ms, tries, request, attempts, state"
+
+
+class Reads:
+    """What is read, of the tables in `search_path` or, with a `schema`, in that one (a trusted name)."""
+
+    def __init__(self, schema: str = "", per_ms: int = 1000) -> None:
+        """`per_ms`: ids given out in a millisecond of Unix time."""
+        p = f"{schema}." if schema else ""
+        self.flight_by_id = f"select {FLIGHT_COLUMNS} from {p}flight where id = %s"
+        self.flight_by_key = f"select {FLIGHT_COLUMNS} from {p}flight where account = %s and key = %s"
+        self.owed_of_flight = f"select {OWED_COLUMNS} from {p}owed where flight = %s order by id"
+        self.owed_of_flights = f"select {OWED_COLUMNS} from {p}owed where flight = any(%s::bigint[]) order by id"
+        self.waiting = f"""
+select {FLIGHT_COLUMNS} from {p}flight where lane = %s and lane <> '' and (due_ms, id) > (%s, %s)
+order by due_ms, id limit %s
+"""
+        self.lanes = f"select lane, count(*), min(due_ms) from {p}flight where lane <> '' group by lane"
+        self.in_state = (
+            f"select {FLIGHT_COLUMNS} from {p}flight where status = %s and id > %s and kind = %s order by id limit %s"
+        )
+        self.find_carrier = f"select flight, account, sid from {p}carrier where connector = %s and carrier_id = %s"
+        self.owed_of_host = f"""
+select {OWED_COLUMNS} from {p}owed where host = %s and state = 'owed' and id > %s and due_ms <= %s
+order by id limit %s
+"""
+        self.owed_hosts = f"select host, count(*), min(due_ms) from {p}owed where state = 'owed' group by host"
+        self.landable = f"""
+select {FLIGHT_COLUMNS} from {p}flight f where land_ms > 0 and land_ms <= %s
+and not exists (select 1 from {p}owed o where o.flight = f.id and o.state = 'owed') order by land_ms limit %s
+"""
+        self.page = f"select {FLIGHT_COLUMNS} from {p}flight where account = %s and kind = %s"
+        self.newest = (
+            f"select greatest((select coalesce(max(id), 0) from {p}flight), (select coalesce(max(id), 0) from {p}owed))"
+        )
+        self.parked = f"select connector, carrier_id from {p}orphan limit %s"
+        self.parts = (
+            f"select connector, key, number, at_ms, body from {p}part where connector = %s and key = %s order by number"
+        )
+        self.stale_parts = f"select connector, key from {p}part group by connector, key having max(at_ms) < %s limit %s"
+        self.filters = _filters(f"{p}trunkline_field", per_ms)
+
+
+def _filters(field: str, per_ms: int) -> dict[str, str]:
+    """What `Queue.page` filters by; `field` reads one of a record."""
+
+    def ms(name: str) -> str:
+        return f"{field}(record, '{name}')::numeric"
+
+    return {
+        "to": f"{field}(record, 'to') = %s",
+        "from": f"{field}(record, 'from') = %s",
+        "status": "status = %s",
+        "status_or_initiated": "status in (%s, 'initiated')",
+        "parent": f"{field}(record, 'parent_sid') = %s",
+        "started_ge_ms": f"{ms('started_ms')} >= %s",
+        "started_lt_ms": f"coalesce({ms('started_ms')}, 0) between 1 and %s - 1",
+        "ended_ge_ms": f"{ms('ended_ms')} >= %s",
+        "ended_lt_ms": f"coalesce({ms('ended_ms')}, 0) between 1 and %s - 1",
+        "sent_ge_ms": f"{ms('sent_ms')} >= %s",
+        "sent_lt_ms": f"coalesce({ms('sent_ms')}, 0) between 1 and %s - 1",
+        "created_ge_ms": f"id >= %s * {per_ms}",
+        "created_lt_ms": f"id < %s * {per_ms}",
+    }

@@ -2,14 +2,17 @@
 
 A read that loses its connection is repeated once on another. Each ends after READ_MS, so that no snapshot stays open
 and keeps dead rows from being cleaned away.
+
+Reads on the event loop hold up everything else, so a server that falls silent is given up after NEAR_S. Then a thread
+looks for one; until it has found it, such reads fail at once.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 
@@ -20,10 +23,41 @@ T = TypeVar("T")
 
 READ_MS = 30_000
 """Longest read."""
-NEAR_MS = 1000
+NEAR_S = 0.3
 """Longest read on the event loop."""
+NEAR_LONG_S = 30.0
+"""The same, of what is read once at a start."""
 NEAR_REST_S = 1.0
-"""Where no server was found, the event loop does not look for one again so soon."""
+"""Where no server was found, none is looked for again so soon."""
+NEAR_POLL_S = 0.02
+"""How often such a read looks at the time."""
+
+
+class NearConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose statements are waited for `patience_s` and no longer (0: for ever): then TimeoutError, and it
+    is of no more use."""
+
+    patience_s = 0.0
+
+    def wait(self, gen: Generator[Any, Any, T], *pace: Any, **more: Any) -> T:
+        """psycopg's own, with an end."""
+        if not self.patience_s:
+            return super().wait(gen, *pace, **more)
+        return super().wait(_until(gen, time.monotonic() + self.patience_s), NEAR_POLL_S)
+
+
+def _until(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """A generator of psycopg's that ends at a time; it is waked every NEAR_POLL_S (Ready.NONE)."""
+    try:
+        wanted = next(work)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                raise TimeoutError
+            wanted = work.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class Readers:
@@ -35,8 +69,15 @@ class Readers:
         self._local = threading.local()
         self._made: list[Connection] = []
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"reader-{name}")
-        self._near: Connection | None = None
-        self._near_lost = 0.0
+        self._closing = threading.Event()
+        self._near: NearConnection | None = None
+        self._near_sought = False
+        """Whether a thread looks for a server now."""
+
+    @property
+    def failed(self) -> str:
+        """Why nothing can be read on the event loop now; empty: it can."""
+        return f"{self._servers!r}: no server answers" if self._near_sought else ""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a thread. Raises StoreUnavailable."""
@@ -46,27 +87,63 @@ class Readers:
         """The rows of one statement, read in a thread. Raises StoreUnavailable."""
         return await self.read(lambda connection: connection.execute(statement.encode(), bindings).fetchall())
 
-    def near(self, statement: str, bindings: Sequence[Any] = ()) -> list[Any]:
-        """The rows of a primary-key read, on this thread: one round trip. Raises StoreUnavailable, at once where no
-        server was found less than NEAR_REST_S ago."""
-        if time.monotonic() - self._near_lost < NEAR_REST_S:
+    def near(
+        self, statement: str, bindings: Sequence[Any] = (), patience_s: float = NEAR_S, *, again: bool = False
+    ) -> list[Any]:
+        """The rows of a primary-key read, on this thread: one round trip. Raises StoreUnavailable: after `patience_s`,
+        or at once where the connection was lost and there is no other yet."""
+        connection = self._near or self._first_near()
+        if connection is None:
             raise StoreUnavailable(f"{self._servers!r}: the connection was lost")
-        for last in (False, True):
+        connection.patience_s = patience_s
+        try:
+            return connection.execute(statement.encode(), bindings).fetchall()
+        except (TimeoutError, psycopg.Error) as error:
+            silent = isinstance(error, TimeoutError)
+            if isinstance(error, psycopg.Error) and not is_lost(error, connection):
+                raise StoreUnavailable(reason(error)) from error
+            connection.close()
+            self._near = None
+            if silent or again:
+                self._seek()
+                raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
+        return self.near(statement, bindings, patience_s, again=True)
+
+    def _first_near(self) -> NearConnection | None:
+        """At the start, a connection made here and now."""
+        if self._near_sought:
+            return None
+        try:
+            self._near = self._connect_near()
+        except StoreUnavailable:
+            self._seek()
+            raise
+        return self._near
+
+    def _connect_near(self) -> NearConnection:
+        name = f"trunkline {self._name} near"
+        connection = self._servers.connect(name, statement_ms=int(NEAR_LONG_S * 1000), kind=NearConnection)
+        return cast(NearConnection, connection)
+
+    def _seek(self) -> None:
+        """Have a thread look for a server, unless one does, or none was found just now."""
+        if self._near_sought or self._closing.is_set():
+            return
+        self._near_sought = True
+        threading.Thread(target=self._find_near, name=f"near-{self._name}", daemon=True).start()
+
+    def _find_near(self) -> None:
+        while not self._closing.is_set():
             try:
-                if self._near is None:
-                    self._near = self._servers.connect(f"trunkline {self._name} near", statement_ms=NEAR_MS)
-                return self._near.execute(statement.encode(), bindings).fetchall()
+                connection = self._connect_near()
             except StoreUnavailable:
-                self._near_lost = time.monotonic()
-                raise
-            except psycopg.Error as error:
-                lost = is_lost(error, self._near)
-                if lost and self._near is not None:
-                    self._near.close()
-                    self._near = None
-                if last or not lost:
-                    raise StoreUnavailable(reason(error)) from error
-        raise AssertionError("unreachable")
+                self._closing.wait(NEAR_REST_S)
+                continue
+            self._near_sought = False
+            self._near = connection
+            if self._closing.is_set():
+                connection.close()
+            return
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         tries = 0
@@ -93,6 +170,7 @@ class Readers:
 
     async def close(self) -> None:
         """Finish the reads under way."""
+        self._closing.set()
         await asyncio.to_thread(self._threads.shutdown)
         for connection in [*self._made, *([self._near] if self._near else [])]:
             connection.close()

@@ -58,23 +58,37 @@ class Servers:
     def __repr__(self) -> str:
         return f"{self.name} at {', '.join(host or 'the local socket' for host, _ in self._hosts)}"
 
-    def connect(self, application: str, *, writes: bool = True, statement_ms: int = 0) -> Connection:
-        """A connection, in autocommit. `writes`: only to a server that is not in recovery. Raises StoreUnavailable."""
+    def connect(
+        self,
+        application: str,
+        *,
+        writes: bool = True,
+        statement_ms: int = 0,
+        schema: str = "",
+        kind: type[Connection] = Connection,
+    ) -> Connection:
+        """A connection, in autocommit. `writes`: only to a server that is not in recovery. `schema`: the only one that
+        names are looked for in (a trusted name; empty: the server's choice). Raises StoreUnavailable."""
         error: Exception | None = None
         for _ in self._hosts:
             host, port = self._hosts[self._first]
             try:
-                return self._to(host, port, application, writes, statement_ms)
+                connection = kind.connect(
+                    self._conninfo(host, port, application, writes, statement_ms, schema), autocommit=True
+                )
             except psycopg.Error as one:
                 error = one
                 self._first = (self._first + 1) % len(self._hosts)
+            else:
+                connection.adapters.register_dumper(int, Int8BinaryDumper)
+                return connection
         raise StoreUnavailable(f"{self!r}: {reason(error)}") from None
 
     def rotate(self) -> None:
         """This host did not keep what it promised: begin with the next one."""
         self._first = (self._first + 1) % len(self._hosts)
 
-    def _to(self, host: str, port: str, application: str, writes: bool, statement_ms: int) -> Connection:
+    def _conninfo(self, host: str, port: str, application: str, writes: bool, statement_ms: int, schema: str) -> str:
         settings = {
             "synchronous_commit": "on",
             "statement_timeout": statement_ms,
@@ -83,9 +97,10 @@ class Servers:
             "tcp_keepalives_interval": KEEPALIVE_S,
             "tcp_keepalives_count": KEEPALIVES,
             "client_encoding": "UTF8",
+            **({"search_path": schema} if schema else {}),
         }
         own = str(self._options.get("options") or "")
-        conninfo = make_conninfo(
+        return make_conninfo(
             **{
                 **self._options,
                 "host": host or None,
@@ -100,9 +115,6 @@ class Servers:
                 "options": " ".join([own, *(f"-c {name}={value}" for name, value in settings.items())]).strip(),
             }
         )
-        connection = psycopg.connect(conninfo, autocommit=True)
-        connection.adapters.register_dumper(int, Int8BinaryDumper)
-        return connection
 
 
 def cut(connection: Connection) -> None:

@@ -12,10 +12,11 @@ the number is there, then the batch is committed; else it is applied again. Nobo
 interrupted may be on the primary alone: so the thread then commits a synchronous write of its own, which no standby
 confirms before what precedes it. The same is done when the server warns that it gave up waiting for its standbys.
 
-**Owning.** The lock (`pg_advisory_lock`) makes one process the owner of a queue database; it dies with the session that
-writes, so that no batch of a former owner can come after the first of the next one.
+**Owning.** See `ownership`. A writer whose place another has taken is *deposed*: what it knows to be committed it still
+tells, everything else fails, now and later.
 
-While no server can be reached, writes wait up to `wait_s`, then fail; what is in doubt waits on.
+While no server can be reached, writes wait up to `wait_s`, then fail; what is in doubt waits on. Writes that may spill
+(their work can be made anew elsewhere) do not wait, while `elsewhere` says that there is such a place.
 """
 
 import asyncio
@@ -30,10 +31,12 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 
+from trunkline.storage.engines.postgres import ownership
 from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.ownership import WRITER_TABLE as WRITER_TABLE  # re-exported
 from trunkline.storage.engines.postgres.session import Connection, Servers, cut, is_lost, reason
 from trunkline.storage.survives import CannotSurvive
-from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 from trunkline.storage.written import Written
 
 T = TypeVar("T")
@@ -50,15 +53,14 @@ LAZY_S = 0.004
 """How long a write that nobody waits for may wait for company."""
 STALL_S = 5.0
 """A batch that takes longer is in doubt: its primary may have lost its standbys. The next server is tried."""
+SLOW_S = 0.5
+"""A batch that takes longer makes new work go elsewhere, if it can."""
 LOOK_S = 0.5
 """How often stalls and overdue writes are looked for."""
 RETRY_FIRST_S = 0.05
 RETRY_LONGEST_S = 1.0
-OWN_WAIT_S = 15.0
-"""How long a start waits for the former owner's session to end."""
 CHECK_EVERY_S = 5.0
 """How often the server's settings are read again: a Patroni that is not strict takes the standbys away."""
-LOCK_CLASS = 0x7472
 READ_ONLY = "25006"
 """The server was demoted: nothing that was sent to it took effect."""
 REPEATABLE = frozenset({"40001", "40P01"})
@@ -66,25 +68,16 @@ REPEATABLE = frozenset({"40001", "40P01"})
 NO_ROOM = ("53", "58", "XX")
 """Classes of errors of the server's machine: disk full, out of memory, I/O, corruption."""
 
-WRITER_TABLE = """
-create table if not exists writer(
-    name text collate "C" primary key, batch bigint not null, failed int[] not null, barrier bigint not null default 0,
-    at timestamptz not null) with (fillfactor = 50)
-"""
-_ENROL = "insert into writer values (%s, 0, '{}', 0, now()) on conflict do nothing"
-_PRUNE = "delete from writer where at < now() - interval '30 days'"
-_MARK = "update writer set batch = %s, failed = '{}', at = now() where name = %s"
 _STORED = "select batch, failed from writer where name = %s"
 _BARRIER = "update writer set barrier = barrier + 1, at = now() where name = %s"
-_LOCK = "select pg_try_advisory_lock(%s::int, hashtext(%s))"
 
 
 class WriterFull(StoreUnavailable):
     """Too many writes wait: the server is too slow for the load."""
 
 
-class Owned(CannotSurvive):
-    """Another process owns this queue."""
+class Deposed(Exception):
+    """The transaction under way found that another owner has begun; it is rolled back."""
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -95,6 +88,7 @@ class _Item(msgspec.Struct, gc=False):
     decide: Decide | None = None
     call: Call | None = None
     lazy: bool = False
+    may_spill: bool = False
     since: float = 0.0
 
 
@@ -102,25 +96,35 @@ _Outcome = tuple[Any, BaseException | None]
 
 
 class Writer:
-    """The writer of one database. `prepare` is run on the first connection (the schema), `check` on each (raises
-    CannotSurvive). `owner` is what only one process may hold at a time; `name` what this one is called there."""
+    """The writer of one database, or of a schema of it. `prepare` is run on the first connection (the schema), `check`
+    on each (raises CannotSurvive). `owner`: what only one process may hold at a time, or another way of owning."""
 
     def __init__(
         self,
         servers: Servers,
         name: str,
         *,
-        owner: str,
+        owner: str | ownership.Ownership,
         prepare: Callable[[Connection], None],
         check: Callable[[Connection], None],
         wait_s: float,
+        schema: str = "",
     ) -> None:
-        """Connects, and waits OWN_WAIT_S for the lock. Raises StoreUnavailable, CannotSurvive."""
+        """Connects, and waits `ownership.OWN_WAIT_S` to own it. Raises StoreUnavailable, CannotSurvive."""
         self._servers = servers
         self._name = name
-        self._owner = owner
+        self._ownership: ownership.Ownership = (
+            ownership.Locked(owner, name, servers) if isinstance(owner, str) else owner
+        )
         self._check = check
         self._wait_s = wait_s
+        self._schema = schema
+        self.elsewhere: Callable[[], bool] = lambda: False
+        """Whether there is a place for work that may spill; asked on any thread."""
+        self.on_deposed: Callable[[], None] = lambda: None
+        """Called on the event loop, once, after everything that waited has failed."""
+        self._deposed = False
+        self._told_deposed = False
         self.commits = 0
         self.writes = 0
         self.failed: BaseException | None = None
@@ -141,16 +145,19 @@ class Writer:
         self._checked = 0.0
         self._gave_up = False
         self._connection: Connection | None = None
-        self._connection = self._connect(OWN_WAIT_S, prepare)
+        self._connection = self._connect(ownership.OWN_WAIT_S, prepare)
         self._jobs: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
         self._thread.start()
 
     # -- on the event loop's thread ----------------------------------------------------------------------------
 
-    def apply(self, ops: Sequence[sql.Op], decide: Decide | None = None, *, lazy: bool = False) -> Written[Any]:
+    def apply(
+        self, ops: Sequence[sql.Op], decide: Decide | None = None, *, lazy: bool = False, may_spill: bool = False
+    ) -> Written[Any]:
         """Hand in operations. A `lazy` write may wait LAZY_S for others to share its commit; the order stays."""
-        return self._hand_in(_Item(Written(), ops=ops, decide=decide, lazy=lazy, since=time.monotonic()))
+        now = time.monotonic()
+        return self._hand_in(_Item(Written(), ops=ops, decide=decide, lazy=lazy, may_spill=may_spill, since=now))
 
     def submit(self, call: Callable[[Cursor], T]) -> "asyncio.Future[T]":
         """Hand in a call, which may be run more than once; the future resolves with its result after the commit."""
@@ -170,8 +177,12 @@ class Writer:
 
     def _hand_in(self, item: _Item) -> Written[Any]:
         written = item.written
-        if self._closed:
+        if self._deposed:
+            written.settle(None, self._not_owned())
+        elif self._closed:
             written.settle(None, WriterFull("the store is closed"))
+        elif item.may_spill and not self.takes_writes and self.elsewhere():
+            written.settle(None, Spill(str(self.failed or "its server is slow")))
         elif self._is_down():
             written.settle(None, StoreUnavailable(str(self.failed)))
         elif len(self._waiting) >= MAX_WAITING:
@@ -182,6 +193,19 @@ class Writer:
             if not self._busy:
                 self._schedule(item.lazy)
         return written
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have news told on `loop` also before the first write."""
+        self._loop = loop
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether what is handed in now is likely to be committed soon."""
+        began = self._began
+        return self.failed is None and not self._closed and not (began and time.monotonic() - began > SLOW_S)
+
+    def _not_owned(self) -> NotOwned:
+        return NotOwned(f"{self._name}: another node owns it now")
 
     def _is_down(self) -> bool:
         """Whether no server was reached for longer than writes may wait."""
@@ -225,12 +249,31 @@ class Writer:
     def _committed(self, batch: list[_Item], outcomes: list[_Outcome]) -> None:
         for item, (result, error) in zip(batch, outcomes, strict=True):
             item.written.settle(result, error)
+        if self._deposed:
+            self._depose()
         if self._waiting and not self._urgent and not self._closed:
             self._busy = False
             self._schedule(True)
             return
         assert self._loop is not None
         self._loop.call_soon(self._begin)
+
+    def _depose(self) -> None:
+        """On the event loop: fail all that waits."""
+        if not self._told_deposed:
+            self._told_deposed = True
+            self._fail_waiting(self._not_owned())
+            self.on_deposed()
+
+    def _fail_waiting(self, error: StoreUnavailable, spilling: bool = False) -> None:
+        """Fail what has not been sent: all of it, or what may spill."""
+        waiting = self._waiting
+        gone = [item for item in waiting if item.may_spill or not spilling]
+        if gone:
+            self._waiting = deque(item for item in waiting if spilling and not item.may_spill)
+            self._urgent = sum(not item.lazy for item in self._waiting)
+        for item in gone:
+            item.written.settle(None, error)
 
     def _look_after(self) -> None:
         """Cut a connection on which a batch has stalled; fail what has waited too long without being sent."""
@@ -243,16 +286,18 @@ class Writer:
         if began and connection is not None and time.monotonic() - began > STALL_S:
             cut(connection)
         if self._is_down():
-            waiting, self._waiting, self._urgent = self._waiting, deque(), 0
-            for item in waiting:
-                item.written.settle(None, StoreUnavailable(str(self.failed)))
+            self._fail_waiting(StoreUnavailable(str(self.failed)))
+        elif self._waiting and not self.takes_writes and self.elsewhere():
+            self._fail_waiting(Spill(str(self.failed or "its server is slow")), spilling=True)
 
-    async def close(self) -> None:
-        """Commit what was handed in (while no server answers, fail it) and end the thread."""
+    async def close(self, *, in_a_hurry: bool = True) -> None:
+        """Commit what was handed in and end the thread. While no server answers, fail it: at once in a hurry, else
+        after the usual time, and what is in doubt not at all."""
         if self._closed:
             return
         self._closed = True
-        self._closing.set()
+        if in_a_hurry:
+            self._closing.set()
         if self._waiting and not self._busy:
             self._schedule(False)
         if self._busy:
@@ -260,6 +305,7 @@ class Writer:
             await self._drained
         if self._look is not None:
             self._look.cancel()
+        self._closing.set()
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -268,7 +314,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                batch = self._jobs.get(timeout=RETRY_LONGEST_S if self.failed else None)
+                batch = self._jobs.get(timeout=RETRY_LONGEST_S if self.failed and not self._deposed else None)
             except queue.Empty:
                 self._try_again()
                 continue
@@ -289,6 +335,14 @@ class Writer:
             self._usable()
         except (StoreUnavailable, CannotSurvive, psycopg.Error) as error:
             self._lost(error)
+            return
+        if self._ownership.lost:
+            self._give_up_place()
+            try:
+                if self._loop is not None:
+                    self._loop.call_soon_threadsafe(self._depose)
+            except RuntimeError:
+                return  # the loop has closed: nobody waits any more
 
     def _finish(self, batch: list[_Item]) -> list[_Outcome]:
         """Have a batch committed, whatever happens to connections meanwhile; or learn surely that it is not."""
@@ -303,6 +357,8 @@ class Writer:
                 self._began = time.monotonic()
                 if doubtful and self._has_committed(connection):
                     return self._told(batch, known if known is not None else self._stored(connection, batch))
+                if self._ownership.lost:
+                    return self._without_place(batch)
                 known = None
                 doubtful = applying = True
                 known = self._apply_all(connection, batch, careful)
@@ -310,6 +366,8 @@ class Writer:
                     connection.execute("commit")
                 self._confirm(connection)
                 return self._told(batch, known)
+            except Deposed:
+                return self._without_place(batch)
             except (CannotSurvive, StoreUnavailable) as error:
                 self._lost(error)
             except psycopg.Error as error:
@@ -334,6 +392,8 @@ class Writer:
             overdue = time.monotonic() - began > self._wait_s
             if self._closing.is_set() or (overdue and not doubtful):
                 return [(None, StoreUnavailable(str(self.failed)))] * len(batch)
+            if not doubtful:
+                self._spill(batch)
             self._closing.wait(pause)
             pause = min(2 * pause, RETRY_LONGEST_S)
 
@@ -357,7 +417,8 @@ class Writer:
             outcomes.append(self._in_savepoint(connection, item))
         if run:
             outcomes += self._decide(run, self._operate(connection, run, 0))
-        connection.execute(_MARK, (self._batch, self._name))
+        if not connection.execute(self._ownership.mark.encode(), (self._batch, self._ownership.row)).rowcount:
+            raise Deposed
         return outcomes
 
     def _operate(self, connection: Connection, items: Sequence[_Item], batch: int) -> Sequence[int]:
@@ -365,7 +426,12 @@ class Writer:
         columns = [list(column) for column in zip(*[op for item in items for op in item.ops], strict=True)]
         if not columns:
             return ()
-        row = connection.execute(sql.APPLY.encode(), (self._name, batch, *columns)).fetchone()
+        try:
+            row = connection.execute(self._ownership.apply, (self._ownership.row, batch, *columns)).fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate == sql.FENCED:
+                raise Deposed from error
+            raise
         return row[0] if row else ()
 
     def _in_savepoint(self, connection: Connection, item: _Item) -> _Outcome:
@@ -418,6 +484,34 @@ class Writer:
         unavailable.__cause__ = error
         return [(None, unavailable)] * len(batch)
 
+    def _without_place(self, batch: list[_Item]) -> list[_Outcome]:
+        """Nothing of the batch was written, and nothing more will be."""
+        self._give_up_place()
+        return [(None, self._not_owned())] * len(batch)
+
+    def _give_up_place(self) -> None:
+        self._deposed = True
+        self.failed = self._not_owned()
+        self._drop()
+
+    def _spill(self, batch: list[_Item]) -> None:
+        """Tell those of a batch that nothing was sent of, and whose work can be made anew elsewhere."""
+        loop = self._loop
+        gone = [item for item in batch if item.may_spill]
+        if not gone or loop is None or not self.elsewhere():
+            return
+        batch[:] = [item for item in batch if not item.may_spill]
+        error = Spill(str(self.failed))
+
+        def tell() -> None:
+            for item in gone:
+                item.written.settle(None, error)
+
+        try:
+            loop.call_soon_threadsafe(tell)
+        except RuntimeError:
+            return  # the loop has closed: nobody waits any more
+
     def _roll_back(self) -> None:
         connection = self._connection
         if connection is None:
@@ -431,7 +525,7 @@ class Writer:
 
     def _has_committed(self, connection: Connection) -> bool:
         """Whether the batch in doubt is in the database; its standbys have it then, too."""
-        row = connection.execute(_STORED, (self._name,)).fetchone()
+        row = connection.execute(_STORED, (self._ownership.row,)).fetchone()
         if row is None or row[0] != self._batch:
             return False
         self._gave_up = True
@@ -440,7 +534,7 @@ class Writer:
 
     def _stored(self, connection: Connection, batch: list[_Item]) -> list[_Outcome]:
         """The outcomes of a light batch whose answer got lost."""
-        row = connection.execute(_STORED, (self._name,)).fetchone()
+        row = connection.execute(_STORED, (self._ownership.row,)).fetchone()
         return self._decide(batch, row[1] if row else ())
 
     def _confirm(self, connection: Connection) -> None:
@@ -448,7 +542,7 @@ class Writer:
         while self._gave_up:
             self._gave_up = False
             self._began = time.monotonic()
-            connection.execute(_BARRIER, (self._name,))
+            connection.execute(_BARRIER, (self._ownership.row,))
 
     def _noticed(self, notice: Any) -> None:
         """`canceling wait for synchronous replication`, in whatever language: nothing else of ours makes a warning."""
@@ -473,16 +567,13 @@ class Writer:
         return connection
 
     def _connect(self, patience_s: float, prepare: Callable[[Connection], None] | None) -> Connection:
-        connection = self._servers.connect(f"trunkline {self._name}")
+        connection = self._servers.connect(f"trunkline {self._name}", schema=self._schema)
         try:
             connection.add_notice_handler(self._noticed)
             if prepare is not None:
                 prepare(connection)
-            self._own(connection, patience_s)
-            if prepare is not None:
-                connection.execute(_PRUNE)
-            connection.execute(_ENROL, (self._name,))
             self._check(connection)
+            self._ownership.take(connection, patience_s, self._closing)
         except psycopg.Error as error:
             connection.close()
             raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
@@ -493,17 +584,6 @@ class Writer:
         self._heard.register(connection.fileno(), select.POLLIN)
         self._checked = time.monotonic()
         return connection
-
-    def _own(self, connection: Connection, patience_s: float) -> None:
-        """Take the lock. Raises Owned when its holder does not end in time."""
-        until = time.monotonic() + patience_s
-        while True:
-            row = connection.execute(_LOCK, (LOCK_CLASS, self._owner)).fetchone()
-            if row is not None and row[0]:
-                return
-            if time.monotonic() > until or self._closing.is_set():
-                raise Owned(f"storage.{self._servers.name}: another server owns this {self._owner}: stop it first")
-            time.sleep(RETRY_FIRST_S)
 
     def _lost(self, error: BaseException) -> None:
         self._drop()
