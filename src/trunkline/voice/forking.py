@@ -1,7 +1,8 @@
 """One call that rings several phones: all registered contacts of a user, at once (RFC 3261 section 16.7, as a caller).
 
-Each phone gets an INVITE of its own with the same offer: audio comes from the one that picks up, and only then. The
-first 2xx wins, the others are cancelled ("completed elsewhere", so that no phone shows a missed call); a 6xx ends the
+Each phone gets an INVITE of its own with the same offer. What the first one plays before anybody picks up (early media)
+is heard until somebody does, or until that phone is out; then the next one's that has something to be heard. The first
+2xx wins, the others are cancelled ("completed elsewhere", so that no phone shows a missed call); a 6xx ends the
 call everywhere; otherwise the call fails with the best of all refusals once the last has come. A device that keeps
 several flows (RFC 5626) is called by its newest, by the next when that is dead.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from trunkline.sip.core import CallListener, HeaderList
-from trunkline.sip.errors import MalformedMessage
+from trunkline.sip.errors import MalformedMessage, NotAcceptable
 from trunkline.sip.registrar import Binding, way_to
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Fork:
         self._listener = listener
         self._rings = rings
         self._over = False
+        self._heard: _Branch | None = None  # whose early media is heard
         self._refused = 0  # the status that cancelled the rest
         self._worst: tuple[int, str, Response | None] | None = None
         self._branches: list[_Branch] = []
@@ -125,12 +127,29 @@ class Fork:
         )  # fmt: skip
 
     def progressed(self, branch: _Branch, response: Response, sdp: bytes, *, first: bool) -> None:
-        """A phone rings. Early media is heard where there is one phone only."""
+        """A phone rings, and may play something."""
         if self._over or self._refused:
             return
         if first:
             self._rings([each.invite.sent for each in self._branches if each.rang and not each.over])
-        self._listener.on_progress(response, sdp if len(self._branches) == 1 else b"")
+        if sdp and self._heard is None:
+            self._heard = branch
+        self._listener.on_progress(response, sdp if branch is self._heard else b"")
+
+    def updated(self, branch: _Branch, tag: str, offer: bytes) -> bytes:
+        """A phone changes what it plays before it is picked up; only the one that is heard may. Raises
+        NotAcceptable."""
+        if self._over or self._refused or branch is not self._heard:
+            raise NotAcceptable("another phone is heard")
+        return self._listener.on_early_update(tag, offer)
+
+    def _hear_next(self, before: _Branch) -> None:
+        """The phone that was heard is out."""
+        if before is not self._heard:
+            return
+        self._heard = next((one for one in self._branches if one.early is not None and not one.over), None)
+        if self._heard is not None and self._heard.early is not None:
+            self._listener.on_progress(*self._heard.early)
 
     def answered(self, branch: _Branch, dialog: Dialog, response: Response, sdp: bytes) -> None:
         """A phone was picked up."""
@@ -143,7 +162,7 @@ class Fork:
                 other.cancel((ELSEWHERE,))
         self._listener.on_answer(dialog, response, sdp)
 
-    def failed(self, status: int, reason: str, response: Response | None) -> None:
+    def failed(self, branch: _Branch, status: int, reason: str, response: Response | None) -> None:
         """A phone will not be picked up."""
         if self._over:
             return
@@ -152,7 +171,10 @@ class Fork:
         if 600 <= status < 700 and not self._refused:
             self._refused = status
             self.cancel()
-        if all(branch.over for branch in self._branches) and self._worst is not None:
+        if not all(one.over for one in self._branches):
+            if not self._refused:
+                self._hear_next(branch)
+        elif self._worst is not None:
             self._over = True
             self._listener.on_failure(*self._worst)
 
@@ -171,6 +193,8 @@ class _Branch(CallListener):
         self.binding = group[0]
         self.invite: Placed
         self.rang = self.over = False
+        self.early: tuple[Response, bytes] | None = None
+        """The last response with something to be heard."""
 
     def next(self) -> bool:
         """Call by the next flow; False when there is none."""
@@ -190,6 +214,8 @@ class _Branch(CallListener):
 
     def on_progress(self, response: Response, sdp: bytes) -> None:
         first, self.rang = not self.rang, True
+        if sdp:
+            self.early = response, sdp
         self._fork.progressed(self, response, sdp, first=first)
 
     def on_answer(self, dialog: Dialog, response: Response, sdp: bytes) -> None:
@@ -201,7 +227,11 @@ class _Branch(CallListener):
         if dead and not self.rang and not self._cancelled and self.next():
             return
         self.over = True
-        self._fork.failed(status, reason, response)
+        self._fork.failed(self, status, reason, response)
+
+    def on_early_update(self, tag: str, offer: bytes) -> bytes:
+        """Raises NotAcceptable."""
+        return self._fork.updated(self, tag, offer)
 
 
 def _rank(status: int) -> tuple[int, int]:
