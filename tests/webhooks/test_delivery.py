@@ -62,6 +62,7 @@ class Rig:
         self.path, self.settings = path, settings
         self.script = Script()
         self.finished = []
+        self.owed_count = 0
 
     async def start(self):
         self.queue = SqliteQueue(self.path)
@@ -85,6 +86,7 @@ class Rig:
             for n in range(count)
         ]
         await self.queue.accept(flight, owed)
+        self.owed_count += count
         if push:
             self.delivery.push(owed)
         return flight, owed
@@ -92,6 +94,10 @@ class Rig:
     async def states(self, flight):
         _, owed = await self.queue.get(AC, flight.sid)
         return [item.state for item in owed]
+
+    async def all_ended_but(self, count):
+        """So many callbacks stay owed."""
+        await eventually(lambda: len(self.finished) == self.owed_count - count)
 
     async def all_ended(self, count):
         await eventually(lambda: len(self.finished) >= count)
@@ -430,3 +436,28 @@ async def test_a_queue_of_several_parts_may_commit_a_lower_id_later(rig_of):
     rig.delivery._pump(host)
     await rig.all_ended(2)
     assert await rig.states(low) == ["delivered"]
+
+
+async def test_a_partition_that_leaves_is_delivered_by_its_next_owner(rig_of):
+    """What is under way ends here, what waits is let go, other partitions go on."""
+    rig = await rig_of(Webhooks(per_host=1))
+    ids = itertools.count(2_000_000_000_000_000_000, 0x100)
+    rig.script.answer = lambda owed: None
+    flights = []
+    for partition in (1, 1, 2):
+        rig.queue._next_id = lambda partition=partition: next(ids) | partition
+        flights.append((await rig.owe())[0])
+    under_way, waits, other = flights
+    await eventually(lambda: rig.delivery.busy(1))
+    rig.delivery.leave(1)
+    assert rig.delivery.busy(1), "an attempt is under way"
+    rig.script.answer = lambda owed: OK
+    rig.script.finish(next(iter(rig.script.open)), OK)
+    await rig.all_ended_but(1)
+    assert not rig.delivery.busy(1)
+    assert [sid for sid, _ in rig.script.begun] == [under_way.sid, other.sid]
+    assert [await rig.states(flight) for flight in flights] == [["delivered"], ["owed"], ["delivered"]]
+    rig.delivery.enter(1)
+    await rig.delivery.recover()
+    await rig.all_ended(3)
+    assert await rig.states(waits) == ["delivered"]

@@ -18,7 +18,7 @@ from typing import Any
 from trunkline.model import message as codec
 from trunkline.model.clock import Clock
 from trunkline.model.message import TRANSITIONS, Message, Status
-from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
+from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay, partition_of
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import when_done
 
@@ -109,6 +109,19 @@ class Inflight:
             live.next_seq = flight.rev  # later than any callback owed so far: each step owes at most one
             self._keep(live)
         return live
+
+    def busy(self, partition: int) -> bool:
+        """Whether a flight of a partition is being written, or submitted."""
+        return any(
+            (live.pending or live.status is Status.SENDING) and partition_of(live.id) == partition
+            for live in self._live.values()
+        )
+
+    def leave(self, partition: int) -> None:
+        """Another node owns a partition now: its flights are read anew if they are wanted."""
+        for live in [live for live in self._live.values() if partition_of(live.id) == partition]:
+            self._drop(live)
+        self._unwritten = {one: steps for one, steps in self._unwritten.items() if partition_of(one) != partition}
 
     async def find(self, account: str, sid: str) -> Live | None:
         """The working copy of a flight, read from the store if need be."""

@@ -13,7 +13,7 @@ from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector, Outcome, Submission
 from trunkline.messaging.lanes import HEAD, Lane, Pace, Rotation, lane_parts
 from trunkline.model.message import Status
-from trunkline.storage.queue import Queue
+from trunkline.storage.queue import Queue, partition_of
 from trunkline.storage.written import when_done
 
 MAX_LANES = 100_000
@@ -70,6 +70,8 @@ class Dispatcher:
         self._paces: dict[str, Pace] = {}
         """Of the accounts that have lanes."""
         self._refreshing = False
+        self._left: set[int] = set()
+        """Partitions of the queue that another node dispatches, or is about to."""
         self._loop = asyncio.get_running_loop()
         self._stopped = False
 
@@ -77,6 +79,14 @@ class Dispatcher:
         """Whether a lane is known to hold work."""
         found = self._lanes.get(lane)
         return found is not None and bool(found.head or found.stored)
+
+    def leave(self, partition: int) -> None:
+        """Claim nothing more of a partition of the queue."""
+        self._left.add(partition)
+
+    def enter(self, partition: int) -> None:
+        """The partition is this node's (again); `recover` takes up what is in it."""
+        self._left.discard(partition)
 
     def limited(self) -> set[str]:
         """The senders (`account|sender`) and accounts (`account|`) with a rate of their own that have work here."""
@@ -221,7 +231,9 @@ class Dispatcher:
         due = [flight for flight in flights if flight.due_ms <= now_ms]
         if len(due) < len(flights):
             self.push_stored(lane.name, (flights[len(due)].due_ms - now_ms) / 1000)
-        return [self._inflight.adopt(f) for f in due if f.id not in lane.held], len(due) >= limit
+        ours = [flight for flight in due if partition_of(flight.id) not in self._left] if self._left else due
+        more = len(due) >= limit and bool(ours)  # else it would be read over and over until the partition has left
+        return [self._inflight.adopt(f) for f in ours if f.id not in lane.held], more
 
     def _read_done(self, lane: Lane, task: "asyncio.Task[tuple[list[Live], bool]]") -> None:
         if task.cancelled():
@@ -252,6 +264,8 @@ class Dispatcher:
             live = lane.head.popleft()
             # A message may stand here twice: read from the queue, and told of just after by `push`.
             waits = live.status in _WAITING and live.lane == lane.name and live.id not in lane.held
+            if self._left and partition_of(live.id) in self._left:
+                waits = False
             if waits and self._allow(live):
                 lane.spend(live.message.num_segments, now)
                 lane.held.add(live.id)

@@ -134,6 +134,14 @@ class Inbound:
         keys = _carriers(await queue.stale_parts(far, self._part_count))
         await self._reassembly.restore(queue, keys)
 
+    async def move_parts(self, queue: Queue) -> None:
+        """A partition leaves this node: what came of incomplete messages stays here, with the carrier's binds."""
+        far = self._clock.now_ms() + 2 * self._window_ms
+        for connector, key in await queue.stale_parts(far, self._part_count):
+            for part in await queue.parts(connector, key):
+                await self._inflight.queue.keep_part(part)
+            await queue.drop_parts([(connector, key)])
+
     def start(self) -> None:
         """Watch the time limits until `stop`."""
         self._task = self._loop.create_task(self._run())

@@ -479,15 +479,21 @@ class Outbound:
         live.next_seq += 1
         return [status_callback(message, status, live.next_seq)]
 
+    async def recount(self) -> None:
+        """Count what waits anew: parts of the queue have come or gone."""
+        waiting: dict[str, int] = {}
+        for lane, count, _ in await self._inflight.queue.lanes():
+            _, account, sender = lane_parts(lane)
+            waiting[account + sender] = waiting.get(account + sender, 0) + count
+        self.waiting = waiting
+
     # -- recovery --------------------------------------------------------------------------------------------
 
     async def recover(self, queue: Queue | None = None) -> int:
         """Settle the doubt about what was being submitted when the last process ended; returns how many. Of `queue`,
         a partition of ours, only what is in that."""
         queue = queue or self._inflight.queue
-        for lane, count, _ in await queue.lanes():
-            _, account, sender = lane_parts(lane)
-            self.waiting[account + sender] = self.waiting.get(account + sender, 0) + count
+        await self.recount()
         after, found = 0, 0
         while flights := await queue.in_state("message", Status.SENDING, after, 500):
             for flight in flights:

@@ -21,6 +21,11 @@ def made_ms(made: int) -> int:
     return made // 1_000_000 if made >= _NANOSECONDS else made // 1000
 
 
+def partition_of(made: int) -> int:
+    """The partition in which a flight or a callback lies, by its id; 0 in a queue that has but one."""
+    return made & 0xFF if made >= _NANOSECONDS else 0
+
+
 class Exists(Exception):
     """A flight with that SID was accepted before; nothing was changed."""
 

@@ -17,7 +17,7 @@ import msgspec
 
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
-from trunkline.storage.queue import Owed, Queue, made_ms
+from trunkline.storage.queue import Owed, Queue, made_ms, partition_of
 from trunkline.storage.written import when_done
 
 HEAD = 4096
@@ -125,6 +125,10 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._loads: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._left: set[int] = set()
+        """Partitions of the queue that another node delivers for, or is about to."""
+        self._attempts: set[int] = set()
+        """Callbacks with an attempt under way whose outcome is not recorded yet."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.delivered = 0
@@ -136,6 +140,20 @@ class Delivery:
         for name, _, due_ms in await (queue or self._queue).owed_hosts():
             self._host(name).inherited = True
             self._later(name, (due_ms - self._clock.now_ms()) / 1000)
+
+    def leave(self, partition: int) -> None:
+        """Begin nothing more of a partition of the queue: it is another node's, or will be when `busy` says no."""
+        self._left.add(partition)
+        for host in list(self._hosts.values()):
+            self._pump(host)
+
+    def enter(self, partition: int) -> None:
+        """The partition is this node's (again); `recover` takes up what is in it."""
+        self._left.discard(partition)
+
+    def busy(self, partition: int) -> bool:
+        """Whether attempts of a partition are under way."""
+        return any(partition_of(one) == partition for one in self._attempts)
 
     async def stop(self, grace_s: float) -> None:
         """Begin nothing more; wait for attempts under way."""
@@ -221,7 +239,11 @@ class Delivery:
         while host.ready and host.active < settings.per_host and self._active < settings.in_flight:
             if self._stopped:
                 return
-            self._begin(host, host.ready.popleft())
+            item = host.ready.popleft()
+            if self._left and partition_of(item.id) in self._left:
+                self._let_go(host, item)
+            else:
+                self._begin(host, item)
         if host.ready and host.active < settings.per_host and host.name not in self._starved:
             self._starved.append(host.name)
         if host.stored and not host.loading and not self._stopped and len(host.held) <= HEAD // 4:
@@ -250,9 +272,11 @@ class Delivery:
         more = len(found) >= limit
         if found:
             host.after = found[-1].id if more else max(host.after, found[-1].id)
-        host.stored = more or host.missed or host.rescan
+        ours = [item for item in found if partition_of(item.id) not in self._left] if self._left else found
+        # What another node delivers is not read over and over until it has gone.
+        host.stored = (more and bool(ours)) or host.missed or host.rescan
         host.missed = False
-        for item in found:
+        for item in ours:
             if item.id not in host.held and item.id not in host.ended:
                 self._hold(host, item)
         host.ended.clear()
@@ -275,12 +299,20 @@ class Delivery:
         if host.inherited:
             self._loop.call_later(min(waits, default=LOAD_RETRY_S) + 0.001, self._wake, host.name)
 
+    def _let_go(self, host: _Host, item: Owed) -> None:
+        """Forget a callback that is another node's now."""
+        host.held.discard(item.id)
+        self._held -= 1
+        if not item.tries:
+            self._next_in_chain(item.sid)
+
     # -- attempts --------------------------------------------------------------------------------------------
 
     def _begin(self, host: _Host, item: Owed) -> None:
         handler = self._handlers.get(item.kind)
         host.active += 1
         self._active += 1
+        self._attempts.add(item.id)
         self._idle.clear()
         if handler is None:
             self._done(host, item, Result([], False, error=f"no handler for callbacks of kind {item.kind}"))
@@ -336,6 +368,7 @@ class Delivery:
         """The outcome is recorded (or could not be: then it is read from the queue and made again)."""
         host.active -= 1
         self._active -= 1
+        self._attempts.discard(item.id)
         host.held.discard(item.id)
         self._held -= 1
         if host.loading:
