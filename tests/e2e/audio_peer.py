@@ -308,10 +308,15 @@ class Wire:
         self._ended = False
         self.behind_ms = 0.0
         """The most by which something was done late."""
-        self.stalled_ms = 0.0
-        """How long the thread stood still against its will, pauses of STALL_MS and more in all."""
+        self.stalls: list[tuple[int, int]] = []
+        """When the thread stood still against its will, for STALL_MS and more: from, until."""
         self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
         self._thread.start()
+
+    @property
+    def stalled_ms(self) -> float:
+        """How long it stood still in all."""
+        return sum(until - since for since, until in self.stalls) / 1e6
 
     @property
     def alive(self) -> bool:
@@ -362,7 +367,7 @@ class Wire:
         while not self._ended:
             now = time.time_ns()
             if now - before > STALL_MS * 1e6:
-                self.stalled_ms += (now - before) / 1e6
+                self.stalls.append((before, now))
             before = now
             due, work = self._next(now)
             if work is not None:
