@@ -72,7 +72,6 @@ class Primary:
         self._wanted = wanted
         self._zones = zones
         self._identity: tuple[str, ...] = ()
-        self._marker = secrets.token_hex(8)
         self._lines: set[Line] = set()
         self._switches = 0
         self.changed: Callable[[bool], object] = lambda lost: None
@@ -102,7 +101,7 @@ class Primary:
 
     async def look(self, line: Line) -> None:
         """Ask the server what it is and how it is set. Raises StoreUnavailable."""
-        *replies, _, marker = await line.run([*ASK, ("SET", MARKER, self._marker, "NX"), ("GET", MARKER)])
+        *replies, _, marker = await line.run([*ASK, ("SET", MARKER, secrets.token_hex(8), "NX"), ("GET", MARKER)])
         if isinstance(replies[0], Exception):
             line.cut()
             raise StoreUnavailable(f"{line.address}: {replies[0]}")
