@@ -86,7 +86,8 @@ class _Process:
 class RedisServer(_Process):
     """`settings` go on the command line; nothing is kept on disk unless they say so."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None, follows: "RedisServer | None" = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, follows: int = 0) -> None:
+        """`follows`: the primary's port."""
         super().__init__()
         self.settings = dict(settings or {})
         self.follows = follows
@@ -96,8 +97,8 @@ class RedisServer(_Process):
             "port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(self.folder),
             "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1",
         }  # fmt: skip
-        if self.follows is not None:
-            own["replicaof"] = f"127.0.0.1 {self.follows.port}"
+        if self.follows:
+            own["replicaof"] = f"127.0.0.1 {self.follows}"
         arguments = []
         for name, value in {**own, **self.settings}.items():
             arguments += [f"--{name}", *(value.split(" ") if name == "replicaof" else [value])]
@@ -117,14 +118,14 @@ class RedisServer(_Process):
 
 
 class Sentinel(_Process):
-    """Watches `primary` under the name `trunkline`."""
+    """Watches the primary at `port` under the name `trunkline`."""
 
-    def __init__(self, primary: RedisServer, quorum: int = 2, down_ms: int = 400) -> None:
+    def __init__(self, port: int, quorum: int = 2, down_ms: int = 400) -> None:
         super().__init__()
         self._file = self.folder / "sentinel.conf"
         self._file.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
-            f"sentinel monitor trunkline 127.0.0.1 {primary.port} {quorum}\n"
+            f"sentinel monitor trunkline 127.0.0.1 {port} {quorum}\n"
             f"sentinel down-after-milliseconds trunkline {down_ms}\n"
             "sentinel failover-timeout trunkline 3000\nsentinel parallel-syncs trunkline 2\n"
         )
@@ -135,14 +136,15 @@ class Sentinel(_Process):
 
 
 class Group:
-    """A primary, replicas and Sentinels that know each other."""
+    """A primary, replicas and Sentinels that know each other; `seen_as`: by another port than its own."""
 
-    def __init__(self, replicas: int = 2, sentinels: int = 3, settings: Mapping[str, str] | None = None) -> None:
-        own = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2", **(settings or {})}
-        primary = RedisServer(own).start()
-        self.servers = [primary, *(RedisServer(own, follows=primary).start() for _ in range(replicas))]
+    def __init__(self, replicas: int = 2, sentinels: int = 3, seen_as: tuple[RedisServer, int] | None = None) -> None:
+        own = {"min-replicas-to-write": "1", "min-replicas-max-lag": "2"}
+        primary = seen_as[0] if seen_as else RedisServer(own).start()
+        self._seen_port = seen_as[1] if seen_as else primary.port
+        self.servers = [primary, *(RedisServer(own, follows=self._seen_port).start() for _ in range(replicas))]
         primary.wait_for_replicas(replicas)
-        self.sentinels = [Sentinel(primary).start() for _ in range(sentinels)]
+        self.sentinels = [Sentinel(self._seen_port).start() for _ in range(sentinels)]
         until = time.monotonic() + START_S
         while not all(self._knows_all(one) for one in self.sentinels):
             assert time.monotonic() < until, self.sentinels[0].log()
@@ -169,6 +171,8 @@ class Group:
         """By the first Sentinel."""
         with self.sentinels[0].client() as client:
             _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "trunkline")
+        if int(port) == self._seen_port:
+            return self.servers[0]
         return next(one for one in self.servers if one.port == int(port))
 
     def close(self) -> None:

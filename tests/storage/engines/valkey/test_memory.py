@@ -158,7 +158,7 @@ async def test_a_free_key_is_not_taken_right_after_the_store_has_forgotten(serve
 
 async def test_replicas_that_do_not_confirm_in_time(made):
     primary = RedisServer({"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}).start()
-    replica = RedisServer(follows=primary).start()
+    replica = RedisServer(follows=primary.port).start()
     try:
         primary.wait_for_replicas(1)
         zones = {primary.address: "a", replica.address: "b"}
