@@ -256,6 +256,7 @@ class Voice:
         self.sip: SipTransport = SipTransport(config, self.inbound, limits, tls_config(self.settings), own.dns_servers)
         self.sip.stack.trace = self.inbound.doors.tracing(self.services.trace)
         self.sip.stack.on_flow_closed = self.registrations.flow_closed
+        self.sip.stack.is_inside = self._guard.refuses
         self.sip.refuses, self.sip.admits = self.bans.refuses, self.bans.admits
 
     @property

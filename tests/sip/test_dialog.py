@@ -379,3 +379,23 @@ def test_who_is_outside_does_not_aim_requests_at_the_inside(call, transport, ins
         msgspec.structs.replace(call.out.state(), flow=flow, target=target, routes=routes), Leg(call.a)
     ).bye()
     assert sent == [flow]
+
+
+@pytest.mark.parametrize(("source", "outside"), [("44.1.2.3", True), ("10.0.0.2", False), ("127.0.0.1", False)])
+def test_a_name_that_a_peer_outside_gives_is_known_as_such(call, source, outside):
+    flow = Flow("UDP", (source, 5060), ("192.0.2.1", 5060))
+    sent = []
+    call.a.stack.transmit = lambda data, flow: sent.append(flow) or True
+    state = msgspec.structs.replace(call.out.state(), flow=flow, target="sip:b@intern.example", routes=())
+    call.a.stack.adopt(state, Leg(call.a)).bye()
+    assert [(one.remote[0], one.outside) for one in sent] == [("intern.example", outside)]
+
+
+def test_the_operator_lets_peers_aim_at_what_he_allows(call):
+    flow = Flow("UDP", ("44.1.2.3", 5060), ("192.0.2.1", 5060))
+    sent = []
+    call.a.stack.transmit = lambda data, flow: sent.append(flow) or True
+    call.a.stack.is_inside = lambda host, address: host != "10.0.0.5"
+    state = msgspec.structs.replace(call.out.state(), flow=flow, target="sip:b@10.0.0.5", routes=())
+    call.a.stack.adopt(state, Leg(call.a)).bye()
+    assert [one.remote[0] for one in sent] == ["10.0.0.5"]

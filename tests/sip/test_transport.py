@@ -318,6 +318,21 @@ async def test_host_names_are_looked_up(nodes):
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_name_that_a_peer_outside_gives_does_not_lead_inside(nodes, transport, allowed):
+    a, b = await nodes(), await nodes()
+    if allowed:
+        a.stack.is_inside = lambda host, address: (host, address) != ("localhost", "127.0.0.1")
+    a.stack.flow_to = lambda target: Flow(target.transport, (target.host, target.port), ("127.0.0.1", 1), 0, "", True)
+    for _ in range(2):  # once it is known the name is not looked up
+        caller = a.call(b.port, transport, host="localhost")
+        await until(lambda caller=caller: caller.failure or caller.dialog is not None)
+        assert (caller.dialog is not None) is allowed
+    assert bool(b.invites) is allowed
+    assert bool(a.stack.metrics.get("aimed_inside")) is not allowed
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
 async def test_an_unknown_host_name_is_503(nodes, transport, monkeypatch):
     a = await nodes()
 

@@ -184,3 +184,12 @@ async def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         await calls[2]
     names.gate.set()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+def test_what_a_known_address_of_a_host_is() -> None:
+    guard = Guard(("10.1.0.0/16", "pbx.example"))
+    assert not guard.refuses("a.example", "8.8.8.8")
+    assert not guard.refuses("a.example", "10.1.2.3")
+    assert not guard.refuses("pbx.example", "10.9.9.9")
+    for address in ("10.9.9.9", "127.0.0.1", "[::1]", "169.254.169.254", "none"):
+        assert guard.refuses("a.example", address), address

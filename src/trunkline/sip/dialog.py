@@ -17,7 +17,7 @@ from trunkline.sip.client_request import ClientRequest, OnResponse
 from trunkline.sip.core import ALLOW, SDP_TYPE, SUPPORTED, Credentials, DialogListener, HeaderList
 from trunkline.sip.dialog_state import DialogState as DialogState
 from trunkline.sip.dialog_state import callee_state, caller_state
-from trunkline.sip.flow import Flow, Target, aims_inside, contact_unreachable, is_numeric, plan
+from trunkline.sip.flow import Flow, Target, contact_unreachable, is_numeric, is_outside, plan
 from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.login import Login
 from trunkline.sip.message import MalformedMessage, Request, Response
@@ -474,8 +474,10 @@ class Dialog:
             return uri, routes, flow, target
         if flow.id and flow.transport == "TLS" and target.transport != "TLS":
             return uri, routes, flow, None  # a Contact does not lead from TLS into the open: requests may have keys
-        if aims_inside(target.host, flow.remote[0]):
-            return uri, routes, flow, None  # who is outside does not aim our requests at the inside, by no route either
+        if is_outside(flow.remote[0]):  # who is there does not aim our requests at the inside, by no route either
+            if is_numeric(target.host) and self.stack.is_inside(target.host, target.host):
+                return uri, routes, flow, None
+            target = target._replace(outside=not is_numeric(target.host))
         if state.behind_nat and not routes and not flow.reliable:
             return uri, routes, flow, None
         return uri, routes, target, None

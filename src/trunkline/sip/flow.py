@@ -29,11 +29,13 @@ class Flow(NamedTuple):
     """Number of the connection; 0 for UDP."""
     domain: str = ""
     """TLS: the name that the peer's certificate carries or has to carry (RFC 5922); empty: the host of `remote`."""
+    outside: bool = False
+    """Whether a host that is a name was named by a peer outside, so that it may not lead inside."""
 
     @property
-    def path(self) -> tuple[str, Address, int, str]:
+    def path(self) -> tuple[str, Address, int, str, bool]:
         """What tells whether two flows share their fate."""
-        return self.transport, self.remote, self.id, self.domain
+        return self.transport, self.remote, self.id, self.domain, self.outside
 
     @property
     def reliable(self) -> bool:
@@ -49,6 +51,8 @@ class Target(NamedTuple):
     """0: see `Flow.remote`."""
     domain: str = ""
     """See `Flow.domain`."""
+    outside: bool = False
+    """See `Flow.outside`."""
 
 
 def bracketed(host: str) -> str:
@@ -89,15 +93,17 @@ def is_private(host: str) -> bool:
     return not address.is_global and not address.is_loopback
 
 
-def aims_inside(host: str, source: str) -> bool:
-    """Whether a numeric host is of a private network, or this machine, and the peer who names it, at `source`, is of
-    neither: it cannot be its own."""
-    if not is_numeric(host) or not is_numeric(source):
-        return False
+def is_inside(_host: str, address: str) -> bool:
+    """Whether an address, that of a host, is of a private network or this machine."""
     try:
-        return ip_address(source.strip("[]")).is_global and not ip_address(host.strip("[]")).is_global
+        return not ip_address(address.strip("[]")).is_global
     except ValueError:
         return False
+
+
+def is_outside(source: str) -> bool:
+    """Whether a peer's address is none of a private network or this machine, so that what is there cannot be its."""
+    return is_numeric(source) and not is_inside(source, source)
 
 
 def contact_unreachable(contact: str, source: str, sent_by: str) -> bool:

@@ -30,7 +30,7 @@ from trunkline.sip.core import (
     StackConfig,
 )
 from trunkline.sip.dialog import Dialog, DialogState
-from trunkline.sip.flow import DEFAULT_PORT, Address, Flow, Target, bracketed, is_numeric
+from trunkline.sip.flow import DEFAULT_PORT, Address, Flow, Target, bracketed, is_inside, is_numeric
 from trunkline.sip.headers import Field, NameAddr
 from trunkline.sip.incoming import (
     URI_SCHEMES,
@@ -80,6 +80,7 @@ class Stack:
         self.timers = Timers()
         self.local: Callable[[str, str], Address] = self._configured
         self.trace: Callable[[str, bool, str], None] | None = None
+        self.is_inside: Callable[[str, str], bool] = is_inside  # where peers outside may not aim (name, address)
         self.advertised: Callable[[str], str] | None = None
         """Our host as Via and Contact name it towards a peer, where that is another than `config.host`; else empty."""
         self.on_flow_closed: Callable[[Flow], None] | None = None
@@ -92,7 +93,7 @@ class Stack:
         self._dialogs: dict[Key, Dialog] = {}
         self._calls: dict[Key, ClientInvite] = {}  # by Call-ID and our tag, while there is no answer
         self._early: dict[Key, ServerInvite] = {}  # by Call-ID, our tag and the caller's, while it rings
-        self._by_flow: dict[tuple[str, Address, int, str], set[ClientTransaction]] = {}
+        self._by_flow: dict[tuple[str, Address, int, str, bool], set[ClientTransaction]] = {}
         self._contacts: dict[tuple[str, Address, bool], str] = {}
         self._udp_only: dict[Address, float] = {}
         self.client_headers: list[Field] = [("User-Agent", config.user_agent)] if config.user_agent else []
@@ -561,7 +562,8 @@ class Stack:
 
     def flow_to(self, target: Target) -> Flow:
         transport = target.transport or "UDP"
-        return Flow(transport, (target.host, target.port), self.local(transport, target.host), 0, target.domain)
+        local = self.local(transport, target.host)
+        return Flow(transport, (target.host, target.port), local, 0, target.domain, target.outside)
 
     def _via(self, flow: Flow, branch: str) -> str:
         return f"SIP/2.0/{flow.transport} {self.sent_by(flow)};branch={branch};rport"

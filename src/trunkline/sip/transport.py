@@ -250,7 +250,7 @@ class SipTransport:
             remote = self._names.known(flow.remote, "UDP")
         if remote is None:
             return self._send_later(data, flow, self._look_up)
-        if self._udp is None:
+        if self._udp is None or self._leads_inside(flow, remote):
             return False
         if self.fence is not None and self.fenced:
             return True  # lost on the way, for all that those inside know
@@ -259,6 +259,13 @@ class SipTransport:
         except (OSError, ValueError):
             return False
         return True
+
+    def _leads_inside(self, flow: Flow, remote: Address) -> bool:
+        """Whether a name that a peer outside has named is that of an address inside."""
+        inside = flow.outside and self.stack.is_inside(flow.remote[0], remote[0])
+        if inside:
+            self.stack.count("aimed_inside")
+        return inside
 
     def _reachable(self, remote: Address) -> Address:
         """An address as our kind of socket takes it."""
@@ -293,12 +300,12 @@ class SipTransport:
 
     async def _look_up(self, flow: Flow) -> None:
         try:
-            await self._names.find(flow.remote, "UDP")
+            remote = await self._names.find(flow.remote, "UDP")
         except OSError as error:
             logger.warning("cannot resolve %s: %s", flow.remote[0], error)
             self._go_on(flow, False)
         else:
-            self._go_on(flow, True)
+            self._go_on(flow, not self._leads_inside(flow, remote))
 
     async def _connect(self, flow: Flow) -> None:
         """Connect, to one address of a name after the other (RFC 3263 section 4.3)."""
@@ -308,6 +315,7 @@ class SipTransport:
             if not is_numeric(flow.remote[0]):
                 found = await self._names.all(flow.remote, flow.transport)
                 remotes = [(one.host, one.port) for one in found[:CONNECT_TRIES]]
+                remotes = [one for one in remotes if not self._leads_inside(flow, one)]
             for remote in remotes:
                 connection, why = await self._connect_to(flow, remote)
                 if connection is not None:
@@ -525,7 +533,7 @@ class _Names:
 
 def _path(flow: Flow) -> "_Path":
     """What tells one connection of ours, or one look-up, from another."""
-    return flow.transport, flow.remote, flow.domain
+    return flow.transport, flow.remote, flow.domain, flow.outside
 
 
-_Path = tuple[str, Address, str]
+_Path = tuple[str, Address, str, bool]

@@ -153,6 +153,14 @@ class Guard:
         except TimeoutError:
             raise HostUnknown(f"looking up {host} took longer than {limit:g} s") from None
 
+    def refuses(self, host: str, address: str) -> bool:
+        """Whether a host may not be reached at an address that it is known to have."""
+        try:
+            numeric = ip_address(address.strip("[]"))
+        except ValueError:
+            return True
+        return host not in self._allowed_hosts and refusal(numeric, self._allowed) is not None
+
     def demote(self, host: str, address: str) -> None:
         """A connection to the address failed: the host's next permitted address comes first."""
         entry = self._cache.get(host)
