@@ -20,6 +20,8 @@ from trunkline.rtp import g711, packet
 from trunkline.rtp.telephone_event import Payload
 
 TICK_S = 0.02
+LATE_S = 0.008
+"""By so much a packet may leave late before who hears it has to wait."""
 FRAME = 160
 REPEAT_S = 0.5
 TRIES = 6
@@ -120,6 +122,11 @@ class Call:
         times = [since, *(one.at for one in list(self.heard) if since < one.at < until), until]
         return max(b - a for a, b in pairwise(times))
 
+    def missed(self) -> list[tuple[float, float]]:
+        """When the server left out what was due: between which two packets."""
+        both = pairwise([one for one in list(self.heard) if one.packet.payload_type == 0])
+        return [(a.at, b.at) for a, b in both if b.packet.timestamp - a.packet.timestamp & 0xFFFFFFFF != FRAME]
+
     def frames(self, since: float = 0.0) -> list[bytes]:
         """The audio that came."""
         return [one.packet.payload for one in list(self.heard) if one.at >= since and one.packet.payload_type == 0]
@@ -134,6 +141,8 @@ class Air:
         self.calls: dict[str, Call] = {}
         self.rings = False
         """Whether those who are called only let it ring."""
+        self.late: list[tuple[float, float]] = []
+        """When what was due was not said: from, until."""
         self._epoll = select.epoll()
         self._by_fd: dict[int, Call] = {}
         self._epoll.register(self.sip, select.EPOLLIN)
@@ -198,6 +207,8 @@ class Air:
         while not self._end:
             now = time.monotonic()
             if now >= tick:
+                if now >= tick + LATE_S:
+                    self.late.append((tick, now))
                 self._talk()
                 tick = max(tick + TICK_S, now - TICK_S)
             for _ in range(len(self._work)):

@@ -26,6 +26,8 @@ MOST_JUMPS = 2
 PATIENCE_S = 30.0
 SILENCE_S = 0.5
 """Most silence that the end of the media process may cost."""
+AFTER_S = 0.4
+"""How long a jitter buffer is too full or too empty after somebody was late."""
 UNINTERRUPTED_S = 0.4
 """What a busy machine may cost where nothing that sends audio was killed."""
 PROMPT = random.Random(3).randbytes(8000 * 2 * PROMPT_S)
@@ -265,6 +267,20 @@ def test_both_processes_killed(scene: Scene) -> None:
     works(scene, calls, 1)
 
 
+def hears_only_the_tone(call: Call, since: float) -> None:
+    """Each frame is the other side's tone as it is, wherever for the last AFTER_S neither these tests were late to say
+    it nor the media process to pass it on: what they are late with is concealed, and as the machine's, not the kill's,
+    doing looked over. That has to be the lesser part."""
+    lates = [*call.air.late, *call.missed()]
+    frames = [one for one in list(call.heard) if one.at >= since and one.packet.payload_type == 0]
+    judged = [one for one in frames if not any(begin <= one.at < end + AFTER_S for begin, end in lates)]
+    strange = [one.at - since for one in judged if one.packet.payload != TONE]
+    concealed = sum(one.packet.payload != TONE for one in frames) - len(strange)
+    print(f"{len(judged)} of {len(frames)} frames in time, {concealed} of the others concealed")
+    assert not strange
+    assert len(judged) > len(frames) / 2, "the machine stands still all the time"
+
+
 def test_connected_calls_go_on_without_their_node(shared: Scene) -> None:
     scene = shared
     hook = f"{scene.app.url}/recorded"
@@ -282,8 +298,7 @@ def test_connected_calls_go_on_without_their_node(shared: Scene) -> None:
     for call in (*callers, *callees):
         assert call.up
         assert call.gap(killed - 0.2) < UNINTERRUPTED_S
-        heard = call.frames(killed)
-        assert heard.count(TONE) >= 0.9 * len(heard), "but for what a busy machine lost, and was concealed"
+        hears_only_the_tone(call, killed)
     callees[0].hangs_up()
     (after,) = eventually(lambda: scene.app.at("/after"), "the action")
     assert after["DialCallStatus"] == "completed"
