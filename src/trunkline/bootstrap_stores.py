@@ -15,7 +15,8 @@ from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import compact_file
 from trunkline.storage.secrets import Secrets, has_own_keys, load_secrets, rotate_key_file
-from trunkline.storage.survives import Survives
+from trunkline.storage.sharded import ShardedQueue
+from trunkline.storage.survives import CannotSurvive, Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -62,19 +63,28 @@ def open_queue(settings: Settings, *, own: bool = False) -> "SqliteQueue | Postg
     CannotSurvive, StoreUnavailable."""
     if settings.storage.engine == "sqlite":
         return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+    if settings.storage.partitions > 1:
+        raise CannotSurvive("storage.partitions: a queue of several needs a cluster; without one say partitions = 1")
     make = _postgres("queue", "PostgresQueue")
-    queue: PostgresQueue = make(settings.storage.queue, own=own, **_promises(settings))
+    queue: PostgresQueue = make(settings.storage.queue[0], own=own, **_promises(settings))
     return queue
 
 
-def check_storage(settings: Settings) -> list[str]:
-    """What PostgreSQL says of itself where the settings name it: a line for each database that keeps its promise.
-    Raises CannotSurvive, StoreUnavailable."""
-    look = _postgres("durability", "look")
-    promised = _promises(settings)
+def open_sharded_queue(settings: Settings, node: str = "") -> ShardedQueue:
+    """The queue of a cluster, as `node` sees it: readable, and owning nothing yet (`ShardedQueue.own`). Raises
+    CannotSurvive, StoreUnavailable."""
+    own = settings.storage
+    make = _postgres("partitions", "PostgresPartitions")
+    return ShardedQueue(make(own.queue, own.partitions, node=node, **_promises(settings)), node)
+
+
+def check_storage(settings: Settings) -> list[tuple[str, str]]:
+    """What PostgreSQL says of itself where the settings name it: (`ok`, `warn` or `bad`, a line) for each database, and
+    for what is to be put right. Raises StoreUnavailable without the driver."""
+    own, promised = settings.storage, _promises(settings)
+    survey = _postgres("survey", "survey")
     return [
-        look(getattr(settings.storage, name), name, promised["survives"], promised["zones"])
-        for name in ("queue", "database")
+        tuple(one) for one in survey(own.queue, own.database, own.partitions, promised["survives"], promised["zones"])
     ]
 
 
@@ -168,7 +178,7 @@ def compact_stores(settings: Settings) -> bool:
     if settings.storage.engine == "postgres":
         rewrite, tables = _postgres("queue", "rewrite_tables"), _postgres("queue_sql", "WITH_CONTENT")
         clean = [
-            rewrite(settings.storage.queue, "queue", tables),
+            *(rewrite(dsn, "queue", tables) for dsn in settings.storage.queue),
             rewrite(settings.storage.database, "database", _postgres("database_schema", "TABLE_NAMES")),
         ]
         return all(clean)

@@ -46,7 +46,7 @@ async def lab(
 
 def dsn_of(lab: Lab) -> str:
     """The connection string of the lab's queue."""
-    return str(load_settings(lab.server.folder / "trunkline.toml", {}).storage.queue)
+    return str(load_settings(lab.server.folder / "trunkline.toml", {}).storage.queue[0])
 
 
 async def test_accepted_delivered_listed_and_replayed_after_a_kill(lab: Lab) -> None:

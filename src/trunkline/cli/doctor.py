@@ -200,8 +200,8 @@ def look_at_postgres(settings: Settings) -> Iterator[Finding]:
     if settings.storage.engine != "postgres":
         return
     try:
-        for line in bootstrap().check_storage(settings):
-            yield Finding("ok", "storage", line)
+        for verdict, line in bootstrap().check_storage(settings):
+            yield Finding(verdict, "storage", line)
     except (CannotSurvive, StoreUnavailable) as error:
         yield Finding("bad", "storage", str(error))
 

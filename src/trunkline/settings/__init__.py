@@ -4,6 +4,7 @@ from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback,
 from trunkline.settings.kinds import Secret, Section
 from trunkline.settings.load import Settings, SettingsError, load
 from trunkline.settings.memory import Memory
+from trunkline.settings.objects import Objects
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.sections import (
     Archive,
@@ -36,6 +37,7 @@ __all__ = [
     "MediaEngine",
     "Memory",
     "Messaging",
+    "Objects",
     "Profile",
     "Rate",
     "Route",

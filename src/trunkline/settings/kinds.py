@@ -22,6 +22,12 @@ class Secret(str):
         return "Secret('***')" if self else "Secret('')"
 
 
+class Secrets(tuple[Secret, ...]):
+    """Several secrets, in order; in the file one string or a list of them, in the environment one a line."""
+
+    __slots__ = ()
+
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 """0 lets the system choose."""
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -44,6 +50,8 @@ Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$")]
 """ISO 4217, three capital letters."""
 Country = Annotated[str, Meta(pattern=r"^([A-Z]{2})?$")]
 """ISO 3166-1 alpha-2 in capital letters, or empty."""
+Partitions = Annotated[int, Meta(ge=1, le=64)]
+"""Parts of a queue."""
 Octet = Annotated[int, Meta(ge=0, le=255)]
 """One octet of a protocol field."""
 Prefix = Annotated[str, Meta(pattern=r"^\+?[0-9]{0,15}$")]

@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
-from trunkline.settings.kinds import ProfileName, Secret, Section
+from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
 from trunkline.settings.memory import Memory, memory_absolute, memory_problems
+from trunkline.settings.objects import Objects, objects_problems
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.sections import (
     Archive,
@@ -72,6 +73,7 @@ class Settings(Section, frozen=True, kw_only=True):
     data: Data = Data()
     storage: Storage = Storage()
     memory: Memory = Memory()
+    objects: Objects = Objects()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
@@ -248,6 +250,8 @@ def _from_environment(environment: Mapping[str, str], tree: Mapping[str, Any], h
 def _parse(name: str, text: str, kind: Any, hook: Any) -> Any:
     if kind is Secret:
         return text
+    if kind is Secrets:
+        return [line.strip() for line in text.splitlines() if line.strip()]
     value: Any = text
     if typing.get_origin(kind) is tuple:
         value = [part.strip() for part in text.split(",") if part.strip()]
@@ -272,6 +276,10 @@ def _referred(tree: Any) -> set[str]:
 
 def _decode(environment: Mapping[str, str], base: Path, kind: type, value: Any) -> Any:
     """msgspec's hook for types of our own: a Secret is given plainly, by `env:NAME` or by `file:PATH`."""
+    if kind is Secrets:
+        return Secrets(
+            _decode(environment, base, Secret, one) for one in (value if isinstance(value, list | tuple) else [value])
+        )
     if kind is not Secret:
         raise TypeError(f"cannot read a {kind.__name__}")
     if not isinstance(value, str):
@@ -388,6 +396,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
     yield from _storage_problems(settings)
     yield from memory_problems(settings.memory)
+    yield from objects_problems(settings.objects, settings.storage.engine)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)
     yield from voice_problems(settings)
@@ -397,16 +406,25 @@ def problems(settings: Settings) -> typing.Iterator[str]:
 
 def _storage_problems(settings: Settings) -> typing.Iterator[str]:
     own = settings.storage
-    given = [name for name in ("queue", "database") if getattr(own, name)]
+    given = [name for name in ("queue", "database") if any(getattr(own, name))]
     if own.engine == "sqlite":
         if given:
             yield f'storage.{given[0]}: is of no use with engine = "sqlite"; remove it or say engine = "postgres"'
         if own.survives not in ("process", "power"):
             yield f'storage.survives: sqlite cannot outlive its {own.survives}; say engine = "postgres" or "power"'
+        if own.partitions > 1:
+            yield f'storage.partitions: sqlite has 1, not {own.partitions}; say engine = "postgres" or 1'
         return
     for name in ("queue", "database"):
         if name not in given:
             yield f'storage.{name}: engine = "postgres" needs a connection string; add it, best as env:NAME'
+    if len(own.queue) > own.partitions:
+        yield (
+            f"storage.partitions: {own.partitions} cannot be spread over {len(own.queue)} databases of storage.queue; "
+            "say as many at least, best a multiple"
+        )
+    elif "queue" in given and (not all(own.queue) or len(set(own.queue)) < len(own.queue)):
+        yield "storage.queue: each database must be named, and once only"
     for entry in own.zones:
         if not re.fullmatch(r"[^=]+=[^=/]+(/[^=/]+)?", entry):
             yield f"storage.zones: {_show(entry)} is not NAME=ZONE or NAME=REGION/ZONE"

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from trunkline.settings.connectors import CONNECTORS
-from trunkline.settings.kinds import Secret, Section
+from trunkline.settings.kinds import Secret, Secrets, Section
 from trunkline.settings.load import is_optional, sections
 from trunkline.settings.profiles import PROFILES
 from trunkline.settings.sections import Rate, Route
@@ -134,7 +134,15 @@ def _toml(value: Any) -> str:
     return str(value)
 
 
-PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false", Secret: "secret", Decimal: "decimal"}
+PLAIN = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    Secret: "secret",
+    Secrets: "secret or list of them",
+    Decimal: "decimal",
+}
 
 
 def _type(hint: Any) -> str:

@@ -13,12 +13,14 @@ from trunkline.settings.kinds import (
     Currency,
     Money,
     Name,
+    Partitions,
     PerSecond,
     Port,
     Prefix,
     Seconds,
     SecondsOrNone,
     Secret,
+    Secrets,
     Section,
 )
 
@@ -85,8 +87,14 @@ class Storage(Section, frozen=True, kw_only=True):
     engine: Literal["sqlite", "postgres"] = "sqlite"
     """`sqlite`: files in the data folder. `postgres`: needs `pip install trunkline[cluster]` and PostgreSQL 13 or
     newer."""
-    queue: Secret = Secret("")
-    """The database of the queue. One server writes to it at a time; another one is refused at its start."""
+    queue: Secrets = Secrets()
+    """The database of the queue, or a list of several, best with their primaries in different zones (in the
+    environment: one a line). Without a cluster it is one, and one server writes to it at a time; another one is refused
+    at its start. Their number and order are fixed for the life of a cluster."""
+    partitions: Partitions = 1
+    """Parts of the queue, each of which is written by one node of the cluster at a time, spread evenly over the queue's
+    databases: at least as many as there will ever be nodes, best a multiple of the number of databases. Fixed for the
+    life of a cluster."""
     database: Secret = Secret("")
     """The database of accounts, numbers, services; may be the same. Any number of processes."""
     survives: Literal["process", "power", "host", "zone", "region"] = "power"

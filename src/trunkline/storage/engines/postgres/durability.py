@@ -66,6 +66,11 @@ def look(dsn: str, name: str, wanted: Survives, zones: Mapping[str, str]) -> str
     finally:
         connection.close()
     check(server, wanted, zones)
+    return tell(servers, server)
+
+
+def tell(servers: Servers, server: Server) -> str:
+    """One line about a server as it is."""
     needed, names = parse_names(server.settings.get("synchronous_standby_names", ""))
     waits = f"a commit waits for {needed} of {', '.join(names)}" if needed else "no synchronous standby"
     return f"{servers!r}: synchronous_commit {server.settings.get('synchronous_commit')}, {waits}"
@@ -113,7 +118,7 @@ def _check_standbys(server: Server, wanted: Survives, zones: Mapping[str, str]) 
         raise CannotSurvive(
             f"a commit waits for {needed} standbys and {len(listed)} are connected: it would wait without end"
         )
-    primary = _primary_label(server, zones)
+    primary = primary_label(server, zones)
     beside = [one.name for one in listed if not _outside(one, primary, wanted, zones)]
     beside += [] if everybody else [name for name in names if _absent_beside(name, server, primary, wanted, zones)]
     if len(beside) >= needed:
@@ -124,7 +129,7 @@ def _check_standbys(server: Server, wanted: Survives, zones: Mapping[str, str]) 
         )
 
 
-def _primary_label(server: Server, zones: Mapping[str, str]) -> str:
+def primary_label(server: Server, zones: Mapping[str, str]) -> str:
     """The primary's label: by its `cluster_name`, else the one that is left over. Empty: unknown."""
     name = server.settings.get("cluster_name", "")
     if name in zones:

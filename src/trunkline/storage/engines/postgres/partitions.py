@@ -77,6 +77,15 @@ def prepare(connection: Connection, partitions: int, databases: int = 1, place: 
     connection.execute("update layout set ddl = %s", (_DDL,))
 
 
+def read_layout(connection: Connection, partitions: int, databases: int, place: int) -> None:
+    """Raises WrongLayout where a queue database was made for another number of partitions, databases, or place."""
+    row = connection.execute("select to_regclass('layout') is null").fetchone()
+    if row is not None and row[0]:
+        return
+    (found,) = connection.execute("select partitions, databases, place from layout").fetchall()
+    _compare(found, partitions, databases, place)
+
+
 def _compare(found: Sequence[Any], partitions: int, databases: int, place: int) -> None:
     if found[0] != partitions:
         raise WrongLayout(_wrong("partitions", partitions, found[0]))

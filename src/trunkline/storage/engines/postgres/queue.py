@@ -33,6 +33,11 @@ MIGRATION_LOCK = 0x74726B
 COMPACT_LOCK_MS = 5000
 """How long a compaction waits for a table."""
 
+_OUR_TABLES = """
+select format('%%I.%%I', schemaname, tablename) from pg_tables
+where (schemaname = current_schema() or schemaname ~ '^p[0-9][0-9]$') and tablename = any(%s::text[])
+"""
+
 
 def prepare(connection: Connection) -> None:
     """Create what the database lacks, in one transaction."""
@@ -53,11 +58,10 @@ def rewrite_tables(dsn: str, name: str, tables: Sequence[str]) -> bool:
     connection = Servers(dsn, name).connect(f"trunkline {name} compacting")
     try:
         connection.execute(f"set lock_timeout = {COMPACT_LOCK_MS}")
-        found = connection.execute("select tablename from pg_tables where schemaname = current_schema()").fetchall()
+        found = connection.execute(_OUR_TABLES, (list(tables),)).fetchall()
         try:
             for (table,) in found:
-                if table in tables:
-                    connection.execute(f"vacuum (full) {table}".encode())
+                connection.execute(f"vacuum (full) {table}".encode())
         except psycopg.errors.LockNotAvailable:
             return False
         return True
