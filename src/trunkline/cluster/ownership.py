@@ -1,0 +1,424 @@
+"""Owning things: partitions of the queue, connectors, trunk registrations, singletons.
+
+Theory. The map says whose a thing is (trunkline.cluster.membership decides when it is believed); this file makes it so
+here. A thing that the map newly gives to this node is *gained*: a partition is opened in its database first, which
+makes the former owner's later commits fail. One that the map no longer gives to this node is dropped at once. What
+nobody owns is claimed by the node that placement names. What placement would rather see elsewhere is handed over, one
+at a time and only while nobody comes or goes: it gets no new work, what is under way is waited for, it is released,
+and only then does the map name the next owner.
+
+A write of the map that did not return may still be done later. So a node that has tried to give a thing away does not
+take it back before it has seen a later version of the map that still names it.
+
+`holds` is true while the thing is owned *and* the fence is open. A fence that opens again finds what it had: it opens
+only by a renewal or by promises, both of which show that nobody took anything meanwhile.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from trunkline.cluster import placement
+from trunkline.cluster.events import Listener, View
+from trunkline.cluster.membership import Membership
+from trunkline.cluster.placement import Thing
+from trunkline.cluster.records import ClusterMap, Owner
+from trunkline.storage.unavailable import StoreUnavailable
+
+MAX_GAINING: Final = 4
+"""Things opened at once: a takeover must not flood what is left of the cluster."""
+RETRY_S: Final = 0.5
+"""Wait after the store, or a partition's database, did not answer."""
+HANDOVER_AFTER_S: Final = 5.0
+"""How long nobody must have come or gone before things move for balance alone."""
+LEAVING_S: Final = 30.0
+"""Longest wait for what is under way of a thing that is to be handed over."""
+HANDOVER_AGAIN_S: Final = 60.0
+"""Wait after a thing could not be let go of (a call is up)."""
+
+log = logging.getLogger(__name__)
+
+
+class Partitions(Protocol):
+    """The queue in parts (trunkline.storage.sharded)."""
+
+    @property
+    def owned(self) -> frozenset[int]: ...
+
+    async def own(self, p: int) -> None:
+        """Open it for writing; the former owner's later commits fail. Raises StoreUnavailable."""
+
+    async def release(self, p: int) -> None:
+        """Commit what was handed in and let go."""
+
+
+class Hooks:
+    """What is done with the things of one kind; override what is of interest."""
+
+    async def gained(self, thing: str, former: str) -> None:
+        """It is ours. `former`: the dead node that we inherited it from (our own name: a former life of this node);
+        empty: claimed, or handed over. Must not raise."""
+
+    async def leaving(self, thing: str) -> bool:
+        """Give it no new work and wait until nothing of it is under way. False: not now. Cancelled after LEAVING_S,
+        which counts as False; `stays` follows."""
+        return True
+
+    def stays(self, thing: str) -> None:
+        """It does not leave after all."""
+
+    async def released(self, thing: str) -> None:
+        """It is no longer ours, in order."""
+
+    def lost(self, thing: str) -> None:
+        """It is no longer ours, at once: nothing of it may be sent or written."""
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds; see the constants."""
+
+    handover_after_s: float = HANDOVER_AFTER_S
+    leaving_s: float = LEAVING_S
+    again_s: float = HANDOVER_AGAIN_S
+    retry_s: float = RETRY_S
+
+
+def partition(number: int) -> str:
+    """The name of a partition of the queue as a thing."""
+    return f"p/{number}"
+
+
+class Ownership(Listener):
+    """See the module."""
+
+    def __init__(self, membership: Membership, partitions: Partitions | None = None, pace: Pace | None = None) -> None:
+        self.leaving: set[str] = set()
+        """Things that are ours, but are to get no new work."""
+        self._membership = membership
+        self._partitions = partitions
+        self._pace = pace or Pace()
+        self._hooks: dict[str, Hooks] = {}
+        self._things: dict[str, Thing] = {}
+        self._owned: dict[str, str] = {}
+        self._given: dict[str, int] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._gaining: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MAX_GAINING)
+        self._refused: dict[str, float] = {}
+        self._steady_since = 0.0
+        self._last_members: Mapping[str, int] = {}
+        self._moving = False
+        self._retiring = False
+        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        membership.listeners.append(self)
+
+    # ---- what others ask
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """What is ours, whether or not the fence is open."""
+        return frozenset(self._owned)
+
+    def holds(self, thing: str) -> bool:
+        """Whether this node may act for a thing now."""
+        return thing in self._owned and self._membership.fence.open
+
+    def owner_of(self, thing: int | str) -> str | None:
+        """The node that owns a partition or another thing, as this node believes."""
+        owner = self._membership.view.map.owner(partition(thing) if isinstance(thing, int) else thing)
+        return owner.node if owner else None
+
+    async def wait_for_owner(self, thing: int | str, timeout_s: float) -> str | None:
+        """`owner_of`, waiting for there to be one; None: not within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (owner := self.owner_of(thing)) is None:
+                    await self._changed.wait()
+                return owner
+        except TimeoutError:
+            return None
+
+    # ---- life
+
+    def register(self, kind: str, hooks: Hooks) -> None:
+        """`kind`: what stands before the slash in a thing's name (`p`, `connector`, ...)."""
+        self._hooks[kind] = hooks
+
+    def offer(self, things: Iterable[Thing]) -> None:
+        """All that there is to own; every node is given the same."""
+        self._things = {thing.name: thing for thing in things}
+        self._news.set()
+
+    async def start(self) -> None:
+        """Begin to own what is ours."""
+        self._retiring = False
+        self._steady_since = asyncio.get_running_loop().time()
+        self._task = asyncio.create_task(self._run(), name="ownership")
+        self._news.set()
+
+    async def leave(self, timeout_s: float) -> None:
+        """Hand everything over, waiting up to `timeout_s` for what is under way; nothing is gained any more."""
+        self._retiring = True
+        things = list(self._owned)
+        self.leaving.update(things)
+        await asyncio.gather(*(self._let_go(thing, timeout_s, always=True) for thing in things))
+        await self._give(things, timeout_s)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End without a word."""
+        tasks = [*self._tasks, *self._gaining.values(), *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = None
+
+    # ---- what membership tells
+
+    def changed(self, view: View) -> None:
+        if view.map.members != self._last_members:
+            self._last_members = view.map.members
+            self._steady_since = asyncio.get_running_loop().time()
+        for thing in [thing for thing in self._owned if not self._is_mine(thing)]:
+            self._drop(thing)
+        self._news.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def expelled(self) -> None:
+        for thing in list(self._owned):
+            self._drop(thing)
+        self._given.clear()
+
+    # ---- making it so
+
+    def _is_mine(self, thing: str) -> bool:
+        owner = self._membership.view.map.things.get(thing)
+        return owner is not None and (owner.node, owner.epoch) == (self._membership.name, self._membership.epoch)
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            wait_s = None
+            try:
+                wait_s = await self._reconcile()
+            except (StoreUnavailable, TimeoutError, OSError) as error:
+                log.warning("what nobody owns is claimed later: %s", error or "the store is slow")
+                wait_s = self._pace.retry_s
+            if wait_s is not None:
+                asyncio.get_running_loop().call_later(max(wait_s, 0.001), self._news.set)
+
+    async def _reconcile(self) -> float | None:
+        """Gain what is ours, claim what is nobody's, hand over what is too much; returns when to look again."""
+        now = self._membership.view.map
+        if not self._membership.live or self._retiring:
+            return None
+        for thing in now.things:
+            if thing not in self._things or thing in self._owned or thing in self._gaining:
+                continue
+            if self._is_mine(thing) and now.version > self._given.get(thing, -1):
+                self._given.pop(thing, None)
+                self._gain(thing)
+        wanted = self._placed(now, now.members)
+        if any(now.owner(thing) is None for thing, node in wanted.items() if node == self._membership.name):
+            embargo_s = (self._membership.embargo_ns - self._membership.now_ns()) / 1e9
+            if embargo_s > 0:
+                return embargo_s
+            if not await self._membership.change(self._claim):
+                return self._pace.retry_s
+        return self._balance(wanted)
+
+    def _placed(self, now: ClusterMap, nodes: Iterable[str]) -> dict[str, str]:
+        current = {name: owner.node for name in now.things if (owner := now.owner(name)) is not None}
+        return placement.place(self._things.values(), nodes, current)
+
+    def _claim(self, now: ClusterMap) -> ClusterMap | None:
+        me, epoch = self._membership.name, self._membership.epoch
+        if now.members.get(me) != epoch or self._membership.embargo_ns > self._membership.now_ns():
+            return None
+        wanted = self._placed(now, now.members)
+        free = {thing: Owner(me, epoch) for thing, node in wanted.items() if node == me and now.owner(thing) is None}
+        return msgspec.structs.replace(now, things={**now.things, **free}) if free else None
+
+    # ---- gaining
+
+    def _gain(self, thing: str) -> None:
+        task = asyncio.create_task(self._gain_it(thing), name=f"gain {thing}")
+        self._gaining[thing] = task
+        task.add_done_callback(lambda done: self._gained(thing))
+
+    def _gained(self, thing: str) -> None:
+        self._gaining.pop(thing, None)
+        self._news.set()
+
+    async def _gain_it(self, thing: str) -> None:
+        epoch = self._membership.epoch
+        owner = self._membership.view.map.things[thing]
+        async with self._slots, self._lock(thing):
+            if not await self._open(thing, epoch):
+                return
+            self._owned[thing] = owner.former
+            log.info("node %s owns %s%s", self._membership.name, thing, f", of {owner.former}" if owner.former else "")
+            await self._hooks_of(thing).gained(thing, owner.former)
+
+    async def _open(self, thing: str, epoch: int) -> bool:
+        """Open a partition, as long as it is ours."""
+        number = _number(thing)
+        while self._is_mine(thing) and self._membership.epoch == epoch and not self._retiring:
+            if self._partitions is None or number is None:
+                return True
+            try:
+                await self._partitions.own(number)
+            except StoreUnavailable as error:
+                log.warning("partition %d cannot be opened yet: %s", number, error)
+                await asyncio.sleep(self._pace.retry_s)
+                continue
+            if self._is_mine(thing) and self._membership.epoch == epoch:
+                return True
+            await self._close(thing)
+        return False
+
+    # ---- losing
+
+    def _drop(self, thing: str) -> None:
+        """Not ours any more, at once; the partition is closed behind it."""
+        del self._owned[thing]
+        self.leaving.discard(thing)
+        self._hooks_of(thing).lost(thing)
+        log.warning("node %s has lost %s", self._membership.name, thing)
+        self._spawn(self._close_dropped(thing))
+
+    async def _close_dropped(self, thing: str) -> None:
+        async with self._lock(thing):
+            if thing not in self._owned:
+                await self._close(thing)
+
+    async def _close(self, thing: str) -> None:
+        number = _number(thing)
+        if self._partitions is not None and number is not None:
+            try:
+                await self._partitions.release(number)
+            except StoreUnavailable as error:
+                log.info("partition %d: %s", number, error)
+
+    # ---- handing over
+
+    def _balance(self, wanted: dict[str, str]) -> float | None:
+        loop = asyncio.get_running_loop()
+        me = self._membership.name
+        surplus = [thing for thing in sorted(self._owned) if wanted.get(thing, me) != me and thing not in self.leaving]
+        if not surplus or self._moving:
+            return None
+        steady_s = self._steady_since + self._pace.handover_after_s - loop.time()
+        if steady_s > 0:
+            return steady_s
+        due = {thing: self._refused.get(thing, 0.0) + self._pace.again_s for thing in surplus if thing in self._refused}
+        ready = [thing for thing in surplus if due.get(thing, 0.0) <= loop.time()]
+        if not ready:
+            return min(due.values()) - loop.time()
+        self._moving = True
+        self._spawn(self._hand_over(ready[0]))
+        return None
+
+    async def _hand_over(self, thing: str) -> None:
+        try:
+            self.leaving.add(thing)
+            if await self._let_go(thing, self._pace.leaving_s):
+                await self._give([thing], None)
+            else:
+                self._refused[thing] = asyncio.get_running_loop().time()
+        finally:
+            self._moving = False
+            self._news.set()
+
+    async def _let_go(self, thing: str, timeout_s: float, always: bool = False) -> bool:
+        """Wait for what is under way, then release. False: it stays ours, or was lost meanwhile."""
+        hooks = self._hooks_of(thing)
+        try:
+            async with asyncio.timeout(timeout_s):
+                ready = await hooks.leaving(thing)
+        except TimeoutError:
+            ready = False
+        async with self._lock(thing):
+            if thing not in self._owned:
+                return False
+            self.leaving.discard(thing)
+            if not ready and not always:
+                hooks.stays(thing)
+                return False
+            self._given[thing] = self._membership.view.map.version
+            del self._owned[thing]
+            await self._close(thing)
+            await hooks.released(thing)
+            return True
+
+    async def _give(self, things: list[str], timeout_s: float | None) -> None:
+        """Have the map name the next owners, until it does (or names this node again, which then takes them back)."""
+        epoch = self._membership.epoch
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._membership.epoch == epoch and any(self._still_given(thing) for thing in things):
+                    try:
+                        await self._membership.change(lambda now: self._passed_on(now, things))
+                    except (StoreUnavailable, TimeoutError, OSError) as error:
+                        log.warning("%s cannot be passed on yet: %s", ", ".join(things), error or "the store is slow")
+                    changed = self._changed
+                    if any(self._still_given(thing) for thing in things):
+                        try:
+                            async with asyncio.timeout(self._pace.retry_s):
+                                await changed.wait()
+                        except TimeoutError:
+                            continue
+        except TimeoutError:
+            log.warning("%s: nobody was told to take them", ", ".join(things))
+
+    def _still_given(self, thing: str) -> bool:
+        version = self._given.get(thing)
+        return version is not None and self._is_mine(thing) and self._membership.view.map.version <= version
+
+    def _passed_on(self, now: ClusterMap, things: list[str]) -> ClusterMap | None:
+        me, epoch = self._membership.name, self._membership.epoch
+        owners = {name: now.things[name] for name in things if name in now.things}
+        mine = [name for name, owner in owners.items() if (owner.node, owner.epoch) == (me, epoch)]
+        if not mine or now.members.get(me) != epoch:
+            return None
+        others = [name for name in now.members if name != me] if self._retiring else now.members
+        wanted = self._placed(now, others)
+        moved = dict(now.things)
+        for thing in mine:
+            self._given[thing] = now.version
+            node = wanted.get(thing, "")
+            if node in now.members:
+                moved[thing] = Owner(node, now.members[node])
+            else:
+                del moved[thing]
+        return msgspec.structs.replace(now, things=moved)
+
+    # ---- odds and ends
+
+    def _hooks_of(self, thing: str) -> Hooks:
+        return self._hooks.get(thing.partition("/")[0], _NO_HOOKS)
+
+    def _lock(self, thing: str) -> asyncio.Lock:
+        return self._locks.setdefault(thing, asyncio.Lock())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_NO_HOOKS: Final = Hooks()
+
+
+def _number(thing: str) -> int | None:
+    """The number of a partition; None for other things."""
+    kind, _, number = thing.partition("/")
+    return int(number) if kind == "p" and number.isdigit() else None
