@@ -10,6 +10,7 @@ from trunkline.voice.redirects import MAX_HOPS, MAX_TARGETS, is_redirect, target
 
 from ..messaging.world import AC, eventually
 from .lines import CARRIER, OTHER, OURS, SECOND, Phone
+from .test_denied_calls import guard
 
 THIRD = ("127.0.0.4", 5060)
 
@@ -149,3 +150,30 @@ async def test_a_place_that_may_not_be_reached(make_lines):
     sid = place(lines)
     await lines.until(sid, "failed")
     await eventually(lambda: len(lines.phone.invites) == 1)
+
+
+@pytest.mark.parametrize(
+    ("user", "why"),
+    [
+        ("+19005550123", "not permitted"), ("+4930123456", "no prefix"), ("911", "an emergency number"),
+        ("+14155550111", ""), ("100", ""),
+    ],
+)  # fmt: skip
+async def test_another_number_is_a_call_of_its_own(make_lines, user, why):
+    lines = await make_lines(trunks=trunk(follow_redirects=True, prefixes=("+1",)))
+    guard(lines)
+    second = Phone(lines.net, SECOND)
+    lines.phone.refuses(302, headers=[("Contact", f"<sip:{user}@127.0.0.3:5060>")])
+    sid = place(lines)
+    stored = await lines.until(sid, "completed", "failed")
+    assert (stored.status, len(second.invites)) == (("failed", 0) if why else ("completed", 1))
+    assert any(why in entry.what for entry in stored.timeline if "redirect" in entry.what) is bool(why)
+
+
+async def test_numbers_are_read_as_the_trunk_writes_them(make_lines):
+    more = {"country_code": "49", "called_format": "international", "called_add": "9"}
+    lines = await make_lines(trunks=trunk(follow_redirects=True, prefixes=("+1",), **more))
+    second = Phone(lines.net, SECOND)
+    lines.phone.refuses(302, headers=[("Contact", "<sip:900493012345@127.0.0.3:5060>")])
+    assert (await lines.until(place(lines), "failed")).sip_response_code == 302
+    assert second.invites == []

@@ -145,7 +145,7 @@ class Outbound:
         """Whether emergency numbers are called at all."""
         return self._wires.trunks.emergency is not None
 
-    def _placed(self, account: str, to: str) -> None:
+    def placed(self, account: str, to: str) -> None:
         """Count a call for its account's limits."""
         if self.permissions is not None and self.permissions.spending is not None:
             self.permissions.spending.placed(account, self.permissions.risks.of(to))
@@ -185,6 +185,17 @@ class Outbound:
                 self._place(flight, None)
         elif not lost:
             self._wait(flight)
+
+    def wait_again(self, flight: CallFlight) -> None:
+        """Place a call in its turn that waited for that at another node."""
+        self._wait(flight)
+
+    def abandon(self, mine: Callable[[str], bool]) -> None:
+        """Other nodes place the calls of which `mine` says so, by SID."""
+        for lane in self._lanes.values():
+            kept = [flight for flight in lane if not mine(flight.call.sid)]
+            lane.clear()
+            lane.extend(kept)
 
     def _wait(self, flight: CallFlight) -> None:
         account = flight.call.account_sid
@@ -252,7 +263,7 @@ class Outbound:
             self._refuse(flight, denied.api)
             self._left(record.account_sid)
             return
-        self._placed(account.sid, record.to)
+        self.placed(account.sid, record.to)
         live = LiveCall(self._services, account, record, Status.INITIATED)
         live.enlist(flight)
         live.on_end(lambda _: self._left(record.account_sid))
@@ -388,7 +399,7 @@ class Outbound:
             return None
         else:
             self.limits.of(account.sid).join()
-        self._placed(account.sid, new.to)
+        self.placed(account.sid, new.to)
         now = self._flights.clock.now_ms()
         record = Call(
             sid=new_sid(CALL, now),

@@ -18,7 +18,7 @@ from trunkline.sip.core import CallListener
 from trunkline.sip.errors import MalformedMessage, MalformedSdp, NotAcceptable
 from trunkline.sip.flow import DEFAULT_PORT, DEFAULT_TLS_PORT, Target
 from trunkline.sip.identity import name_addr, sip_uri
-from trunkline.voice import leg_changes, redirects, securing, timeline
+from trunkline.voice import emergency, leg_changes, redirects, securing, timeline
 from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import ends_with_dial
@@ -31,6 +31,7 @@ from trunkline.voice.trunks import Trunks, Way
 from trunkline.webhooks.failures import Failure
 
 if TYPE_CHECKING:
+    from trunkline.settings import Trunk
     from trunkline.sip.dialog import Dialog
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Response
@@ -441,9 +442,28 @@ class Outgoing(CallListener):
             return False
         self._hops += 1
         self._seen.add(str(way.uri))
-        more = redirects.ways(response, way, self._seen)
+        more = [one for one in redirects.ways(response, way, self._seen) if self._may_follow(one, way.trunk)]
         self._ways[:0] = more
         return bool(more)
+
+    def _may_follow(self, way: Way, trunk: Trunk) -> bool:
+        """Whether a way that a 3xx names is one that the account's own call could have taken."""
+        live, number = self.live, redirects.number(way)
+        record, outbound = live.record, live.services.outbound
+        if number == record.to or is_bare(record.to):
+            return True
+        why = ""
+        if any(emergency.called(way.uri.user, one) for one in (record.from_, record.to)):
+            why = "an emergency number"
+        elif number and not self._wires.trunks.leads(trunk, number):
+            why = f"trunk {trunk.name} has no prefix for it"
+        elif number and (denied := outbound.denial(record.account_sid, number)) is not None:
+            why = denied.why
+        if why:
+            live.note(timeline.ERROR, f"the redirect to {way.uri} is not followed: {why}")
+        elif number:
+            outbound.placed(record.account_sid, number)
+        return not why
 
     def _is_foreign(self, way: Way) -> bool:
         """Whether a 3xx led it away from its trunk's own gateways."""

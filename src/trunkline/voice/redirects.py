@@ -2,7 +2,9 @@
 
 Only trunks with `follow_redirects` are followed, a bounded number of times and to a bounded number of targets. A target
 goes out by the same trunk, but its login stays with the trunk's own gateways, and hosts beyond them are looked up and
-checked as those that customers name: nobody can aim our calls at our own network.
+checked as those that customers name: nobody can aim our calls at our own network. Another number is one more call: the
+account must be permitted to call it, within its limits, and the trunk's prefixes have to lead there; no redirect leads
+to an emergency number.
 """
 
 from __future__ import annotations
@@ -68,6 +70,14 @@ def ways(response: Response, before: Way, seen: set[str]) -> list[Way]:
         transport = "TLS" if uri.scheme == "sips" else uri.transport
         found.append(before._replace(uri=uri, host=uri.bare_host, port=uri.port, transport=transport, endpoint=None))
     return found
+
+
+def number(way: Way) -> str:
+    """The E.164 number that a way of a trunk asks for, as that trunk writes numbers; empty where it is none."""
+    if way.dialect is None:
+        return ""
+    plan = way.dialect.plan
+    return plan.caller_in(way.uri.user.removeprefix(plan.called_add))
 
 
 def is_foreign(way: Way, own_hosts: Iterable[str]) -> bool:

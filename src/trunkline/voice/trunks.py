@@ -98,6 +98,11 @@ class Trunks:
         digits = number.removeprefix("+")
         return any(digits.startswith(prefix) for prefix, _ in self._prefixes)
 
+    def leads(self, trunk: Trunk, number: str) -> bool:
+        """Whether a trunk takes calls to an E.164 number."""
+        digits = number.removeprefix("+")
+        return any(one is trunk and digits.startswith(prefix) for prefix, one in self._prefixes)
+
     def advertised(self, host: str) -> str:
         """Our address towards a gateway's host, where its trunk has one of its own; else empty."""
         return self._advertised.get(host, "")
