@@ -6,8 +6,10 @@ BIN := .venv/bin
 # one process, so that the servers they share are started once; a process that is done takes over half of what is left.
 PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 3 --dist worksteal -o faulthandler_timeout=120
 CONFIG ?=
+FAULTS ?=
+RUNS ?=
 
-.PHONY: help install demo run test test-all check format bench docs lock clean
+.PHONY: help install demo cluster chaos run test test-all check format bench docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +19,12 @@ install: ## .venv as requirements.lock says
 
 demo: install ## a carrier, a handset and Trunkline on this machine, to try out; ONCE=1 runs through it once and ends
 	@$(BIN)/python -m trunkline.testing.demo $(if $(ONCE),--once)
+
+cluster: install ## three zones of engines and nodes on this machine, as root or by sudo; ARGS="..." (lab/)
+	@$(if $(filter 0,$(shell id -u)),,sudo )$(BIN)/python -m lab cluster $(ARGS)
+
+chaos: install ## faults under load in such a cluster; FAULTS=a,b (default: all) RUNS=5 ARGS="..."
+	@$(if $(filter 0,$(shell id -u)),,sudo )$(BIN)/python -m lab chaos --faults "$(FAULTS)" --runs $(or $(RUNS),5) $(ARGS)
 
 run: install ## the server, with CONFIG=trunkline.toml if given, else the development profile
 	@$(BIN)/trunkline $(if $(CONFIG),--config $(CONFIG) serve,dev)

@@ -1,4 +1,5 @@
-"""An SMSC for benchmarks: one process on 127.0.0.1 that counts messages by the key in their text (`K=<key>`).
+"""An SMSC for benchmarks: one process that counts messages by the key in their text (`K=<key>`). It is on 127.0.0.1,
+unless `--host` tells otherwise.
 
     python bench/fake_smsc.py [--port 0] [--control-port 0] [--latency-ms 5] [--receipt-delay-ms 100] ...
 
@@ -44,6 +45,7 @@ KEY = re.compile(rb"K=([\w.-]+)")
 class Options:
     """What the SMSC does; see the module."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     control_port: int = 0
     latency_ms: float = 0.0
@@ -330,8 +332,8 @@ class Control:
 async def serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     state = State(options)
-    smsc = await loop.create_server(lambda: Session(state), "127.0.0.1", options.port)
-    control = await asyncio.start_server(Control(state).serve, "127.0.0.1", options.control_port)
+    smsc = await loop.create_server(lambda: Session(state), options.host, options.port)
+    control = await asyncio.start_server(Control(state).serve, options.host, options.control_port)
     ports = {"port": smsc.sockets[0].getsockname()[1], "control_port": control.sockets[0].getsockname()[1]}
     print(json.dumps(ports), flush=True)
     ended = asyncio.Event()

@@ -1,0 +1,68 @@
+"""`python -m lab cluster|chaos|stop`, see the package."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from lab.plan import HOME, Plan
+from lab.system import Failed, need_root
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lab", description="A whole cluster on this machine.")
+    parser.add_argument("what", choices=("cluster", "chaos", "stop"))
+    parser.add_argument("--name", default="tl", help="of this lab: two of different names do not meet")
+    parser.add_argument("--home", type=Path, default=HOME, help="where data, logs and Patroni's environment lie")
+    parser.add_argument("--queues", type=int, default=2, choices=(1, 2, 3), help="PostgreSQL clusters for the queue")
+    parser.add_argument("--small", action="store_true", help="one PostgreSQL cluster for everything")
+    parser.add_argument("--nodes", type=int, default=3, choices=(0, 1, 2, 3))
+    parser.add_argument("--regions", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--disks", action="store_true", help="a file system of its own for each host")
+    parser.add_argument("--faults", default="", help="chaos: names, separated by commas; empty: all")
+    parser.add_argument("--runs", type=int, default=5, help="chaos: runs of each fault")
+    parser.add_argument("--once", action="store_true", help="cluster: start, print the table once, stop")
+    return parser.parse_args()
+
+
+def plan_of(given: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    return Plan(
+        name=given.name, home=given.home, queues=1 if given.small else given.queues,
+        own_database=not given.small, nodes=given.nodes, regions=given.regions, disks=given.disks,
+    )  # fmt: skip
+
+
+def _ended(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """The command line."""
+    given = arguments()
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        need_root()
+        plan = plan_of(given)
+        if given.what == "stop":
+            from lab.cluster import stop
+
+            print("\n".join(stop(plan)) or "nothing was left")
+        elif given.what == "cluster":
+            from lab.table import show
+
+            show(plan, once=given.once)
+        else:
+            from lab.chaos import chaos
+
+            return chaos(plan, given.faults, given.runs)
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""A node's settings, made for the engines of the plan, and the records that the lab's customers need."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lab import outside, probe
+from lab.hosts import Service
+from lab.plan import HTTP_PORT, OUTSIDE, SIP_PORT, SMSC_PORT, WEBHOOK_PORT, Plan, Zone
+from trunkline.accounts.directory import create_account
+from trunkline.bootstrap import open_database
+from trunkline.model.clock import SystemClock
+from trunkline.model.numbers import PhoneNumber
+from trunkline.model.sid import PHONE_NUMBER, new_sid
+from trunkline.settings import load
+
+MASTER_KEY = "00" * 32
+"""The same on every node; on real machines from a secret store."""
+CALLED = "+12025550142"
+SENDER = "+12025550140"
+STORAGE_WAIT_S = 10.0
+LEGS = 400
+
+
+class Customer(NamedTuple):
+    """The lab's account."""
+
+    sid: str
+    token: str
+    sender: str
+    called: str
+
+
+def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The settings of the node in a zone."""
+    queues = [plan.dsn(cluster, "queue") for cluster in plan.clusters if "queue" in cluster.databases]
+    (records,) = [cluster for cluster in plan.clusters if "records" in cluster.databases]
+    return {
+        "server": {"host": zone.node, "port": HTTP_PORT, "public_url": f"http://{outside.EDGE}"},
+        "data": {"path": str(folder / "data"), "min_free_bytes": 16 << 20},
+        "security": {"master_key": MASTER_KEY},
+        "log": {"level": "info"},
+        "messaging": {"long_code_mps": 0},
+        "webhooks": {"retry_first_s": 0.5},
+        "storage": {
+            "engine": "postgres",
+            "queue": queues[0],
+            "database": plan.dsn(records, "records"),
+            "survives": "zone",
+            "zones": [f"{one.name}={one.region}/{one.name}" for one in plan.zones],
+            "wait_s": STORAGE_WAIT_S,
+        },
+        "sip": {"enabled": True, "host": zone.node, "port": SIP_PORT},
+        "media": {"legs": LEGS, "priority": False},
+    }
+
+
+def write(plan: Plan, zone: Zone, folder: Path) -> Path:
+    """The settings file."""
+    tables: list[tuple[str, Mapping[str, Any]]] = [
+        (f"[{name}]", section) for name, section in sections(plan, zone, folder).items()
+    ]
+    carrier = {"name": "carrier", "kind": "smpp", "host": outside.SMSC, "port": SMSC_PORT, "system_id": "trunkline",
+               "window": 20, "reconnect_longest_s": 2, "response_timeout_s": 5}  # fmt: skip
+    trunk = {"name": "trunk", "addresses": [f"{OUTSIDE}.0/24"], "prefixes": []}
+    tables += [("[[connectors]]", carrier), ("[[trunks]]", trunk)]
+    lines = ['profile = "integration"']
+    for title, section in tables:
+        lines += ["", title, *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+    file = folder / "trunkline.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def ready(zone: Zone) -> bool:
+    """Whether the node takes work."""
+    return probe.answers_http(zone.node, HTTP_PORT, "/readyz")
+
+
+def service(plan: Plan, zone: Zone, folder: Path) -> Service:
+    """The node of a zone, its settings written."""
+    file = write(plan, zone, folder)
+    return Service(
+        name="trunkline", kind="node",
+        command=(sys.executable, "-m", "trunkline", "--config", str(file), "serve"),
+        ready=lambda: ready(zone),
+    )  # fmt: skip
+
+
+def seed(file: Path) -> Customer:
+    """An account with a number that sends, and one that is called. Blocks; raises StoreUnavailable."""
+
+    async def work() -> Customer:
+        clock = SystemClock()
+        database = open_database(load(file, {}), clock)
+        try:
+            account = await create_account(database, clock, "Lab")
+            webhooks = f"http://{outside.WEBHOOKS}:{WEBHOOK_PORT}"
+            for number in (SENDER, CALLED):
+                await database.insert(
+                    PhoneNumber(
+                        sid=new_sid(PHONE_NUMBER),
+                        account_sid=account.sid,
+                        phone_number=number,
+                        bought_ms=clock.now_ms(),
+                        voice_url=f"{webhooks}/voice",
+                        status_callback=f"{webhooks}/calls",
+                    )
+                )
+            return Customer(account.sid, account.auth_token, SENDER, CALLED)
+        finally:
+            await database.close()
+
+    return asyncio.run(work())

@@ -1,0 +1,108 @@
+"""The live table: who owns what, as the engines themselves say."""
+
+import contextlib
+import http.client
+import time
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lab import made, outside, patroni, probe, redis
+from lab.cluster import Lab, say
+from lab.plan import EDGE_PORT, HTTP_PORT, REDIS_PORT, Plan
+
+EVERY_S = 1.0
+MAX_KEYS = 500
+
+
+def show(plan: Plan, *, once: bool = False) -> None:
+    """Start the lab and show the table until it is interrupted."""
+    with Lab(plan) as lab:
+        say("up")
+        console = Console()
+        if lab.customer:
+            console.print(
+                f"API http://{outside.EDGE}:{EDGE_PORT} (from namespace {plan.namespace('out')}), "
+                f"account {lab.customer.sid}, token {lab.customer.token}; logs in {plan.run / 'hosts/log'}"
+            )
+        if once:
+            console.print(table(lab))
+            return
+        with contextlib.suppress(KeyboardInterrupt), Live(table(lab), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(EVERY_S)
+                live.update(table(lab), refresh=True)
+        console.print("stopping")
+
+
+def table(lab: Lab) -> Table:
+    """One look."""
+    shown = Table(title=f"{lab.plan.name}: {time.strftime('%H:%M:%S')}", expand=False)
+    for column in ("", *(f"zone {zone.name}" for zone in lab.plan.zones)):
+        shown.add_column(column)
+    for cluster in lab.plan.clusters:
+        found = {one["name"]: one for one in patroni.members(lab.plan, cluster)}
+        shown.add_row(f"PostgreSQL {cluster.name}", *(_server(found.get(zone.name)) for zone in lab.plan.zones))
+    first = redis.primary(lab.plan)
+    roles = [_role(zone.store, zone == first) for zone in lab.plan.zones]
+    shown.add_row("Redis", *roles)
+    shown.add_row("etcd", *("up" if lab.store(zone).running("etcd") else "[red]down" for zone in lab.plan.zones))
+    owners = _owners(first.store if first else "")
+    shown.add_row("node", *(_node(lab, zone.name) for zone in lab.plan.zones))
+    shown.add_row("partitions", *(owners.get(zone.name, "-") for zone in lab.plan.zones))
+    counts = [sum(len(made.processes_in(host.namespace)) for host in lab.zone(zone.name)) for zone in lab.plan.zones]
+    shown.add_row("processes", *map(str, counts))
+    return shown
+
+
+def _server(member: dict[str, Any] | None) -> str:
+    if member is None:
+        return "[red]?"
+    text = f"{member['role']}, {member['state']}"
+    lag = member.get("lag")
+    text += f", {lag} B behind" if lag else ""
+    return f"[bold green]{text}" if member["role"] == "leader" else text
+
+
+def _role(address: str, first: bool) -> str:
+    try:
+        role = str(probe.redis(address, REDIS_PORT, "ROLE", timeout_s=0.3)[0])
+    except (OSError, ValueError, TypeError, IndexError):
+        return "[red]down"
+    return f"[bold green]{role}" if first and role == "master" else role
+
+
+def _node(lab: Lab, zone: str) -> str:
+    if zone not in [one.name for one in lab.nodes]:
+        return "-"
+    if not lab.node(zone).running("trunkline"):
+        return "[red]down"
+    if lab.node(zone).paused:
+        return "[yellow]stopped"
+    (where,) = [one for one in lab.nodes if one.name == zone]
+    try:
+        status, answer = probe.ask(where.node, HTTP_PORT, "/readyz", timeout_s=0.3)
+    except (OSError, http.client.HTTPException):
+        return "[red]no answer"
+    return "[bold green]ready" if status == 200 else f"[yellow]{answer}"[:60]
+
+
+def _owners(address: str) -> dict[str, str]:
+    """Node -> the partitions that the map in the memory store gives it."""
+    found: dict[str, list[str]] = {}
+    if not address:
+        return {}
+    try:
+        _, keys = probe.redis(
+            address, REDIS_PORT, "SCAN", "0", "MATCH", "*part/*", "COUNT", str(MAX_KEYS), timeout_s=0.3
+        )
+        for key in sorted(keys):
+            value = probe.redis(address, REDIS_PORT, "GET", key, timeout_s=0.3)
+            owner = msgspec.msgpack.decode(value.encode("latin-1"))["node"]
+            found.setdefault(owner, []).append(key.rpartition("/")[2])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        pass  # nothing is known of owners: the row is empty
+    return {name: " ".join(parts) for name, parts in found.items()}
