@@ -6,9 +6,10 @@ import orjson
 import pytest
 
 from trunkline.api import homes
-from trunkline.api.homes import HOME, Homes, NotHere
+from trunkline.api.homes import HOME, Homes
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
+from trunkline.cluster.peers import PeerUnavailable
 from trunkline.model.errors import ApiError
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -23,7 +24,7 @@ class Link:
         self.asked = []
         self.answer = homes._encode(homes.Answered(201, [(b"content-type", b"application/json")], b"{}"))
         self.owners = {OURS: "here", THEIRS: "other"}
-        self.lost: NotHere | None = None
+        self.lost: PeerUnavailable | None = None
 
     def home(self, account, key):
         return {"mine": OURS, "theirs": THEIRS}[key]
@@ -39,7 +40,7 @@ class Link:
             raise StoreUnavailable("nobody owns it")
         return self.owners[shard]
 
-    async def ask(self, node, kind, payload, timeout_s):
+    async def call(self, node, kind, payload, timeout_s):
         if self.lost is not None:
             raise self.lost
         self.asked.append((node, kind, homes._decode_request(payload)))
@@ -53,7 +54,7 @@ def link():
 
 @pytest.fixture
 def here(link):
-    return Homes(link, lambda raw: raw.decode())
+    return Homes(link, lambda raw: raw.decode(), 0.3)
 
 
 def request(method="POST", sid=""):
@@ -120,13 +121,48 @@ async def test_it_is_held_open_until_there_is_an_owner(here, link):
     assert link.asked == [], "it has come to us meanwhile"
 
 
-@pytest.mark.parametrize("lost", [NotHere("no connection", sent=False), NotHere("it ended", sent=True)])
+@pytest.mark.parametrize("lost", [PeerUnavailable("no connection", sent=False), PeerUnavailable("it ended", sent=True)])
 async def test_a_lost_peer_is_a_503_to_be_sent_again(here, link, lost):
     link.lost = lost
     with pytest.raises(ApiError) as refused:
         await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), None)
     assert refused.value.status == 503
     assert ("Retry-After", "1") in refused.value.headers
+
+
+async def test_a_request_waits_for_the_heir(here, link):
+    """The owner is lost; after a while there is another."""
+    calls = []
+
+    async def call(node, kind, payload, timeout_s):
+        calls.append(node)
+        if node == "other":
+            link.owners[THEIRS] = "heir" if len(calls) > 1 else "other"
+            raise PeerUnavailable("no connection", sent=False)
+        return link.answer
+
+    link.call = call
+    assert (await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), None)).status == 201
+    assert calls == ["other", "other", "heir"]
+
+
+@pytest.mark.parametrize(("key", "calls"), [(None, 1), (b"theirs", 2)])
+async def test_what_may_have_been_done_is_repeated_only_with_a_key(here, link, key, calls):
+    made = []
+
+    async def call(node, kind, payload, timeout_s):
+        made.append(node)
+        if len(made) == 1:
+            raise PeerUnavailable("it ended", sent=True)
+        return link.answer
+
+    link.call = call
+    if key is None:
+        with pytest.raises(ApiError):
+            await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), key)
+    else:
+        assert (await here.elsewhere(request(), scope(), key)).status == 201
+    assert len(made) == calls
 
 
 async def test_nobody_owns_it(here, link):

@@ -30,7 +30,7 @@ class Peer(Node):
     def others(self):
         return [name for name in self.net if name != self.name]
 
-    async def ask(self, node, kind, payload, timeout_s):
+    async def call(self, node, kind, payload, timeout_s):
         return await self.net[node].handlers[kind](self.name, payload)
 
 

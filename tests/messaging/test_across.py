@@ -5,10 +5,11 @@ import asyncio
 import msgspec
 import pytest
 
+from trunkline.cluster.peers import PeerUnavailable
 from trunkline.messaging.across import Across
 from trunkline.messaging.connectors import leased
 from trunkline.messaging.connectors.base import Receipt, Rejected, Submission, Submitted, Unavailable
-from trunkline.messaging.connectors.leased import LeasedConnector, NotSent, PeerLost
+from trunkline.messaging.connectors.leased import LeasedConnector
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -63,12 +64,12 @@ class Node:
     def holder(self, connector):
         return None if self.net.holder == self.name else self.net.holder
 
-    async def ask(self, node, kind, payload, timeout_s):
+    async def call(self, node, kind, payload, timeout_s):
         if self.net.cut or node not in self.net.nodes:
-            raise NotSent("no way there")
+            raise PeerUnavailable("no way there", sent=False)
         answer = await self.net.nodes[node].handlers[kind](self.name, payload)
         if self.net.deaf:
-            raise PeerLost("the link was lost")
+            raise PeerUnavailable("the link was lost", sent=True)
         return answer
 
     def open(self):
@@ -194,7 +195,7 @@ async def test_no_room_at_the_holder(nodes):
     await up(ours)
     real.down = True
     handed = msgspec.msgpack.encode(leased.Handed("carrier", "+12025550100", b"{}"))
-    told = msgspec.msgpack.decode(await ours.ask("theirs", leased.SUBMIT, handed, 1), type=leased.Told).outcome()
+    told = msgspec.msgpack.decode(await ours.call("theirs", leased.SUBMIT, handed, 1), type=leased.Told).outcome()
     assert isinstance(told, Unavailable)
     assert (told.in_doubt, told.burns_attempt) == (False, False)
 

@@ -30,7 +30,7 @@ class Node:
     def others(self):
         return sorted({name for name, _ in self.net.handlers} - {self.name})
 
-    async def ask(self, node, kind, payload, timeout_s):
+    async def call(self, node, kind, payload, timeout_s):
         if node in self.net.down:
             raise ConnectionError("it is not there")
         return await self.net.handlers[node, kind](self.name, payload)

@@ -5,7 +5,9 @@ home alone: only there can a second request with it be told from the first. Such
 node and held open meanwhile, for a bounded time; then 503 with Retry-After. All others are answered where they come in.
 """
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
@@ -14,6 +16,7 @@ import msgspec
 
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
+from trunkline.cluster.peers import PeerError, PeerUnavailable
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import is_sid
 from trunkline.storage.unavailable import StoreUnavailable
@@ -23,20 +26,14 @@ FORWARDED: Final = "trunkline.forwarded"
 """In the scope of a request that came from a peer: it is not handed on."""
 ANSWER_S: Final = 60.0
 """Longest wait for another node's answer once it has the request."""
+AGAIN_S: Final = 0.1
+"""Between two tries to reach an owner that is not there."""
 _FLIGHTS: Final = ("SM", "MM", "CA")
 
 HOME: ContextVar[int | None] = ContextVar("home_shard", default=None)
 """The virtual shard in which what this request makes must lie: that of its Idempotency-Key."""
 
 log = logging.getLogger(__name__)
-
-
-class NotHere(Exception):
-    """The peer was not reached; `sent`: it may have acted all the same."""
-
-    def __init__(self, reason: str, *, sent: bool) -> None:
-        super().__init__(reason)
-        self.sent = sent
 
 
 class Cluster(Protocol):
@@ -55,8 +52,8 @@ class Cluster(Protocol):
         """The node that owns a shard's partition, ours included; waits a while for there to be one. Raises
         StoreUnavailable."""
 
-    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """A call to a peer. Raises NotHere."""
+    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class Forwarded(msgspec.Struct, array_like=True):
@@ -88,8 +85,10 @@ _AGAIN: Final = (("Retry-After", "1"),)
 class Homes:
     """See the module."""
 
-    def __init__(self, cluster: Cluster, parse_key: Callable[[bytes], str]) -> None:
+    def __init__(self, cluster: Cluster, parse_key: Callable[[bytes], str], wait_s: float) -> None:
+        """`wait_s`: how long a request is held open for its owner to be there."""
         self._cluster = cluster
+        self._wait_s = wait_s
         self._parse_key = parse_key
         self.forwarded = 0
 
@@ -110,27 +109,39 @@ class Homes:
         if shard is None:
             return None
         if not self._cluster.is_ours(shard):
-            return await self._forward(request, scope, shard)
+            return await self._forward(request, scope, shard, key)
         HOME.set(shard)
         return None
 
-    async def _forward(self, request: Request, scope: Any, shard: int) -> Response | None:
+    async def _forward(self, request: Request, scope: Any, shard: int, key: bytes | None) -> Response | None:
         try:
             if scope.get(FORWARDED):
                 raise StoreUnavailable("the partition has moved on")
-            node = await self._cluster.owner(shard)
-            if self._cluster.is_ours(shard):
+            answer = await self._asked(request, scope, shard, key)
+            if answer is None:
                 HOME.set(shard)
                 return None
-            self.forwarded += 1
-            answer = _decode_answer(await self._cluster.ask(node, HTTP, _encode(_whole(request, scope)), ANSWER_S))
-        except StoreUnavailable as error:
-            log.warning("%s %s (%s): %s", request.method, request.path, request.request_id, error)
-            raise ApiError.of(20503, headers=_AGAIN) from None
-        except NotHere as error:
+        except (StoreUnavailable, PeerUnavailable, PeerError) as error:
             log.warning("%s %s (%s): %s", request.method, request.path, request.request_id, error)
             raise ApiError.of(20503, headers=_AGAIN) from None
         return Response(answer.status, answer.body, tuple(answer.headers))
+
+    async def _asked(self, request: Request, scope: Any, shard: int, key: bytes | None) -> Answered | None:
+        """The owner's answer; None: it is this node by now. While the owner is lost and its heir is not there yet, the
+        request waits; one that the lost owner may have acted on is repeated only where its key tells that."""
+        end = time.monotonic() + self._wait_s
+        payload = _encode(_whole(request, scope))
+        while True:
+            node = await self._cluster.owner(shard)
+            if self._cluster.is_ours(shard):
+                return None
+            self.forwarded += 1
+            try:
+                return _decode_answer(await self._cluster.call(node, HTTP, payload, ANSWER_S))
+            except PeerUnavailable as error:
+                if (error.sent and key is None) or time.monotonic() > end:
+                    raise
+                await asyncio.sleep(AGAIN_S)
 
 
 def _whole(request: Request, scope: Any) -> Forwarded:

@@ -7,13 +7,12 @@ The password is turned into digests for the realm `sip.realm` and forgotten; no 
 import re
 from typing import Any
 
-from trunkline.api import dates, paging, records, respond
+from trunkline.api import dates, records, sip_credential_lists
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
-from trunkline.api.route import Route
 from trunkline.api.services import Services
-from trunkline.api.sip_credential_lists import KIND
-from trunkline.api.sip_lists import SIP, uri
+from trunkline.api.sip_entries import EntryKind, routes
+from trunkline.api.sip_lists import uri
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import SIP_CREDENTIAL, new_sid
 from trunkline.model.sip_domain import SipCredential
@@ -85,20 +84,19 @@ def _password(request: Request) -> str | None:
     return check_password(password) if password else None
 
 
-async def _find(request: Request, app: Services) -> SipCredential:
-    found = await records.find(request, app.database, SipCredential, SIP_CREDENTIAL)
-    if found.credential_list_sid != request.params["CredentialListSid"]:
-        raise ApiError.not_found(request.path)
-    return found
-
-
-def _answer(request: Request, credential: SipCredential, status: int = 200) -> Response:
-    return respond.resource(request.format, render(credential), "Credential", status)
+KIND = EntryKind(
+    within=sip_credential_lists.KIND,
+    record=SipCredential,
+    prefix=SIP_CREDENTIAL,
+    key="credentials",
+    element="Credential",
+    render=render,
+)
 
 
 async def create(request: Request, app: Services) -> Response:
     """POST Credentials: Username, Password."""
-    parent = await records.find(request, app.database, KIND.record, KIND.prefix, "CredentialListSid")
+    parent = await KIND.parent(request, app)
     username, password = _username(request), _password(request)
     if password is None:
         raise ApiError.missing("Password")
@@ -115,45 +113,17 @@ async def create(request: Request, app: Services) -> Response:
         await app.database.insert(credential)
     except Duplicate:
         raise ApiError.of(INVALID, name="Username", reason="is in this list already") from None
-    return _answer(request, credential, 201)
-
-
-async def list_(request: Request, app: Services) -> Response:
-    """GET Credentials, newest first."""
-    parent = await records.find(request, app.database, KIND.record, KIND.prefix, "CredentialListSid")
-    asked = paging.read(request)
-    within = {"credential_list_sid": parent.sid}
-    found, following, previous = await records.page(app.database, SipCredential, within, asked, SIP_CREDENTIAL)
-    items = [render(credential) for credential in found]
-    return paging.render(request, asked, paging.Page("credentials", "Credential", items, following, previous))
-
-
-async def fetch(request: Request, app: Services) -> Response:
-    """GET Credentials/{Sid}."""
-    return _answer(request, await _find(request, app))
+    return KIND.answer(request, credential, 201)
 
 
 async def update(request: Request, app: Services) -> Response:
     """POST Credentials/{Sid}: a new Password; the old one is worth nothing once this is answered."""
     password = _password(request)
-    credential = await _find(request, app)
+    credential = await KIND.find(request, app)
     if password is not None:
         kept = digests(credential.username, app.settings.sip.realm, password)
         credential = await records.change(request, app.database, credential, lambda one: records.assign(one, kept))
-    return _answer(request, credential)
+    return KIND.answer(request, credential)
 
 
-async def delete(request: Request, app: Services) -> Response:
-    """DELETE Credentials/{Sid}."""
-    await app.database.delete(await _find(request, app))
-    return respond.no_content()
-
-
-_LIST = SIP + "/CredentialLists/{CredentialListSid}/Credentials"
-ROUTES = (
-    Route("api", "POST", _LIST, create),
-    Route("api", "GET", _LIST, list_),
-    Route("api", "GET", _LIST + "/{Sid}", fetch),
-    Route("api", "POST", _LIST + "/{Sid}", update),
-    Route("api", "DELETE", _LIST + "/{Sid}", delete),
-)
+ROUTES = routes(KIND, create, update)

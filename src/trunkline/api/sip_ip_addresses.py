@@ -4,13 +4,12 @@
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from trunkline.api import dates, paging, records, respond
+from trunkline.api import dates, records, sip_ip_access_control_lists
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
-from trunkline.api.route import Route
 from trunkline.api.services import Services
-from trunkline.api.sip_ip_access_control_lists import KIND
-from trunkline.api.sip_lists import SIP, uri
+from trunkline.api.sip_entries import EntryKind, routes
+from trunkline.api.sip_lists import uri
 from trunkline.model.errors import ApiError
 from trunkline.model.sid import SIP_IP_ADDRESS, new_sid
 from trunkline.model.sip_domain import SipIpAddress
@@ -82,20 +81,19 @@ def _apply(address: SipIpAddress, sent: dict[str, Any]) -> None:
         raise ApiError.of(INVALID, name="CidrPrefixLength", reason=f"must be a number between {MIN_PREFIX} and {bits}")
 
 
-async def _find(request: Request, app: Services) -> SipIpAddress:
-    found = await records.find(request, app.database, SipIpAddress, SIP_IP_ADDRESS)
-    if found.ip_access_control_list_sid != request.params["IpAccessControlListSid"]:
-        raise ApiError.not_found(request.path)
-    return found
-
-
-def _answer(request: Request, address: SipIpAddress, status: int = 200) -> Response:
-    return respond.resource(request.format, render(address), "IpAddress", status)
+KIND = EntryKind(
+    within=sip_ip_access_control_lists.KIND,
+    record=SipIpAddress,
+    prefix=SIP_IP_ADDRESS,
+    key="ip_addresses",
+    element="IpAddress",
+    render=render,
+)
 
 
 async def create(request: Request, app: Services) -> Response:
     """POST IpAddresses: FriendlyName, IpAddress, CidrPrefixLength (else the address alone)."""
-    parent = await records.find(request, app.database, KIND.record, KIND.prefix, "IpAccessControlListSid")
+    parent = await KIND.parent(request, app)
     sent = _sent(request)
     for name in ("FriendlyName", "IpAddress"):
         if not sent.get(records.field_name(name)):
@@ -111,42 +109,14 @@ async def create(request: Request, app: Services) -> Response:
     )
     _apply(address, sent)
     await app.database.insert(address)
-    return _answer(request, address, 201)
-
-
-async def list_(request: Request, app: Services) -> Response:
-    """GET IpAddresses, newest first."""
-    parent = await records.find(request, app.database, KIND.record, KIND.prefix, "IpAccessControlListSid")
-    asked = paging.read(request)
-    within = {"ip_access_control_list_sid": parent.sid}
-    found, following, previous = await records.page(app.database, SipIpAddress, within, asked, SIP_IP_ADDRESS)
-    items = [render(address) for address in found]
-    return paging.render(request, asked, paging.Page("ip_addresses", "IpAddress", items, following, previous))
-
-
-async def fetch(request: Request, app: Services) -> Response:
-    """GET IpAddresses/{Sid}."""
-    return _answer(request, await _find(request, app))
+    return KIND.answer(request, address, 201)
 
 
 async def update(request: Request, app: Services) -> Response:
     """POST IpAddresses/{Sid}."""
     sent = _sent(request)
-    address = await _find(request, app)
-    return _answer(request, await records.change(request, app.database, address, lambda one: _apply(one, sent)))
+    address = await KIND.find(request, app)
+    return KIND.answer(request, await records.change(request, app.database, address, lambda one: _apply(one, sent)))
 
 
-async def delete(request: Request, app: Services) -> Response:
-    """DELETE IpAddresses/{Sid}."""
-    await app.database.delete(await _find(request, app))
-    return respond.no_content()
-
-
-_LIST = SIP + "/IpAccessControlLists/{IpAccessControlListSid}/IpAddresses"
-ROUTES = (
-    Route("api", "POST", _LIST, create),
-    Route("api", "GET", _LIST, list_),
-    Route("api", "GET", _LIST + "/{Sid}", fetch),
-    Route("api", "POST", _LIST + "/{Sid}", update),
-    Route("api", "DELETE", _LIST + "/{Sid}", delete),
-)
+ROUTES = routes(KIND, create, update)

@@ -110,6 +110,11 @@ class Inflight:
             self._keep(live)
         return live
 
+    def sid_of_carrier_id(self, connector: str, carrier_id: str) -> str | None:
+        """The SID of a flight in memory that a carrier's id belongs to."""
+        live = self._live.get(self._by_carrier.get((connector, carrier_id), 0))
+        return live.message.sid if live is not None else None
+
     def busy(self, partition: int) -> bool:
         """Whether a flight of a partition is being written, or submitted."""
         return any(

@@ -36,8 +36,8 @@ class Peers(Protocol):
     def others(self) -> Iterable[str]:
         """The other live nodes."""
 
-    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """A call to one. Raises an exception when it was not answered."""
+    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class Elsewhere:
@@ -111,7 +111,7 @@ class Elsewhere:
 
     async def _tell(self, node: str) -> None:
         try:
-            await self._peers.ask(node, BOUND, _encode(sorted(self._ours)), TELL_S)
+            await self._peers.call(node, BOUND, _encode(sorted(self._ours)), TELL_S)
         except Exception as error:
             log.warning("node %s was not told of bound SMPP clients: %s", node, error)
 
@@ -124,7 +124,7 @@ class Elsewhere:
 
     async def _send(self, node: str, owed: Owed, done: Callable[[Result], None]) -> None:
         try:
-            result = _decode_result(await self._peers.ask(node, DELIVER, _encode(owed), DELIVER_S))
+            result = _decode_result(await self._peers.call(node, DELIVER, _encode(owed), DELIVER_S))
         except Exception as error:
             result = Result((), False, retry=True, error=f"node {node}: {error}", max_tries=MAX_TRIES)
         done(result)

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from trunkline.cluster.peers import PeerError, PeerUnavailable
 from trunkline.messaging.connectors.base import (
     Connector,
     InboundPart,
@@ -34,8 +35,6 @@ from trunkline.messaging.connectors.leased import (
     Health,
     Holders,
     LeasedConnector,
-    NotSent,
-    PeerLost,
     Told,
     encode,
 )
@@ -153,8 +152,8 @@ class Across:
         """Have the owner of a message commit a receipt. Raises StoreUnavailable."""
         owner = node or await self._parts.owner(sid)
         try:
-            await self._holders.ask(owner, RECEIPT, encode(receipt), RECEIPT_S)
-        except (NotSent, PeerLost) as error:
+            await self._holders.call(owner, RECEIPT, encode(receipt), RECEIPT_S)
+        except (PeerUnavailable, PeerError) as error:
             raise StoreUnavailable(f"node {owner} did not take a receipt: {error}") from None
 
     async def _take_receipt(self, node: str, payload: bytes) -> bytes:

@@ -35,8 +35,8 @@ class Peers(Protocol):
     def others(self) -> Iterable[str]:
         """The other live nodes."""
 
-    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """A call to one. Raises an exception when it was not answered."""
+    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class SharedRates:
@@ -87,7 +87,7 @@ class SharedRates:
             return
         self._silent = not active
         payload = _encode(active)
-        asked = [self._peers.ask(node, ACTIVE, payload, TELL_S) for node in self._peers.others()]
+        asked = [self._peers.call(node, ACTIVE, payload, TELL_S) for node in self._peers.others()]
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def _hear(self, node: str, payload: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from trunkline.cluster.peers import PeerError, PeerUnavailable
 from trunkline.messaging.connectors.base import Connector, Outcome, Rejected, Sink, Submission, Submitted, Unavailable
 from trunkline.model import message as codec
 
@@ -19,6 +20,8 @@ MAX_LENT: Final = 256
 """Submits of one connector under way to its holder."""
 ANSWER_S: Final = 90.0
 """Longest wait for an outcome: longer than any carrier's response timeout; then it is in doubt."""
+NOT_DONE: Final = frozenset({"busy", "unknown-kind"})
+"""Codes of a peer that did not act."""
 LOOK_S: Final = 1.0
 """How often the holder is asked how its carrier is."""
 LOOK_WAIT_S: Final = 2.0
@@ -35,19 +38,11 @@ class Holders(Protocol):
     def holder(self, connector: str) -> str | None:
         """The node that holds a connector, if it is known and another one."""
 
-    def ask(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """A call to a peer. Raises NotSent when it certainly did not get there, PeerLost when nobody knows."""
+    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
+        """`trunkline.cluster.peers.Peers.call`."""
 
     def open(self) -> bool:
         """Whether this node may send."""
-
-
-class NotSent(Exception):
-    """The peer did not get the request."""
-
-
-class PeerLost(Exception):
-    """The peer may have acted on the request; its answer did not come."""
 
 
 class Handed(msgspec.Struct, array_like=True):
@@ -180,12 +175,20 @@ class LeasedConnector:
         holder = self._holders.holder(self.name)
         try:
             if holder is None:
-                raise NotSent("no node holds the carrier's binds")
+                raise PeerUnavailable("no node holds the carrier's binds", sent=False)
             handed = Handed(self.name, submission.sender, codec.encode(submission.message))
-            outcome = _decode_told(await self._holders.ask(holder, SUBMIT, encode(handed), ANSWER_S)).outcome()
-        except NotSent as error:
-            outcome = Unavailable(str(error), burns_attempt=False, retry_after_s=AGAIN_S)
-        except (PeerLost, msgspec.MsgspecError) as error:
+            outcome = _decode_told(await self._holders.call(holder, SUBMIT, encode(handed), ANSWER_S)).outcome()
+        except PeerUnavailable as error:
+            if error.sent:
+                outcome = Unavailable(f"node {holder}: {error}", in_doubt=True)
+            else:
+                outcome = Unavailable(str(error), burns_attempt=False, retry_after_s=AGAIN_S)
+        except PeerError as error:
+            if error.code in NOT_DONE:
+                outcome = Unavailable(str(error), burns_attempt=False, retry_after_s=AGAIN_S)
+            else:
+                outcome = Unavailable(f"node {holder}: {error}", in_doubt=True)
+        except msgspec.MsgspecError as error:
             outcome = Unavailable(f"node {holder}: {error}", in_doubt=True)
         except asyncio.CancelledError:
             outcome = Unavailable("this node stops", in_doubt=True)
@@ -210,9 +213,9 @@ class LeasedConnector:
             if holder is not None:
                 was = self._health.up
                 try:
-                    answer = await self._holders.ask(holder, HEALTH, self.name.encode(), LOOK_WAIT_S)
+                    answer = await self._holders.call(holder, HEALTH, self.name.encode(), LOOK_WAIT_S)
                     self._health = _decode_health(answer)
-                except (NotSent, PeerLost, msgspec.MsgspecError) as error:
+                except (PeerUnavailable, PeerError, msgspec.MsgspecError) as error:
                     self._health = Health(False, str(error))
                 if self._health.up and not was:
                     self._wake()
