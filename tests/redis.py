@@ -120,7 +120,7 @@ class RedisServer(_Process):
 class Sentinel(_Process):
     """Watches the primary at `port` under the name `trunkline`."""
 
-    def __init__(self, port: int, quorum: int = 2, down_ms: int = 400) -> None:
+    def __init__(self, port: int, quorum: int, down_ms: int = 400) -> None:
         super().__init__()
         self._file = self.folder / "sentinel.conf"
         self._file.write_text(
@@ -144,7 +144,7 @@ class Group:
         self._seen_port = seen_as[1] if seen_as else primary.port
         self.servers = [primary, *(RedisServer(own, follows=self._seen_port).start() for _ in range(replicas))]
         primary.wait_for_replicas(replicas)
-        self.sentinels = [Sentinel(self._seen_port).start() for _ in range(sentinels)]
+        self.sentinels = [Sentinel(self._seen_port, sentinels // 2 + 1).start() for _ in range(sentinels)]
         until = time.monotonic() + START_S
         while not all(self._knows_all(one) for one in self.sentinels):
             assert time.monotonic() < until, self.sentinels[0].log()
