@@ -14,8 +14,8 @@ from tests.security.test_sip_fuzz import resident_bytes
 from tests.sip.link import OFFER, Caller
 from tests.sip.test_transport import Node, ended, options, responses, until
 from tests.sip.zone import Zone
+from trunkline.sip import handshakes, transport_stream
 from trunkline.sip import transport as transport_module
-from trunkline.sip import transport_stream
 from trunkline.sip.flow import Flow
 from trunkline.sip.tls import Certificate, TlsConfig, TlsError, TlsSession
 from trunkline.sip.transport import SipTransport
@@ -245,7 +245,7 @@ async def test_who_does_not_speak_tls_is_closed_without_a_word(nodes, caplog):
 
 
 async def test_handshakes_are_bounded_in_number_and_time(nodes, monkeypatch):
-    monkeypatch.setattr(transport_module, "MAX_HANDSHAKES", 3)
+    monkeypatch.setattr(handshakes, "MAX_HANDSHAKES", 3)
     patience_s = transport_stream.HANDSHAKE_S
     monkeypatch.setattr(transport_stream, "HANDSHAKE_S", 0.6)
     node = await nodes()
@@ -262,6 +262,28 @@ async def test_handshakes_are_bounded_in_number_and_time(nodes, monkeypatch):
     assert node.transport.connections == 1, "one that stands is not counted among them"
     for _, each in (*silent, (reader, writer)):
         each.close()
+
+
+async def test_a_flood_of_broken_handshakes_keeps_others_out_of_nothing(nodes):
+    """From one address 300 connections at once that never finish their handshake: 50 of them are under way, the others
+    are closed unread, and who comes from elsewhere is served at once; so is a call that is up."""
+    node = await nodes()
+    reader, writer = await connect(node)
+    flood = []
+    for number in range(300):
+        one = await asyncio.open_connection("127.0.0.1", node.tls_port, local_addr=("127.0.0.66", 0))
+        one[1].write(b"\x16\x03\x01\x02\x00\x01"[: 1 + number % 6])
+        flood.append(one)
+    await until(lambda: node.stack.metrics.get("tls_crowded", 0) == 300 - handshakes.MAX_OF_NETWORK)
+    assert node.transport.handshakes == handshakes.MAX_OF_NETWORK
+    assert "tls_evicted" not in node.stack.metrics
+    other, its = await connect(node)
+    for read, write in ((other, its), (reader, writer)):
+        write.write(options())
+        assert await responses(read, 1) == [b"SIP/2.0 200 OK"]
+    for _, each in (*flood, (other, its), (reader, writer)):
+        each.close()
+    await until(lambda: node.transport.handshakes == 0)
 
 
 async def test_a_peer_may_be_kept_out_before_anything_is_read(nodes):
@@ -324,6 +346,7 @@ async def test_handshake_garbage_leaves_nothing_behind(nodes):
     """Of 1,800 broken handshakes not one object is kept, and of OpenSSL's own memory, which nobody counts, less than
     2.8 kB each."""
     node = await nodes()
+    node.transport._handshakes._take = lambda network, now: True  # as if from many addresses
     hello = bytearray(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") + bytearray(range(256)) * 2
 
     async def garbage(count):

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from trunkline.sip.core import Core, StackConfig
 from trunkline.sip.flow import DEFAULT_TLS_PORT, Address, Flow, Target, is_numeric
+from trunkline.sip.handshakes import Handshakes
 from trunkline.sip.resolve import Resolver
 from trunkline.sip.stack import Stack
 from trunkline.sip.tls import Certificate, TlsConfig, TlsContexts, TlsSession
@@ -33,7 +34,6 @@ TOKEN_BYTES: Final = 10  # of randomness in each tag, branch and Call-ID
 CONNECT_TIMEOUT_S: Final = 4.0  # for one address
 CONNECT_TRIES: Final = 4  # addresses of one name that are tried
 MAX_CONNECTING: Final = 256  # connections being made at once
-MAX_HANDSHAKES: Final = 200  # TLS handshakes of those who connect, at once; the oldest gives way
 MAX_WAITING_BYTES: Final = 256 * 1024  # for one connection being made, or one look-up
 EVICT_IDLE_S: Final = 30.0  # idle time after which a connection gives way to another when there are too many
 HOARD: Final = 4  # an address with more than one in so many of all connections is a hoarder when there are too many
@@ -99,7 +99,8 @@ class SipTransport:
         self._last_id = time.time_ns() >> 8  # stored flows of a process before this one name no connection of ours
         self._connections: dict[int, Connection] = {}
         self._outgoing: dict[_Path, Connection] = {}
-        self._handshakes: dict[Connection, None] = {}
+        self._shaking: dict[Connection, None] = {}
+        self._handshakes = Handshakes()
         self._held: dict[Flow, int] = {}
         self._waiting: dict[_Path, list[tuple[bytes, Flow]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,7 +161,7 @@ class SipTransport:
         if self._udp is not None:
             self._udp.close()
             self._udp = None
-        connections = [*self._connections.values(), *self._handshakes]
+        connections = [*self._connections.values(), *self._shaking]
         for connection in connections:
             connection.abort()
         if connections:
@@ -175,7 +176,7 @@ class SipTransport:
     @property
     def handshakes(self) -> int:
         """TLS connections that do not stand yet."""
-        return len(self._handshakes)
+        return len(self._shaking)
 
     def peer_certificate(self, flow: Flow) -> Certificate | None:
         """Who the peer of a TLS connection has proved to be; None if it did not, or the connection is gone."""
@@ -387,18 +388,22 @@ class SipTransport:
         self.tls.refresh()
         self._reloader = self._loop.call_later(RELOAD_S, self._reload)
 
-    def shaking(self, connection: Connection, *, begins: bool) -> None:
+    def shaking(self, connection: Connection, *, begins: bool) -> bool:
         """See Owner. A flood of handshakes that get nowhere ends the oldest of them: an honest one is quick."""
         if not begins:
-            self._handshakes.pop(connection, None)
-            return
-        if len(self._handshakes) >= MAX_HANDSHAKES:
-            oldest = next((each for each in self._handshakes if each.target is None), None)
+            self._shaking.pop(connection, None)
+            self._handshakes.end(connection)
+            return True
+        if connection.target is None:
+            if not self._handshakes.begin(connection, self._loop.time()):
+                return False
+            oldest = self._handshakes.crowded()
             if oldest is not None:
                 self.stack.count("tls_evicted")
-                del self._handshakes[oldest]
+                self._handshakes.end(oldest)
                 oldest.abort()
-        self._handshakes[connection] = None
+        self._shaking[connection] = None
+        return True
 
     def opened(self, connection: Connection) -> int:
         """See Owner."""

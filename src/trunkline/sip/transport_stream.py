@@ -38,8 +38,8 @@ class Owner(Protocol):
     def gone(self, connection: "Connection") -> None:
         """It closed."""
 
-    def shaking(self, connection: "Connection", *, begins: bool) -> None:
-        """Its handshake begins or has ended."""
+    def shaking(self, connection: "Connection", *, begins: bool) -> bool:
+        """Its handshake begins or has ended; False if it may not begin."""
 
     def local_port(self, transport: str) -> int:
         """The port that we listen on."""
@@ -91,7 +91,9 @@ class Connection(asyncio.Protocol):
         if self._session is None:
             self._open()
             return
-        self._owner.shaking(self, begins=True)
+        if not self._owner.shaking(self, begins=True):
+            self._refuse("", "tls_crowded")
+            return
         self._deadline = self._loop.call_later(HANDSHAKE_S, self._refuse, "the TLS handshake takes too long")
         if self.target is not None:
             self._session.start()
