@@ -20,9 +20,9 @@ RULES = """
 table inet {table} {{
   set own {{ type ipv4_addr; flags interval; elements = {{ {own} }} }}
   chain in {{ type filter hook input priority 0; policy accept;
-    ip saddr {peers} ip saddr != @own drop }}
+    ip saddr {peers} ip saddr != @own drop; }}
   chain out {{ type filter hook output priority 0; policy accept;
-    ip daddr {peers} ip daddr != @own drop }}
+    ip daddr {peers} ip daddr != @own drop; }}
 }}
 """
 PEERS = f"{NETWORK}.0.0/17"
@@ -75,8 +75,8 @@ class Network:
     def silence(self, host: str, address: str) -> None:
         """Whatever is sent to this address of the host vanishes, and what it sends."""
         rules = (
-            f"table inet {TABLE} {{ chain in {{ type filter hook input priority 0; ip daddr {address} drop }}; "
-            f"chain out {{ type filter hook output priority 0; ip saddr {address} drop }}; }}"
+            f"table inet {TABLE} {{ chain in {{ type filter hook input priority 0; ip daddr {address} drop; }}; "
+            f"chain out {{ type filter hook output priority 0; ip saddr {address} drop; }}; }}"
         )
         run(*in_network(f"{self._name}-{host}", ("nft", rules)))
 
