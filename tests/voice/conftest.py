@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.voice.hosts import hosts, make_hosts  # noqa: F401 (fixtures)
 from tests.voice.lines import lines, make_lines, tls  # noqa: F401 (fixtures)
 from tests.voice.world import World, world
 

@@ -297,14 +297,16 @@ class NoPrompts:
 class Lines:
     """See the module."""
 
-    def __init__(self, folder, clock=None, trunks=TRUNKS, **voice):
+    def __init__(self, folder, clock=None, trunks=TRUNKS, *, beside=None, address=NODE, **voice):
+        """`beside`: another node, with which it shares the network and the stores."""
         self.folder = folder
         self.clock = clock or MovableClock()
         self.voice = voice
         self.trunk_settings = trunks
-        self.archive = MemoryArchive()
-        self.memory = InProcess(self.clock)
-        self.net = None
+        self.beside, self.address = beside, address
+        self.archive = MemoryArchive() if beside is None else beside.archive
+        self.memory = InProcess(self.clock) if beside is None else beside.memory
+        self.net = None if beside is None else beside.net
 
     async def start(self, adopted=(), before=None):
         """`before`: awaited before what is not adopted is ended; gives what is."""
@@ -312,8 +314,11 @@ class Lines:
         values = {"calls_per_second": 0, "trunk_calls_per_second": 0, "busy_on_decline": True} | self.voice
         self.settings = Settings(voice=Voice(**values), trunks=self.trunk_settings)
         self.secrets = Secrets([b"k" * 32])
-        self.database = SqliteDatabase(folder / "control.db", clock, self.secrets)
-        self.queue = SqliteQueue(folder / "queue.db")
+        if self.beside is None:
+            self.database = SqliteDatabase(folder / "control.db", clock, self.secrets)
+            self.queue = SqliteQueue(folder / "queue.db")
+        else:
+            self.database, self.queue = self.beside.database, self.beside.queue
         self.directory = Directory(self.database)
         await self.directory.start()
         self.alerts = Alerts(self.database, clock)
@@ -333,6 +338,7 @@ class Lines:
             flights=self.flights, memory=self.memory, media=self.media, prompts=NoPrompts(folder),
             trunks=self.trunk_settings, **({"verbs": VERBS} if "verbs" in VoiceServices.__slots__ else {}),
         )  # fmt: skip
+        self.services.media_address = lambda host: self.address[0]
         self.services.recordings = self.recordings
         self.recordings.find_call = self.services.live.get
         self.recordings.flight_of = self.flights.id_of
@@ -341,7 +347,7 @@ class Lines:
         self.net = self.net or Net()
         sources = Sources(self.trunk_settings, "us", b"secret", 1000, clock)
         self.inbound = Inbound(self.services, sources)
-        self.stack = self.net.join(NODE, self.inbound)
+        self.stack = self.net.join(self.address, self.inbound)
         self.stack.trace = self.services.trace
         wires = Wires(self.stack.invite, self.trunks, "us.example", self.resolve, clock.monotonic)
         self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, self.secrets)
@@ -370,8 +376,9 @@ class Lines:
         await asyncio.sleep(0)
         await self.recordings.close()
         await self.alerts.close()
-        await self.queue.close()
-        await self.database.close()
+        if self.beside is None:
+            await self.queue.close()
+            await self.database.close()
 
     async def crash(self, before=None):
         """End the process: only the stores are left."""

@@ -12,6 +12,7 @@ from trunkline.media.tones import RINGING
 from trunkline.settings import Trunk
 from trunkline.sip import offer_answer
 from trunkline.sip.offer_answer import Local
+from trunkline.voice.checkpoints import leg_of
 
 from ..messaging.world import eventually
 
@@ -204,14 +205,14 @@ async def test_a_trunk_has_a_session_interval_of_its_own(make_lines) -> None:
     await lines.until(sid, "in-progress")
     (invite,) = lines.phone.invites
     assert invite.request.headers.get("Session-Expires") == "600"
-    assert lines.services.live[sid].checkpoint().dialog.session_s == 600
+    assert leg_of(lines.services.live[sid]).dialog.session_s == 600
 
 
 async def test_another_process_goes_on_with_the_session_timer(here: World) -> None:
     here.app.answers("/voice", "<Say>hi</Say><Pause length='9'/>")
     caller = here.phone.dials(headers=[("Session-Expires", "200;refresher=uas")])
     await caller.answered()
-    state = here.call.checkpoint().dialog
+    state = leg_of(here.call).dialog
     assert (state.session_s, state.we_refresh, state.peer_updates) == (200, True, True)
 
 

@@ -103,7 +103,25 @@ def key(sid: str, part: str) -> str:
 
 def save_leg(call: LiveCall) -> None:
     """Store the leg as it is now."""
-    put(call.services.memory, key(call.sid, LEG), call.checkpoint())
+    put(call.services.memory, key(call.sid, LEG), leg_of(call))
+
+
+def leg_of(call: LiveCall) -> LegCheckpoint:
+    """What another process needs to go on with a leg."""
+    return LegCheckpoint(
+        sid=call.sid,
+        account_sid=call.account.sid,
+        trunk=call.trunk.name if call.trunk is not None else "",
+        dialog=call.dialog.state() if call.dialog is not None else None,
+        local=call.local,
+        negotiated=call.negotiated,
+        slot=call.audio.slot,
+        plays=call.audio.plays,
+        source=call.source,
+        parent_sid=call.parent.sid if call.parent is not None else "",
+        answered_ms=call.record.answered_ms or call.services.clock.now_ms(),
+        media_epoch=call.audio.epoch,
+    )
 
 
 def save_invite(

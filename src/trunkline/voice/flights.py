@@ -40,7 +40,7 @@ class IllegalTransition(Exception):
 class CallFlight:
     """The working copy of a call in flight."""
 
-    __slots__ = ("call", "id", "land_ms", "next_seq", "pending", "rev", "status")
+    __slots__ = ("begun_here", "call", "id", "land_ms", "next_seq", "pending", "rev", "status")
 
     def __init__(self, call: Call, status: Status, flight_id: int, rev: int) -> None:
         self.call = call
@@ -52,6 +52,8 @@ class CallFlight:
         """Order of the next callback."""
         self.pending = 0
         """Writes under way."""
+        self.begun_here = False
+        """Whether this process accepted it."""
 
     @property
     def ended(self) -> bool:
@@ -109,7 +111,7 @@ class CallFlights:
     def adopt(self, stored: Flight) -> CallFlight:
         """The working copy of a stored flight (the cached one if it is there already)."""
         flight = self._by_id.get(stored.id)
-        if flight is None:
+        if flight is None or (stored.rev > flight.rev and not flight.pending):  # it moved on at another node
             flight = CallFlight(codec.decode(stored.record), Status(stored.status), stored.id, stored.rev)
             flight.land_ms = stored.land_ms
             flight.next_seq = flight.call.callback_sequence + stored.rev
@@ -157,7 +159,7 @@ class CallFlights:
         )  # fmt: skip
         written = self.queue.accept(stored, owed, replay)
         flight = CallFlight(call, status, stored.id, 0)
-        flight.next_seq, flight.land_ms = len(owed), land_ms
+        flight.next_seq, flight.land_ms, flight.begun_here = len(owed), land_ms, True
         flight.pending = 1
         self._keep(flight)
         when_done(written, lambda future: self._written(flight, future, owed))
@@ -259,6 +261,13 @@ class CallFlights:
                 self.owed(step.owed)
             if step.land_ms:
                 self.landed()
+
+    def abandon(self, mine: Callable[[str], bool]) -> None:
+        """Other nodes have the flights of which `mine` says so, by SID: drop the working copies and what could not be
+        written yet."""
+        for flight in [one for one in self._by_id.values() if mine(one.call.sid)]:
+            self._unwritten.pop(flight.id, None)
+            self._drop(flight)
 
     def forget(self, flight_id: int, rev: int) -> None:
         """The flight has landed at `rev`; a copy that has moved on stays."""

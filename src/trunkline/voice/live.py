@@ -125,6 +125,8 @@ class LiveCall(DialogListener, InviteListener):
         """When the host before this one was last known to have had it (Unix ms); 0: this one began it."""
         self.reached = True
         """Whether its peer knows of this host (trunkline.voice.takeover)."""
+        self.abandoned = False
+        """Whether another host has it now, with all that is stored of it."""
 
     def enlist(self, flight: CallFlight, accepted: Awaitable[Any] | None = None) -> None:
         """From now on it is one of the node's live calls. `accepted`: the write of its record, while under way."""
@@ -364,23 +366,6 @@ class LiveCall(DialogListener, InviteListener):
         if self.flight is not None:
             self.services.flights.advance(self.flight, to)
 
-    def checkpoint(self) -> LegCheckpoint:
-        """What another process needs to go on with this leg."""
-        return LegCheckpoint(
-            sid=self.sid,
-            account_sid=self.account.sid,
-            trunk=self.trunk.name if self.trunk is not None else "",
-            dialog=self.dialog.state() if self.dialog is not None else None,
-            local=self.local,
-            negotiated=self.negotiated,
-            slot=self.audio.slot,
-            plays=self.audio.plays,
-            source=self.source,
-            parent_sid=self.parent.sid if self.parent is not None else "",
-            answered_ms=self.record.answered_ms or self.services.clock.now_ms(),
-            media_epoch=self.audio.epoch,
-        )
-
     # -- audio -----------------------------------------------------------------------------------------------
 
     def play(
@@ -466,7 +451,8 @@ class LiveCall(DialogListener, InviteListener):
             self._timer.cancel()
         self.dialog = self.invite = None
         self.cancel = None
-        drop(self.services.memory, self.sid)
+        if not self.abandoned:
+            drop(self.services.memory, self.sid)
         self.audio.on_closed = self._closed
         self._closing = asyncio.get_running_loop().call_later(CLOSED_WAIT_S, self._closed, {})
         self.audio.close()
@@ -496,11 +482,23 @@ class LiveCall(DialogListener, InviteListener):
         if services.traced.get(self._call_id) is self:
             del services.traced[self._call_id]
         self.settled.set()
-        drop(services.memory, self.sid)
+        if not self.abandoned:
+            drop(services.memory, self.sid)
         if services.recordings is not None and services.recordings.of_call(self.sid):
             asyncio.get_running_loop().call_later(RECORDED_WAIT_S, self.audio.forget)  # their audio is yet to come
         else:
             self.audio.forget()
+
+    def abandon(self) -> None:
+        """Another host has the call: it ends here without a word to its peer, its application or the stores. What the
+        SIP stack has of it is `trunkline.sip.takeover.abandon`'s."""
+        self.flight, self.abandoned = None, True
+        session, self.session = self.session, None
+        if session is not None:
+            self.forget_end(session.ended)
+            session.abandon()
+        self.dialog = self.invite = self.cancel = None
+        self._over(Status.FAILED, "taken over by another host")
 
     def finished(self) -> None:
         """The session has told its application the last: nothing more is added to the record."""

@@ -109,9 +109,16 @@ class Session:
         if self._task is not None:
             self._task.cancel()
 
+    def abandon(self) -> None:
+        """Another host has the call: nothing of it runs here any more."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self._waiting is not None:  # what a callee hears before the connection, in a task of the <Dial>
+            self._interrupt(CallEnded())
+
     async def run(self, source: Source | None, resume: tuple[DocumentCheckpoint, Position] | None = None) -> str:
         """Follow documents to the end; how it ended. The call is not hung up."""
-        self.call.on_end(self._ended)
+        self.call.on_end(self.ended)
         step: Source | None = source
         try:
             while True:
@@ -127,7 +134,7 @@ class Session:
         except CallEnded:
             return ENDED
         finally:
-            self.call.forget_end(self._ended)
+            self.call.forget_end(self.ended)
 
     async def _one(self, step: Source | None, resume: tuple[DocumentCheckpoint, Position] | None) -> Source | str:
         """Fetch and run one document; the next one, or how it ended."""
@@ -264,7 +271,8 @@ class Session:
         self._asked = True
         self._interrupt(Redirected(to))
 
-    def _ended(self, _call: LiveCall) -> None:
+    def ended(self, _call: LiveCall) -> None:
+        """The call is over: whatever runs is interrupted."""
         self._interrupt(CallEnded())
 
     async def sleep(self, seconds: float) -> None:

@@ -159,7 +159,7 @@ class _Collector:
         self._digits: str = state.get("digits", "")
         self._key = state.get("key", "")
         self._prompted = bool(state.get("prompted"))
-        self._play = {name: state[name] for name in ("play", "since") if name in state}
+        self._play: dict[str, Any] = {name: state[name] for name in ("play", "since") if name in state}
         self._segment = int(state.get("segment", 0))
         self._complete = bool(state.get("complete"))
         self._done: asyncio.Future[None] = self._loop.create_future()

@@ -1,0 +1,455 @@
+"""Going on with the calls of a host that is lost, on this one.
+
+Theory. The partitions of the queue that a lost node owned belong to this one now, so its calls do (a SID names its
+partition); what it stored of them is in the `MemoryStore`, which is on other hosts. Nothing that it had in its
+processes is left: its peers have to learn where their call goes on. So:
+
+    read      flights and checkpoints; live calls are made, with ports and SRTP keys of ours, and their dialogs adopted,
+              with our addresses and a gap in CSeq (trunkline.sip.takeover)
+    reach     each peer gets a re-INVITE with our Contact and description, LEGS_PER_S at most, legs that speak or listen
+              first; what may not have been acknowledged (a 200 or an ACK of the last 32 s) goes before it
+    go on     once it is answered the media process has the leg; when both legs of a <Dial> are there, or one is lost,
+              the session goes on at its verb: the prompt where its peer last heard it, the keys so far, the bridge
+
+Whatever else answers ends the leg, `completed` as of when its host was last seen: 481, because the peer hung up
+meanwhile, 408 or silence for PATIENCE_S, because it cannot be reached from here (a NAT, a firewall, a carrier that
+knows one address; see trunkline.voice.takeover_ways). 491 is retried by the rule of RFC 3261 section 14.1, 5xx by
+AGAIN_S. Applications are told the last as ever.
+
+Calls that were not answered end `failed`: callers get 503, so that their carrier tries another of our nodes, callees a
+CANCEL by the stored Via. Calls of the API that waited for their turn are placed here.
+
+`let_go` is the other side: a node that has lost its lease drops its calls without a word, for another has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from trunkline.media.protocol import Recorded
+from trunkline.model.call import Direction, Status
+from trunkline.sip import offer_answer
+from trunkline.sip import takeover as dialogs
+from trunkline.sip.core import DialogListener
+from trunkline.sip.errors import MalformedMessage, NotAcceptable
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice import adopting, checkpoints, securing, timeline
+from trunkline.voice.adopting import OPEN, Saved
+from trunkline.voice.outbound import PROCESS_LOST
+
+if TYPE_CHECKING:
+    from trunkline.sip.stack import Stack
+    from trunkline.voice.flights import CallFlight
+    from trunkline.voice.live import LiveCall
+    from trunkline.voice.service import VoiceServices
+
+LEGS_PER_S: Final = 1000
+"""Re-INVITEs that leave in a second: 100 calls are reached in a tenth of one, and a full node's do not fill anybody's
+buffers."""
+BATCH: Final = 20
+"""Of them at once."""
+PATIENCE_S: Final = 8.0
+"""How long a peer may leave its re-INVITE unanswered: it is repeated after 0.5, 1.5, 3.5 and 7.5 s."""
+ACKED_MS: Final = 32_000
+"""A 200 older than that is acknowledged, or given up (RFC 3261 section 13.3.1.4: 64*T1)."""
+AGAIN: Final = frozenset({500, 502, 503, 504})
+AGAIN_S: Final = (0.5, 2.0)
+"""After which waits a re-INVITE that got one of them is sent again."""
+PORT_LOOK_S: Final = 0.02
+PORT_LOOKS: Final = 50
+"""A leg that finds no port looks again, for a second: the media process leases more while they are taken."""
+STORE_LOOK_S: Final = 0.1
+STORE_WAIT_S: Final = 15.0
+"""How long stores that are being switched over may be away."""
+LOST: Final = "not-taken-over"
+"""Why a call ended whose peer was not reached."""
+RETRY_AFTER: Final = ("Retry-After", "1")
+_REASON: Final = ("Reason", 'Q.850;cause=41;text="Temporary failure"')
+
+log = logging.getLogger(__name__)
+
+
+class ContinuesRecordings(Protocol):
+    """What goes on with the recordings of calls that were taken over (segments that left the lost host)."""
+
+    async def continue_recording(self, call: LiveCall, sid: str, lost_ms: int) -> bool:
+        """Go on recording, with a gap from `lost_ms` to now; False: it cannot, and has ended as it is."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What became of the calls of one `take_over`. The counts below `settled` are final once that is set."""
+
+    legs: int = 0
+    """Answered legs that were adopted."""
+    early: int = 0
+    """Calls that were not answered: ended."""
+    queued: int = 0
+    """Calls that waited to be placed: they wait here."""
+    lost: int = 0
+    """Answered calls of which nothing was stored: ended."""
+    took_s: float = 0.0
+    """From the call of `take_over` until the last re-INVITE had left."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Every leg is reached or over."""
+    reached: int = 0
+    gone: int = 0
+    """Legs whose peer had hung up, or was not reached."""
+    reached_ms: list[int] = field(default_factory=list)
+    """For each leg reached: from when its host was last seen."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.legs} legs in {self.took_s * 1000:.0f} ms: {self.reached} reached, {self.gone} gone; {self.early} "
+            f"calls were ringing, {self.queued} waiting, {self.lost} lost"
+        )
+
+
+class _Leg:
+    """One leg on its way."""
+
+    __slots__ = ("children", "live", "looks", "offer", "parent", "resumed", "saved", "settled", "timer", "tries")
+
+    def __init__(self, live: LiveCall, saved: Saved) -> None:
+        self.live = live
+        self.saved = saved
+        self.parent: _Leg | None = None
+        self.children: list[_Leg] = []
+        self.offer = b""
+        self.tries = self.looks = 0
+        self.settled = self.resumed = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody hears or says something just now."""
+        state = self.saved.state
+        return bool(self.parent or self.children or "play" in state or "recording" in state)
+
+
+class Takeover:
+    """See the module. `floats`: whether the address that our SIP names moves from host to host (`sip.advertised` is the
+    same on all), so that NATs and firewalls on the way know it."""
+
+    def __init__(
+        self,
+        services: VoiceServices,
+        stack: Stack,
+        recordings: ContinuesRecordings | None = None,
+        *,
+        floats: bool = False,
+        legs_per_s: float = LEGS_PER_S,
+    ) -> None:
+        self._services = services
+        self._stack = stack
+        self._recordings = recordings
+        self._floats = floats
+        self._per_s = legs_per_s
+        self._pace = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- taking over -----------------------------------------------------------------------------------------
+
+    async def take_over(self, mine: Callable[[str], bool] | Collection[str], *, lost_ms: int = 0) -> Report:
+        """Go on with the calls of which `mine` says, by SID, that they are this node's since a moment ago; those that
+        it has in hand already are left alone. `lost_ms`: when their host was last known to live (Unix ms); 0: just now.
+
+        Returns when all re-INVITEs have left; `Report.settled` tells when all peers have answered, or not.
+        """
+        began, services, report = time.monotonic(), self._services, Report()
+        chosen = mine if callable(mine) else mine.__contains__
+        lost_ms = min(lost_ms or services.clock.now_ms(), services.clock.now_ms())
+        saved, flights = await asyncio.gather(self._saved(chosen), self._flights(chosen))
+        legs: dict[str, _Leg] = {}
+        for flight in flights:
+            sid = flight.call.sid
+            if sid in services.live or flight.begun_here:
+                continue
+            one = saved.get(sid) or Saved({})
+            if flight.status is Status.QUEUED:
+                report.queued += 1
+                services.outbound.wait_again(flight)
+            elif (live := self._make(flight, one, lost_ms)) is not None:
+                legs[sid] = _Leg(live, one)
+            else:
+                self._end(flight, one, lost_ms, report)
+        open_ = {flight.call.sid for flight in flights}
+        for sid in saved.keys() - open_ - services.live.keys():
+            checkpoints.drop(services.memory, sid)
+        self._join(legs)
+        report.legs = len(legs)
+        await self._reach_all(legs.values(), report)
+        report.took_s = time.monotonic() - began
+        if legs or report.early or report.lost:
+            log.warning("calls of another host were taken over: %s", report)
+        self._done(legs.values(), report)
+        return report
+
+    async def _saved(self, mine: Callable[[str], bool]) -> dict[str, Saved]:
+        """What is stored of these calls. A store whose primary was lost with them is waited for."""
+        until = time.monotonic() + STORE_WAIT_S
+        while True:
+            try:
+                return await adopting.read(self._services.memory, mine)
+            except StoreUnavailable:
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(STORE_LOOK_S)
+
+    async def _flights(self, mine: Callable[[str], bool]) -> list[CallFlight]:
+        statuses = (*OPEN, Status.QUEUED) if self._services.outbound is not None else OPEN
+        found = [one for status in statuses for one in await self._services.flights.in_state(status)]
+        return [one for one in found if mine(one.call.sid) and one.status in statuses]
+
+    def _make(self, flight: CallFlight, saved: Saved, lost_ms: int) -> LiveCall | None:
+        """A live call of one that was answered; None where that cannot be."""
+        leg, services = saved.leg, self._services
+        if leg is None or leg.dialog is None or leg.local is None:
+            return None
+        live = adopting.live_call(services, flight, leg)
+        age_s = (services.clock.now_ms() - leg.answered_ms) / 1000
+        state = dialogs.moved(leg.dialog, self._stack, age_s)
+        if live is None:  # its account is gone
+            self._stack.adopt(state, DialogListener()).bye([_REASON])
+            return None
+        live.lost_ms, live.reached = max(lost_ms, leg.answered_ms), False
+        live.take_up(flight, leg, adopting.adopt(self._stack, live, state), here=False)
+        live.local = None  # the lost host's
+        adopting.count(live)
+        return live
+
+    def _join(self, legs: dict[str, _Leg]) -> None:
+        """Children find their parents; those that no <Dial> had connected are hung up."""
+        adopting.join(self._services, [one.saved.leg for one in legs.values() if one.saved.leg is not None])
+        for one in legs.values():
+            parent = legs.get(one.live.parent.sid) if one.live.parent is not None else None
+            if parent is not None:
+                one.parent = parent
+                parent.children.append(one)
+            if one.live.parent is not None:
+                adopting.resume_child(one.live, parent.saved if parent is not None else None)
+
+    def _end(self, flight: CallFlight, saved: Saved, lost_ms: int, report: Report) -> None:
+        """A call that cannot go on: not answered, or nothing of it is stored."""
+        services, call = self._services, flight.call
+        call.hangup_cause = PROCESS_LOST
+        if flight.status is Status.IN_PROGRESS:
+            report.lost += 1
+            adopting.date(call, lost_ms, services.clock.now_ms())
+            services.flights.advance(flight, Status.COMPLETED)
+        else:
+            report.early += 1
+            if call.direction is Direction.INBOUND:
+                call.sip_response_code = 503
+            self._say_so(call.direction, saved)
+            services.flights.advance(flight, Status.FAILED)
+        checkpoints.drop(services.memory, call.sid)
+
+    def _say_so(self, direction: Direction, saved: Saved) -> None:
+        """503 to a caller, CANCEL to callees."""
+        invite = saved.invite
+        if invite is None:
+            return
+        try:
+            if direction is Direction.INBOUND:
+                dialogs.refuse(self._stack, invite.request, invite.flow, 503, [RETRY_AFTER])
+            else:
+                for request, flow in ((invite.request, invite.flow), *invite.others):
+                    self._stack.withdraw(request, dialogs.moved_flow(flow, self._stack))
+        except MalformedMessage as error:
+            log.warning("a stored INVITE cannot be read: %s", error)
+
+    # -- reaching peers --------------------------------------------------------------------------------------
+
+    async def _reach_all(self, legs: Iterable[_Leg], report: Report) -> None:
+        order = sorted(legs, key=lambda one: not one.urgent)
+        async with self._pace:
+            loop = asyncio.get_running_loop()
+            due = loop.time()
+            for at in range(0, len(order), BATCH):
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                due = max(due, loop.time()) + BATCH / self._per_s
+                for one in order[at : at + BATCH]:
+                    self._reach(one, report)
+
+    def _reach(self, one: _Leg, report: Report) -> None:
+        """Send the re-INVITE, once there is a port."""
+        live, leg = one.live, one.saved.leg
+        assert leg is not None
+        if live.is_over or leg.dialog is None or live.dialog is None:
+            self._settle(one, report)
+            return
+        why = dialogs.obstacle(leg.dialog)
+        if why and not (self._floats and why == dialogs.BEHIND_NAT):
+            live.note(timeline.ERROR, f"{why}: it takes an edge proxy in the route to reach it from another host")
+        if why == dialogs.OVER_CONNECTION:
+            live.dialog.abandon()
+            self._give_up(one, report)
+        elif self._lease(one):
+            self._send(one, report)
+        elif one.looks < PORT_LOOKS:
+            one.looks += 1
+            asyncio.get_running_loop().call_later(PORT_LOOK_S, self._reach, one, report)
+        else:
+            live.note(timeline.ERROR, "no media port is free")
+            self._give_up(one, report)
+
+    def _lease(self, one: _Leg) -> bool:
+        """A port of ours, and new keys: the lost host may have used its own up to any index."""
+        live, leg = one.live, one.saved.leg
+        if live.local is not None:
+            return True
+        if leg is None or leg.local is None or leg.dialog is None or not live.audio.lease():
+            return False
+        live.local = msgspec.structs.replace(
+            leg.local,
+            address=self._services.media_address(live.source or leg.dialog.flow.remote[0]),
+            port=live.audio.port,
+            srtp_keys=securing.keys(leg.local.srtp),
+        )
+        return True
+
+    def _send(self, one: _Leg, report: Report) -> None:
+        live, leg = one.live, one.saved.leg
+        assert leg is not None
+        assert leg.dialog is not None
+        assert live.local is not None
+        assert live.dialog is not None
+        previous = leg.negotiated.sdp if leg.negotiated is not None else b""
+        fresh = offer_answer.offer(live.local, previous)
+        one.offer = offer_answer.revise(previous, fresh) if previous else fresh
+        if not one.tries and self._services.clock.now_ms() - leg.answered_ms < ACKED_MS:
+            if leg.dialog.is_caller:
+                dialogs.repeat_ack(live.dialog)
+            else:
+                dialogs.repeat_answer(self._stack, leg.dialog, one.offer)
+        if one.timer is None:
+            one.timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, one, report)
+        live.dialog.reinvite(one.offer, lambda status, answer: self._answered(one, report, status, answer))
+        checkpoints.save_leg(live)  # whoever follows us goes on above our CSeq
+
+    def _answered(self, one: _Leg, report: Report, status: int, answer: bytes) -> None:
+        live = one.live
+        if live.is_over:
+            self._settle(one, report)
+        elif status == 200:
+            self._reached(one, report, answer)
+        elif status in AGAIN and one.tries < len(AGAIN_S):
+            wait_s = AGAIN_S[one.tries]
+            one.tries += 1
+            asyncio.get_running_loop().call_later(wait_s, self._again, one, report)
+        else:
+            live.note(timeline.SIP, f"the re-INVITE from this host got {status}")
+            ends_itself = status in (408, 481)  # the dialog does, when this returns
+            self._give_up(one, report, hang_up=not ends_itself)
+
+    def _again(self, one: _Leg, report: Report) -> None:
+        if one.live.is_over:
+            self._settle(one, report)
+        elif not one.settled:
+            self._send(one, report)
+
+    def _reached(self, one: _Leg, report: Report, answer: bytes) -> None:
+        """The peer knows of this host: from here on it is a call like others."""
+        live = one.live
+        assert live.local is not None
+        try:
+            negotiated = offer_answer.conclude(one.offer, answer, live.local)
+        except NotAcceptable as refused:  # MalformedSdp too
+            live.note(timeline.ERROR, f"the answer to this host's offer: {refused}")
+            self._give_up(one, report)
+            return
+        live.reached = True
+        live.media(negotiated)
+        checkpoints.save_leg(live)
+        report.reached_ms.append(self._services.clock.now_ms() - live.lost_ms)
+        live.note(timeline.SIP, f"its peer has followed to this host after {report.reached_ms[-1]} ms")
+        self._settle(one, report)
+
+    def _give_up(self, one: _Leg, report: Report, *, hang_up: bool = True) -> None:
+        """Its peer is not to be reached, or has gone. Its application is told the last by its session."""
+        if one.settled:
+            return
+        live = one.live
+        if one.parent is None and not one.resumed and not live.is_over:
+            one.resumed = True
+            adopting.resume(live, one.saved)
+        if hang_up:
+            live.hangup(LOST)
+        self._settle(one, report)
+
+    # -- going on --------------------------------------------------------------------------------------------
+
+    def _settle(self, one: _Leg, report: Report) -> None:
+        """It is known whether a leg goes on; its call does when that is known of all its legs."""
+        if one.settled:
+            return
+        one.settled = True
+        if one.timer is not None:
+            one.timer.cancel()
+        if one.live.reached:
+            report.reached += 1
+        else:
+            report.gone += 1
+        if report.took_s and report.reached + report.gone == report.legs:
+            report.settled.set()
+        root = one.parent or one
+        if root.settled and not root.resumed and all(child.settled for child in root.children):
+            root.resumed = True
+            task = asyncio.get_running_loop().create_task(self._go_on(root))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _done(self, legs: Collection[_Leg], report: Report) -> None:
+        if all(one.settled for one in legs):
+            report.settled.set()
+
+    async def _go_on(self, root: _Leg) -> None:
+        """The session of a call whose legs are there."""
+        live = root.live
+        try:
+            for leg in (root, *root.children):
+                await self._record_on(leg)
+            if not live.is_over:
+                adopting.resume(live, root.saved)
+        except Exception:
+            log.exception("%s: the call could not be taken over", live.sid)
+            live.hangup(PROCESS_LOST, end=Status.FAILED)
+
+    async def _record_on(self, leg: _Leg) -> None:
+        """Its recordings go on, or have ended with the host that wrote them."""
+        live, services = leg.live, self._services
+        named = [*live.record.recordings, str(leg.saved.state.get("recording", ""))]
+        for sid in dict.fromkeys(name for name in named if name):
+            if live.is_over or services.recordings is None:
+                return
+            if self._recordings is not None:
+                await self._recordings.continue_recording(live, sid, live.lost_ms)
+            else:  # its audio was on the lost host; one that has ended before is not touched by this
+                services.recordings.event(Recorded(recording=sid, leg=live.sid, why="failed"))
+
+    # -- the other side --------------------------------------------------------------------------------------
+
+    def let_go(self, mine: Callable[[str], bool] = lambda sid: True) -> int:
+        """This node's fence has closed, and others have taken the calls of which `mine` says so: drop them, without a
+        word to anyone, and close their legs. How many."""
+        services = self._services
+        gone = [live for live in services.live.values() if mine(live.sid)]
+        call_ids = {call_id for call_id, live in services.traced.items() if live in gone}
+        call_ids |= {live.record.sip_call_id for live in gone if live.record.sip_call_id}
+        dialogs.abandon(self._stack, call_ids)
+        if services.outbound is not None:
+            services.outbound.abandon(mine)
+        services.flights.abandon(mine)
+        for live in gone:
+            live.abandon()
+        if gone:
+            log.warning("%d calls were dropped: this node has lost them to another", len(gone))
+        return len(gone)
