@@ -61,6 +61,7 @@ class S3Server:
 
 def shared_folder(path: Path) -> Location:
     """A folder that stands for a mounted one."""
+    path.mkdir(exist_ok=True)
     return Location(url=f"file://{path}")
 
 

@@ -91,7 +91,10 @@ def _open(location: Location, base: str) -> tuple[Any, Path | None]:
     obstore = _obstore()
     parts = urlsplit(location.url)
     if parts.scheme == "file":
-        root = Path(parts.path) / base
+        folder = Path(parts.path)
+        if not folder.is_dir():  # never made here: where nothing is mounted would be an empty store
+            raise OSError(f"the folder {folder} is not there")
+        root = folder / base
         root.mkdir(parents=True, exist_ok=True)
         return obstore.store.LocalStore(root), root
     if parts.scheme == "memory":
@@ -125,7 +128,7 @@ class Objects:
     """The objects of one location. Raises ObjectsUnavailable; may be called from several threads."""
 
     def __init__(self, location: Location) -> None:
-        """Asks nothing of the store yet (a shared folder is made). Raises StoreUnavailable without its driver."""
+        """Asks nothing of the store yet. Raises StoreUnavailable without its driver."""
         self._location = location
         self._api = _obstore()
         self._lock = threading.Lock()
