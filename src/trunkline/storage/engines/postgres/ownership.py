@@ -56,8 +56,11 @@ _END_SESSIONS = """
 select pg_terminate_backend(l.pid) from pg_locks l where l.locktype = 'advisory' and l.granted and l.objsubid = 2
 and l.database = (select oid from pg_database where datname = current_database()) and l.classid = %s::oid
 and l.pid <> pg_backend_pid() and l.objid::bigint in
-(select hashtext(name)::bigint & 4294967295 from writer where starts_with(name, %s))
+(select hashtext(name)::bigint & 4294967295 from writer where {rows})
 """
+_END_FORMER = _END_SESSIONS.format(rows="fenced and starts_with(name, %s)")
+_END_ALL = _END_SESSIONS.format(rows="starts_with(name, %s)")
+_END_OWN = _END_SESSIONS.format(rows="name = %s")
 _GIVE_UP = "update owner set node = '', at = now() where epoch = %s"
 
 
@@ -150,12 +153,12 @@ class Fenced:
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > until or closing.is_set():
                     raise
-                self._end_sessions(connection, prefix)
+                _end(connection, _END_ALL, prefix)
         self.epoch = int(row[0])
         self.row = f"{prefix}{self.epoch}"
         _try(connection, _LOCK, self.row)  # nobody else asks for this one
         connection.execute(_PRUNE, (self.row,))
-        self._end_sessions(connection, prefix)
+        _end(connection, _END_FORMER, prefix)
 
     def _take_again(self, connection: Connection, patience_s: float, closing: threading.Event) -> None:
         """After our former session has ended, or can commit nothing any more."""
@@ -163,19 +166,13 @@ class Fenced:
         while not self._is_fenced(connection) and not _try(connection, _LOCK, self.row):
             if time.monotonic() > until or closing.is_set():
                 raise Owned("our own former session does not end")
-            self._end_sessions(connection, self.row)
+            _end(connection, _END_OWN, self.row)
             time.sleep(POLL_S)
 
     def _is_fenced(self, connection: Connection) -> bool:
         row = connection.execute(_IS_FENCED, (self.row,)).fetchone()
         self.lost = row is None or bool(row[0])
         return self.lost
-
-    def _end_sessions(self, connection: Connection, prefix: str) -> None:
-        try:
-            connection.execute(_END_SESSIONS, (LOCK_CLASS, prefix))
-        except psycopg.errors.InsufficientPrivilege:
-            return  # another role's: it can commit nothing, and its server ends it when it idles
 
     def give_up(self, cursor: "psycopg.Cursor[tuple[object, ...]]") -> None:
         """Note, for those who look, that nobody owns it."""
@@ -185,3 +182,11 @@ class Fenced:
 def _try(connection: Connection, statement: str, key: str) -> bool:
     row = connection.execute(statement.encode(), (LOCK_CLASS, key)).fetchone()
     return row is not None and bool(row[0])
+
+
+def _end(connection: Connection, statement: str, rows: str) -> None:
+    """End the sessions that hold the locks of these rows of `writer`."""
+    try:
+        connection.execute(statement.encode(), (LOCK_CLASS, rows))
+    except psycopg.errors.InsufficientPrivilege:
+        return  # another role's: it can commit nothing, and its server ends it when it idles

@@ -11,13 +11,13 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 import psycopg
 
 from trunkline.storage.carrier_ids import CarrierIds
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.layout import LAYOUT_TABLE, WrongLayout, compare, wrong
 from trunkline.storage.engines.postgres.ownership import OWNER_TABLE, WRITER_TABLE, Fenced
 from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK, READER_THREADS, PostgresQueue, clean
 from trunkline.storage.engines.postgres.queue_sql import Reads
@@ -25,23 +25,14 @@ from trunkline.storage.engines.postgres.readers import NEAR_S, Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
 from trunkline.storage.engines.postgres.writer import Cursor, Writer
 from trunkline.storage.partitions import PARTITION_BITS
-from trunkline.storage.survives import CannotSurvive, Survives
+from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
 MAX_PARTITIONS = 64
-LAYOUT_TABLE = """
-create table if not exists layout(
-    one boolean primary key default true check (one), partitions bigint not null, databases bigint not null,
-    place bigint not null, ddl text not null)
-"""
 _TABLES = (WRITER_TABLE, OWNER_TABLE, sql.SCHEMA, sql.FIELD, sql.FENCED_APPLY_FUNCTION)
 _DDL = hashlib.sha256("".join(_TABLES).encode()).hexdigest()[:16]
 """Names what `_TABLES` makes; where it is there already, nothing is locked."""
 _OWNERS = "select {place}, epoch, node, at from {schema}owner"
-
-
-class WrongLayout(CannotSurvive):
-    """The database belongs to a queue of another number of partitions or databases, or to another place in the list."""
 
 
 def schema_of(partition: int, partitions: int) -> str:
@@ -58,11 +49,11 @@ def prepare(connection: Connection, partitions: int, databases: int = 1, place: 
         ).fetchone()
         if is_new and is_new[0]:
             if is_new[1] and partitions > 1:
-                raise WrongLayout(_wrong("partitions", partitions, 1))
+                raise WrongLayout(wrong("partitions", partitions, 1))
             connection.execute(LAYOUT_TABLE.encode())
             connection.execute("insert into layout values (true, %s, %s, %s, '')", (partitions, databases, place))
         (found,) = connection.execute("select partitions, databases, place, ddl from layout").fetchall()
-    _compare(found, partitions, databases, place)
+    compare(found, partitions, databases, place)
     if found[3] == _DDL:
         return
     for partition in range(place, partitions, databases):
@@ -75,32 +66,6 @@ def prepare(connection: Connection, partitions: int, databases: int = 1, place: 
             for statement in _TABLES:
                 connection.execute(statement.encode())
     connection.execute("update layout set ddl = %s", (_DDL,))
-
-
-def read_layout(connection: Connection, partitions: int, databases: int, place: int) -> None:
-    """Raises WrongLayout where a queue database was made for another number of partitions, databases, or place."""
-    row = connection.execute("select to_regclass('layout') is null").fetchone()
-    if row is not None and row[0]:
-        return
-    (found,) = connection.execute("select partitions, databases, place from layout").fetchall()
-    _compare(found, partitions, databases, place)
-
-
-def _compare(found: Sequence[Any], partitions: int, databases: int, place: int) -> None:
-    if found[0] != partitions:
-        raise WrongLayout(_wrong("partitions", partitions, found[0]))
-    if found[1] != databases:
-        raise WrongLayout(
-            f"storage.queue names {databases} databases, this queue was made with {found[1]}: name those, in order"
-        )
-    if found[2] != place:
-        raise WrongLayout(
-            f"storage.queue names this database as number {place + 1}, it was made as {found[2] + 1}: keep the order"
-        )
-
-
-def _wrong(name: str, given: int, made: int) -> str:
-    return f"storage.{name} is {given}, this queue was made with {made}: say {name} = {made}"
 
 
 class PostgresPartition(PostgresQueue):

@@ -13,6 +13,7 @@ import psycopg
 from trunkline.storage.carrier_ids import CarrierIds
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.layout import read_layout
 from trunkline.storage.engines.postgres.ownership import WRITER_TABLE
 from trunkline.storage.engines.postgres.queue_sql import Op, Reads
 from trunkline.storage.engines.postgres.readers import NEAR_LONG_S, Readers
@@ -40,7 +41,8 @@ where (schemaname = current_schema() or schemaname ~ '^p[0-9][0-9]$') and tablen
 
 
 def prepare(connection: Connection) -> None:
-    """Create what the database lacks, in one transaction."""
+    """Create what the database lacks, in one transaction. Raises WrongLayout."""
+    read_layout(connection, 1, 1, 0)
     connection.execute("begin")
     try:
         connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres.durability import Server, parse_names, primary_label
-from trunkline.storage.engines.postgres.partitions import WrongLayout, read_layout
+from trunkline.storage.engines.postgres.layout import WrongLayout, read_layout
 from trunkline.storage.engines.postgres.session import Servers
 from trunkline.storage.survives import CannotSurvive, Survives
 from trunkline.storage.unavailable import StoreUnavailable
