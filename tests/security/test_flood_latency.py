@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.test_sip_phones import Domain, node_of
 from tests.e2e.voice_app import VoiceApp
+from tests.security.test_registration_flood import FLOOD_S, RATE
 from trunkline.testing.local import Local
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +29,11 @@ PATIENCE_S = 3.0
 MOST_CPU = 0.2
 """Of a core, that a flood of 1,500 REGISTERs a second may cost the node."""
 FLOOD = (
-    "import sys; from tests.security.test_registration_flood import Flood; Flood(sys.argv[1], int(sys.argv[2])).run()"
+    "import sys; from tests.security.test_registration_flood import Flood;"
+    " flood = Flood(sys.argv[1], int(sys.argv[2])); flood.run(); print(flood.sent, sum(flood.statuses.values()))"
 )
+ANSWERED = 100
+"""Least REGISTERs of the first flood that are answered."""
 _numbers = itertools.count(1)
 
 pytestmark = pytest.mark.slow
@@ -117,18 +121,22 @@ def test_what_a_flood_costs_calls(trunkline: Local, app: VoiceApp, capsys: pytes
     quiet: list[float] = []
     flooded: list[float] = []
     shares: list[list[float]] = [[], []]
+    floods: list[tuple[int, int]] = []
     for _ in range(ROUNDS):
         with measured(trunkline, shares[0]):
             quiet += carrier.calls()
         flood = subprocess.Popen(
-            [sys.executable, "-c", FLOOD, domain.name, str(port)], cwd=ROOT, preexec_fn=lambda: os.nice(10)
-        )
+            [sys.executable, "-c", FLOOD, domain.name, str(port)], cwd=ROOT, preexec_fn=lambda: os.nice(10),
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         try:
             time.sleep(1.0)  # it has begun
             with measured(trunkline, shares[1]):
                 flooded += carrier.calls()
         finally:
-            flood.wait(60)
+            told, _ = flood.communicate(timeout=60)
+        counted = [int(word) for word in told.split()]
+        floods.append((counted[0], counted[1]))
     with capsys.disabled():
         for name, values in (("quiet", quiet), ("flooded", flooded)):
             figures = ", ".join(
@@ -137,4 +145,6 @@ def test_what_a_flood_costs_calls(trunkline: Local, app: VoiceApp, capsys: pytes
             print(f"\n{name}: {figures} of {len(values)} calls", end="")
         print(f"\nCPU of the node: {min(shares[0]):.3f} quiet, {max(shares[1]):.3f} flooded (the worst round)", end="")
     carrier.close()
+    assert min(sent for sent, _ in floods) >= RATE * FLOOD_S * 0.9, floods
+    assert floods[0][1] > ANSWERED, "the flood has to reach the node before it is banned"
     assert max(shares[1]) - min(shares[0]) < MOST_CPU

@@ -85,13 +85,16 @@ def metric(trunkline: Local, name: str) -> float:
 
 @pytest.mark.parametrize("disguised", [False, True])
 def test_no_extension_is_found(trunkline: Local, domain: Domain, tmp_path: Path, disguised: bool) -> None:
-    """Not even the one that is registered."""
+    """Not even the one that is registered. Who says that he scans is dropped at once, and asks no more."""
     names = tmp_path / "names.txt"
     names.write_text("ada\nbob\nnobody\n100\n")
     at, port = ELSEWHERE + ("2" if disguised else "1"), port_of(trunkline)
     words = [at, "-p", port, "-d", str(names), "--force", "--maximumtime", "6", "127.0.0.1"]
+    counter = f'trunkline_sip_total{{what="{"requests" if disguised else "dropped"}"}}'
     for method in ("REGISTER", "INVITE"):
+        before = metric(trunkline, counter)
         assert NOTHING in scan("svwar", *words, "-m", method, disguised=disguised, folder=tmp_path)
+        assert metric(trunkline, counter) > before, "it has not asked"
 
 
 def test_the_server_is_found_by_those_alone_who_say_not_what_they_are(trunkline: Local, tmp_path: Path) -> None:

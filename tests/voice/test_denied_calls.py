@@ -7,7 +7,6 @@ from trunkline.voice.denials import blocked
 from trunkline.voice.number_risks import load
 from trunkline.voice.permissions import Permissions
 
-from ..messaging.world import AC
 from .lines import APP, OURS, THEM
 
 PREMIUM = "+19005550123"
@@ -51,4 +50,3 @@ async def test_by_a_dial(make_lines):
     await lines.until((await lines.the_call()).sid, "completed")
     assert await lines.alert_codes() == [13227]
     assert lines.phone.invites == []
-    assert lines.directory.dialing_permissions(AC) is None

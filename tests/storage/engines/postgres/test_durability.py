@@ -1,5 +1,7 @@
 """What a server's settings and standbys give, as a table; and a real server that does not give it."""
 
+import asyncio
+
 import pytest
 
 from tests.postgres import PostgresServer, needs_postgres
@@ -23,6 +25,8 @@ ZONES = {"p1": "eu/a", "p2": "eu/b", "p3": "us/c"}
 FAR = (Standby("p2", "10.0.0.2", "10.0.0.1", "quorum"), Standby("p3", "10.0.0.3", "10.0.0.1", "quorum"))
 NEAR = (Standby("p2", "", "", "sync"), Standby("p3", "127.0.0.1", "127.0.0.1", "sync"))
 BOTH = "ANY 1 (p2,p3)"
+LATE_S = 0.3
+"""A commit that does not wait for a standby takes milliseconds."""
 
 
 def server(standbys=(), **changes):
@@ -122,6 +126,8 @@ async def test_with_a_synchronous_standby_in_another_zone_it_writes_and_waits_wh
         standby.end()
         late = Flight(sid="SM" + "b" * 32, account="AC" + "a" * 32, status="queued", record=b"{}")
         accepted = queue.accept(late)
+        await asyncio.sleep(LATE_S)
+        assert not accepted.done(), "nobody else has it"
         standby.start()
         await accepted
         assert standby.sql("select count(*) from flight") == [(2,)]
