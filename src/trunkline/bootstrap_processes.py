@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from trunkline.inherited import HTTP, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_TLS, SIP_UDP
+from trunkline.inherited import HTTP, MEDIA_FENCE, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_TLS, SIP_UDP
 from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Settings
 from trunkline.supervisor.plan import Child, Plan, Ports
@@ -59,12 +59,14 @@ def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plan(settings: Settings, command: Sequence[str]) -> Plan:
-    """The processes; `command` runs the node."""
+def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) -> Plan:
+    """The processes; `command` runs the node. `fenced`: it is one of a cluster, and says until when audio may be sent
+    (trunkline.media.fence)."""
     own, python = settings.media, sys.executable
     ports = socket_path(settings, PORTS_SOCKET)
+    fence: dict[str, Any] = {"fence_fd": MEDIA_FENCE} if fenced else {}
     config = msgspec.json.encode(
-        media_config(settings, ports_path=ports, state_fd=MEDIA_STATE, ring_fd=RECORD_RING)
+        media_config(settings, ports_path=ports, state_fd=MEDIA_STATE, ring_fd=RECORD_RING, **fence)
     ).decode()
     spool = str(spool_folder(settings))
     media = [python, "-m", "trunkline.media.process", "--config-json", config]
@@ -72,10 +74,11 @@ def plan(settings: Settings, command: Sequence[str]) -> Plan:
     node = [SIP_UDP, SIP_TCP, HTTP]
     if settings.sip.tls_port:
         node.append(SIP_TLS)
+    fences = [MEDIA_FENCE] if fenced else []
     children = [
         Child("recorder", recorder, [RECORD_RING]),
-        Child("media", media, [MEDIA_STATE, RECORD_RING], standby=True),
-        Child("node", list(command), node, main=True),
+        Child("media", media, [MEDIA_STATE, RECORD_RING, *fences], standby=True),
+        Child("node", list(command), [*node, *fences], main=True),
     ]
     return Plan(
         children=children,
@@ -84,7 +87,7 @@ def plan(settings: Settings, command: Sequence[str]) -> Plan:
         sip_tls_port=settings.sip.tls_port,
         http_host=settings.server.host,
         http_port=settings.server.port,
-        memories=[MEDIA_STATE, RECORD_RING],
+        memories=[MEDIA_STATE, RECORD_RING, *fences],
         ports=Ports(ports, own.host or settings.sip.host, own.port_min, own.port_max, own.legs * SLOTS_PER_LEG),
         stop_s=STOP_STAGES * settings.server.shutdown_s + STOP_EXTRA_S,
     )

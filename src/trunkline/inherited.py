@@ -21,6 +21,8 @@ HTTP: Final = "http-"
 """Beginning of the names of the API's sockets."""
 MEDIA_STATE: Final = "media-state"
 """Memory of the media process's legs."""
+MEDIA_FENCE: Final = "media-fence"
+"""Memory of the deadline up to which the media process may send (clusters only)."""
 RECORD_RING: Final = "record-ring"
 """Memory by which recorded audio goes from the media process to the recorder."""
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h

@@ -174,6 +174,7 @@ def of_media(stats: Stats) -> Iterator[Any]:
         "packets_sent": ("RTP packets that left", stats.packets_sent),
         "packets_not_authentic": ("SRTP packets dropped as not authentic", stats.packets_not_authentic),
         "packets_replayed": ("SRTP packets dropped as repetitions", stats.packets_replayed),
+        "packets_fenced": ("RTP packets not sent because this host's lease had run out", stats.packets_fenced),
         "packets_foreign": ("RTP packets dropped because of their source, stream or form", stats.packets_foreign),
         "send_errors": ("RTP packets that could not be sent", stats.send_errors),
         "recorded_dropped": ("Frames of recordings lost because the recorder was away", stats.recorded_dropped),

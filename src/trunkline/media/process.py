@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from trunkline.inherited import await_baton, descriptors, end_with_parent
 from trunkline.media import native, protocol
@@ -35,6 +36,7 @@ from trunkline.media.engine.engine import Engine, Settings
 from trunkline.media.engine.record_ring import RecordRing, RingMismatch, frames_for
 from trunkline.media.engine.sounds import Sounds
 from trunkline.media.engine.state import TICK_NS, TICKS_PER_S, State, StateMismatch
+from trunkline.media.fence import FenceMemory
 from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.interface import Helper
 from trunkline.media.ports import SLOTS_PER_LEG, NoPorts, PortKeeper, PortSet, RemotePorts
@@ -80,6 +82,8 @@ class Config(msgspec.Struct, kw_only=True):
     """Memory of the State (empty at first): a descriptor, or the name of one from the supervisor; -1: make it."""
     ring_fd: int | str = -1
     """Memory of the RecordRing, in the same way."""
+    fence_fd: int | str = -1
+    """Memory of the fence (trunkline.media.fence), in the same way; -1: there is none, this host is alone."""
     recordings: str = ""
     """Folder under which recordings lie; with it, and without `ring_fd`, the recorder is started as a child."""
     helper: str = ""
@@ -113,6 +117,9 @@ class MediaProcess:
         # A successor reads what is playing before its first tick, later prompts beside the ticks.
         self.sounds = Sounds(background=not state.taken_over)
         self.engine = Engine(settings, state, ring, helper, self.ports, self.sounds)
+        if config.fence_fd != -1:
+            memory = FenceMemory(_memory(config.fence_fd, "trunkline-media-fence")).memory
+            self.engine.until = np.frombuffer(memory, np.int64, 1)
         self.sounds.background = True
         self._offered = 0
         self._offer()
@@ -246,6 +253,7 @@ class MediaProcess:
         engine, stats = self.engine, self.stats
         stats.legs = len(engine.legs)
         stats.packets_received, stats.packets_sent = engine.packets_received, engine.packets_sent
+        stats.packets_fenced = engine.packets_fenced
         stats.packets_foreign, stats.send_errors = engine.receiver.foreign, engine.send_errors
         stats.packets_not_authentic, stats.packets_replayed = engine.secure.not_authentic, engine.secure.replayed
         stats.recorded_dropped = engine.ring.dropped

@@ -402,6 +402,8 @@ class Stats(_Event, tag="stats"):
     """SRTP and SRTCP dropped because it was not what the other side had sent."""
     packets_replayed: int = 0
     """SRTP and SRTCP dropped because it came once more, or far too late."""
+    packets_fenced: int = 0
+    """Not sent, because this host's lease had run out."""
     send_errors: int = 0
     recorded_dropped: int = 0
     """Frames of recordings dropped because the recorder was away for too long."""

@@ -19,7 +19,7 @@ import msgspec
 from trunkline.model.call import Call, Direction, Status, StatusTarget
 from trunkline.model.errors import ApiError, describe
 from trunkline.model.recording import Source
-from trunkline.model.sid import CALL, new_sid
+from trunkline.model.sid import CALL, new_sid, shard_of
 from trunkline.sip.uri import SIP_SCHEMES, Uri
 from trunkline.storage.secrets import CannotOpen, Secrets
 from trunkline.storage.written import when_done
@@ -402,7 +402,7 @@ class Outbound:
         self.placed(account.sid, new.to)
         now = self._flights.clock.now_ms()
         record = Call(
-            sid=new_sid(CALL, now),
+            sid=new_sid(CALL, now, shard_of(parent.sid)),  # whoever takes one over takes both
             account_sid=account.sid,
             direction=Direction.OUTBOUND_DIAL,
             from_=new.from_,

@@ -12,6 +12,7 @@ Commands (trunkline.media.engine.commands) run between ticks; what happened is l
 import logging
 import time
 from collections.abc import Callable
+from errno import ECANCELED
 from typing import Final, Protocol
 
 import msgspec
@@ -33,9 +34,10 @@ from trunkline.media.engine.reports import Reports
 from trunkline.media.engine.secure import Secure
 from trunkline.media.engine.slots import Slots
 from trunkline.media.engine.sounds import Sounds
-from trunkline.media.engine.state import FRAME, TICKS_PER_S, Int32s, Rows, Samples, State
+from trunkline.media.engine.state import FRAME, TICKS_PER_S, Int32s, Ints, Rows, Samples, State
 from trunkline.media.engine.usual import usual
 from trunkline.media.engine.watch import Watch
+from trunkline.media.fence import boottime_ns
 from trunkline.media.native.addresses import unpack_sockaddr
 from trunkline.media.native.coding import G722, NoCodec, OpusSettings
 from trunkline.media.native.interface import BURST, HEADER, SEND_BYTES, Batch, Helper
@@ -119,7 +121,9 @@ class Engine:
         self.watch = Watch(state, silent=self._tell_silent, timed_out=self._tell_timed_out)
         self.recordings = Recordings(state, ring)
         self.reports = Reports(state)
-        self.packets_received = self.packets_sent = self.send_errors = 0
+        self.packets_received = self.packets_sent = self.send_errors = self.packets_fenced = 0
+        self.until: Ints | None = None
+        """The deadline after which nothing is sent (trunkline.media.fence); None: there is none."""
         self.out: Samples = np.zeros((state.legs, FRAME), np.int16)
         """What each leg is sent in this tick."""
         self._by_row: list[Leg | None] = [None] * state.legs
@@ -324,10 +328,14 @@ class Engine:
         state.octets[rows] += self._length[rows] - HEADER
         if self.secure.used:
             self.secure.send(rows, self._data, self._length)
-        failed = self.helper.send(self._fds[rows], rows, self._data, self._length, state.to, state.to_length)
+        to, to_length = state.to, state.to_length
+        failed = self.helper.send(self._fds[rows], rows, self._data, self._length, to, to_length, self.until)
         errors = int(np.count_nonzero(failed))
-        self.send_errors += errors
         self.packets_sent += len(rows) - errors
+        if errors:
+            fenced = int(np.count_nonzero(failed == ECANCELED))
+            self.packets_fenced += fenced
+            self.send_errors += errors - fenced
 
     def _pack_key(self, key: KeyPacket) -> None:
         """A telephone-event packet instead of audio."""
@@ -361,7 +369,7 @@ class Engine:
     def _send_report(self, leg: Leg, *, bye: bool = False) -> None:
         state, row = self.state, leg.row
         length = int(state.rtcp_to_length[row])
-        if length:
+        if length and (self.until is None or boottime_ns() < self.until[0]):
             data = self.secure.report(row, self.reports.make(row, leg.description.cname, bye=bye))
             to = unpack_sockaddr(state.rtcp_to[row, :length].tobytes())
             self.sockets.send_rtcp(int(state.slot[row]), data, to)

@@ -51,7 +51,7 @@ class Compiled:
             raise OSError(f"{path} is of another version")
         self._library = library
         self._receive = self._function(library, "tl_receive", "ippiiipppppp")
-        self._send = self._function(library, "tl_send", "ippippppp")
+        self._send = self._function(library, "tl_send", "ippipppppp")
         self._put = self._function(library, "tl_put", "ippppppippip")
         self._take = self._function(library, "tl_take", "ippippppp")
         self._gather = self._function(library, "tl_gather", "ippp")
@@ -83,12 +83,22 @@ class Compiled:
     def connect(self, fd: int, address: bytes) -> bool:
         return connect(fd, address)
 
-    def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
+    def send(
+        self,
+        fds: Int32s,
+        rows: Ints,
+        data: Bytes,
+        length: Int32s,
+        to: Bytes,
+        to_length: Int32s,
+        until: Ints | None = None,
+    ) -> Int32s:
         failed = np.empty(len(rows), np.int32)
         fds, rows = np.ascontiguousarray(fds, np.int32), _ints(rows)
         self._send(
-            len(rows), _at(fds), _at(rows), data.shape[1], _at(data), _at(length), _at(to), _at(to_length), _at(failed)
-        )
+            len(rows), _at(fds), _at(rows), data.shape[1], _at(data), _at(length), _at(to), _at(to_length), _at(failed),
+            None if until is None else _at(until),
+        )  # fmt: skip
         return failed
 
     def put(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.media.fence import boottime_ns
 from trunkline.media.native.addresses import packed_address, unpack_sockaddr
 from trunkline.media.native.coding import OpusSettings
 from trunkline.media.native.connect import connect
@@ -85,9 +86,21 @@ class Fallback:
     def connect(self, fd: int, address: bytes) -> bool:
         return connect(fd, address)
 
-    def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
+    def send(
+        self,
+        fds: Int32s,
+        rows: Ints,
+        data: Bytes,
+        length: Int32s,
+        to: Bytes,
+        to_length: Int32s,
+        until: Ints | None = None,
+    ) -> Int32s:
         failed = np.zeros(len(rows), np.int32)
         for i, (fd, row) in enumerate(zip(fds.tolist(), rows.tolist(), strict=True)):
+            if until is not None and boottime_ns() >= until[0]:
+                failed[i:] = errno.ECANCELED
+                break
             if length[row] <= 0:
                 failed[i] = errno.EMSGSIZE
                 continue

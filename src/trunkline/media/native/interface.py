@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trunkline.media.native.coding import Coders, OpusSettings
     from trunkline.media.native.srtp import Srtp
 
-ABI: Final = 1
+ABI: Final = 2
 """Of helper.c."""
 FRAME: Final = 160
 """Samples of 20 ms at 8 kHz."""
@@ -95,9 +95,18 @@ class Helper(Protocol):
         """See trunkline.media.native.connect."""
         ...
 
-    def send(self, fds: Int32s, rows: Ints, data: Bytes, length: Int32s, to: Bytes, to_length: Int32s) -> Int32s:
+    def send(
+        self,
+        fds: Int32s,
+        rows: Ints,
+        data: Bytes,
+        length: Int32s,
+        to: Bytes,
+        to_length: Int32s,
+        until: Ints | None = None,
+    ) -> Int32s:
         """Send each row's datagram (`data[row]`) from its socket (per element) to its address; errno per element. One
-        without octets is not sent (EMSGSIZE)."""
+        without octets is not sent (EMSGSIZE), nor is any (ECANCELED) once CLOCK_BOOTTIME has reached `until[0]` ns."""
         ...
 
     def put(
