@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trunkline.model.clock import Clock, SystemClock
+from trunkline.model.sid import new_key
 from trunkline.postflight.archive import ArchiveLimits, SegmentedArchive
 from trunkline.settings import Settings
+from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.journal.memory import JournalStore, peek
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import compact_file
+from trunkline.storage.object_blobs import ObjectBlobs
+from trunkline.storage.objects import AsyncObjects, Location, Objects
 from trunkline.storage.secrets import Secrets, has_own_keys, load_secrets, rotate_key_file
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.survives import CannotSurvive, Survives
@@ -22,12 +26,15 @@ from trunkline.storage.unavailable import StoreUnavailable
 if TYPE_CHECKING:
     from trunkline.storage.engines.postgres.database import PostgresDatabase
     from trunkline.storage.engines.postgres.queue import PostgresQueue
+    from trunkline.storage.engines.postgres.recent import PostgresRecent
     from trunkline.storage.engines.valkey.memory import ValkeyStore
 
 QUEUE_FILE = "queue.db"
 DATABASE_FILE = "database.db"
 ARCHIVE_FILE = "archive.db"
 SEGMENT_FOLDER = "segments"
+SEGMENT_CACHE = "segment-cache"
+BLOB_DRAFTS = "blob-drafts"
 MEDIA_FOLDER = "media"
 LOCK_FILE = "server.lock"
 MEMORY_FILE = "memory.journal"
@@ -157,7 +164,8 @@ def peek_memory(settings: Settings, prefix: str, clock: Clock | None = None) -> 
 
 
 def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArchive:
-    """The landed documents (also for the command line, beside a running server)."""
+    """The landed documents (also for the command line, beside a running server). With `objects.url` those of all nodes.
+    Raises CannotSurvive, StoreUnavailable."""
     folder = data_folder(settings)
     own = settings.archive
     limits = ArchiveLimits(
@@ -167,10 +175,47 @@ def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArc
         analysis_timeout_s=own.query_timeout_s,
         query_rows=own.query_rows,
         memory_bytes=own.worker_memory_bytes,
+        cache_bytes=settings.objects.cache_bytes,
     )
-    return SegmentedArchive(
-        SqliteRecent(folder / ARCHIVE_FILE), folder / SEGMENT_FOLDER, clock or SystemClock(), limits
-    )
+    location, clock = objects_location(settings), clock or SystemClock()
+    if location is None:
+        return SegmentedArchive(SqliteRecent(folder / ARCHIVE_FILE), folder / SEGMENT_FOLDER, clock, limits)
+    recent: PostgresRecent = _postgres("recent", "PostgresRecent")(settings.storage.database, **_promises(settings))
+    survives = Survives[settings.objects.survives.upper()]
+    return SegmentedArchive(recent, folder / SEGMENT_CACHE, clock, limits, objects=location, survives=survives)
+
+
+def objects_location(settings: Settings) -> Location | None:
+    """Where the object store is; None: there is none, and files are in local folders."""
+    own = settings.objects
+    if not own.url:
+        return None
+    return Location(
+        url=own.url, region=own.region, access_key=own.access_key, secret_key=own.secret_key, endpoint=own.endpoint,
+        prefix=own.prefix,
+    )  # fmt: skip
+
+
+def open_objects(settings: Settings) -> AsyncObjects | None:
+    """The object store; None: there is none. Raises StoreUnavailable without its driver."""
+    location = objects_location(settings)
+    return None if location is None else AsyncObjects(Objects(location))
+
+
+def open_blobs(settings: Settings, name: str, max_bytes: int, max_total_bytes: int) -> FolderBlobs | ObjectBlobs:
+    """Media or recordings (`name`), for all nodes where there is an object store. Raises StoreUnavailable."""
+    folder, objects = data_folder(settings), open_objects(settings)
+    if objects is None:
+        return FolderBlobs(folder / name, max_bytes, max_total_bytes)
+    survives = Survives[settings.objects.survives.upper()]
+    return ObjectBlobs(objects, name, folder / BLOB_DRAFTS / name, max_bytes, max_total_bytes, survives)
+
+
+def check_objects(settings: Settings) -> str:
+    """What became of an object that was written, read and removed; empty: there is no object store. Raises
+    StoreUnavailable."""
+    location = objects_location(settings)
+    return "" if location is None else Objects(location).probe(new_key())
 
 
 def compact_stores(settings: Settings) -> bool:

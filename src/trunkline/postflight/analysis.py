@@ -12,7 +12,7 @@ look, but took 2.8 GB where this takes 0.2.)
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from trunkline.postflight.files import Files, files_of
 from trunkline.postflight.names import SPILL
 from trunkline.postflight.segments import COLUMNS, SCHEMA, entry_of, table_of
 from trunkline.storage.archive import USAGE_TALLY
@@ -201,7 +202,7 @@ def check_select(con: "duckdb.DuckDBPyConnection", sql: str) -> None:
 
 @contextmanager
 def opened(
-    folder: Path,
+    where: Files | Path,
     reader: RecentReader,
     *,
     accounts: Sequence[str] = (),
@@ -214,8 +215,10 @@ def opened(
     `accounts` and `span` (Unix ms, start and end) only save work: rows outside may still be there. `sealed`: for an
     operator's SQL, with the views `messages`, `calls` and `documents`.
     """
-    con = _scratch(folder, bounds)
-    try:
+    files = files_of(where)
+    con = _scratch(files.folder, bounds)
+    with ExitStack() as stack:
+        stack.callback(con.close)
         reader.begin()
         try:
             segments = [s for s in reader.segments() if _relevant(s, accounts, span)]
@@ -223,7 +226,7 @@ def opened(
             hidden.extend(_add_recent(con, reader, accounts))
         finally:
             reader.end()
-        paths = [folder.resolve() / segment.path for segment in segments]
+        paths = [path.resolve() for path in stack.enter_context(files.held(segments))]
         source = _open_segments(con, paths)
         names = ", ".join(f'"{name}"' for name in COLUMNS)
         unseen = ""
@@ -237,8 +240,6 @@ def opened(
             con.execute(DOCUMENTS)
             _seal(con, paths)
         yield con
-    finally:
-        con.close()
 
 
 def _relevant(segment: Segment, accounts: Sequence[str], span: tuple[int, int] | None) -> bool:
@@ -262,7 +263,7 @@ def _retry(call: Any) -> Any:
 
 
 def usage(
-    folder: Path,
+    where: Files | Path,
     reader: RecentReader,
     accounts: Sequence[str],
     start_ms: int,
@@ -283,7 +284,7 @@ def usage(
         condition = " and account in $accounts"
 
     def run() -> list[dict[str, Any]]:
-        with opened(folder, reader, accounts=accounts, span=(start_ms, end_ms), sealed=False, bounds=bounds) as con:
+        with opened(where, reader, accounts=accounts, span=(start_ms, end_ms), sealed=False, bounds=bounds) as con:
             cursor = con.execute(USAGE.format(accounts=condition, period=PERIODS[granularity], sender=SENDER), values)
             names = [column[0] for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -296,11 +297,11 @@ def usage(
     return result
 
 
-def query(folder: Path, reader: RecentReader, sql: str, bounds: Bounds = DEFAULT_BOUNDS) -> QueryResult:
+def query(where: Files | Path, reader: RecentReader, sql: str, bounds: Bounds = DEFAULT_BOUNDS) -> QueryResult:
     """Run one SELECT over the views `messages`, `calls` and `documents`. Raises QueryError."""
 
     def run() -> QueryResult:
-        with opened(folder, reader, sealed=True, bounds=bounds) as con:
+        with opened(where, reader, sealed=True, bounds=bounds) as con:
             check_select(con, sql)
             cursor = con.execute(sql)
             columns = [column[0] for column in cursor.description]

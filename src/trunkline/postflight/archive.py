@@ -8,7 +8,9 @@ behind is durable, and the next one goes on from there, also after a crash.
 """
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,9 +24,14 @@ from trunkline.postflight.wire import Setup
 from trunkline.postflight.worker_client import WorkerClient
 from trunkline.storage.archive import Document
 from trunkline.storage.manifest import Recent, Segment
+from trunkline.storage.objects import Location
+from trunkline.storage.survives import Survives
+from trunkline.storage.unavailable import StoreUnavailable
 
 READ_CONCURRENCY = 16
 READ_TIMEOUT_S = 20.0
+SHARED_READ_TIMEOUT_S = 60.0
+"""The same where a read may have to fetch segments first."""
 ANALYSIS_CONCURRENCY = 2
 ROLL_TIMEOUT_S = 3600.0
 DRAIN_BATCH = 500
@@ -44,8 +51,16 @@ MAX_SPANS = 64
 """Spans tried at the most; each step halves or multiplies the width."""
 FIRST_KEY = f"{1_577_836_800_000:012x}"
 """The key of 2020-01-01: older ones are imported and of unknown age, retention leaves them alone."""
+DROP_GRACE_MS = 15 * 60_000
+"""How long an object stays after the manifest has lost it, for readers of an older manifest; longer than any reads."""
+ORPHAN_S = 2 * 3600.0
+"""Age from which on an object that no manifest names was left by a crash."""
+ORPHANS_EVERY_S = 3600.0
 MERGE_FAN_IN = 8
 """Small neighbouring segments that are worth merging."""
+
+
+log = logging.getLogger(__name__)
 
 
 class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +82,8 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that a query may return."""
     memory_bytes: int = 1 << 30
     """Memory of an analysis; more spills to disk."""
+    cache_bytes: int = 10 << 30
+    """Segments of an object store that are kept in the folder."""
 
 
 def key_at(ms: int) -> str:
@@ -77,10 +94,25 @@ def key_at(ms: int) -> str:
 class SegmentedArchive:
     """`trunkline.storage.archive.Archive`, embedded."""
 
-    def __init__(self, recent: Recent, folder: Path, clock: Clock, limits: ArchiveLimits | None = None) -> None:
-        """`folder` holds the segments and is made if need be; the recent store is closed with the archive."""
+    def __init__(
+        self,
+        recent: Recent,
+        folder: Path,
+        clock: Clock,
+        limits: ArchiveLimits | None = None,
+        *,
+        objects: Location | None = None,
+        survives: Survives | None = None,
+    ) -> None:
+        """`folder` holds the segments and is made if need be; the recent store is closed with the archive. With
+        `objects` the segments lie there, for any number of nodes, and the folder is this node's cache of them;
+        `survives` is what that store is said to outlive."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.survives = recent.survives
+        self.survives = min(recent.survives, survives) if survives is not None else recent.survives
+        self._shared = objects is not None
+        self._orphans_at = 0.0
+        self.unavailable = ""
+        """Why older documents cannot be read, or recent ones not be rolled up, just now; empty: they can."""
         self._recent = recent
         self._folder = folder
         self._clock = clock
@@ -92,12 +124,27 @@ class SegmentedArchive:
             setup = Setup(
                 role=role, folder=str(folder), reader=reader, location=location,
                 memory_bytes=self.limits.memory_bytes, query_rows=self.limits.query_rows,
+                objects=objects, cache_bytes=self.limits.cache_bytes,
             )  # fmt: skip
             return WorkerClient(setup, concurrency=concurrency, timeout_s=timeout_s)
 
-        self.read_worker = client("read", READ_CONCURRENCY, READ_TIMEOUT_S)
+        self.read_worker = client("read", READ_CONCURRENCY, SHARED_READ_TIMEOUT_S if objects else READ_TIMEOUT_S)
         self.analysis_worker = client("analysis", ANALYSIS_CONCURRENCY, self.limits.analysis_timeout_s)
         self.roll_worker = client("roll", 1, ROLL_TIMEOUT_S)
+
+    async def _ask(self, worker: WorkerClient, op: str, **arguments: Any) -> Any:
+        """Call an operation, and remember whether what it needs was there. Raises WorkerFailed, StoreUnavailable."""
+        try:
+            answer = await worker.call(op, **arguments)
+        except StoreUnavailable as error:
+            if not self.unavailable:
+                log.error("the archive's older documents cannot be reached (%s): %s", op, error)
+            self.unavailable = str(error)
+            raise
+        if self.unavailable:
+            log.warning("the archive's older documents can be reached again")
+            self.unavailable = ""
+        return answer
 
     async def land(self, documents: Sequence[Document]) -> None:
         await self._recent.land(documents)
@@ -106,7 +153,7 @@ class SegmentedArchive:
         document = await self._recent.get(account, sid)
         if document is not None or sid[2:] > await self._recent.high():
             return document
-        found = await self.read_worker.call("get", account=account, sid=sid)
+        found = await self._ask(self.read_worker, "get", account=account, sid=sid)
         return msgspec.convert(found, Document) if found is not None else None
 
     async def page(
@@ -152,8 +199,17 @@ class SegmentedArchive:
         lowest = recent[-1].sid[2:] if full else after
         if watermark <= lowest:
             return recent
-        found = await self.read_worker.call(
-            "page", account=account, kind=kind, before=before or "g", after=after, limit=limit, filters=dict(filters)
+        if full:  # segments matter down to the lowest key alone; what is cut short sorts just before it
+            after = max(after, lowest[:-1])
+        found = await self._ask(
+            self.read_worker,
+            "page",
+            account=account,
+            kind=kind,
+            before=before or "g",
+            after=after,
+            limit=limit,
+            filters=dict(filters),
         )
         newest: dict[str, Document] = {}
         for document in (*recent, *msgspec.convert(found, list[Document])):
@@ -181,15 +237,20 @@ class SegmentedArchive:
 
         No accounts: all. Raises WorkerFailed.
         """
-        rows: list[dict[str, Any]] = await self.analysis_worker.call(
-            "usage", accounts=list(accounts), start_ms=start_ms, end_ms=end_ms, granularity=granularity
+        rows: list[dict[str, Any]] = await self._ask(
+            self.analysis_worker,
+            "usage",
+            accounts=list(accounts),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            granularity=granularity,
         )
         return rows
 
     async def query(self, sql: str) -> tuple[list[str], list[list[Any]]]:
         """(columns, rows) of one SELECT over `messages`, `calls` and `documents`. Raises Refused for SQL that cannot be
         run."""
-        answer = await self.analysis_worker.call("query", sql=sql)
+        answer = await self._ask(self.analysis_worker, "query", sql=sql)
         return answer["columns"], answer["rows"]
 
     async def export(
@@ -202,8 +263,14 @@ class SegmentedArchive:
         end_ms: int = 1 << 62,
     ) -> int:
         """See `trunkline.postflight.export.export`; returns the number of documents."""
-        answer = await self.analysis_worker.call(
-            "export", target=str(target), format=format, accounts=list(accounts), start_ms=start_ms, end_ms=end_ms
+        answer = await self._ask(
+            self.analysis_worker,
+            "export",
+            target=str(target),
+            format=format,
+            accounts=list(accounts),
+            start_ms=start_ms,
+            end_ms=end_ms,
         )
         return int(answer["rows"])
 
@@ -226,7 +293,7 @@ class SegmentedArchive:
         return total
 
     async def _drop_needless_floors(self) -> None:
-        needless = await self.roll_worker.call("needless_floors")
+        needless = await self._ask(self.roll_worker, "needless_floors")
         for start in range(0, len(needless), DRAIN_BATCH):
             await self._recent.drop_floors(needless[start : start + DRAIN_BATCH])
 
@@ -236,14 +303,16 @@ class SegmentedArchive:
         return rows >= self.limits.least_rows and oldest <= key_at(now_ms - self.limits.recent_age_ms)
 
     async def _roll_main(self, below: str) -> int:
-        upto = await self.roll_worker.call("cut", rows=self.limits.segment_rows, below=below)
+        upto = await self._ask(self.roll_worker, "cut", rows=self.limits.segment_rows, below=below)
         above = max((segment.max_key for segment in await self._recent.segments()), default="")
         return await self._roll_range(above, upto, late=False)
 
     async def _roll_range(self, above: str, upto: str, *, late: bool) -> int:
         """The watermark goes up before the worker's snapshot: what is revised after it raises its floor."""
         await self._recent.raise_watermark(upto)
-        found = await self.roll_worker.call("roll", above=above, upto=upto, late=late, now_ms=self._clock.now_ms())
+        found = await self._ask(
+            self.roll_worker, "roll", above=above, upto=upto, late=late, now_ms=self._clock.now_ms()
+        )
         if found is None:
             return 0
         segment = msgspec.convert({**found, "draining": True}, Segment)
@@ -254,8 +323,8 @@ class SegmentedArchive:
     async def _drain(self, segment: Segment) -> None:
         """Remove a recorded segment's rows from the recent store."""
         first = 0
-        while identities := await self.roll_worker.call(
-            "identities", path=segment.path, first=first, count=DRAIN_GROUPS
+        while identities := await self._ask(
+            self.roll_worker, "identities", path=segment.path, first=first, count=DRAIN_GROUPS
         ):
             for start in range(0, len(identities), DRAIN_BATCH):
                 await self._recent.drain(identities[start : start + DRAIN_BATCH])
@@ -271,9 +340,25 @@ class SegmentedArchive:
 
     async def _sweep(self) -> None:
         """Remove files that no manifest names. No worker is started (and kept) just to find that there are none."""
+        await self._sweep_folder()
+        gone = await self._recent.dropped(DROP_GRACE_MS)
+        if gone:
+            await self._ask(self.roll_worker, "remove", paths=gone)
+            await self._recent.forget_dropped(gone)
+        if self._shared and time.monotonic() >= self._orphans_at:
+            self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
+            await self._ask(self.roll_worker, "orphans", older_s=ORPHAN_S)
+
+    async def _sweep_folder(self) -> None:
         named = {segment.path for segment in await self._recent.segments()}
         if await asyncio.to_thread(_has_leftovers, self._folder, named):
-            await self.roll_worker.call("sweep")
+            await self._ask(self.roll_worker, "sweep")
+
+    async def tidy(self) -> None:
+        """Remove from this node's cache what another node has compacted away; to be done on every node."""
+        if self._shared and not self._exclusive.locked():
+            async with self._exclusive:
+                await self._sweep_folder()
 
     async def compact(self, expired: Mapping[str, str] | None = None) -> dict[str, int]:
         """Remove the bytes of everything deleted, superseded or expired from every file.
@@ -307,7 +392,7 @@ class SegmentedArchive:
     async def _rewrite(self, segment: Segment, expired: Mapping[str, str]) -> int:
         now = self._clock.now_ms()
         old = msgspec.to_builtins(segment, builtin_types=(bytes,))
-        answer = await self.roll_worker.call("rewrite", old=old, expired=expired, now_ms=now)
+        answer = await self._ask(self.roll_worker, "rewrite", old=old, expired=expired, now_ms=now)
         if not answer["changed"]:
             return 0
         new = [msgspec.convert(answer["segment"], Segment)] if answer["segment"] is not None else []
@@ -317,7 +402,8 @@ class SegmentedArchive:
     async def _replace(self, old: Sequence[Segment], new: Sequence[Segment]) -> None:
         paths = [segment.path for segment in old]
         await self._recent.replace_segments(paths, new)
-        await asyncio.to_thread(_unlink, self._folder, paths)
+        if not self._shared:  # elsewhere others may still be reading them
+            await asyncio.to_thread(_unlink, self._folder, paths)
 
     async def merge(self) -> int:
         """Merge one run of small neighbouring segments, if there is one; returns how many. Raises ArchiveBusy."""
@@ -326,7 +412,7 @@ class SegmentedArchive:
             run = small_run(segments, self.limits.segment_rows)
             if run:
                 old = [msgspec.to_builtins(segment, builtin_types=(bytes,)) for segment in run]
-                found = await self.roll_worker.call("merge", old=old, now_ms=self._clock.now_ms())
+                found = await self._ask(self.roll_worker, "merge", old=old, now_ms=self._clock.now_ms())
                 await self._replace(run, [msgspec.convert(found, Segment)] if found is not None else [])
         return len(run)
 

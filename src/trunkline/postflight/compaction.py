@@ -8,11 +8,13 @@ file that no manifest names, which `sweep` removes.
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from trunkline.postflight.files import YOUNG_S, Files, files_of
 from trunkline.postflight.names import SPILL, SUFFIX, UNFINISHED
 from trunkline.postflight.segments import (
     Keep,
@@ -41,14 +43,25 @@ def _name() -> str:
     return secrets.token_hex(12) + SUFFIX
 
 
-def roll(folder: Path, reader: RecentReader, above: str, upto: str, *, late: bool, now_ms: int) -> Segment | None:
+def roll(
+    where: Files | Path, reader: RecentReader, above: str, upto: str, *, late: bool, now_ms: int
+) -> Segment | None:
     """Write the recent rows with `above` < key <= `upto` into a segment; None if there are none."""
+    files = files_of(where)
     reader.begin()
     try:
         entries = (entry_of(row) for row in reader.rows(above, upto))
-        return write_segment(folder, _name(), entries, late=late, now_ms=now_ms)
+        written = write_segment(files.folder, _name(), entries, late=late, now_ms=now_ms)
     finally:
         reader.end()
+    return _published(files, written)
+
+
+def _published(files: Files, segment: Segment | None) -> Segment | None:
+    """A new segment, where everybody finds it before any manifest names it."""
+    if segment is not None:
+        files.publish(segment.path)
+    return segment
 
 
 def _keep(reader: RecentReader, segments: Collection[Segment], expired: Mapping[str, str]) -> Keep | None:
@@ -79,26 +92,31 @@ def _keep(reader: RecentReader, segments: Collection[Segment], expired: Mapping[
 
 
 def rewrite(
-    folder: Path, reader: RecentReader, segment: Segment, expired: Mapping[str, str], *, now_ms: int
+    where: Files | Path, reader: RecentReader, segment: Segment, expired: Mapping[str, str], *, now_ms: int
 ) -> Rewritten:
     """Write a segment anew without what is hidden or expired, if it holds any of it."""
     keep = _keep(reader, [segment], expired)
-    path = folder / segment.path
-    if keep is None or not needs_rewrite(path, keep):
+    if keep is None:
         return Rewritten(changed=False)
-    written = filter_segment(folder, _name(), path, keep, late=segment.late, now_ms=now_ms)
-    return Rewritten(changed=True, segment=written)
+    files = files_of(where)
+    with files.held([segment]) as (path,):
+        if not needs_rewrite(path, keep):
+            return Rewritten(changed=False)
+        written = filter_segment(files.folder, _name(), path, keep, late=segment.late, now_ms=now_ms)
+    return Rewritten(changed=True, segment=_published(files, written))
 
 
-def merge(folder: Path, reader: RecentReader, segments: Collection[Segment], *, now_ms: int) -> Segment | None:
+def merge(where: Files | Path, reader: RecentReader, segments: Sequence[Segment], *, now_ms: int) -> Segment | None:
     """One segment of several, without what is hidden; of each key the highest revision."""
     keep = _keep(reader, segments, {}) or (lambda account, key, rev: True)
-    paths = [folder / segment.path for segment in segments]
     late = any(segment.late for segment in segments)
-    return write_segment(folder, _name(), merged(paths, keep), late=late, now_ms=now_ms)
+    files = files_of(where)
+    with files.held(segments) as paths:
+        written = write_segment(files.folder, _name(), merged(paths, keep), late=late, now_ms=now_ms)
+    return _published(files, written)
 
 
-def needless_floors(folder: Path, reader: RecentReader) -> list[tuple[str, str, int]]:
+def needless_floors(where: Files | Path, reader: RecentReader) -> list[tuple[str, str, int]]:
     """The floors (account, key, rev) raised by late landings of which no segment holds an older revision.
 
     A document that lands after its contemporaries raises a floor because it *may* have landed before; mostly it has
@@ -110,14 +128,18 @@ def needless_floors(folder: Path, reader: RecentReader) -> list[tuple[str, str, 
         keys = {key for _, key in floors if segment.min_key <= key <= segment.max_key}
         if not keys:
             continue
-        for account, key, rev in find_keys(folder / segment.path, keys):
-            if rev < floors.get((account, key), 0):
-                needless.pop((account, key), None)
+        with files_of(where).held([segment]) as (path,):
+            for account, key, rev in find_keys(path, keys):
+                if rev < floors.get((account, key), 0):
+                    needless.pop((account, key), None)
     return [(account, key, rev) for (account, key), rev in needless.items()]
 
 
-def sweep(folder: Path, reader: RecentReader) -> int:
-    """Remove files that no manifest names and what dead processes spilled. Only while no roll-up or compaction runs."""
+def sweep(where: Files | Path, reader: RecentReader) -> int:
+    """Remove files that no manifest names and what dead processes spilled. Only while no roll-up or compaction runs;
+    in a cache, which other processes of this machine may be filling, young files stay."""
+    files = files_of(where)
+    folder, young_s = files.folder, time.time() - YOUNG_S
     named = {segment.path for segment in reader.segments()}
     removed = 0
     for path in folder.iterdir():
@@ -126,11 +148,30 @@ def sweep(folder: Path, reader: RecentReader) -> int:
             if not process.isdigit() or not _alive(int(process)):
                 shutil.rmtree(path, ignore_errors=True)
         elif path.name.endswith(UNFINISHED) or (path.name.endswith(SUFFIX) and path.name not in named):
+            if files.shared and _modified_s(path) > young_s:
+                continue
             path.unlink(missing_ok=True)
             removed += 1
     if removed:
         sync_folder(folder)
     return removed
+
+
+def orphans(where: Files | Path, reader: RecentReader, older_s: float) -> int:
+    """Remove objects of this age that neither the manifest nor a reader of an older one can name; how many."""
+    reader.begin()
+    try:
+        named = {segment.path for segment in reader.segments()} | set(reader.dropped())
+    finally:
+        reader.end()
+    return files_of(where).orphans(named, older_s)
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _alive(process: int) -> bool:

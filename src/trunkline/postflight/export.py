@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from trunkline.postflight.analysis import DEFAULT_BOUNDS, Bounds, opened
+from trunkline.postflight.files import Files
 from trunkline.storage.manifest import RecentReader
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -34,7 +35,7 @@ def _quoted(text: str) -> str:
 
 
 def export(
-    folder: Path,
+    where: Files | Path,
     reader: RecentReader,
     target: Path,
     format: str,  # noqa: A002 (the word of the command line)
@@ -55,7 +56,7 @@ def export(
     if accounts:
         condition = f" and account in ({', '.join(_quoted(account) for account in accounts)})"
     sql = ROWS.format(start=int(start_ms), end=int(end_ms), accounts=condition)
-    with opened(folder, reader, accounts=accounts, span=(start_ms, end_ms), sealed=False, bounds=bounds) as con:
+    with opened(where, reader, accounts=accounts, span=(start_ms, end_ms), sealed=False, bounds=bounds) as con:
         if format == "jsonl":
             rows = _write_lines(con, sql, part)
         else:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from trunkline.model.clock import Clock
 from trunkline.postflight.archive import key_at
+from trunkline.storage.manifest import ArchiveBusy
+from trunkline.storage.unavailable import StoreUnavailable
 
 INTERVAL_S = 20.0
 """Between two looks at what is due."""
@@ -36,9 +38,14 @@ class Upkeep(Protocol):
 
     async def pending_floors(self) -> tuple[int, int]: ...
 
+    async def tidy(self) -> None: ...
+
 
 class Maintenance:
-    """Run `run` as one task beside the archive. A step that fails is logged and tried again at the next look."""
+    """Run `run` as one task beside the archive. A step that fails is logged and tried again at the next look.
+
+    In a cluster it runs on every node, and on all but one it is paused: it then only looks after the node's own cache.
+    """
 
     def __init__(
         self,
@@ -58,6 +65,20 @@ class Maintenance:
         self._compact_not_before_ms = 0
         self.failures = 0
         """Steps in a row that failed."""
+        self._paused = False
+
+    def pause(self) -> None:
+        """Begin no more roll-ups and compactions; what is under way is finished (or, where another node goes on at
+        once, finds that it may not record what it made)."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """From the next look on do all that is due."""
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -65,6 +86,11 @@ class Maintenance:
             try:
                 await self.step()
                 self.failures = 0
+            except ArchiveBusy as busy:
+                log.info("archive upkeep waits: %s", busy)
+            except StoreUnavailable as away:
+                self.failures += 1
+                log.error("archive upkeep waits: %s", away)
             except Exception:
                 self.failures += 1
                 log.exception("archive upkeep failed; it is tried again")
@@ -72,8 +98,11 @@ class Maintenance:
 
     async def step(self) -> dict[str, int]:
         """Do what is due now; says what was done."""
+        if self._paused:
+            await self._archive.tidy()
+            return {}
         done = {"rolled": await self._archive.roll(), "merged": await self._archive.merge()}
-        if await self.due():
+        if not self._paused and await self.due():
             done.update(await self.compact())
         return done
 

@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trunkline.postflight.files import Files, files_of
 from trunkline.postflight.segments import BOUNDS
 from trunkline.storage.archive import Document
 from trunkline.storage.manifest import RecentReader, Segment, holds_account
+from trunkline.storage.unavailable import StoreUnavailable
 
 MAX_OPEN = 512
 """Segment footers kept decoded (about 100 KB each)."""
@@ -84,8 +86,8 @@ class Want(msgspec.Struct, frozen=True):
 class Scanner:
     """Reads the segments of a folder; may be called from several threads, each with its own RecentReader."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, where: Files | Path) -> None:
+        self._files = files_of(where)
         self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._generation = -1
         self._segments: list[Segment] = []
@@ -120,8 +122,10 @@ class Scanner:
             reader.begin()
             try:
                 return call()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
                 if attempt == RETRIES - 1:
+                    if self._files.shared:
+                        raise StoreUnavailable(f"the object store lacks {error}, which the manifest names") from None
                     raise
             finally:
                 reader.end()
@@ -133,7 +137,7 @@ class Scanner:
             if footer is not None:
                 self._footers.move_to_end(segment.path)
                 return footer
-        metadata = pq.read_metadata(self._folder / segment.path)
+        metadata = pq.read_metadata(self._files.path(segment.path))
         footer = Footer(metadata, _decode_bounds(metadata.metadata[BOUNDS]))
         with self._lock:
             self._footers[segment.path] = footer
@@ -143,7 +147,7 @@ class Scanner:
 
     def _read(self, segment: Segment, groups: list[int], columns: list[str]) -> Any:
         footer = self._footer(segment)
-        path = self._folder / segment.path
+        path = self._files.path(segment.path)
         with pq.ParquetFile(path, metadata=footer.metadata, pre_buffer=False) as parquet:
             return parquet.read_row_groups(groups, columns=columns, use_threads=len(groups) >= THREADED_BATCH)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from trunkline.storage.objects import Location
+
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes of one frame; a peer that sends more is ended."""
 HEADER = 4
@@ -15,7 +17,7 @@ HEADER = 4
 
 
 class Setup(msgspec.Struct):
-    """What a worker process is started with, as JSON."""
+    """What a worker process is told first, as JSON: it may hold passwords, so it is on no command line."""
 
     role: str
     """`read`, `analysis` or `roll`."""
@@ -29,6 +31,9 @@ class Setup(msgspec.Struct):
     """For analyses."""
     query_rows: int = 100_000
     """Rows that a query may return."""
+    objects: Location | None = None
+    """Where the segments are; None: in `folder` alone, which else is a cache of them."""
+    cache_bytes: int = 1 << 40
 
 
 class Request(msgspec.Struct, array_like=True):
@@ -53,6 +58,12 @@ class FrameTooLong(Exception):
 _encode = msgspec.msgpack.Encoder(decimal_format="string").encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def first_frame(setup: Setup) -> bytes:
+    """What a worker reads first."""
+    body = msgspec.json.encode(setup)
+    return len(body).to_bytes(HEADER, "big") + body
 
 
 def frame(message: Request | Reply) -> bytes:

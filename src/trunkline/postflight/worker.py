@@ -19,8 +19,10 @@ from typing import Any
 
 import msgspec
 
+from trunkline.postflight.files import open_files
 from trunkline.postflight.wire import HEADER, MAX_FRAME, FrameTooLong, Reply, Request, Setup, decode_request, frame
 from trunkline.storage.manifest import RecentReader, Segment
+from trunkline.storage.unavailable import StoreUnavailable
 
 READ_THREADS = 4
 """Fetches and pages that run at the same time."""
@@ -28,12 +30,34 @@ NICENESS = 15
 """Of the roll role: serving goes first."""
 
 
+def receive(peer: socket.socket) -> bytes | None:
+    """The next frame's body; None: the other side is gone, or does not speak as we do."""
+    header = _exactly(peer, HEADER)
+    if header is None:
+        return None
+    length = int.from_bytes(header, "big")
+    return _exactly(peer, length) if length <= MAX_FRAME else None
+
+
+def _exactly(peer: socket.socket, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        try:
+            chunk = peer.recv(min(length - len(data), 1 << 20))
+        except ConnectionResetError:  # the other side was killed with an answer unread
+            return None
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)
+
+
 class Worker:
     """Serves requests from one socket."""
 
     def __init__(self, setup: Setup, peer: socket.socket) -> None:
-        self.folder = Path(setup.folder)
         self.setup = setup
+        self.files = open_files(Path(setup.folder), setup.objects, setup.cache_bytes)
         self._peer = peer
         self._sending = threading.Lock()
         self._local = threading.local()
@@ -53,27 +77,8 @@ class Worker:
         """Serve until the peer closes."""
         threads = READ_THREADS if self.setup.role == "read" else 1
         with ThreadPoolExecutor(threads) as pool:
-            while (body := self._receive()) is not None:
+            while (body := receive(self._peer)) is not None:
                 pool.submit(self._answer, decode_request(body))
-
-    def _receive(self) -> bytes | None:
-        header = self._exactly(HEADER)
-        if header is None:
-            return None
-        length = int.from_bytes(header, "big")
-        return self._exactly(length) if length <= MAX_FRAME else None
-
-    def _exactly(self, length: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < length:
-            try:
-                chunk = self._peer.recv(min(length - len(data), 1 << 20))
-            except ConnectionResetError:  # the other side was killed with an answer unread
-                return None
-            if not chunk:
-                return None
-            data += chunk
-        return bytes(data)
 
     def _answer(self, request: Request) -> None:
         try:
@@ -95,14 +100,14 @@ class Worker:
 
 
 BUILTINS = (bytes,)
-EXPECTED = (ValueError,)
+EXPECTED = (ValueError, StoreUnavailable)
 Operations = dict[str, Callable[..., Any]]
 
 
 def _read_operations(worker: Worker) -> Operations:
     from trunkline.postflight.scan import Scanner, Want
 
-    scanner = Scanner(worker.folder)
+    scanner = Scanner(worker.files)
 
     def page(**want: Any) -> Any:
         return scanner.page(worker.reader, Want(**want))
@@ -117,11 +122,11 @@ def _analysis_operations(worker: Worker) -> Operations:
     bounds = analysis.Bounds(memory_bytes=worker.setup.memory_bytes, query_rows=worker.setup.query_rows)
 
     def export_to(target: str, **options: Any) -> Any:
-        return export(worker.folder, worker.reader, Path(target), **options, bounds=bounds)
+        return export(worker.files, worker.reader, Path(target), **options, bounds=bounds)
 
     return {
-        "usage": lambda **want: analysis.usage(worker.folder, worker.reader, **want, bounds=bounds),
-        "query": lambda sql: analysis.query(worker.folder, worker.reader, sql, bounds),
+        "usage": lambda **want: analysis.usage(worker.files, worker.reader, **want, bounds=bounds),
+        "query": lambda sql: analysis.query(worker.files, worker.reader, sql, bounds),
         "export": export_to,
     }
 
@@ -134,25 +139,27 @@ def _roll_operations(worker: Worker) -> Operations:
 
     os.nice(NICENESS)
     pa.set_cpu_count(1)
-    folder = worker.folder
+    files = worker.files
 
     def segment(value: Any) -> Segment:
         return msgspec.convert(value, Segment)
 
     def rewrite(old: Any, expired: dict[str, str], now_ms: int) -> Any:
-        return compaction.rewrite(folder, worker.reader, segment(old), expired, now_ms=now_ms)
+        return compaction.rewrite(files, worker.reader, segment(old), expired, now_ms=now_ms)
 
     def merge(old: list[Any], now_ms: int) -> Any:
-        return compaction.merge(folder, worker.reader, [segment(value) for value in old], now_ms=now_ms)
+        return compaction.merge(files, worker.reader, [segment(value) for value in old], now_ms=now_ms)
 
     return {
         "cut": lambda rows, below: worker.reader.cut(rows, below),
-        "roll": lambda **want: compaction.roll(folder, worker.reader, **want),
-        "identities": lambda path, first, count: read_identities(folder / path, first, count),
+        "roll": lambda **want: compaction.roll(files, worker.reader, **want),
+        "identities": lambda path, first, count: read_identities(files.path(path), first, count),
         "rewrite": rewrite,
         "merge": merge,
-        "needless_floors": lambda: compaction.needless_floors(folder, worker.reader),
-        "sweep": lambda: compaction.sweep(folder, worker.reader),
+        "needless_floors": lambda: compaction.needless_floors(files, worker.reader),
+        "sweep": lambda: compaction.sweep(files, worker.reader),
+        "remove": lambda paths: files.remove(paths),
+        "orphans": lambda older_s: compaction.orphans(files, worker.reader, older_s),
     }
 
 
@@ -165,10 +172,12 @@ OPERATIONS: dict[str, Callable[[Worker], Operations]] = {
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: the number of the inherited socket, and a `Setup` as JSON."""
+    """Argument: the number of the inherited socket, by which a `Setup` comes first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: our parent ends us in order
     peer = socket.socket(fileno=int(arguments[0]))
-    Worker(msgspec.json.decode(arguments[1], type=Setup), peer).run()
+    told = receive(peer)
+    if told is not None:
+        Worker(msgspec.json.decode(told, type=Setup), peer).run()
     peer.close()
 
 

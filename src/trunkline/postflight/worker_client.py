@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from trunkline.postflight.wire import HEADER, MAX_FRAME, Reply, Request, Setup, decode_reply, frame
+from trunkline.postflight.wire import HEADER, MAX_FRAME, Reply, Request, Setup, decode_reply, first_frame, frame
+from trunkline.storage.unavailable import StoreUnavailable
 
 IDLE_S = 300.0
 """Seconds without a request after which a worker is ended, to give its memory back."""
@@ -18,6 +19,10 @@ MAX_WAITING = 256
 """Requests that may wait for a worker; more are refused."""
 END_S = 5.0
 """Seconds a worker has to end by itself before it is killed."""
+
+
+UNAVAILABLE = frozenset({"StoreUnavailable", "ObjectsUnavailable"})
+"""Names of exceptions that say: ask again later."""
 
 
 class WorkerFailed(Exception):
@@ -117,7 +122,7 @@ class WorkerClient:
     async def call(self, op: str, *, again: bool = True, **args: Any) -> Any:
         """The operation's result, as plain values. `again`: repeat it once if the worker dies meanwhile.
 
-        Raises WorkerFailed.
+        Raises WorkerFailed, StoreUnavailable (what the worker reads or writes cannot be reached).
         """
         if self._waiting >= MAX_WAITING:
             raise WorkerFailed("too many archive requests wait")
@@ -132,6 +137,8 @@ class WorkerClient:
                     reply = await self._once(op, args)
         finally:
             self._waiting -= 1
+        if reply.kind in UNAVAILABLE:
+            raise StoreUnavailable(reply.error)
         if reply.error:
             raise Refused(reply.kind, reply.error)
         return reply.result
@@ -170,8 +177,8 @@ class WorkerClient:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "trunkline.postflight.worker", str(theirs.fileno()),
-                msgspec.json.encode(self._setup).decode(), pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, env=dict(os.environ),
+                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                env=dict(os.environ),
             )  # fmt: skip
         except OSError as error:
             ours.close()
@@ -180,7 +187,9 @@ class WorkerClient:
             theirs.close()
         ours.setblocking(False)
         self.starts += 1
-        return _Process(process, await asyncio.open_connection(sock=ours))
+        streams = await asyncio.open_connection(sock=ours)
+        streams[1].write(first_frame(self._setup))
+        return _Process(process, streams)
 
     def _watch_idle(self) -> None:
         """End the worker once it had nothing to do for the idle time."""
