@@ -1,24 +1,16 @@
 """Wiring: the only file that names concrete classes.
 
-`Node` builds every part from the settings, starts them from the bottom up and stops them from the top down. `serve`
-runs a node behind uvicorn until a signal ends it.
+`Node` builds every part from the settings, starts them from the bottom up and stops them from the top down.
+`trunkline.bootstrap_serve` runs one.
 """
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
-import resource
-import socket
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
-import uvicorn
-import uvloop
-
-from trunkline import bootstrap_processes as processes
-from trunkline import inherited, metrics
+from trunkline import metrics
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.callbacks import StatusHandler
 from trunkline.accounts.directory import Directory
@@ -29,6 +21,7 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
+from trunkline.bootstrap_cluster import CannotJoin, ClusterNode, lease
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
@@ -43,14 +36,14 @@ from trunkline.bootstrap_stores import (
     open_memory,
     open_queue,
     open_secrets,
+    open_sharded_queue,
     peek_memory,
     rotate_master_key,
     take_folder,
 )
-from trunkline.bootstrap_voice import Voice, tls_config
+from trunkline.bootstrap_voice import Voice
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
-from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.listeners.smpp import SmppServer
 from trunkline.media.recording_audio import RecordingAudio
 from trunkline.messaging import usage_triggers
@@ -73,18 +66,14 @@ from trunkline.messaging.replies import InboundHandler
 from trunkline.messaging.routing import Router
 from trunkline.messaging.scheduler import Scheduler
 from trunkline.messaging.usage import usage_of
+from trunkline.model import sid as sids
 from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
-from trunkline.sip.tls import TlsContexts, TlsError
 from trunkline.storage.blobs import FolderBlobs
-from trunkline.storage.secrets import (
-    BadMasterKey,
-    CannotOpen,
-)
-from trunkline.storage.survives import CannotSurvive
-from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.queue import Queue
+from trunkline.storage.sharded import ShardedQueue
 from trunkline.testing.handsets import Handsets
 from trunkline.testing.phones import remote
 from trunkline.testing.phones.remote import Phones
@@ -94,15 +83,10 @@ from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import PRIVATE, Guard
 from trunkline.webhooks.http import Client
 
-SPARE_FILES = 1024
-"""Open files beside connections: databases, segments, carriers."""
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
 MEMORY_STOP_S = 2.0
 """How long a stop waits for the memory store to have what was posted, seconds."""
-GC_THRESHOLDS = (10_000, 20, 50)
-"""Garbage is collected in larger steps than Python's default of 700 objects: the hot path makes no cycles, and what was
-loaded at the start is never garbage. A step takes about half a microsecond an object; nothing else runs meanwhile."""
 
 __all__ = [
     "ARCHIVE_FILE",
@@ -118,7 +102,6 @@ __all__ = [
     "open_secrets",
     "peek_memory",
     "rotate_master_key",
-    "serve",
 ]
 
 log = logging.getLogger("trunkline")
@@ -136,7 +119,10 @@ class Node:
         self._lock = take_folder(folder)
         self.secrets = open_secrets(settings)
         self.database = open_database(settings, self.clock, self.secrets)
-        self.queue = open_queue(settings, own=True)
+        self.cluster: ClusterNode | None = None
+        if settings.sip.enabled or settings.cluster.enabled:
+            self.memory = open_memory(settings, self.clock)
+        self.queue: Queue = self._join() if settings.cluster.enabled else open_queue(settings, own=True)
         self.archive = open_archive(settings, self.clock)
         self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
@@ -151,6 +137,13 @@ class Node:
         self.app = self._make_app()
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
+
+    def _join(self) -> ShardedQueue:
+        """Be one node of several: the queue, of which it will own parts."""
+        queue = open_sharded_queue(self.settings, self.settings.node.name)
+        self.cluster = ClusterNode(self.settings, self.clock, queue, self.memory)
+        sids.use_shards(queue.shard_for_new)
+        return queue
 
     # -- wiring ----------------------------------------------------------------------------------------------
 
@@ -203,14 +196,18 @@ class Node:
         context = Context(
             clock=self.clock,
             public_url=lambda: self.base_url,
+            may_send=self.cluster.open if self.cluster is not None else lambda: True,
             owns=lambda address: (
                 self.directory.number(address) is not None or self.directory.short_code(address) is not None
             ),
         )
         try:
-            return {own.name: make(own, context) for own in self.settings.connectors}
+            made = {own.name: make(own, context) for own in self.settings.connectors}
         except ValueError as error:
             raise CannotStart(f"connectors: {error}") from None
+        if self.cluster is not None:
+            made |= lease(self.settings, context, self.cluster)
+        return made
 
     def _wire_dispatch(self) -> None:
         handlers: dict[str, Handler] = {"status": self.status_handler, "inbound": self.inbound_handler}
@@ -220,14 +217,20 @@ class Node:
         self.smpp_server = SmppServer(
             self.settings, self.directory, self.outbound, self.inflight, self.reader, self.alerts
         )
+        if self.cluster is not None:
+            self.cluster.share_clients(self.smpp_server)
         handlers.update(self.smpp_server.handlers)
         self.delivery = Delivery(self.queue, self.clock, self.settings.webhooks, handlers)
         self.smpp_server.attach(self.delivery)
+        rate_of: Callable[[str, str], float] = self.outbound.rate_of
+        pace_of: Callable[[str], float] = self.outbound.pace_of
+        if self.cluster is not None:
+            rate_of, pace_of = self.cluster.shared(self)
         self.dispatcher = Dispatcher(
             self.inflight,
             self.connectors,
-            rate_of=self.outbound.rate_of,
-            pace_of=self.outbound.pace_of,
+            rate_of=rate_of,
+            pace_of=pace_of,
             allow=self.outbound.allow,
             outcome=self.outbound.settled,
         )
@@ -253,7 +256,6 @@ class Node:
         )
 
     def _make_voice(self) -> Voice:
-        self.memory = open_memory(self.settings, self.clock)
         voice = Voice(
             self.settings,
             self.clock,
@@ -318,7 +320,10 @@ class Node:
             trusted_proxies=settings.server.trusted_proxies,
             observe=self.metrics.observe,
             public=not settings.voice.recording_login,
+            homes=None if self.cluster is None else self.cluster.homes(limits.idempotency_key_chars),
         )
+        if self.cluster is not None:
+            self.cluster.answer_for(api)
         mounted: dict[str, Any] = {n: c for n, c in self.connectors.items() if hasattr(c, "handle")}
         return CarrierFront(MediaFront(api, self.services), mounted, self._simulator())
 
@@ -336,15 +341,11 @@ class Node:
         await self.directory.start()
         await self.optouts.start()
         await self.blobs.measure()
-        self.receipts.recover()
-        doubtful = await self.outbound.recover()
-        if doubtful:
-            log.warning("%d messages were being submitted when the last process ended: in doubt", doubtful)
-        await self.media_fetch.recover()
-        await self.inbound.recover()
-        await self.dispatcher.recover()
-        await self.delivery.recover()
-        sink = _Sink(self)
+        if self.cluster is None:
+            await self.take_up()
+        else:
+            await self._enter(self.cluster)
+        sink = _Sink(self) if self.cluster is None else self.cluster.across
         for name, connector in self.connectors.items():
             connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
             self.dispatcher.wake(name)
@@ -376,6 +377,30 @@ class Node:
         loops = (maintenance.run(), failover.run(), self._upkeep(), self.disk.run())
         self._tasks = [loop.create_task(work) for work in loops]
         self.ready = True
+
+    async def take_up(self, queue: Queue | None = None) -> None:
+        """Go on with what another process left in the queue, or in this partition of it."""
+        self.receipts.recover(queue)
+        doubtful = await self.outbound.recover(queue)
+        if doubtful:
+            log.warning("%d messages were being submitted when the last process ended: in doubt", doubtful)
+        await self.media_fetch.recover(queue)
+        await self.inbound.recover(queue)
+        await self.dispatcher.recover(queue)
+        await self.delivery.recover(queue)
+        if queue is not None:
+            await self.smpp_server.recover(queue)
+            self.scheduler.look_again()
+            self.landing.wake()
+
+    async def _enter(self, cluster: ClusterNode) -> None:
+        """Be a member, and take up what falls to this node. Raises CannotStart."""
+        self.scheduler.is_ours = self.usage_triggers.is_ours = cluster.is_our_sid
+        cluster.wire(self)
+        try:
+            await cluster.start()
+        except CannotJoin as error:
+            raise CannotStart(str(error)) from None
 
     async def _retention_days(self) -> dict[str, int]:
         """Account -> days that its messages are kept, where they are not kept for ever."""
@@ -414,6 +439,8 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.voice is not None:
             await self.voice.stop()
+        if self.cluster is not None:
+            await self.cluster.leave(grace_s)
         self.dispatcher.stop()
         await asyncio.gather(
             self.smpp_server.stop(),
@@ -427,7 +454,9 @@ class Node:
         await self.landing.stop()
         if self.recording_audio is not None:
             await self.recording_audio.close()
-        if self.voice is not None:
+        if self.cluster is not None:
+            await self.cluster.close()
+        if self.voice is not None or self.cluster is not None:
             await self.memory.settled(MEMORY_STOP_S)
             self.memory.close()
         await self.client.close()
@@ -444,146 +473,3 @@ class _Sink:
     def __init__(self, node: Node) -> None:
         self.receipt = node.receipts.apply
         self.inbound = node.inbound.receive
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, which tells when it listens and stops the node after it."""
-
-    def __init__(self, config: uvicorn.Config, node: Node) -> None:
-        super().__init__(config)
-        self._node = node
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own raises the signal again when serving has ended, which would end the process there and then: the
-        node has still to be stopped."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Calls that are up may end by themselves first; the API serves them meanwhile. Another interrupt hurries."""
-        await self._node.drain(lambda: self.force_exit)
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for listener in server.sockets:
-                host, port = listener.getsockname()[:2]
-                log.info("listening on %s port %d", host, port)
-                if not self._node.settings.server.public_url and not self._node.settings.server.port:
-                    self._node.base_url = f"http://{host}:{port}"
-
-
-def serve(settings: Settings) -> None:
-    """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start.
-
-    Where calls are taken this process becomes the supervisor, which runs the same command again as its child.
-    """
-    if settings.sip.enabled and not inherited.supervised():
-        _supervise(settings)
-    if inherited.supervised():
-        inherited.end_with_parent()
-    _allow_files(settings)
-    try:
-        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
-    except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen, StoreUnavailable) as error:
-        raise SystemExit(f"trunkline: {error}") from None
-
-
-def _supervise(settings: Settings) -> NoReturn:
-    """See what would keep the node from starting before anything else is touched. Exits like `serve`."""
-    try:
-        os.close(take_folder(data_folder(settings)))
-        _port_is_free(settings.server.host, settings.server.port)
-        TlsContexts(tls_config(settings)).load()
-    except (CannotStart, TlsError) as error:
-        raise SystemExit(f"trunkline: {error}") from None
-    processes.run(settings)
-
-
-def _allow_files(settings: Settings) -> None:
-    """Raise the soft limit of open files to what the settings' connections need, as far as the hard limit allows."""
-    wanted = settings.server.max_connections + settings.smpp_server.max_connections + settings.webhooks.in_flight
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted += SPARE_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _port_is_free(host: str, port: int) -> None:
-    """Seen before carriers are connected, not after. Raises CannotStart."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CannotStart(f"cannot listen on {host} port {port}: {reason}; see server.host and server.port") from None
-
-
-async def _phones(settings: Settings) -> Phones | None:
-    """The simulated phones, where a trunk leads to them. Raises CannotStart."""
-    if not remote.wanted(settings):
-        return None
-    try:
-        return await Phones.start(data_folder(settings), host=remote.host(settings), engine=settings.speech.engine)
-    except remote.CannotStart as error:
-        raise CannotStart(str(error)) from None
-
-
-async def _serve(settings: Settings) -> None:
-    phones = await _phones(settings)
-    try:
-        await _serve_with(remote.with_phones(settings, phones) if phones else settings, phones)
-    finally:
-        if phones is not None:
-            await phones.stop()
-
-
-async def _serve_with(settings: Settings, phones: Phones | None) -> None:
-    node = Node(settings, phones=phones)
-    given = [number for name, number in inherited.descriptors().items() if name.startswith(inherited.HTTP)]
-    sockets = [socket.socket(fileno=number) for number in given] or None
-    if sockets is None:
-        _port_is_free(settings.server.host, settings.server.port)
-    await node.start()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    own = settings.server
-    config = uvicorn.Config(
-        node.app,
-        host=own.host,
-        port=own.port,
-        http=guarded(
-            HttpLimits(
-                head_bytes=own.max_header_bytes,
-                request_s=own.request_timeout_s,
-                write_s=own.request_timeout_s,
-                connections=own.max_connections,
-            )
-        ),
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        backlog=own.backlog,
-        timeout_keep_alive=int(own.keep_alive_s),
-        timeout_graceful_shutdown=int(own.shutdown_s),
-        ssl_certfile=own.tls_cert or None,
-        ssl_keyfile=own.tls_key or None,
-    )
-    try:
-        await _Server(config, node).serve(sockets)
-    finally:
-        await node.stop()

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from trunkline import bootstrap
+from trunkline import bootstrap_serve
 from trunkline.settings import Settings
 from trunkline.sip.transport import bind
 
@@ -15,7 +15,7 @@ from .conftest import Command
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of each server that would have run."""
     handed: list[Settings] = []
-    monkeypatch.setattr(bootstrap, "serve", handed.append, raising=False)
+    monkeypatch.setattr(bootstrap_serve, "serve", handed.append, raising=False)
     return handed
 
 

@@ -19,6 +19,7 @@ from trunkline.cli import (
     backup,
     bans,
     calls,
+    cluster,
     doctor,
     keys,
     numbers,
@@ -77,6 +78,7 @@ app.command()(phone.phone)
 app.command()(registrations.registrations)
 app.command()(bans.bans)
 app.command()(trunks.trunks)
+app.command()(cluster.cluster)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

@@ -50,6 +50,11 @@ def bootstrap() -> Any:
     return importlib.import_module("trunkline.bootstrap")
 
 
+def serving() -> Any:
+    """What runs a node, imported late as well."""
+    return importlib.import_module("trunkline.bootstrap_serve")
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end."""
     return asyncio.run(work)

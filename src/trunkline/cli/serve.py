@@ -7,7 +7,7 @@ import typer
 from trunkline import inherited
 from trunkline.cli import log
 from trunkline.cli.accounts import all_accounts, new_account
-from trunkline.cli.common import bootstrap, database_of, run, settings_of
+from trunkline.cli.common import database_of, run, serving, settings_of
 from trunkline.cli.numbers import add_new, new_number
 from trunkline.model.account import Account
 from trunkline.settings import Settings, Sip
@@ -21,7 +21,7 @@ def serve(context: typer.Context) -> None:
     """Run the server until a signal ends it."""
     settings = settings_of(context)
     log.configure(settings.log)
-    bootstrap().serve(settings)
+    serving().serve(settings)
 
 
 def dev(
@@ -36,7 +36,7 @@ def dev(
     if not inherited.supervised():  # else it has been said
         _introduce(settings, run(first_account(settings)))
     log.configure(settings.log)
-    bootstrap().serve(settings)
+    serving().serve(settings)
 
 
 def _introduce(settings: Settings, account: Account) -> None:

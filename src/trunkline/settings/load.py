@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from trunkline.settings.cluster import Cluster, Node, cluster_absolute, cluster_problems
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
 from trunkline.settings.memory import Memory, memory_absolute, memory_problems
@@ -73,6 +74,8 @@ class Settings(Section, frozen=True, kw_only=True):
     data: Data = Data()
     storage: Storage = Storage()
     memory: Memory = Memory()
+    node: Node = Node()
+    cluster: Cluster = Cluster()
     objects: Objects = Objects()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
@@ -360,6 +363,7 @@ def _complete(settings: Settings, label: str, base: Path) -> Settings:
         server=_absolute(settings.server, base),
         smpp_server=_absolute(settings.smpp_server, base),
         memory=memory_absolute(settings.memory, base),
+        cluster=cluster_absolute(settings.cluster, base),
     )
     for problem in problems(whole):
         raise SettingsError(f"{label}: {problem}")
@@ -396,6 +400,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
         yield f"server.public_url: {_show(url)} is not like https://sms.example.com; give scheme and host only"
     yield from _storage_problems(settings)
     yield from memory_problems(settings.memory)
+    yield from cluster_problems(settings)
     yield from objects_problems(settings.objects, settings.storage.engine)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)

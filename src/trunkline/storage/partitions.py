@@ -132,6 +132,8 @@ class OwnPartitions:
         """Told when another node has taken a partition that was ours (it is in `owned` no longer)."""
         self.regained: Callable[[int], None] = lambda partition: None
         """Told when a partition of ours that was missed answers again."""
+        self.closing: set[int] = set()
+        """Partitions of ours that are to leave: they get no new work while there is another."""
         self._parts = parts
         self._mask = PARTITION_MASK if parts.partitions > 1 else 0
         self._owned: dict[int, Engine] = {}
@@ -253,8 +255,9 @@ class OwnPartitions:
         none does, of one of ours, where the work waits; when none is ours, 0, where it is refused."""
         favourite = self._favourite
         engine = self._owned.get(favourite)
-        if engine is None or not engine.takes_writes:
+        if engine is None or not engine.takes_writes or favourite in self.closing:
             ours = [one for one in self._order if one in self._owned]
+            ours = [one for one in ours if one not in self.closing] or ours
             if not ours:
                 return 0
             favourite = next((one for one in ours if self._owned[one].takes_writes), ours[0])

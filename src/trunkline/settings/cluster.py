@@ -1,0 +1,90 @@
+"""The `[node]` and `[cluster]` sections: one server of several."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from msgspec import Meta
+
+from trunkline.settings.kinds import Secret, Section
+
+if TYPE_CHECKING:
+    from trunkline.settings.load import Settings
+
+MIN_SECRET_CHARS = 32
+LeaseSeconds = Annotated[float, Meta(ge=0.2, le=30.0)]
+WaitSeconds = Annotated[float, Meta(ge=0.1, le=60.0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):\d{1,5}")
+
+
+class Node(Section, frozen=True, kw_only=True):
+    """Which server this is, where there are several."""
+
+    name: str = msgspec.field(default_factory=lambda: socket.gethostname().partition(".")[0] or "node")
+    """Its name, which no other node has, the same at each start. Default: the host's name."""
+    zone: str = ""
+    """The zone that it lies in: what may be lost together (a room, a data centre). Another node of another zone takes
+    over what it does."""
+    region: str = ""
+    """The region that its zone lies in."""
+    address: str = ""
+    """`host:port` at which other nodes reach it; it listens there."""
+
+
+class Cluster(Section, frozen=True, kw_only=True):
+    """Several servers as one. Needs PostgreSQL (`[storage]`), Valkey (`[memory]`) and a shared master key."""
+
+    enabled: bool = False
+    """Whether this server is one of several."""
+    secret: Secret = Secret("")
+    """What nodes show each other, at least 32 characters, the same on each."""
+    lease_s: LeaseSeconds = 1
+    """Seconds of silence after which a node is called lost and its heir takes over. Shorter is quicker; it must be well
+    above the pauses that machines and networks make."""
+    home_wait_s: WaitSeconds = 5
+    """Seconds that a request is held open for the one node that may answer it (a message being changed, a repeated
+    Idempotency-Key) while that node is being replaced; then 503 with Retry-After."""
+    tls_certificate: str = ""
+    """PEM file of this node's certificate, with its chain: then nodes speak TLS with each other."""
+    tls_key: str = ""
+    """PEM file of the certificate's key; empty: it is in the same file."""
+    tls_ca: str = ""
+    """PEM file of the authorities that sign the nodes' certificates."""
+
+
+FILES = ("tls_certificate", "tls_key", "tls_ca")
+
+
+def cluster_absolute(own: Cluster, base: Path) -> Cluster:
+    """With its files' paths taken from the settings file's folder."""
+    paths = {name: str((base / value).absolute()) for name in FILES if (value := getattr(own, name))}
+    return msgspec.structs.replace(own, **paths)
+
+
+def cluster_problems(settings: "Settings") -> Iterator[str]:
+    """What does not fit together, one line each."""
+    own, node = settings.cluster, settings.node
+    if not own.enabled:
+        return
+    if not _NAME.fullmatch(node.name):
+        yield f"node.name: {node.name[:80]!r} is no name; use letters, digits, dots and dashes, 63 at most"
+    if not _ADDRESS.fullmatch(node.address):
+        yield f"node.address: {node.address[:80]!r} is not host:port; say where the other nodes reach this one"
+    if len(own.secret) < MIN_SECRET_CHARS:
+        yield f"cluster.secret: needs {MIN_SECRET_CHARS} characters, the same on each node; best env:NAME"
+    if settings.storage.engine != "postgres":
+        yield 'storage.engine: a cluster needs "postgres"; a file is one server\'s alone'
+    if settings.memory.engine != "valkey":
+        yield 'memory.engine: a cluster needs "valkey"; a file is one server\'s alone'
+    if not settings.security.master_key:
+        yield "security.master_key: every node of a cluster needs the same one; give it, best as env:NAME"
+    for name in FILES:
+        value = getattr(own, name)
+        if value and not Path(value).is_file():
+            yield f"cluster.{name}: {value} cannot be read; check the path and its mode"
+    if own.tls_certificate and not own.tls_ca:
+        yield "cluster.tls_ca: nodes check each other's certificates; name the authority that signs them"
