@@ -1,8 +1,178 @@
-"""Faults under load."""
+"""Faults under load: what the outside saw of each."""
 
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from lab import ledgers, verdict
+from lab.cluster import Lab, say
+from lab.faults import FAULTS, NOT_DONE, Fault
+from lab.load import Load
+from lab.marks import Marks
 from lab.plan import Plan
+from lab.system import ROOT, Failed
+from lab.verdict import Messages
+
+RESULTS = ROOT / "var/lab"
+WARM_S, AFTER_S = 5.0, 5.0
+"""Of load before the fault and after everything is whole again."""
+WHOLE_S = 120.0
+SETTLE_S = 90.0
+"""How long callbacks are waited for after the load."""
+POLL_S = 0.25
 
 
-def chaos(plan: Plan, faults: str, runs: int) -> int:
-    """Not zero: a verdict is bad."""
-    return 0
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one fault."""
+
+    fault: str
+    hit: str
+    nodes: int
+    clusters: int
+    hold_s: float
+    whole_s: float
+    """From the end of the fault until every engine and node was back."""
+    messages: Messages
+    problem: str = ""
+
+
+def chosen(names: str) -> list[type[Fault]]:
+    """The faults of these names, or all. Raises Failed."""
+    wanted = [name for name in names.replace(",", " ").split() if name]
+    unknown = [name for name in wanted if name not in FAULTS]
+    if unknown:
+        reason = NOT_DONE.get(unknown[0], f"there are: {', '.join(FAULTS)}")
+        raise Failed(f"no fault {unknown[0]}: {reason}")
+    return [FAULTS[name] for name in wanted] if wanted else list(FAULTS.values())
+
+
+def chaos(plan: Plan, names: str, runs: int) -> int:
+    """Every fault, `runs` times; 0 when all zeros were zero."""
+    kinds = [kind for kind in chosen(names) if kind.nodes <= plan.nodes]
+    if any(kind.disks for kind in kinds):
+        plan = msgspec.structs.replace(plan, disks=True)
+    done: list[Run] = []
+    waiting = [(kind, number) for kind in kinds for number in range(runs)]
+    while waiting:
+        with Lab(plan) as lab:  # a new one after each run that did not end whole
+            while waiting:
+                kind, number = waiting.pop(0)
+                say(f"{kind.name} {number + 1}/{runs}: {kind.what}")
+                run = asyncio.run(one(lab, kind(lab), f"{kind.name.replace('-', '')}{number}."))
+                done.append(run)
+                keep(run)
+                show_line(run)
+                if run.problem:
+                    break
+    Console().print(table(done))
+    return int(any(run.problem or not verdict.good(run.messages) for run in done))
+
+
+async def one(lab: Lab, fault: Fault, prefix: str) -> Run:
+    """One run."""
+    assert lab.customer is not None
+    problem, hit, whole = "", "", 0.0
+    await asyncio.to_thread(fault.prepare)
+    async with ledgers.Webhooks() as webhooks:
+        async with Load(lab.customer, webhooks, prefix) as load:
+            await asyncio.sleep(WARM_S)
+            try:
+                hit = await asyncio.to_thread(fault.inject)
+                say(f"  hit: {hit}")
+                await asyncio.sleep(fault.hold_s)
+                began = time.monotonic()
+                await asyncio.to_thread(fault.heal)
+                await asyncio.to_thread(until_back, lab)
+                whole = time.monotonic() - began
+            except Failed as error:
+                problem = str(error).splitlines()[0]
+            await asyncio.sleep(AFTER_S)
+        await settle(load, webhooks)
+        taken = await asyncio.to_thread(ledgers.carrier)
+        doubled = [r.sid for r in load.requests if r.sid and taken.get(r.key, 0) > 1]
+        marks = await Marks.read(lab, doubled)
+        found = verdict.messages(load.requests, taken, webhooks.messages, marks.marked)
+    return Run(
+        fault=fault.name, hit=hit, nodes=len(lab.nodes), clusters=len(lab.plan.clusters), hold_s=fault.hold_s,
+        whole_s=round(whole, 1), messages=found, problem=problem,
+    )  # fmt: skip
+
+
+def until_back(lab: Lab) -> None:
+    """Wait until engines and nodes are back. Raises Failed."""
+    lab.until_whole(WHOLE_S)
+    for zone in lab.nodes:
+        lab.node(zone).until_ready(timeout_s=WHOLE_S)
+
+
+async def settle(load: Load, webhooks: ledgers.Webhooks) -> None:
+    """Wait until every accepted message has its final callback, SETTLE_S at most."""
+    deadline = time.monotonic() + SETTLE_S
+    waiting = {request.key for request in load.requests if request.sid}
+    while waiting and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_S)
+        waiting = {k for k in waiting if not any(t.status in ledgers.FINAL for t in webhooks.messages.get(k, ()))}
+
+
+# -- results -----------------------------------------------------------------------------------------------------
+
+
+def keep(run: Run) -> Path:
+    """Add it to the file of its fault."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / f"{run.fault}-{run.nodes}.jsonl"
+    with file.open("ab") as out:
+        out.write(msgspec.json.encode({"at": int(time.time()), **msgspec.to_builtins(run)}) + b"\n")
+    return file
+
+
+def show_line(run: Run) -> None:
+    found = run.messages
+    say(
+        f"  accepted {found.accepted}, lost {found.lost}, callbacks lost {found.callbacks_lost},"
+        f" wrong {found.wrong_final}, duplicates {found.duplicates} (unmarked {found.unmarked}), failed {json.dumps(found.failed)},"
+        f" gap {found.gap_s} s, slowest {found.slowest_s} s, whole after {run.whole_s} s"
+        + (f"; {run.problem}" if run.problem else "")
+    )
+
+
+def spread(values: list[float]) -> str:
+    """Median and the largest."""
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:g} / {ordered[-1]:g}"
+
+
+def row(name: str, runs: list[Run]) -> list[str]:
+    """One fault's line of the table."""
+    found = [run.messages for run in runs]
+    failed = [sum(one.failed.get(kind, 0) for kind in ("raw", "sdk")) for one in found]
+    total: Any = sum
+    return [
+        name, str(len(runs)), str(total(one.accepted for one in found)), str(total(one.lost for one in found)),
+        str(total(one.callbacks_lost for one in found)), str(total(one.wrong_final for one in found)),
+        f"{total(one.duplicates for one in found)} ({total(max(one.unmarked, 0) for one in found)})",
+        spread([float(value) for value in failed]), str(total(one.failed.get("keyed", 0) for one in found)),
+        spread([one.gap_s for one in found]), spread([one.slowest_s for one in found]),
+    ]  # fmt: skip
+
+
+COLUMNS = (
+    "fault", "runs", "accepted", "lost", "callbacks lost", "wrong final", "duplicates (unmarked)",
+    "failed without key, median / most", "failed with key", "gap s, median / most", "slowest s, median / most",
+)  # fmt: skip
+
+
+def table(runs: list[Run]) -> Table:
+    """All faults."""
+    shown = Table(title="what the outside saw")
+    for column in COLUMNS:
+        shown.add_column(column)
+    for name in dict.fromkeys(run.fault for run in runs):
+        shown.add_row(*row(name, [run for run in runs if run.fault == name]))
+    return shown

@@ -69,6 +69,19 @@ def send(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def kill(pids: list[int]) -> None:
+    """SIGKILL to each that is still there."""
+    send(pids, signal.SIGKILL)
+
+
+def command(pid: int) -> str:
+    """Its command line, words separated by spaces; empty: it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def kill_all(namespace: str) -> None:
     """SIGKILL to everything in a network namespace, until nothing is left. Raises Failed."""
     deadline = time.monotonic() + ENDS_S

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from lab import outside, probe
 from lab.hosts import Service
 from lab.plan import HTTP_PORT, OUTSIDE, SIP_PORT, SMSC_PORT, WEBHOOK_PORT, Plan, Zone
+from lab.system import Failed
 from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
 from trunkline.model.clock import SystemClock
@@ -88,6 +91,18 @@ def service(plan: Plan, zone: Zone, folder: Path) -> Service:
         command=(sys.executable, "-m", "trunkline", "--config", str(file), "serve"),
         ready=lambda: ready(zone),
     )  # fmt: skip
+
+
+def with_clock(service: Service, file: Path) -> Service:
+    """The same under libfaketime, which reads from `file` how far the wall clock is off. Raises Failed."""
+    library = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+    if library is None:
+        raise Failed("a clock jump needs faketime (Debian's name)")
+    off = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "0",
+    }  # fmt: skip
+    return msgspec.structs.replace(service, environment={**service.environment, **off})
 
 
 def seed(file: Path) -> Customer:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab.made import exists, processes_in
+from lab.made import exists, processes_in, started
 from lab.system import ROOT
 
 from tests.lab.conftest import needs_root
@@ -58,7 +58,7 @@ def test_interrupted_it_leaves_nothing() -> None:
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
     assert left() == []
-    assert not [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists()]
+    assert not [pid for pid in pids if started(pid)]
 
 
 def test_killed_it_is_cleaned_up_by_the_next() -> None:
@@ -73,7 +73,7 @@ def test_killed_it_is_cleaned_up_by_the_next() -> None:
     assert following.returncode == 0, text
     assert "an earlier lab had left" in text
     assert left() == []
-    assert not [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists()]
+    assert not [pid for pid in pids if started(pid)]
 
 
 def test_two_of_one_name_do_not_run() -> None:
