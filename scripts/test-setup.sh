@@ -21,6 +21,8 @@ peer "interoperation with Kamailio" kamailio kamailio
 peer "FFmpeg as the oracle of audio files" ffmpeg ffmpeg
 peer "speech in languages other than English" espeak-ng espeak-ng
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || peer "storage on PostgreSQL" postgres postgresql
+peer "the memory store on Valkey" redis-server redis-server
+peer "the memory store behind Sentinel" redis-sentinel redis-sentinel
 peer "the media engine's helper in C" cc gcc libc6-dev
 peer "the commands that the documentation shows" curl curl
 peer "tests that look at processes" ps procps
