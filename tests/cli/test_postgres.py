@@ -10,7 +10,7 @@ from trunkline.bootstrap import check_storage, compact_stores, open_database, op
 from trunkline.bootstrap_stores import open_sharded_queue
 from trunkline.cli import backup
 from trunkline.cli.common import CommandError
-from trunkline.cli.doctor import kept, look_at_postgres
+from trunkline.cli.doctor_durability import kept, look_at_postgres
 from trunkline.settings import Settings, SettingsError, load
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable

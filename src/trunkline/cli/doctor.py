@@ -10,21 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import apsw
 import typer
 
-from trunkline.cli.common import bootstrap, settings_of, show_table
+from trunkline.cli.common import settings_of, show_table
+from trunkline.cli.doctor_durability import COLUMNS, durability, kept, look_at_memory, look_at_postgres
 from trunkline.cli.doctor_sip import sip
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
 from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Http, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE, BadMasterKey, parse_keys
-from trunkline.storage.survives import CannotSurvive
-from trunkline.storage.unavailable import StoreUnavailable
 
 SYNCS = 50
 """Writes whose sync to disk is timed."""
@@ -43,66 +41,9 @@ TIMEX_BYTES = 256
 """Room for struct timex (208 bytes on 64-bit Linux); with modes 0 the call only reads."""
 
 
-class Kept(NamedTuple):
-    """One kind of data and what it outlives."""
-
-    data: str
-    primitive: str
-    engine: str
-    survives: str
-    otherwise: str
-
-
-DISK = "process, power"
-SURVIVED = {
-    "process": "process",
-    "power": DISK,
-    "host": f"{DISK}, host",
-    "zone": f"{DISK}, host, zone",
-    "region": f"{DISK}, host, zone, region",
-}
-ONE_MACHINE = "what came after the last backup, if this machine's disk is lost"
-
-
-def kept(settings: Settings) -> list[Kept]:
-    """The table of data, as these settings keep it."""
-    synced = DISK if settings.data.survives == "power" else "process"
-    sqlite = "SQLite (WAL, synchronous=FULL)"
-    if settings.storage.engine == "postgres":
-        store, outlives = "PostgreSQL", SURVIVED[settings.storage.survives]
-    else:
-        store, outlives = sqlite, synced
-    key = "the operator's own" if settings.security.master_key else KEY_FILE
-    retention = settings.archive.retention_days
-    aged = f"; deleted after {retention} days" if retention else ""
-    return [
-        Kept("accounts, keys, numbers, services", "Database", store, outlives, ONE_MACHINE),
-        Kept("scheduled messages, opt-outs", "Database", store, outlives, ONE_MACHINE),
-        Kept("accepted messages, callbacks owed", "Queue", store, outlives, ONE_MACHINE),
-        Kept("idempotency keys and responses", "Queue", store, outlives, "a repeated request is taken as new"),
-        Kept("parts of long inbound messages", "Queue", store, outlives, "the carrier sends unconfirmed ones again"),
-        Kept("landed messages and calls, recent", "archive", sqlite, synced, ONE_MACHINE + aged),
-        Kept("landed messages and calls, older", "archive", "Parquet segments", synced, ONE_MACHINE + aged),
-        Kept("media, recordings", "archive", "files", synced, ONE_MACHINE),
-        *(_kept_of_calls(store, outlives) if settings.sip.enabled else ()),
-        Kept("master key", "secret", key, DISK, "tokens and keys at rest can never be read again"),
-        Kept("rate limits, login failures", "memory", "in process", "nothing", "budgets begin anew at a start"),
-    ]
-
-
-def _kept_of_calls(store: str, outlives: str) -> tuple[Kept, ...]:
-    return (
-        Kept("calls under way: record, callbacks", "Queue", store, outlives, ONE_MACHINE),
-        Kept("registered phones", "MemoryStore", "journal, unsynced", "process", "they register again"),
-        Kept("calls under way: dialog, position", "MemoryStore", "journal, unsynced", "process", "the call ends"),
-        Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
-        Kept("recordings under way", "recorder", "spool, unsynced", "process", "their last seconds"),
-        Kept("prompts", "cache", "files, unsynced", "process", "they are spoken or fetched again"),
-    )
-
-
 app = typer.Typer(help="What is wrong here.", invoke_without_command=True, rich_markup_mode=None)
 app.command()(sip)
+app.command()(durability)
 
 
 @app.callback()
@@ -111,7 +52,7 @@ def doctor(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = settings_of(context)
-    show_table(("data", "primitive", "engine", "survives", "lost otherwise"), kept(settings))
+    show_table(COLUMNS, kept(settings))
     typer.echo("")
     findings = [finding for look in LOOKS for finding in look(settings)]
     show_table(("", "check", "finding"), findings)
@@ -193,17 +134,6 @@ def sync_ms(folder: Path) -> tuple[float, float]:
             times.append((time.perf_counter() - begin) * 1000)
     times.sort()
     return times[SYNCS // 2], times[-1]
-
-
-def look_at_postgres(settings: Settings) -> Iterator[Finding]:
-    """Whether its servers keep what the settings ask of them."""
-    if settings.storage.engine != "postgres":
-        return
-    try:
-        for verdict, line in bootstrap().check_storage(settings):
-            yield Finding(verdict, "storage", line)
-    except (CannotSurvive, StoreUnavailable) as error:
-        yield Finding("bad", "storage", str(error))
 
 
 def look_at_stores(settings: Settings) -> Iterator[Finding]:
@@ -299,6 +229,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     look_at_data,
     look_at_stores,
     look_at_postgres,
+    look_at_memory,
     look_at_limits,
     look_at_clock,
     look_at_carriers,
