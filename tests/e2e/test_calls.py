@@ -169,6 +169,8 @@ def test_a_wav_file_arrives_bit_exact(trunkline: Local, phone: RemotePhone, app:
 
 
 def test_a_recording_is_what_the_phone_said(trunkline: Local, phone: RemotePhone, app: VoiceApp, tmp_path) -> None:
+    """As a whole: a phone that the machine keeps waiting sends a packet late, and what is concealed for it is recorded.
+    That not a frame is recorded other than it came is shown by tests/e2e/test_audio_recordings.py."""
     said = speechlike(3, 2)
     file = tmp_path / "said.wav"
     file.write_bytes(wav(said))
