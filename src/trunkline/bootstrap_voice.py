@@ -45,6 +45,7 @@ from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.bans import Bans
 from trunkline.voice.calls import Calls
 from trunkline.voice.domains import Domains
+from trunkline.voice.doorkeeper import Doorkeeper
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.guesses import Guesses
 from trunkline.voice.inbound import Inbound
@@ -133,6 +134,8 @@ class Voice:
         self.sources = Sources(settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock)
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
+        if not settings.sip.answer_strangers:
+            self.inbound.doorkeeper = self._make_doorkeeper()
         self._wire_sip()
         trunks = self._make_trunks(clock)
         self.trunks = TrunkService(
@@ -164,6 +167,11 @@ class Voice:
         self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_doorkeeper(self) -> Doorkeeper:
+        own = self.settings.sip
+        hosts = [one for one in (own.host, own.advertised) if is_numeric(one) and one not in WILDCARDS]
+        return Doorkeeper(self.sources, self.inbound.doors, self.domains, self.settings.trunks, hosts)
 
     def _make_trunks(self, clock: Clock) -> Trunks:
         own = self.settings
@@ -327,6 +335,18 @@ class Voice:
             log.error("speech does not work: %s", error)
         except Exception:
             log.exception("speech does not work")
+
+    # -- in a cluster ------------------------------------------------------------------------------------------
+
+    async def gained(self, is_in: Callable[[str], bool], former: str) -> None:
+        """Calls of a partition of the queue are this node's."""
+
+    def has_calls(self, is_in: Callable[[str], bool]) -> bool:
+        """Whether a call of a partition is up."""
+        return any(is_in(sid) for sid in self.services.live)
+
+    def lost(self, is_in: Callable[[str], bool]) -> None:
+        """Calls of a partition are another node's."""
 
     async def drain(self, wait_s: float, hurry: Callable[[], bool]) -> None:
         """Take no more calls, and wait for those that are up to end: `wait_s` at most, or until it says to hurry."""

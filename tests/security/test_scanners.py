@@ -39,6 +39,13 @@ def domain(trunkline: Local, app: VoiceApp) -> Domain:
     return made
 
 
+@pytest.fixture
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A server that answers everybody."""
+    with Local(tmp_path_factory.mktemp("open"), {"TRUNKLINE_SIP_ANSWER_STRANGERS": "true"}) as local:
+        yield local
+
+
 RUN = """
 import _socket, socket, sys
 at = sys.argv.pop(1)
@@ -90,6 +97,8 @@ def test_no_extension_is_found(trunkline: Local, domain: Domain, tmp_path: Path,
     names.write_text("ada\nbob\nnobody\n100\n")
     at, port = ELSEWHERE + ("2" if disguised else "1"), port_of(trunkline)
     words = [at, "-p", port, "-d", str(names), "--force", "--maximumtime", "6", "127.0.0.1"]
+    if disguised:  # and knows the domain: else it gets no answer either
+        words += ["--domain", domain.name]
     counter = f'trunkline_sip_total{{what="{"requests" if disguised else "dropped"}"}}'
     for method in ("REGISTER", "INVITE"):
         before = metric(trunkline, counter)
@@ -97,15 +106,19 @@ def test_no_extension_is_found(trunkline: Local, domain: Domain, tmp_path: Path,
         assert metric(trunkline, counter) > before, "it has not asked"
 
 
-def test_the_server_is_found_by_those_alone_who_say_not_what_they_are(trunkline: Local, tmp_path: Path) -> None:
-    """OPTIONS are answered: who asks politely may know that there is SIP."""
-    found = [
-        scan("svmap", f"{ELSEWHERE}{3 + disguised}", "-p", port_of(trunkline), "127.0.0.1",
-             disguised=disguised, folder=tmp_path)
-        for disguised in (False, True)
-    ]  # fmt: skip
-    assert NOTHING in found[0]
-    assert "Trunkline" in found[1]
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "INVITE"])
+@pytest.mark.parametrize("disguised", [False, True])
+def test_the_server_is_not_found(trunkline: Local, tmp_path: Path, disguised: bool, method: str) -> None:
+    """Not even by those who say not what they are."""
+    at = f"{ELSEWHERE}{20 + len(method) + 10 * disguised}"
+    words = (at, "-p", port_of(trunkline), "-m", method, "127.0.0.1")
+    assert NOTHING in scan("svmap", *words, disguised=disguised, folder=tmp_path)
+
+
+def test_the_scan_works(tmp_path: Path, open_server: Local) -> None:
+    """It finds a server whose operator wants everybody to be answered."""
+    words = (f"{ELSEWHERE}40", "-p", port_of(open_server), "127.0.0.1")
+    assert "Trunkline" in scan("svmap", *words, disguised=True, folder=tmp_path)
 
 
 @pytest.mark.parametrize(("wrong", "cracked"), [(2, True), (40, False)])

@@ -88,6 +88,9 @@ class Sip(Section, frozen=True, kw_only=True):
     Off: such an offer gets 488."""
     source_requests_per_second: PerSecond = 100
     """Requests outside dialogs that one unauthenticated source may send a second; more are dropped."""
+    answer_strangers: bool = False
+    """Whether requests are answered whose source is no trunk, no phone that has logged in, and which aim at no SIP
+    domain or trunk of an account. Off: they get no answer at all, so that scanners see nothing here."""
     ban_after: CountOrNone = 10
     """Wrong logins, calls to numbers and domains that are none, and requests of scanners in `ban_window_s`, after which
     an address is not listened to for `ban_s`; 0: never. Trunks, and addresses from which a login was right lately, are

@@ -134,6 +134,10 @@ class Bans:
         if len(self._spared) > MAX_SPARED:
             self._spared.popitem(last=False)
 
+    def spares(self, host: str) -> bool:
+        """Whether an address is known to be somebody's."""
+        return self._is_spared(host)
+
     def _is_spared(self, host: str) -> bool:
         return self._spared.get(group(host), 0.0) > self._clock.monotonic() or bool(self._trusted(host))
 

@@ -26,6 +26,7 @@ from trunkline.voice import emergency, securing, timeline
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import NO_SRTP, record
+from trunkline.voice.doorkeeper import Doorkeeper, Told
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.params import SIP_DOMAIN
@@ -88,12 +89,21 @@ class Inbound:
         self.again: dict[str, CallFlight] = {}
         """By Call-ID, calls that rang when a process before this one was lost: their INVITEs come once more."""
         self.doors = TrunkDoors(services.trunks, sources, services.clock)
+        self.doorkeeper: Doorkeeper | None = None
+        """Who is answered at all; None: everybody."""
+        self._told = Told(services.clock)
 
     # -- the stack's core ------------------------------------------------------------------------------------
 
     def permitted(self, request: Request, flow: Flow) -> bool:
         """See trunkline.sip.core.Core."""
-        return self._sources.permitted(flow.remote[0]) and not self._sources.suspects(request, flow)
+        if not self._sources.permitted(flow.remote[0]) or self._sources.suspects(request, flow):
+            return False
+        if self.doorkeeper is None or self.doorkeeper.answers(request, flow):
+            return True
+        self._count("unanswered")
+        self._told.unanswered(request, flow.remote[0])
+        return False
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
         """Phones of SIP domains register; OPTIONS get 200, whoever asks; the rest the stack's default."""
@@ -120,7 +130,7 @@ class Inbound:
         except Challenge as challenge:
             self._count("challenged")
             self._sources.answered(401, invite.flow, before)
-            log.debug("INVITE from %s: no trunk has this address, it is asked for a login (401)", invite.flow.remote[0])
+            self._told.challenged(invite.flow.remote[0])
             invite.challenge(challenge.value)
         except Refused as refusal:
             self._count(f"refused-{refusal.status}")

@@ -50,6 +50,8 @@ class Banning(Protocol):
 
     def vouched(self, host: str) -> None: ...
 
+    def spares(self, host: str) -> bool: ...
+
 
 class Nobody:
     """Bans nobody."""
@@ -63,6 +65,10 @@ class Nobody:
 
     def vouched(self, host: str) -> None:
         """See Banning."""
+
+    def spares(self, host: str) -> bool:
+        """See Banning."""
+        return False
 
 
 class Challenge(Exception):

@@ -89,6 +89,13 @@ class TrunkDoors:
         self._sources.bans.vouched(host)  # what it asks for may be nobody's, and it is a carrier all the same
         return trunk
 
+    def is_at(self, request: Request, flow: Flow) -> bool:
+        """Whether a request comes by a door that needs no address: one of a trunk's hosts, a certificate, a Contact."""
+        host = flow.remote[0]
+        if self.knows(host) or (flow.transport == "TLS" and self.certificate(flow) is not None):
+            return True
+        return bool(self._contacts) and self._registered(request, host) is not None
+
     def _registered(self, request: Request, host: str) -> Trunk | None:
         trunk = self._contacts.get(_user(request))
         if trunk is None or is_secret(trunk) or host in self._hosts.get(trunk.name, ()):
