@@ -492,3 +492,27 @@ async def test_an_address_that_is_refused_is_heard_only_about_calls(nodes):
     assert b.stack.metrics["requests"] == before
     next(iter(a.stack._dialogs.values())).bye()
     await until(lambda: not b.stack.dialogs)
+
+
+class Gate:
+    """A lease that the test ends."""
+
+    open = True
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+async def test_nothing_leaves_a_host_whose_lease_has_run_out(nodes, transport):
+    a, b = await nodes(), await nodes()
+    gate = a.transport.fence = Gate()
+    a.call(b.port, transport)
+    await until(lambda: b.legs and b.legs[0].heard and a.stack.dialogs)
+    gate.open = False
+    before = dict(b.stack.metrics)
+    next(iter(a.stack._dialogs.values())).info("application/x", b"late")
+    await until(lambda: a.stack.metrics.get("fenced"))
+    await asyncio.sleep(0.05)
+    assert b.stack.metrics == before
+    assert b.legs[0].info == []
+    gate.open = True
+    next(iter(a.stack._dialogs.values())).info("application/x", b"in time")
+    await until(lambda: b"in time" in b.legs[0].info)

@@ -305,6 +305,8 @@ class Dialog:
         state = self._state
         if cseq != state.invite_cseq or not state.ack or state.ack_flow is None:
             return False
+        if self.hold_ack:
+            return True  # it follows
         state.ack_flow = self._transmit(state.ack, state.ack_flow)
         return True
 
