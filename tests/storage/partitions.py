@@ -4,6 +4,7 @@
 partition from whichever of them has it: what that one had handed in is committed first, what comes later fails.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ class SqlitePartition(SqliteQueue):
         self.epoch = _EPOCHS.get(path, 0)
         self._several = several
         self._databases = databases
+        self._ending: asyncio.Future[None] | None = None
 
     @property
     def failed(self) -> BaseException | None:
@@ -77,8 +79,9 @@ class SqlitePartition(SqliteQueue):
         holder = _HOLDERS.get(self._path)
         if holder is not None and holder[0] is self:
             del _HOLDERS[self._path]
-        if not self.writer._closed:
-            await super().close()
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(super().close())
+        await self._ending
 
 
 class SqlitePartitions:

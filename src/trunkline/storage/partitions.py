@@ -92,22 +92,34 @@ class Writers:
 
     def __init__(self, owned: dict[int, Engine]) -> None:
         self._owned = owned
+        self._leaving: list[Engine] = []
         self._former = [0, 0]
 
-    def leave(self, engine: Engine) -> None:
-        """Keep the counts of one that is owned here no longer."""
-        self._former[0] += engine.writer.writes
-        self._former[1] += engine.writer.commits
+    def leave(self, engine: Engine, end: Awaitable[None]) -> Coroutine[Any, Any, None]:
+        """Have one that is owned here no longer end, and keep its counts."""
+        self._leaving.append(engine)
+        return self._end(engine, end)
+
+    async def _end(self, engine: Engine, end: Awaitable[None]) -> None:
+        try:
+            await end
+        finally:
+            self._leaving.remove(engine)
+            self._former[0] += engine.writer.writes
+            self._former[1] += engine.writer.commits
 
     @property
     def writes(self) -> int:
         """Writes committed."""
-        return self._former[0] + sum(int(engine.writer.writes) for engine in self._owned.values())
+        return self._former[0] + sum(int(engine.writer.writes) for engine in self._all())
 
     @property
     def commits(self) -> int:
         """Commits."""
-        return self._former[1] + sum(int(engine.writer.commits) for engine in self._owned.values())
+        return self._former[1] + sum(int(engine.writer.commits) for engine in self._all())
+
+    def _all(self) -> list[Engine]:
+        return [*self._owned.values(), *self._leaving]
 
     @property
     def failed(self) -> BaseException | None:
@@ -195,8 +207,7 @@ class OwnPartitions:
         async with self._moves[partition]:
             engine = self._drop(partition)
             if engine is not None:
-                await engine.release()
-                self.writer.leave(engine)
+                await self.writer.leave(engine, engine.release())
 
     async def _let_go(self, making: "asyncio.Future[Engine]") -> None:
         try:
@@ -214,8 +225,7 @@ class OwnPartitions:
     def _lose(self, partition: int) -> None:
         engine = self._drop(partition)
         if engine is not None:
-            self.writer.leave(engine)
-            self._keep(asyncio.ensure_future(engine.close()))
+            self._keep(asyncio.ensure_future(self.writer.leave(engine, engine.close())))
             log.warning("partition %d of the queue was taken by another node", partition)
             self.lost(partition)
 
