@@ -95,7 +95,7 @@ async def one(lab: Lab, fault: Fault, prefix: str) -> Run:
             await asyncio.sleep(AFTER_S)
         await settle(load, webhooks)
         taken = await asyncio.to_thread(ledgers.carrier)
-        doubled = [r.sid for r in load.requests if r.sid and taken.get(r.key, 0) > 1]
+        doubled = [t.sid for r in load.requests if taken.get(r.key, 0) > 1 for t in webhooks.messages.get(r.key, ())]
         marks = await Marks.read(lab, doubled)
         found = verdict.messages(load.requests, taken, webhooks.messages, marks.marked)
     return Run(
@@ -136,7 +136,8 @@ def show_line(run: Run) -> None:
     found = run.messages
     say(
         f"  accepted {found.accepted}, lost {found.lost}, callbacks lost {found.callbacks_lost},"
-        f" wrong {found.wrong_final}, duplicates {found.duplicates} (unmarked {found.unmarked}), failed {json.dumps(found.failed)},"
+        f" wrong {found.wrong_final}, duplicates {found.duplicates} (unmarked {found.unmarked}),"
+        f" failed {json.dumps(found.failed)}, retried {found.retried},"
         f" gap {found.gap_s} s, slowest {found.slowest_s} s, whole after {run.whole_s} s"
         + (f"; {run.problem}" if run.problem else "")
     )

@@ -18,7 +18,7 @@ READY_S = 60.0
 STOP_S = 15.0
 POLL_S = 0.1
 LOG_LINES = 12
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
+PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
 """Of this process's environment."""
 Kind = Literal["etcd", "postgres", "redis", "sentinel", "node", "edge", "smsc", "other"]
 

@@ -9,9 +9,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from lab import outside, probe
+from lab import outside, probe, redis
 from lab.hosts import Service
-from lab.plan import HTTP_PORT, OUTSIDE, SIP_PORT, SMSC_PORT, WEBHOOK_PORT, Plan, Zone
+from lab.plan import (
+    HTTP_PORT,
+    OUTSIDE,
+    PEER_PORT,
+    REDIS_PORT,
+    SENTINEL_PORT,
+    SIP_PORT,
+    SMSC_PORT,
+    WEBHOOK_PORT,
+    Plan,
+    Zone,
+)
 from lab.system import Failed
 from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
@@ -26,6 +37,10 @@ CALLED = "+12025550142"
 SENDER = "+12025550140"
 STORAGE_WAIT_S = 10.0
 LEGS = 400
+PARTITIONS = 12
+"""A multiple of nodes and of databases."""
+SECRET = "the-lab-keeps-no-secrets-" + "0" * 16
+LEASE_S = 1.0
 
 
 class Customer(NamedTuple):
@@ -41,7 +56,7 @@ def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any
     """The settings of the node in a zone."""
     queues = [plan.dsn(cluster, "queue") for cluster in plan.clusters if "queue" in cluster.databases]
     (records,) = [cluster for cluster in plan.clusters if "records" in cluster.databases]
-    return {
+    found: dict[str, Mapping[str, Any]] = {
         "server": {"host": zone.node, "port": HTTP_PORT, "public_url": f"http://{outside.EDGE}"},
         "data": {"path": str(folder / "data"), "min_free_bytes": 16 << 20},
         "security": {"master_key": MASTER_KEY},
@@ -58,6 +73,31 @@ def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any
         },
         "sip": {"enabled": True, "host": zone.node, "port": SIP_PORT},
         "media": {"legs": LEGS, "priority": False},
+    }
+    return found | _shared(plan, zone, queues) if plan.nodes > 1 else found
+
+
+def _shared(plan: Plan, zone: Zone, queues: list[str]) -> dict[str, Mapping[str, Any]]:
+    """What a node of several needs besides."""
+    alone = sections(msgspec.structs.replace(plan, nodes=1), zone, plan.run)
+    return {
+        "storage": {**alone["storage"], "queue": queues, "partitions": PARTITIONS},
+        "memory": {
+            "engine": "valkey",
+            "url": "redis:///0",
+            "sentinels": [f"{one.store}:{SENTINEL_PORT}" for one in plan.zones],
+            "service": redis.MASTER,
+            "survives": "zone",
+            "zones": [f"{one.store}:{REDIS_PORT}={one.region}/{one.name}" for one in plan.zones],
+        },
+        "objects": {"url": f"file://{plan.run / 'objects'}", "survives": "zone"},
+        "node": {
+            "name": zone.name,
+            "zone": zone.name,
+            "region": zone.region,
+            "address": f"{zone.node}:{PEER_PORT}",
+        },
+        "cluster": {"enabled": True, "secret": SECRET, "lease_s": LEASE_S},
     }
 
 

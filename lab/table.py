@@ -5,7 +5,6 @@ import http.client
 import time
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -13,9 +12,10 @@ from rich.table import Table
 from lab import made, outside, patroni, probe, redis
 from lab.cluster import Lab, say
 from lab.plan import EDGE_PORT, HTTP_PORT, REDIS_PORT, Plan
+from trunkline.cluster import records
+from trunkline.storage.engines.valkey.poster import PREFIX
 
 EVERY_S = 1.0
-MAX_KEYS = 500
 
 
 def show(plan: Plan, *, once: bool = False) -> None:
@@ -52,7 +52,7 @@ def table(lab: Lab) -> Table:
     shown.add_row("etcd", *("up" if lab.store(zone).running("etcd") else "[red]down" for zone in lab.plan.zones))
     owners = _owners(first.store if first else "")
     shown.add_row("node", *(_node(lab, zone.name) for zone in lab.plan.zones))
-    shown.add_row("partitions", *(owners.get(zone.name, "-") for zone in lab.plan.zones))
+    shown.add_row("owns", *(owners.get(zone.name, "-") for zone in lab.plan.zones))
     counts = [sum(len(made.processes_in(host.namespace)) for host in lab.zone(zone.name)) for zone in lab.plan.zones]
     shown.add_row("processes", *map(str, counts))
     return shown
@@ -91,18 +91,21 @@ def _node(lab: Lab, zone: str) -> str:
 
 
 def _owners(address: str) -> dict[str, str]:
-    """Node -> the partitions that the map in the memory store gives it."""
+    """Node -> what the cluster's map in the memory store gives it."""
     found: dict[str, list[str]] = {}
     if not address:
         return {}
     try:
-        _, keys = probe.redis(
-            address, REDIS_PORT, "SCAN", "0", "MATCH", "*part/*", "COUNT", str(MAX_KEYS), timeout_s=0.3
-        )
-        for key in sorted(keys):
-            value = probe.redis(address, REDIS_PORT, "GET", key, timeout_s=0.3)
-            owner = msgspec.msgpack.decode(value.encode("latin-1"))["node"]
-            found.setdefault(owner, []).append(key.rpartition("/")[2])
-    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-        pass  # nothing is known of owners: the row is empty
-    return {name: " ".join(parts) for name, parts in found.items()}
+        value = probe.redis(address, REDIS_PORT, "GET", PREFIX + records.MAP_KEY, timeout_s=0.3)
+    except (OSError, ValueError):
+        return {}
+    now = records.decode_map(value.encode("latin-1") if value else None)
+    for thing in sorted(now.things if now else ()):
+        owner = now.owner(thing) if now else None
+        if owner is not None:
+            found.setdefault(owner.node, []).append(thing.removeprefix("p/"))
+    return {name: " ".join(sorted(things, key=_order)) for name, things in found.items()}
+
+
+def _order(thing: str) -> tuple[int, str]:
+    return (int(thing), "") if thing.isdigit() else (1000, thing)

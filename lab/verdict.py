@@ -54,7 +54,7 @@ def messages(
     """Compare. `marked(sid)` says whether a message's record calls it in doubt."""
     accepted = [request for request in requests if request.sid]
     final = {one.key: [t.status for t in told.get(one.key, ()) if t.status in FINAL] for one in accepted}
-    sids = {one.key: {t.sid for t in told.get(one.key, ())} | {one.sid} for one in accepted}
+    sids = {one.key: {t.sid for t in told.get(one.key, ())} | ({one.sid} if one.sid else set()) for one in requests}
     doubled = [one for one in requests if taken.get(one.key, 0) > 1]
     outcomes: dict[str, int] = {}
     failed: dict[str, int] = {}
@@ -70,7 +70,7 @@ def messages(
         callbacks_lost=sum(not found for found in final.values()),
         wrong_final=sum(len(set(found)) > 1 or bool(set(found) - {"delivered"}) for found in final.values()),
         duplicates=sum(taken[one.key] - 1 for one in doubled),
-        unmarked=-1 if marked is None else sum(not any(map(marked, sids.get(o.key, {o.sid}))) for o in doubled),
+        unmarked=-1 if marked is None else sum(not any(map(marked, sids[o.key])) for o in doubled),
         twice=sum(len(found) > 1 for one in accepted if one.kind == "keyed" for found in [sids[one.key]]),
         repeated_callbacks=sum(len(found) - 1 for found in final.values() if found),
         failed=failed,
