@@ -142,7 +142,7 @@ class Node:
         """Be one node of several: the queue, of which it will own parts."""
         queue = open_sharded_queue(self.settings, self.settings.node.name)
         self.cluster = ClusterNode(self.settings, self.clock, queue, self.memory)
-        sids.use_shards(queue.shard_for_new)
+        sids.use_shards(self.cluster.shard_for_new)
         return queue
 
     # -- wiring ----------------------------------------------------------------------------------------------

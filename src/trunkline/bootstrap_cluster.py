@@ -205,6 +205,11 @@ class ClusterNode(Listener):
         """The virtual shard of a SID."""
         return sids.shard_of(sid)
 
+    def shard_for_new(self) -> int:
+        """Where what is made now lies: at its key's home, or in any partition of this node's that takes writes."""
+        home = homes.HOME.get()
+        return home if home is not None and self.is_ours(home) else self.queue.shard_for_new()
+
     def is_our_sid(self, sid: str) -> bool:
         """Whether what a SID names is this node's to work on."""
         return self.queue.partition_of(sid) in self.queue.owned

@@ -30,6 +30,8 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._driver: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.prefix = "m"
+        """What its messages' keys begin with."""
         self.accepted: dict[str, str] = {}
         """SID -> key of each message that was answered with 201."""
         self.unknown: set[str] = set()
@@ -89,7 +91,7 @@ class Load:
             if not self._running:
                 return
             if len(self._tasks) < MAX_UNDER_WAY:
-                task = asyncio.create_task(self._send(f"m{number}"))
+                task = asyncio.create_task(self._send(f"{self.prefix}{number}"))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 

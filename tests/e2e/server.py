@@ -90,8 +90,8 @@ class Server:
         return self
 
     def _listening(self, before: int) -> int | None:
-        """The HTTP port, once it listens: with calls there are other ports, so the log has to tell."""
-        if not self._tables.get("sip", {}).get("enabled"):
+        """The HTTP port, once it listens: with calls or peers there are other ports, so the log has to tell."""
+        if not any(self._tables.get(name, {}).get("enabled") for name in ("sip", "cluster")):
             return listening_port(self.pid)
         said = SAID.search(self.log.read_bytes()[before:])
         return int(said[1]) if said else None
