@@ -95,6 +95,8 @@ class ClusterNode(Listener):
         self.across = Across(self, parts, node.receipts, node.inbound.receive, node.connectors)
         self.across.serve(self.peers.handle)
         node.receipts.entry = self.across.receipt
+        if node.voice is not None:
+            node.voice.join(self.name, self.fence, self.is_our_sid)
         self.ownership.register("p", PartitionHooks(node, self))
         self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.settings.server.shutdown_s))
 

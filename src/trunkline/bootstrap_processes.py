@@ -96,7 +96,7 @@ def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) ->
 def run(settings: Settings) -> NoReturn:
     """Become the supervisor of what this process was started as."""
     command = [sys.executable, *sys.orig_argv[1:]]
-    made = plan(settings, command).to_json()
+    made = plan(settings, command, fenced=settings.cluster.enabled).to_json()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "trunkline.supervisor", made])  # noqa: S606 - our own program

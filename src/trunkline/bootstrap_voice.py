@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,8 +21,9 @@ from trunkline import inherited
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
 from trunkline.bootstrap_processes import media_config, socket_path, spool_folder
-from trunkline.inherited import SIP_TCP, SIP_TLS, SIP_UDP
+from trunkline.inherited import MEDIA_FENCE, SIP_TCP, SIP_TLS, SIP_UDP
 from trunkline.media.client import MediaClient
+from trunkline.media.fence import FenceMemory
 from trunkline.media.prompts import Prompts
 from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
 from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
@@ -62,6 +63,7 @@ from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
 from trunkline.voice.spending import Spending
+from trunkline.voice.takeover import Takeover
 from trunkline.voice.trunk_service import TrunkService
 from trunkline.voice.trunks import Trunks
 from trunkline.voice.verbs.sms import SendMessage
@@ -90,6 +92,16 @@ DRAIN_S = 6.0
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
+
+
+class Fence(Protocol):
+    """Of the lease of a node that is one of several (trunkline.cluster.fence.Fence)."""
+
+    deadline_ns: int
+    on_extend: list[Callable[[int], None]]
+
+    @property
+    def open(self) -> bool: ...
 
 
 class Voice:
@@ -163,6 +175,10 @@ class Voice:
         self.lost_recordings = LostRecordings(
             self.recordings, database, spool_folder(settings), lambda: self.recovery.recorded
         )
+        self.takeover: Takeover | None = None
+        """Of a node that is one of several."""
+        self.listening = asyncio.Event()
+        """SIP messages are taken, and the calls of the process before this one have been taken up."""
         self.media.on_hello(self.recovery.greeted)
         self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
@@ -302,14 +318,16 @@ class Voice:
             log.error("the media process is not there; calls are refused until it is")
         await self.lost_recordings.start()
         await self.recordings.recover()
-        await self.outbound.recover(self.recovery.adopted)
+        if self.takeover is None:  # else `gained` ends or goes on with what is left
+            await self.outbound.recover(self.recovery.adopted)
         await self._listen()
         self.recovery.resume()
+        self.listening.set()
         self.trunks.start()
         self.outbound.start()
         guards = self.bans.run(self.settings.data_path), self.spending.run()
         work = (self._warm(), self.recovery.note_life(), self.lost_recordings.run(), *guards)
-        self._tasks = [loop.create_task(one) for one in work]
+        self._tasks += [loop.create_task(one) for one in work]
         tls = f"; TLS on port {self.sip.tls_port}" if self.sip.tls_port else ""
         log.info("SIP on %s port %d, UDP and TCP%s", self.sip.host, self.sip.port, tls)
 
@@ -336,17 +354,45 @@ class Voice:
         except Exception:
             log.exception("speech does not work")
 
-    # -- in a cluster ------------------------------------------------------------------------------------------
+    # -- one of several nodes --------------------------------------------------------------------------------
 
-    async def gained(self, is_in: Callable[[str], bool], former: str) -> None:
-        """Calls of a partition of the queue are this node's."""
+    def join(self, node: str, fence: Fence, mine: Callable[[str], bool]) -> None:
+        """Be one of several nodes that take over each other's calls. Before `start`. `fence`: whether this one may
+        still say anything; `mine`: whether what a SID names is its own."""
+        services, memory = self.services, self.services.memory
+        services.settled = memory.settled
+        self.sip.fence = fence
+        fd = inherited.descriptors().get(MEDIA_FENCE)
+        if fd is not None:
+            deadline = FenceMemory(fd)
+            deadline.set(fence.deadline_ns)
+            fence.on_extend.append(deadline.set)
+        self.recovery.join(node, mine)
+        self.takeover = Takeover(services, self.sip.stack)
+
+    async def gained(self, is_in: Callable[[str], bool], former: str, lost_ms: int = 0) -> None:
+        """A partition of the queue is this node's, by what its SIDs say: go on with its calls, as soon as SIP works.
+        `lost_ms`: when their node was last known to live (Unix ms); 0: not known."""
+        lost_ms = lost_ms or self.services.clock.now_ms() - int(self.settings.cluster.lease_s * 1000)
+        task = asyncio.get_running_loop().create_task(self._take_over(is_in, lost_ms))
+        self._tasks.append(task)
+
+    async def _take_over(self, is_in: Callable[[str], bool], lost_ms: int) -> None:
+        await self.listening.wait()
+        try:
+            if self.takeover is not None:
+                await self.takeover.take_over(is_in, lost_ms=lost_ms)
+        except Exception:
+            log.exception("the calls of a partition could not be taken over")
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
-        """Whether a call of a partition is up."""
+        """Whether a call of a partition is up, or on its way there."""
         return any(is_in(sid) for sid in self.services.live)
 
     def lost(self, is_in: Callable[[str], bool]) -> None:
-        """Calls of a partition are another node's."""
+        """A partition is another node's: its calls are dropped here, without a word."""
+        if self.takeover is not None:
+            self.takeover.let_go(is_in)
 
     async def drain(self, wait_s: float, hurry: Callable[[], bool]) -> None:
         """Take no more calls, and wait for those that are up to end: `wait_s` at most, or until it says to hurry."""

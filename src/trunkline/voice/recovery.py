@@ -63,27 +63,29 @@ class Recovery:
         inbound: Inbound,
         run: str,
         epoch: Callable[[], int] = lambda: 0,
-        *,
-        mine: Callable[[str], bool] = lambda sid: True,
-        node: str = "",
     ) -> None:
-        """`epoch`: of the media process's memory; another one means that its legs were lost. `mine`: whether a call,
-        by its SID, still belongs to this node (in a cluster another one may have taken it over meanwhile): what is not
-        is left alone. `node`: its name, where several share the `MemoryStore`."""
+        """`epoch`: of the media process's memory; another one means that its legs were lost."""
         self._services = services
         self._stack = stack
         self._inbound = inbound
         self._run = run
         self._saved: dict[str, Saved] = {}
         self._epoch = epoch
-        self._mine = mine
-        self._run_key = f"run/{node}" if node else RUN_KEY
-        self._seen_key = f"seen/{node}" if node else SEEN_KEY
+        self._mine: Callable[[str], bool] = lambda sid: True
+        self._run_key, self._seen_key = RUN_KEY, SEEN_KEY
+        self._is_followed = False
         self._last_epoch = 0
         self._legs: dict[str, LegState] = {}
         self._lost: list[LegCheckpoint] = []
         self._rung: list[tuple[CallFlight, InviteCheckpoint]] = []
         self._withdrawn: list[InviteCheckpoint] = []
+
+    def join(self, node: str, mine: Callable[[str], bool]) -> None:
+        """This node is one of several, which share the stores. `mine`: whether a call, by its SID, (still) is this
+        node's: another may have taken it over. What cannot go on here as it was is left to
+        trunkline.voice.takeover."""
+        self._mine, self._is_followed = mine, True
+        self._run_key, self._seen_key = f"run/{node}", f"seen/{node}"
 
     @property
     def adopted(self) -> Collection[str]:
@@ -105,6 +107,8 @@ class Recovery:
             flight = flights.get(sid)
             if flight is None:
                 checkpoints.drop(memory, sid)
+            elif self._is_followed and not (same and saved.leg is not None and saved.leg.dialog is not None):
+                continue
             elif saved.leg is None or saved.leg.dialog is None:
                 if not same or saved.invite is None or flight.status is Status.IN_PROGRESS:
                     checkpoints.drop(memory, sid)
@@ -122,7 +126,7 @@ class Recovery:
         adopting.join(services, [saved.leg for saved in self._saved.values() if saved.leg is not None])
         adopted = self.adopted
         for sid, flight in flights.items():
-            if sid not in adopted:
+            if sid not in adopted and not self._is_followed:
                 adopting.date(flight.call, seen_ms, services.clock.now_ms())
         if self._saved or self._rung or self._lost:
             log.warning(
