@@ -393,3 +393,17 @@ async def test_message_read_from_the_queue_before_it_is_told_of_leaves_once(fast
     sent = await fast.until(message, "sent")
     assert len(carrier.taken) == 1
     assert len(sent.segments) == 1
+
+
+async def test_message_claimed_before_it_is_told_of_leaves_once(fast, monkeypatch):
+    """A reader on another thread may see the commit before those who wait for it."""
+    told = []
+    monkeypatch.setattr(fast.outbound, "push", told.append)
+    monkeypatch.setattr(fast.outbound, "reserve", lambda lane, segments: False)
+    message = await fast.send("x")
+    fast.dispatcher.push_stored(lane_name("carrier", AC, OURS), 0.0)
+    await fast.until(message, "sent")
+    for live in told:
+        fast.dispatcher.push(live)
+    assert [live.lane for live in told] == [""]
+    assert len(fast.carriers["carrier"].taken) == 1

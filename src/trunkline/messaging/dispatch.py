@@ -107,6 +107,8 @@ class Dispatcher:
 
     def push(self, live: Live) -> None:
         """A message was committed to its lane; Next: trunkline.messaging.outbound.Outbound.settled"""
+        if not live.lane:
+            return  # another thread's read of the queue saw the commit first: it is on its way
         lane = self._lane(live.lane)
         lane.push(live)
         self._offer(lane)
