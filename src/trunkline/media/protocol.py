@@ -229,6 +229,8 @@ class Record(_Message, tag="record"):
     """Whether silence at both ends is left out."""
     beep: bool = False
     """Whether a 1 kHz beep is played to the leg first; recording begins after it."""
+    offset_ms: int = 0
+    """Where in the recording this part begins; what was before, another host has recorded. `max_ms` is of this part."""
 
 
 class PauseRecord(_Message, tag="pause-record"):

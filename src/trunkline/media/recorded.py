@@ -5,7 +5,7 @@ calls are known again, deals with them and removes the folder. No NumPy in here.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -13,8 +13,37 @@ from trunkline.media.protocol import Recorded
 
 SUFFIX: Final = ".spool"
 """Ending of the raw spool of a recording that is not finished."""
+EARLIER: Final = ".earlier"
+"""Ending of the entries that another host has recorded before, placed by their sample in the whole recording."""
+PENDING: Final = ".pending"
+"""Ending of a mark: somebody is still gathering them."""
+ENTRY_BYTES: Final = 664
+"""Size of an entry of a spool (trunkline.media.engine.record_ring.ENTRY, which needs NumPy)."""
+SAMPLE_AT: Final = 0
+"""Where in an entry its head is: sample (8 bytes, little-endian), slot, generation, kind and length (4 bytes each)."""
+SAMPLES_PER_MS: Final = 8
+LENGTH_BYTES: Final = 4
+MAX_DESCRIPTION: Final = 4096
 NOTE: Final = "recovered.json"
 MAX_RECOVERED: Final = 100_000
+
+
+def spool_head(description: dict[str, Any]) -> bytes:
+    """How a spool begins."""
+    blob = msgspec.json.encode(description)
+    return len(blob).to_bytes(LENGTH_BYTES, "big") + blob
+
+
+def read_head(path: Path) -> tuple[dict[str, Any], int]:
+    """Description of a spool, and where its entries begin. Raises OSError, ValueError when it has none (yet)."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "big")
+        if not 0 < length <= MAX_DESCRIPTION:
+            raise ValueError("the spool has no description")
+        try:
+            return msgspec.json.decode(file.read(length), type=dict[str, Any]), LENGTH_BYTES + length
+        except msgspec.DecodeError as error:
+            raise ValueError("the spool has no description") from error
 
 
 def note(folder: Path, recorded: Recorded) -> None:

@@ -38,6 +38,8 @@ GATHER_S: Final = 0.5
 caller waits) is dealt with at the next look."""
 BATCH: Final = 32_768
 """Entries taken at once: 21 MB."""
+EARLIER_S: Final = 60.0
+"""Longest wait, at the end of a recording that another host has begun, for what was recorded there."""
 FINISHING: Final = 2
 """WAV files made at the same time."""
 RING_WAIT_S: Final = 0.05
@@ -58,6 +60,8 @@ class Recorder:
         self._open: dict[_Key, Spool] = {}
         self._broken: set[_Key] = set()
         self._finishing: dict[_Key, tuple[Future[Outcome], Path]] = {}
+        self._held: dict[_Key, tuple[Path, dict[str, Any] | None, float]] = {}
+        """Ended, but what another host has recorded of them is still being gathered."""
         self._threads = ThreadPoolExecutor(FINISHING, "finish")
         self._orphans: list[Future[None]] = []
         self._gathered_at = 0.0
@@ -81,6 +85,8 @@ class Recorder:
         for GATHER_S."""
         for key in [key for key, (future, _) in self._finishing.items() if future.done()]:
             self._complete(key, *self._finishing.pop(key))
+        if self._held:
+            self._look_at_held(time.monotonic())
         entries = self.ring.take(BATCH)
         if not len(entries):
             return 0
@@ -98,7 +104,7 @@ class Recorder:
 
     def _take(self, key: _Key, entries: Entries) -> None:
         """Spool one recording's entries."""
-        if key in self._finishing:
+        if key in self._finishing or key in self._held:
             return  # seen again after a restart of ours: it is complete
         spool = self._open.get(key) or self._spool(key, None)
         if spool is not None:
@@ -139,7 +145,15 @@ class Recorder:
             self._broken.discard(key)
             self.ring.complete(*key, msgspec.to_builtins(Outcome(why="failed")))
             return
-        self._finishing[key] = self._threads.submit(finish, spool.path, stop=stop), spool.path
+        self._held[key] = spool.path, stop, time.monotonic() + EARLIER_S
+        self._look_at_held(time.monotonic())
+
+    def _look_at_held(self, now: float) -> None:
+        for key, (path, stop, until) in list(self._held.items()):
+            if now < until and path.with_suffix(recorded.PENDING).exists():
+                continue
+            del self._held[key]
+            self._finishing[key] = self._threads.submit(finish, path, stop=stop), path
 
     def _complete(self, key: _Key, future: "Future[Outcome]", spool: Path) -> None:
         """Tell the media process; only then the spool goes."""
@@ -155,10 +169,10 @@ class Recorder:
     @property
     def idle(self) -> bool:
         """Whether nothing is being finished."""
-        return not self._finishing and all(future.done() for future in self._orphans)
+        return not self._finishing and not self._held and all(future.done() for future in self._orphans)
 
     def close(self) -> None:
-        """Finish what was begun to be finished; what still runs stays in its spool for the next recorder."""
+        """Finish what was begun to be finished; what still runs, or waits, stays in its spool for the next recorder."""
         self._threads.shutdown(wait=True)
         for key, (future, spool) in self._finishing.items():
             self._complete(key, future, spool)
@@ -199,9 +213,15 @@ def open_ring(fd: int, ended: "list[int] | None" = None) -> RecordRing | None:
 def main(arguments: list[str]) -> int:
     """See the module. Ends at SIGTERM, and when its parent does."""
     parser = argparse.ArgumentParser(prog="recorder")
-    parser.add_argument("--ring", required=True, help="a file descriptor, or the name of one from the supervisor")
-    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--ring", default="", help="a file descriptor, or the name of one from the supervisor")
+    parser.add_argument("--folder", type=Path, help="where the recordings' own folders are")
+    parser.add_argument("--finish", type=Path, help="finish this one spool, leave word of it, and end")
     options = parser.parse_args(arguments)
+    if options.finish:
+        _finish_orphan(options.finish)
+        return 0
+    if not options.ring or not options.folder:
+        parser.error("--ring and --folder go together")
     ended: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: ended.append(got))

@@ -3,13 +3,16 @@
 The recorder leaves a note beside a file that it made of an orphaned spool (trunkline.media.recorded); a file without a
 note was told to a process that died before it kept it. Both are kept now. A recording of which nothing is there any
 more has failed.
+
+In a cluster only the recordings of calls that are this node's (`mine`) are looked after. What a lost host has recorded
+is put together of the pieces that had left it (`assemble`; trunkline.voice.recording_takeover).
 """
 
 import asyncio
 import logging
 import shutil
 import wave
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +20,7 @@ from trunkline.media import recorded
 from trunkline.media.protocol import Recorded
 from trunkline.model.recording import Recording
 from trunkline.storage.database import Database
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.recordings import Recordings, open_rows
 
 LOOK_S: Final = 2.0
@@ -33,13 +37,24 @@ class LostRecordings:
     """See the module. `running`: the SIDs of recordings that the media process has."""
 
     def __init__(
-        self, recordings: Recordings, database: Database, spool: Path, running: Callable[[], Collection[str]]
+        self,
+        recordings: Recordings,
+        database: Database,
+        spool: Path,
+        running: Callable[[], Collection[str]],
+        *,
+        mine: Callable[[str], bool] = lambda call_sid: True,
+        assemble: Callable[[Recording], Awaitable[Recorded | None]] | None = None,
     ) -> None:
         self._recordings = recordings
         self._database = database
         self._spool = spool
         self._running = running
+        self._mine = mine
+        self._assemble = assemble
         self._rows: list[Recording] = []
+        self._looks = 0
+        self._more = asyncio.Event()
 
     async def start(self) -> None:
         """Remember what is open now, and remove what was dealt with: what begins from here on is no business of ours.
@@ -47,7 +62,21 @@ class LostRecordings:
         rows = await open_rows(self._database)
         await asyncio.to_thread(self._sweep, {row.sid for row in rows})
         running = self._running()
-        self._rows = [row for row in rows if row.sid not in running]
+        self._rows = [row for row in rows if row.sid not in running and self._mine(row.call_sid)]
+
+    async def take(self, mine: Callable[[str], bool]) -> int:
+        """Calls for which `mine` is true belong to this node since now, and those that go on have been taken over: look
+        after the recordings of the others; how many."""
+        known = {row.sid for row in self._rows}
+        found = [
+            row
+            for row in await open_rows(self._database)
+            if row.sid not in known and mine(row.call_sid) and self._recordings.running(row.sid) is None
+        ]
+        self._rows += found
+        self._looks = 0
+        self._more.set()
+        return len(found)
 
     def _sweep(self, open_: Collection[str]) -> None:
         """Folders of recordings that were kept, or failed, just before a process was lost."""
@@ -56,13 +85,15 @@ class LostRecordings:
                 shutil.rmtree(folder, ignore_errors=True)
 
     async def run(self) -> None:
-        """Look now and then, until there is nothing more to look for."""
-        for looks in range(LOOKS):
-            if not self._rows:
-                return
+        """Look now and then, while there is something to look for."""
+        while True:
+            if not self._rows or self._looks >= LOOKS:
+                self._more.clear()
+                await self._more.wait()
             await asyncio.sleep(LOOK_S)
+            self._looks += 1
             try:
-                await self.look(give_up=looks >= FAILED_AFTER)
+                await self.look(give_up=self._looks > FAILED_AFTER)
             except Exception:
                 log.exception("lost recordings could not be looked for; it is tried again")
 
@@ -73,12 +104,24 @@ class LostRecordings:
         for row in self._rows:
             found = noted.get(row.sid)
             if found is None:
-                found = await asyncio.to_thread(self._found, row, give_up=give_up)
+                found = await self._settled(row, give_up=give_up)
             if found is not None:
                 self._recordings.event(found)
             elif not self._ended(row):
                 left.append(row)
         self._rows = left
+
+    async def _settled(self, row: Recording, *, give_up: bool) -> Recorded | None:
+        """What became of one that has left no note."""
+        found = await asyncio.to_thread(self._found, row, give_up=False)
+        spool = self._spool / row.sid / f"{row.sid}{recorded.SUFFIX}"
+        if found is None and self._assemble is not None and not spool.exists():
+            try:
+                found = await self._assemble(row)
+            except StoreUnavailable as error:
+                log.error("%s waits for the object store: %s", row.sid, error)
+                return None
+        return found or await asyncio.to_thread(self._found, row, give_up=give_up)
 
     def _ended(self, row: Recording) -> bool:
         now = self._recordings.running(row.sid)

@@ -10,7 +10,7 @@ Sources: Twilio's Recording and Call Recording resources, recording status callb
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from trunkline.storage.database import Conflict, Database
 from trunkline.storage.queue import Owed, Queue
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import callbacks
+from trunkline.voice.recording_pieces import RecordingPieces
 
 NOT_ELIGIBLE = 21220
 NOT_KEPT = 31000
@@ -53,6 +54,9 @@ DELETED_DAYS = 40
 DAY_MS = 86_400_000
 SWEEP_PAGE = 200
 """Records forgotten together."""
+KEEP_TRIES = 5760
+KEEP_RETRY_S = 15.0
+"""How often, and after which wait, finished audio is put into its store again: for a day."""
 STORE_TRIES = 300
 STORE_RETRY_S = 1.0
 """How often, and after which wait, the end of a recording is stored again when the store is not there."""
@@ -170,6 +174,9 @@ class Recordings:
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
         self.flight_of: Callable[[str], int] = lambda sid: 0
         """The id of a call's flight while the call lasts, so that what is told of it is kept with it; else 0."""
+        self.pieces: RecordingPieces | None = None
+        """What leaves this host of recordings while they run; None: nothing does."""
+        self._closing = asyncio.Event()
         self.find_call: Callable[[str], Recordable | None] = lambda sid: None
         """The live call of a SID."""
 
@@ -205,7 +212,7 @@ class Recordings:
         longest_ms = int(self._settings.voice.recording_max_s * 1000)
         call.audio.send(
             protocol.Record(
-                recording=row.sid, leg=record.sid, folder=str(self._folder(row.sid)), channels=new.channels,
+                recording=row.sid, leg=record.sid, folder=str(self.folder(row.sid)), channels=new.channels,
                 tracks=new.track, max_ms=min(new.max_ms or longest_ms, longest_ms), silence_ms=new.silence_ms,
                 finish_on=new.finish_on, trim=new.trim == "trim-silence", beep=new.beep,
             )
@@ -213,6 +220,17 @@ class Recordings:
         record.recordings.append(row.sid)
         call.note("recording", f"started {row.sid}", source=str(new.source), channels=new.channels)
         self._spawn(self._insert(running))
+        return running
+
+    def carry_on(self, row: Recording, call: Recordable, command: protocol.Record, pause: str = "") -> Running:
+        """Go on recording a leg that another host has begun to record, under the same SID (`command`); a paused one
+        stays paused, as `pause` says (`skip`, `silence`)."""
+        running = self._adopt(row)
+        running.call = call
+        call.audio.send(command)
+        if row.status == RecordingStatus.PAUSED:
+            running.send(protocol.PauseRecord(recording=row.sid, mode=pause or "skip"))
+        call.note("recording", f"goes on {row.sid}", at_ms=command.offset_ms)
         return running
 
     async def start(self, account: str, call_sid: str, new: NewRecording) -> Recording:
@@ -320,7 +338,14 @@ class Recordings:
                     await self._remove_audio(row.sid)
                 await self._database.delete(*rows)
                 swept += len(rows)
+        if self.pieces is not None:
+            swept += await self.pieces.sweep(now / 1000, self._still_open)
         return swept
+
+    async def _still_open(self, sids: Iterable[str]) -> set[str]:
+        """Which of these recordings may still need their pieces."""
+        rows = [await self._database.get(Recording, sid) for sid in sids]
+        return {row.sid for row in rows if row is not None and row.status in OPEN}
 
     # -- the end of one --------------------------------------------------------------------------------------
 
@@ -386,15 +411,31 @@ class Recordings:
         await self._settle(running)
 
     async def _keep(self, row: Recording, file: Path) -> None:
-        """Move the audio into the blob store."""
+        """Move the audio into the blob store; while that cannot be reached, again and again. Raises StoreUnavailable:
+        the file stays in the spool, for the next process (trunkline.voice.lost_recordings)."""
         try:
-            async with aclosing(_chunks(file)) as chunks:
-                row.audio_bytes = await self.blobs.put(row.sid, chunks)
+            row.audio_bytes = await self._put(row.sid, file)
         except (BlobTooLarge, BlobsFull, OSError) as error:
             log.error("recording %s was not kept: %s", row.sid, str(error) or type(error).__name__)
             row.status, row.error_code = RecordingStatus.FAILED, NOT_KEPT
         else:
             row.status, row.audio_key = RecordingStatus.COMPLETED, row.sid
+
+    async def _put(self, sid: str, file: Path) -> int:
+        for left in range(KEEP_TRIES, 0, -1):
+            try:
+                async with aclosing(_chunks(file)) as chunks:
+                    return await self.blobs.put(sid, chunks)
+            except StoreUnavailable as error:
+                if left == 1 or self._closing.is_set():
+                    raise
+                if left == KEEP_TRIES:
+                    log.error("recording %s waits for its store: %s", sid, error)
+            try:
+                await asyncio.wait_for(self._closing.wait(), KEEP_RETRY_S)
+            except TimeoutError:
+                continue
+        raise AssertionError("unreachable")
 
     async def _settle(self, running: Running) -> None:
         """Store the outcome, owe its callback, then clear the spool. What cannot be stored stays in the spool, for the
@@ -410,7 +451,12 @@ class Recordings:
             self._running.pop(row.sid, None)
             if not running.finished.done():
                 running.finished.set_result(None)
-        await asyncio.to_thread(shutil.rmtree, self._folder(row.sid), True)
+        await asyncio.to_thread(shutil.rmtree, self.folder(row.sid), True)
+        if self.pieces is not None:
+            try:
+                await self.pieces.forget(row.sid)
+            except StoreUnavailable as error:
+                log.warning("pieces of %s stay until they are swept: %s", row.sid, error)
 
     async def _store(self, running: Running) -> None:
         async with running.lock:
@@ -455,7 +501,7 @@ class Recordings:
         async with running.lock:
             await self._database.update(running.row)
 
-    def _folder(self, sid: str) -> Path:
+    def folder(self, sid: str) -> Path:
         """Where the writer process puts the segments of one recording."""
         return self._spool / sid
 
@@ -470,7 +516,8 @@ class Recordings:
             log.error("a recording was not stored", exc_info=task.exception())
 
     async def close(self) -> None:
-        """Wait until what was said is stored."""
+        """Wait until what was said is stored; what waits for its store stays in the spool."""
+        self._closing.set()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 

@@ -1,0 +1,143 @@
+"""Recordings of a lost host: gone on with where their call goes on, put together where it has ended.
+
+What is there of them are the pieces that had left the host (trunkline.voice.recording_pieces). A recording that goes on
+keeps its SID; our part begins where it would be by now had nobody been lost, so that its length is right, and what lies
+between is silence, listed as a gap. The recorder joins both parts at the end.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.media import protocol, recorded
+from trunkline.media.protocol import Recorded
+from trunkline.model.clock import Clock
+from trunkline.model.recording import Recording, RecordingStatus
+from trunkline.storage.database import Database
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice.recording_pieces import Known, RecordingPieces
+from trunkline.voice.recordings import OPEN, Recordable, Recordings
+
+FINISH_S: Final = 900.0
+"""Longest making of a WAV file."""
+LEAST_MS: Final = 1000
+"""A recording that has less than that left of its longest time is ended."""
+_GOES_ON: Final = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
+
+log = logging.getLogger(__name__)
+
+
+class RecordingTakeover:
+    """See the module. `longest_ms`: of a recording of which nothing says how long it may become."""
+
+    def __init__(
+        self, recordings: Recordings, pieces: RecordingPieces, database: Database, clock: Clock, longest_ms: int
+    ) -> None:
+        self._recordings = recordings
+        self._pieces = pieces
+        self._database = database
+        self._clock = clock
+        self._longest_ms = longest_ms
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def continue_recording(self, call: Recordable, sid: str, lost_ms: int) -> bool:
+        """Go on recording a call that was taken over, with a gap from `lost_ms` (its host was last seen) to now. False:
+        there is nothing to go on with, or it had ended; then it is kept as far as it had come."""
+        row = await self._database.get(Recording, sid)
+        if row is None or row.status not in OPEN or self._recordings.running(sid) is not None:
+            return False
+        try:
+            known = await self._pieces.known(sid)
+        except StoreUnavailable as error:
+            log.error("what is recorded of %s cannot be read now: %s", sid, error)
+            known = None
+        now = self._clock.now_ms()
+        offset_ms = _offset_ms(row, known, now)
+        command = self._command(row, call, known, offset_ms)
+        ended = row.status not in _GOES_ON or (known is not None and known.stopped)
+        if ended or command.max_ms < LEAST_MS:
+            self._spawn(self._end(row))
+            return False
+        self._pieces.expect_earlier(sid, self._recordings.folder(sid))
+        self._recordings.carry_on(row, call, command, known.paused if known is not None else "")
+        self._spawn(self._pieces.gather_earlier(sid, self._recordings.folder(sid)))
+        log.info("%s goes on at %d ms; its host was lost %d ms ago", sid, offset_ms, now - lost_ms)
+        return True
+
+    def _command(self, row: Recording, call: Recordable, known: Known | None, offset_ms: int) -> protocol.Record:
+        """What the media process is told: as the lost host was, as far as is known."""
+        if known is not None:
+            was = msgspec.convert(known.description, protocol.Record, strict=False)
+            most = (was.offset_ms + was.max_ms) if was.max_ms else self._longest_ms
+        else:
+            was = protocol.Record(
+                recording=row.sid, leg="", folder="", channels=row.channels, tracks=row.track,
+                trim=row.trim == "trim-silence",
+            )  # fmt: skip
+            most = self._longest_ms
+        return msgspec.structs.replace(
+            was, recording=row.sid, leg=call.record.sid, folder=str(self._recordings.folder(row.sid)), beep=False,
+            offset_ms=offset_ms, max_ms=most - offset_ms,
+        )  # fmt: skip
+
+    async def _end(self, row: Recording) -> None:
+        """Keep what there is; what cannot be read now, trunkline.voice.lost_recordings asks for again."""
+        found = await self.assemble(row)
+        self._recordings.event(found or Recorded(recording=row.sid, leg=row.call_sid, why="failed"))
+
+    async def assemble(self, row: Recording) -> Recorded | None:
+        """Make the audio file of what had left the lost host; None: nothing had. Its event is the caller's to tell.
+        Raises StoreUnavailable."""
+        folder = self._recordings.folder(row.sid)
+        spool = await self._pieces.rebuild(row.sid, folder)
+        if spool is None:
+            return None
+        await _finish(spool)
+        for one in await asyncio.to_thread(recorded.recovered, folder.parent):
+            if one.recording == row.sid:
+                return one
+        return None
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a lost host's recording was not put together", exc_info=task.exception())
+
+    async def close(self) -> None:
+        """End; what was not put together is, after the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _offset_ms(row: Recording, known: Known | None, now_ms: int) -> int:
+    """Where in the recording it is now. While it is paused with nothing written, its time stands still."""
+    if known is None:
+        return max(0, now_ms - row.start_ms)
+    if known.paused == "skip":
+        return known.offset_ms
+    return known.offset_ms + max(0, now_ms - known.end_ms)
+
+
+async def _finish(spool: Path) -> None:
+    """Have a process with NumPy make the file and leave a note beside it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "trunkline.media.recorder", "--finish", str(spool), stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await asyncio.wait_for(process.wait(), FINISH_S)
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
