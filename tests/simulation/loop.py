@@ -20,7 +20,8 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
-        self.frozen: list[asyncio.Handle] | None = None
+        self.frozen = False
+        self.kept: list[asyncio.Handle] = []
 
 
 class Stuck(Exception):
@@ -49,8 +50,9 @@ class Loop(asyncio.BaseEventLoop):
         pass
 
     def thaw(self, process: Process) -> None:
-        frozen, process.frozen = process.frozen or [], None
-        self._ready.extend(frozen)
+        process.frozen = False
+        self._ready.extend(process.kept)
+        process.kept = []
 
     def _run_once(self) -> None:
         while not self._ready:
@@ -68,10 +70,10 @@ class Loop(asyncio.BaseEventLoop):
                     self._ready.append(due)
         handle = self._next()
         process = handle._context.get(NODE)
-        if handle._cancelled or (process is not None and process.dead):
+        if handle._cancelled:
             return
-        if process is not None and process.frozen is not None:
-            process.frozen.append(handle)
+        if process is not None and (process.dead or process.frozen):
+            process.kept.append(handle)
             return
         self.steps += 1
         handle._run()

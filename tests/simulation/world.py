@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tests.simulation.loop import NODE, Loop, Process, Stuck
+from tests.simulation.loop import NODE, Loop, Process
 from trunkline.cluster import votes
 from trunkline.cluster.events import NameTaken, Timing
 from trunkline.cluster.fence import Fence
@@ -28,6 +28,7 @@ from trunkline.storage.unavailable import StoreUnavailable
 LEASE_S = 1.0
 HOLD_LIMIT_S = 8.0
 """Shorter than the real one, so that runs reach it."""
+HOLD_ALL_S = 20.0
 START_S = 100.0
 """The virtual clock at the start."""
 
@@ -140,6 +141,9 @@ class Client:
     async def get(self, key: str) -> bytes | None:
         return await self._ask(lambda server: server.data.get(key))
 
+    async def scan(self, prefix: str) -> list[tuple[str, bytes]]:
+        return await self._ask(lambda server: [one for one in server.data.items() if one[0].startswith(prefix)])
+
     async def compare_and_set(self, key: str, old: bytes | None, new: bytes, ttl_ms: int = 0) -> bool:
         def act(server: Server) -> bool:
             if server.data.get(key) != old:
@@ -149,7 +153,9 @@ class Client:
             return True
 
         # the command is on its way once it is sent, whatever becomes of who sent it
-        return await asyncio.shield(asyncio.ensure_future(self._ask(act)))
+        sent = asyncio.ensure_future(self._ask(act))
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(sent)
 
     async def settled(self, timeout_s: float) -> bool:
         if self._wrote is None:
@@ -292,7 +298,7 @@ class World:
     def __init__(self, seed: int, names: str = "abc", partition_count: int = 5, timing: Timing | None = None) -> None:
         self.loop = Loop(seed)
         self.loop.now = START_S
-        self.timing = timing or Timing(lease_s=LEASE_S, hold_limit_s=HOLD_LIMIT_S)
+        self.timing = timing or Timing(lease_s=LEASE_S, hold_limit_s=HOLD_LIMIT_S, hold_all_s=HOLD_ALL_S)
         self.store = Store(self.loop)
         self.cuts: set[frozenset[str]] = set()
         self.wall_offset = 1.7e9
@@ -303,7 +309,7 @@ class World:
         ]
         self.nodes: dict[str, Node] = {}
         self.ghosts: list[Node] = []
-        """Former processes that may still be alive."""
+        """Former processes; they may still be alive."""
         self.names = names
         self.worst: list[str] = []
         self.loop.after_each = self.check
@@ -322,11 +328,16 @@ class World:
 
     async def within(self, process: Process, work: Any) -> Any:
         """Have another process do something; no answer comes if it is stopped or killed."""
-        return await self.task(process, work)
+        return await asyncio.shield(self.task(process, work))
 
     def start(self, name: str, alone_here: bool = True) -> Node:
-        if name in self.nodes and not self.nodes[name].process.dead and not self.nodes[name].stopped:
-            self.ghosts.append(self.nodes[name])
+        """A new process of a node; a former one that lives goes on beside it if `alone_here` is false."""
+        former = self.nodes.get(name)
+        if former is not None:
+            self.ghosts.append(former)
+            if alone_here:  # that is what it says
+                for ghost in self.ghosts:
+                    ghost.process.dead |= ghost.name == name
         node = Node(self, name, f"zone {name}", self.timing)
         self.nodes[name] = node
         self.task(node.process, node.run(alone_here))
@@ -336,9 +347,7 @@ class World:
         self.nodes[name].process.dead = True
 
     def stop(self, name: str) -> None:
-        process = self.nodes[name].process
-        if process.frozen is None:
-            process.frozen = []
+        self.nodes[name].process.frozen = True
 
     def go_on(self, name: str) -> None:
         self.loop.thaw(self.nodes[name].process)
@@ -387,15 +396,13 @@ class World:
 
     def _end(self) -> None:
         for node in (*self.nodes.values(), *self.ghosts):
-            node.process.dead, node.process.frozen = False, None
+            node.process.dead = False
+            self.loop.thaw(node.process)
         self.loop.after_each = lambda: None
+        self.loop.set_exception_handler(lambda loop, context: None)
         for task in (tasks := asyncio.all_tasks(self.loop)):
             task.cancel()
-        try:
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        except Stuck:  # tasks whose turn a killed process has missed
-            for task in asyncio.all_tasks(self.loop):
-                task._log_destroy_pending = False
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         asyncio.set_event_loop(None)
         self.loop.close()
 

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import msgspec
 
 from trunkline.cluster.records import ClusterMap, NodeRecord
-from trunkline.cluster.votes import HOLD_LIMIT_S
+from trunkline.cluster.votes import HOLD_ALL_S, HOLD_LIMIT_S
 
 STEP_SHARE: Final = 0.25
 """Longest wait for the store or the peers in one step, as a part of the lease."""
@@ -62,6 +62,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     lease_s: float = 1.0
     hold_limit_s: float = HOLD_LIMIT_S
+    hold_all_s: float = HOLD_ALL_S
     patience: float = 1.0
     """Leases that others wait before they call a node lost. 1 is right: less is unsafe, more is slow."""
 

@@ -78,6 +78,7 @@ class Membership:
         self._base: bytes | None = None
         self._views: list[Mapping[str, int]] = []
         self._settled_seq = -1
+        self._settled_ns = 0
         self._limit_from_ns = 0
         self._map_value: bytes | None = None
         self._newest = ClusterMap()
@@ -201,6 +202,7 @@ class Membership:
     def _expel(self) -> None:
         self.fence.close()
         self._base = None
+        self._newest, self._map_value = ClusterMap(), None
         self._me = msgspec.structs.replace(self._me, epoch=0)
         for listener in self.listeners:
             listener.expelled()
@@ -229,7 +231,7 @@ class Membership:
             started_ms=self._clock.now_ms(),
         )
         self._views, self._settled_seq, self._map_value = [], -1, None
-        self._limit_from_ns = self._now()
+        self._limit_from_ns = self._settled_ns = self._now()
         fresh = records.encode(self._me)
         async with asyncio.timeout(self.timing.step_s):
             if not await self._store.compare_and_set(key, value, fresh):
@@ -317,7 +319,8 @@ class Membership:
         async with asyncio.timeout(self.timing.step_s):
             if not await self._set_own(value):
                 return False
-        self._views, self._settled_seq, self._limit_from_ns = [view], self._me.seq, start
+        self._views, self._settled_seq = [view], self._me.seq
+        self._limit_from_ns = self._settled_ns = start
         if self.live:
             self.fence.extend(start, self.timing.ttl_ms)
         return True
@@ -358,7 +361,7 @@ class Membership:
     async def _look(self) -> None:
         """Read the map and the others' records; believe what is new once it is confirmed."""
         value, now = await self._read_map()
-        if now is None or now.version < self._newest.version:
+        if now is None or now.version < self._newest.version or self._newest.lineage not in ("", now.lineage):
             await self._restore(value, now)
             return
         for name in {*now.members, *self._newest.members} - {self.name}:
@@ -392,16 +395,26 @@ class Membership:
         if self._newest.version:
             self._forgotten()
             newest = self._newest
+            if now is not None and now.lineage != newest.lineage:
+                raise Expelled("the cluster was begun anew without it")
         elif now is None:
             since = self._observed.map_missing_since(self._now())
             if self._now() < since + self.timing.ttl_ns + margin_ns(self.timing.ttl_ms):
                 return
-            newest = ClusterMap(members={self.name: self.epoch})
+            newest = ClusterMap(lineage=os.urandom(8).hex(), members=await self._all_live())
         else:
             return
         version = max(newest.version, now.version if now else 0) + 1
         if await self._set(records.MAP_KEY, value, records.encode(msgspec.structs.replace(newest, version=version))):
             self.hurry()
+
+    async def _all_live(self) -> dict[str, int]:
+        """Whoever has a record that says it lives: what it owns is not known, so that it must be heard, or called lost,
+        before anything is claimed."""
+        async with asyncio.timeout(self.timing.step_s):
+            found = await self._store.scan(records.node_key(""))
+        nodes = [record for _, value in found if (record := records.decode_node(value)) is not None]
+        return {node.name: node.epoch for node in nodes if node.state == "live"} | {self.name: self.epoch}
 
     async def _tidy(self, now: ClusterMap, fallen: list[str]) -> None:
         """Off the map with whom a tombstone is seen of, onto it with this node."""
@@ -419,6 +432,7 @@ class Membership:
         nodes = {name: record for name in now.members if (record := self._record_of(name, before)) is not None}
         self.view = View(map=now, nodes=nodes)
         stamp = self._now()
+        self._promises.alive(now.members)
         for name, epoch in before.map.members.items():
             if now.members.get(name) != epoch:
                 self._promises.gone(name, epoch, stamp)
@@ -451,7 +465,7 @@ class Membership:
         StoreUnavailable or TimeoutError: it may be written, now or later."""
         for _ in range(MAX_CHANGE_TRIES):
             value, now = await self._read_map()
-            if value is None or now is None or now.version < self._newest.version:
+            if now is None or now.version < self._newest.version or now.lineage != self._newest.lineage:
                 return False
             made = make(now)
             if made is None:
@@ -494,6 +508,10 @@ class Membership:
         if not isinstance(error, StoreUnavailable | TimeoutError | OSError):
             raise error
 
+    def silent(self, name: str) -> bool:
+        """Whether a member has not renewed for a lease, as far as this node sees."""
+        return name != self.name and self._now() >= self._observed.unchanged_since(name) + self.timing.ttl_ns
+
     async def _call_lost(self, name: str, epoch: int) -> None:
         """Replace a silent node's record by a tombstone, if enough of its peers consent."""
         value = self._observed.value(name)
@@ -510,6 +528,9 @@ class Membership:
         ask = votes.Ask(record.name, record.epoch, record.seq)
         now = self._now()
         named = record.view.get(self.name) == self.epoch
+        for name, epoch in record.view.items():
+            if self.view.map.members.get(name) != epoch:
+                self._promises.gone(name, epoch, now)
         granted = {name: epoch for name, epoch in record.view.items() if self._promises.spent(name, epoch, now)}
         if not self._promises.consent(ask, now):
             return False
@@ -521,8 +542,8 @@ class Membership:
         if votes.enough_to_take_over(record.view, granted):
             return True
         silent_ns = now - max(self._observed.unchanged_since(record.name), self._promises.held_ns(record.name))
-        unasked = named or not record.view
-        return unasked and silent_ns >= int(self.timing.hold_limit_s * 1e9) + self.timing.ttl_ns
+        limit_s = self.timing.hold_limit_s if named or not record.view else self.timing.hold_all_s
+        return silent_ns >= int(limit_s * (1 + votes.MAX_DRIFT) * 1e9) + self.timing.ttl_ns
 
     async def _remove(self, gone: NodeRecord) -> None:
         places = [placement.Place(one.name, one.zone) for one in (*self.view.nodes.values(), gone)]
@@ -543,7 +564,9 @@ class Membership:
             return
         if votes.held_by_all(views, granted):
             self._limit_from_ns = max(self._limit_from_ns, start)
-        left_ms = (self._limit_from_ns - start) / NS_PER_MS + self.timing.hold_limit_s * 1000
+            left_ms = (self._settled_ns - start) / NS_PER_MS + self.timing.hold_all_s * 1000
+        else:
+            left_ms = (self._limit_from_ns - start) / NS_PER_MS + self.timing.hold_limit_s * 1000
         self.fence.extend(start, min(self.timing.ttl_ms, left_ms))
 
     async def _ask(self, kind: str, ask: votes.Ask, names: list[str]) -> dict[str, int]:

@@ -39,6 +39,9 @@ LEAVING_S: Final = 30.0
 HANDOVER_AGAIN_S: Final = 60.0
 """Wait after a thing could not be let go of (a call is up)."""
 
+NOT_BACK: Final = 1 << 62
+"""The version of the map from which on a thing that was given away is taken back: none yet."""
+
 log = logging.getLogger(__name__)
 
 
@@ -187,6 +190,8 @@ class Ownership(Listener):
             self._steady_since = asyncio.get_running_loop().time()
         for thing in [thing for thing in self._owned if not self._is_mine(thing)]:
             self._drop(thing)
+        for thing in [thing for thing in self._given if not self._is_mine(thing)]:
+            del self._given[thing]
         self._news.set()
         self._changed.set()
         self._changed = asyncio.Event()
@@ -226,7 +231,7 @@ class Ownership(Listener):
             if self._is_mine(thing) and now.version > self._given.get(thing, -1):
                 self._given.pop(thing, None)
                 self._gain(thing)
-        wanted = self._placed(now, now.members)
+        wanted = self._placed(now, self._present(now))
         if any(now.owner(thing) is None for thing, node in wanted.items() if node == self._membership.name):
             embargo_s = (self._membership.embargo_ns - self._membership.now_ns()) / 1e9
             if embargo_s > 0:
@@ -234,6 +239,9 @@ class Ownership(Listener):
             if not await self._membership.change(self._claim):
                 return self._pace.retry_s
         return self._balance(wanted)
+
+    def _present(self, now: ClusterMap) -> list[str]:
+        return [name for name in now.members if not self._membership.silent(name)]
 
     def _placed(self, now: ClusterMap, nodes: Iterable[str]) -> dict[str, str]:
         current = {name: owner.node for name in now.things if (owner := now.owner(name)) is not None}
@@ -243,8 +251,11 @@ class Ownership(Listener):
         me, epoch = self._membership.name, self._membership.epoch
         if now.members.get(me) != epoch or self._membership.embargo_ns > self._membership.now_ns():
             return None
-        wanted = self._placed(now, now.members)
+        present = self._present(now)
+        wanted = self._placed(now, present)
         free = {thing: Owner(me, epoch) for thing, node in wanted.items() if node == me and now.owner(thing) is None}
+        if len(present) < len(now.members):  # who is silent might own what the store has forgotten the owner of
+            free = {thing: owner for thing, owner in free.items() if thing in now.things}
         return msgspec.structs.replace(now, things={**now.things, **free}) if free else None
 
     # ---- gaining
@@ -353,7 +364,7 @@ class Ownership(Listener):
             if not ready and not always:
                 hooks.stays(thing)
                 return False
-            self._given[thing] = self._membership.view.map.version
+            self._given[thing] = NOT_BACK
             del self._owned[thing]
             await self._close(thing)
             await hooks.released(thing)
@@ -386,15 +397,18 @@ class Ownership(Listener):
     def _passed_on(self, now: ClusterMap, things: list[str]) -> ClusterMap | None:
         me, epoch = self._membership.name, self._membership.epoch
         owners = {name: now.things[name] for name in things if name in now.things}
-        mine = [name for name, owner in owners.items() if (owner.node, owner.epoch) == (me, epoch)]
+        mine = [
+            name for name, owner in owners.items() if (owner.node, owner.epoch) == (me, epoch) and name in self._given
+        ]
         if not mine or now.members.get(me) != epoch:
             return None
-        others = [name for name in now.members if name != me] if self._retiring else now.members
+        others = [name for name in self._present(now) if name != me or not self._retiring]
         wanted = self._placed(now, others)
         moved = dict(now.things)
         for thing in mine:
-            self._given[thing] = now.version
-            node = wanted.get(thing, "")
+            node = me if self._given[thing] != NOT_BACK else wanted.get(thing, "")
+            if node == me:  # once that is decided it stays so
+                self._given[thing] = now.version
             if node in now.members:
                 moved[thing] = Owner(node, now.members[node])
             else:

@@ -68,6 +68,8 @@ class Owner(msgspec.Struct, frozen=True, array_like=True):
 class ClusterMap(msgspec.Struct, frozen=True, kw_only=True):
     """Who is a member, and who owns what."""
 
+    lineage: str = ""
+    """Random, of the first version: another one was begun after the store had lost this one."""
     version: int = 0
     """Counts the changes up."""
     members: Mapping[str, int] = {}

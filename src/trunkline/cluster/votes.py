@@ -10,8 +10,9 @@ Theory. Each renewal of a node names its peers (`view`: names with epochs). Of t
 
 When too few peers can be asked (most of them died at once), a peer named in the view may take over without consent once
 it has seen the renewal unchanged for `HOLD_LIMIT_S` and a lease; a node held by some, not all, of its peers therefore
-stops extending `HOLD_LIMIT_S` after its last renewal or its last hold by all. Held by all it may go on: nobody is left
-who could take over. A peer whose own life is known to be over counts as consenting once its promises have run out.
+stops extending `HOLD_LIMIT_S` after its last renewal or its last hold by all. Held by all it goes on for `HOLD_ALL_S`:
+so long wait those who are in nobody's view (newcomers, when all who knew the node are gone, too). A peer whose own life
+is known to be over counts as consenting once its promises have run out.
 
 Promises and consents of one process are kept in its memory; a peer that starts anew has a new epoch, which no renewal
 names yet, and so neither holds nor consents until one does.
@@ -24,6 +25,10 @@ import msgspec
 
 HOLD_LIMIT_S: Final = 30.0
 """How long a node is held by some, but not all, of its peers; seconds. Longer than a fail-over of the store."""
+HOLD_ALL_S: Final = 3600.0
+"""How long a node is held by all of its peers while the store is away; seconds."""
+MAX_DRIFT: Final = 0.001
+"""By which part two clocks may run apart."""
 MAX_KNOWN: Final = 1_000
 """Names that promises are remembered of."""
 
@@ -104,6 +109,11 @@ class Promises:
         while len(self._gone) >= MAX_KNOWN:
             del self._gone[next(iter(self._gone))]
         self._gone.setdefault((name, epoch), now_ns)
+
+    def alive(self, members: Mapping[str, int]) -> None:
+        """These are members now, whatever was thought before."""
+        for life in members.items():
+            self._gone.pop(life, None)
 
     def spent(self, name: str, epoch: int, now_ns: int) -> bool:
         """Whether a node's life is over, and all that it promised has run out."""
