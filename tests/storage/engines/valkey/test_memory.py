@@ -162,10 +162,10 @@ async def test_replicas_that_do_not_confirm_in_time(made):
     try:
         primary.wait_for_replicas(1)
         zones = {primary.address: "a", replica.address: "b"}
-        store = made(primary.url, survives=Survives.ZONE, zones=zones, wait_ms=100)
-        assert await store.compare_and_set("k", None, b"1")
+        store = made(primary.url, survives=Survives.ZONE, zones=zones, wait_ms=300)
         store.post("p", b"1", ttl_ms=60_000)
-        assert await store.settled(2)
+        assert await store.settled(5)
+        assert await store.compare_and_set("k", None, b"1")
         replica.pause()
         begin = time.monotonic()
         with pytest.raises(StoreInDoubt, match="0 of 1 replicas"):
@@ -173,7 +173,7 @@ async def test_replicas_that_do_not_confirm_in_time(made):
         assert not await store.compare_and_set("k", b"wrong", b"3")  # nothing was changed: nothing is in doubt
         store.post("p", b"2", ttl_ms=60_000)
         assert not await store.settled(0.3)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 3
         assert await store.get("k") == b"2"
         replica.resume()
         assert await store.settled(5)

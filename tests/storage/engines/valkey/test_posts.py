@@ -139,6 +139,27 @@ def test_again_never_goes_over_what_is_newer(posts):
     assert drained(posts)[-1] == ("b", b"3")
 
 
+def test_what_was_kept_before_does_not_hold_up_what_is_waited_for(posts, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 8)
+    posts.post([(f"k{n}", b"1") for n in range(20)], 60_000)
+    drained(posts)
+    kept = posts.written
+    posts.post([("new", b"1"), ("gone", None)], 60_000)
+    drained(posts)
+    posts.again(kept)
+    posts.post([("later", b"1")], 60_000)
+    assert posts.written == 0
+    first = [key for key, _ in posts.take()]
+    assert {"new", "gone", "later"} <= set(first)
+    posts.failed()
+    assert posts.written == 0
+    assert {"new", "gone", "later"} <= {key for key, _ in posts.take()}
+    posts.done()
+    assert posts.written == posts.number
+    assert not posts.idle
+    assert len(drained(posts)) > 15
+
+
 def test_a_forgotten_key_is_not_written_again(posts):
     posts.post([("a", b"1"), ("b", b"1")], 60_000)
     drained(posts)

@@ -152,7 +152,7 @@ class ValkeyStore:
     async def scan(self, prefix: str) -> list[tuple[str, bytes]]:
         """See `MemoryStore.scan`; sees what this process has posted. Raises StoreUnavailable."""
         self._start()
-        await self._in_time(self._poster.all_written(), WRITE_S)
+        await self._in_time(self._poster.all_written(prefix), WRITE_S)
         found = await scan(self._reads.ask, prefix)
         for key, change in self._posts.all_unwritten(prefix).items():
             found.pop(key, None)
@@ -196,7 +196,7 @@ class ValkeyStore:
 
     def _changed(self, lost: bool) -> None:
         if lost:
-            self._posts.again()
+            self._poster.again()
         self._poster.wake()
         self._look_now.set()
 

@@ -41,6 +41,11 @@ class Poster:
         """There is something to write, or the primary is another one."""
         self._wake.set()
 
+    def again(self) -> None:
+        """The store is another one, and may have lost what is not known to be kept."""
+        self._posts.again(self._kept)
+        self._wake.set()
+
     async def settled(self, timeout_s: float) -> bool:
         """See `MemoryStore.settled`."""
         number = self._posts.number
@@ -59,20 +64,23 @@ class Poster:
         return True
 
     async def written(self, key: str) -> None:
-        """Return when nothing that was posted for the key is under way."""
-        while self._posts.unwritten(key) is not None:
+        """Return when nothing that was posted for the key before is under way."""
+        number = self._posts.number
+        while (change := self._posts.unwritten(key)) is not None and change.number <= number:
             self._wake.set()
             await self._stepped.wait()
 
-    async def all_written(self) -> None:
-        """Return when nothing that was posted before is under way."""
+    async def all_written(self, prefix: str) -> None:
+        """Return when nothing that was posted below a prefix before is under way."""
         number = self._posts.number
-        while not self._posts.idle and self._posts.written < number:
+        while any(change.number <= number for change in self._posts.all_unwritten(prefix).values()):
             self._wake.set()
             await self._stepped.wait()
 
     async def run(self) -> None:
         """Write, until cancelled."""
+        self._posts.failed()
+        self._wake.set()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -91,7 +99,7 @@ class Poster:
         if line is not self._last:
             self._last = line
             if self._posts.overflowed:
-                self._posts.again()
+                self._posts.again(self._kept)
         batch = self._posts.take()
         settling = bool(self._settling)
         needed = self._primary.needed if settling else 0
@@ -130,7 +138,7 @@ class Poster:
 
 def _apply(batch: list[tuple[str, Change]], now_ms: int) -> Command:
     arguments: list[str | bytes | int] = []
-    for _, (value, expires_ms, _) in batch:
+    for _, (value, expires_ms, _, _) in batch:
         if value is None:
             arguments += (b"", "-")
         else:

@@ -42,7 +42,9 @@ class Change(NamedTuple):
     expires_ms: int
     """0: never."""
     number: int
-    """Of the first post of the key that is not written yet; 0: it was written before, and is written again."""
+    """Of the first post of the key that is not written yet; of the last one, where it is remembered."""
+    until_ms: int = 0
+    """When a removal, or a value without a time to live, need not be remembered any more."""
 
 
 class Bounded:
@@ -85,7 +87,9 @@ class Posts:
         self._kept = Bounded(*kept)
         self._recent = Bounded(*kept)
         self._flying: dict[str, Change] = {}
+        self._flying_again: set[str] = set()
         self._again: deque[str] = deque()
+        self._doubtful = 0
         self._swept = 0
         self._dropped = 0
         self.overflowed = False
@@ -108,9 +112,8 @@ class Posts:
         for key, value in changes:
             self.number += 1
             before = self._waiting.entries.get(key)
-            first = before.number if before is not None and before.number else self.number
-            self._waiting.set(key, Change(value, expires_ms, first))
-            self._remember(key, Change(value, expires_ms, 0), now)
+            self._waiting.set(key, Change(value, expires_ms, before.number if before is not None else self.number))
+            self._remember(key, Change(value, expires_ms, self.number), now)
         if self._waiting.dropped > self._dropped:
             self._dropped = self._waiting.dropped
             if not self.overflowed:
@@ -126,10 +129,10 @@ class Posts:
             return
         self._kept.pop(key)
         self._recent.pop(key)
-        self._recent.set(key, change._replace(number=now + RECENT_MS))
+        self._recent.set(key, change._replace(until_ms=now + RECENT_MS))
         while self._recent.entries:
             oldest = next(iter(self._recent.entries))
-            if self._recent.entries[oldest].number > now:
+            if self._recent.entries[oldest].until_ms > now:
                 break
             self._recent.pop(oldest)
 
@@ -154,7 +157,7 @@ class Posts:
     @property
     def written(self) -> int:
         """Everything up to this number has been written (or dropped)."""
-        if self._again or self._flying:
+        if self._doubtful or self._flying:
             return 0
         first = next(iter(self._waiting.entries.values()), None)
         return self.number if first is None else first.number - 1
@@ -164,9 +167,13 @@ class Posts:
         """Changes that waited too long, for lack of room."""
         return self._waiting.dropped
 
-    def again(self) -> None:
-        """The store may have lost what was written: write what is remembered once more, before all else."""
-        self._again = deque((*self._kept.entries, *self._recent.entries))
+    def again(self, kept: int = 0) -> None:
+        """The store may have lost what was written: write what is remembered once more, half of each batch, what was
+        posted after number `kept` first: the rest was known to be kept, and does not hold up `written`."""
+        remembered = (*self._kept.entries.items(), *self._recent.entries.items())
+        first = [key for key, change in remembered if change.number > kept]
+        self._again = deque((*first, *(key for key, change in remembered if change.number <= kept)))
+        self._doubtful = len(first)
         self.overflowed = False
 
     def take(self) -> list[tuple[str, Change]]:
@@ -175,11 +182,13 @@ class Posts:
         now, size = self.now_ms(), 0
         while self._again and len(batch) < BATCH // 2 and size < BATCH_BYTES // 2:
             key = self._again.popleft()
+            self._doubtful = max(0, self._doubtful - 1)
             change = self._kept.entries.get(key) or self._recent.entries.get(key)
             if change is None or key in self._waiting.entries or not self._ours(key):
                 continue
-            if change.number > now or (change.expires_ms and change.expires_ms > now):
-                batch.append((key, change._replace(number=0)))
+            if max(change.until_ms, change.expires_ms) > now:
+                batch.append((key, change))
+                self._flying_again.add(key)
                 size += _size(key, change)
         while self._waiting.entries and len(batch) < BATCH and size < BATCH_BYTES:
             key = next(iter(self._waiting.entries))
@@ -201,19 +210,22 @@ class Posts:
     def done(self) -> None:
         """What was taken is written."""
         self._flying = {}
+        self._flying_again.clear()
 
     def failed(self) -> None:
         """What was taken may not be written: it waits again, before the rest, unless it was posted anew."""
         for key, change in reversed(self._flying.items()):
             later = self._waiting.entries.get(key)
-            if not change.number:
+            if key in self._flying_again:
                 if later is None:
                     self._again.appendleft(key)
+                    self._doubtful += 1
                 continue
             self._waiting.set(key, (later or change)._replace(number=change.number))
             if key in self._waiting.entries:
                 self._waiting.entries.move_to_end(key, last=False)
         self._flying = {}
+        self._flying_again.clear()
 
     # -- reading ---------------------------------------------------------------------------------------------
 
