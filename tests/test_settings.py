@@ -111,7 +111,7 @@ def test_a_referred_variable_may_have_our_prefix(file: Load) -> None:
         ("[server]\ntls_cert = 'x'\ntls_key = 'y'", {}, "/x cannot be read; check the path and its mode"),
         ("[server]\npublic_url = 'sms.example'", {}, "is not like https://sms.example.com"),
         ("profile = 'prod'", {}, "'prod' is none of development, integration, staging, production"),
-        ("[messaging]\nin_doubt = 'x'", {}, "messaging.in_doubt: see docs/reference/settings.md"),
+        ("[messaging]\nin_doubt = 'x'", {}, "messaging.in_doubt: must be prefer-duplicate or prefer-loss, not 'x'"),
         ("x =", {}, "not valid TOML: "),
         ("", {"TRUNKLINE_SERVER_PROT": "1"}, "did you mean TRUNKLINE_SERVER_PORT?"),
         ("", {"TRUNKLINE_SERVER_PORT": "x"}, "environment: TRUNKLINE_SERVER_PORT: expected int, not 'x'"),

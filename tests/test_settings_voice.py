@@ -102,7 +102,7 @@ def trunk(*lines: str) -> str:
         (trunk("addresses = ['192.0.2.0/33']"), "trunks (a).addresses: '192.0.2.0/33' is no address"),
         (trunk("username = 'me'"), "trunks (a).password: username and password go together"),
         (trunk("password = 'me'"), "trunks (a).password: username and password go together"),
-        (trunk("codecs = ['G729']"), "trunks[0].codecs[0]: see docs/reference/settings.md"),
+        (trunk("codecs = ['G729']"), "trunks[0].codecs[0]: must be PCMU or PCMA"),
         (trunk("codecs = []"), "trunks (a).codecs: a call needs one"),
         (trunk("price = '-1'"), "trunks (a).price: -1 is no amount; give zero or more"),
         (trunk("prefixes = ['abc']"), "trunks[0].prefixes[0]: expected str matching regex"),
@@ -188,3 +188,22 @@ def test_the_trunk_for_emergencies_is_one(file: Load, text: str, problem: str) -
     with pytest.raises(settings.SettingsError) as found:
         file(text, ACME_SIP="x")
     assert problem in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "words"),
+    [
+        ('[[trunks]]\nname = "a"\nsrtp = "on"', {}, "trunks[0].srtp: must be off or optional or required, not 'on'"),
+        (
+            '[[trunks]]\nname = "a"\ncodecs = ["PCMX"]', {},
+            "trunks[0].codecs[0]: must be PCMU or PCMA or G722 or opus, not 'PCMX'",
+        ),
+        ('[speech]\nengine = "eliza"', {}, "speech.engine: must be auto or hibari or espeak or tones, not 'eliza'"),
+        ("", {"TRUNKLINE_SPEECH_ENGINE": "eliza"}, "must be auto or hibari or espeak or tones, not 'eliza'"),
+        ("", {"TRUNKLINE_VOICE_CODECS": "PCMX"}, "must be PCMU or PCMA or G722 or opus, not 'PCMX'"),
+    ],
+)  # fmt: skip
+def test_words_that_may_stand_there_are_told(file: Load, text: str, environment: dict[str, str], words: str) -> None:
+    with pytest.raises(settings.SettingsError) as found:
+        file(text, **environment)
+    assert words in str(found.value)

@@ -206,6 +206,10 @@ def test_settings_that_keep_calls_away(ask: Ask, serve: Callable[..., Server]) -
     code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\nsrtp = 'required'")
     assert code == 1
     assert said(found, "bad", f'srtp = "required" needs TLS, which sip:127.0.0.1:{server.port} does not name')
+    code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\nsrtp = 'optional'")
+    assert said(
+        found, "warn", f'srtp = "optional": calls to sip:127.0.0.1:{server.port} go without it; keys are for TLS'
+    )
     code, found = ask("")
     assert said(found, "warn", "takes no calls")
     assert said(found, "warn", "makes no calls")

@@ -144,3 +144,17 @@ def test_it_says_what_becomes_of_emergency_calls(
     monkeypatch.setattr(doctor_voice, "ANSWER_S", 0.05)
     settings(tmp_path, trunk, voice=voice)
     assert line in trunkline("doctor").out
+
+
+def test_a_list_of_numbers_that_cannot_be_read_is_told_in_one_line(
+    trunkline: Command, account: str, tmp_path: Path
+) -> None:
+    risks = tmp_path / "risks.txt"
+    risks.write_text("+1900 special\n+1976 deer\n")
+    settings(tmp_path, voice=f'high_risk_file = "{risks}"')
+    line = f"voice.high_risk_file: {risks}: line 2: '+1976 deer' is no `+prefix special|tollfraud|low [digits]`"
+    assert f"bad\thigh-risk numbers\t{line}" in trunkline("doctor").out
+    ran = trunkline("serve")
+    assert ran.code != 0
+    assert ran.err.strip().endswith(line)
+    assert "Traceback" not in ran.err

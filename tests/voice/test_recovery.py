@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
+from tests.messaging.world import eventually
+from tests.voice.lines import APP, OURS, TRUNKS
 from tests.voice.world import ACCOUNT, NUMBER, TRUNK, World, until
 from trunkline.media import protocol
 from trunkline.media.protocol import LegState
@@ -291,6 +294,20 @@ async def next_process(lines: Any) -> Recovery:
     taken[0].greeted([LegState(leg=sid, slot=one.audio.slot) for sid, one in lines.services.live.items()])
     taken[0].resume()
     return taken[0]
+
+
+async def test_a_call_that_came_in_counts_for_its_trunk(make_lines: Any) -> None:
+    lines = await make_lines(trunks=(replace_struct(TRUNKS[0], inbound_calls_at_once=1),))
+    lines.web.pages[APP + "in"] = "<Say>hello</Say><Pause length='60'/>"
+    lines.phone.dials(OURS)
+    await lines.until((await lines.the_call()).sid, "in-progress")
+    await next_process(lines)
+    lines.phone.dials(OURS)
+    await eventually(lambda: lines.phone.failure)
+    assert lines.phone.failure == 503
+    lines.phone.hangs_up()
+    await eventually(lambda: not lines.services.live)
+    assert lines.inbound.doors.has_room(lines.trunk_settings[0])
 
 
 async def test_a_call_of_the_api_goes_on_and_counts(lines: Any) -> None:

@@ -115,3 +115,14 @@ def test_what_comes_in_has_limits_of_its_own():
 def test_a_trunk_that_is_not_in_the_settings_has_a_dialect_too():
     made = doors()
     assert made.dialect(Trunk(name="new")) is made.dialect(Trunk(name="new"))
+
+
+def test_calls_that_go_on_after_a_restart_are_counted_again():
+    made, ends = doors(), []
+    for trunk, incoming in (("plain", True), ("plain", True), ("plain", False), ("tls", True), ("", True)):
+        record = SimpleNamespace(trunk=trunk)
+        made.recount(SimpleNamespace(record=record, incoming=incoming, on_end=ends.append))
+    assert len(ends) == 2
+    assert not made.has_room(PLAIN)
+    ends.pop()(None)
+    assert made.has_room(PLAIN)

@@ -14,10 +14,11 @@ from trunkline.media.native import libopus
 from trunkline.media.native.build import BuildFailed, compiler
 from trunkline.media.native.coding import NoCodec
 from trunkline.model.sid import new_key
-from trunkline.settings import Settings, Trunk
+from trunkline.settings import Settings, SettingsError, Trunk
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.message import Request
 from trunkline.sip.uri import Uri
+from trunkline.voice import number_risks
 
 ANSWER_S = 2.0
 """How long a gateway may take to answer OPTIONS."""
@@ -39,6 +40,14 @@ def look_at_voice(settings: Settings) -> Iterator[Finding]:
     for trunk in settings.trunks:
         yield from _trunk(trunk)
     yield _emergency(settings)
+    yield from _risks(settings)
+
+
+def _risks(settings: Settings) -> Iterator[Finding]:
+    try:
+        number_risks.load(settings.voice.high_risk_file)
+    except SettingsError as error:
+        yield Finding("bad", "high-risk numbers", str(error))
 
 
 def _emergency(settings: Settings) -> Finding:

@@ -12,6 +12,7 @@ from trunkline.cli.numbers import add_new, new_number
 from trunkline.model.account import Account
 from trunkline.settings import Settings, Sip
 from trunkline.sip.transport_sockets import bind
+from trunkline.voice import number_risks
 
 DEV_NUMBERS = ("+12025550142", "+12025550143")
 """Numbers of the range that North America keeps for fiction."""
@@ -20,8 +21,16 @@ DEV_NUMBERS = ("+12025550142", "+12025550143")
 def serve(context: typer.Context) -> None:
     """Run the server until a signal ends it."""
     settings = settings_of(context)
+    _check_files(settings)
     log.configure(settings.log)
     serving().serve(settings)
+
+
+def _check_files(settings: Settings) -> None:
+    """What calls read at their start, before there is a supervisor that would start them again and again. Raises
+    SettingsError."""
+    if settings.sip.enabled:
+        number_risks.load(settings.voice.high_risk_file)
 
 
 def dev(
@@ -33,6 +42,7 @@ def dev(
     if calls and not settings.sip.enabled:  # the supervised node gets the sockets, whatever its port says
         port = _sip_port(settings) if settings.sip.port == Sip().port else settings.sip.port
         settings = settings_of(context, "development", {"sip": {"enabled": True, "port": port}})
+    _check_files(settings)
     if not inherited.supervised():  # else it has been said
         _introduce(settings, run(first_account(settings)))
     log.configure(settings.log)

@@ -99,6 +99,11 @@ class Probe:
             for uri in (one.uri for one in trunk.gateway_list if not _names_tls(one.uri)):
                 text = f'srtp = "required" needs TLS, which {uri} does not name: add ;transport=tls, unless DNS says so'
                 yield self._finding("warn" if _is_name(uri) else "bad", text)
+        if trunk.srtp == "optional" and not sip.srtp_without_tls:
+            for uri in (one.uri for one in trunk.gateway_list if not _names_tls(one.uri)):
+                unless = ", unless DNS says TLS" if _is_name(uri) else ""
+                text = f'srtp = "optional": calls to {uri} go without it{unless}; keys are for TLS: add ;transport=tls'
+                yield self._finding("warn", text)
         if trunk.gateways and not trunk.prefixes:
             yield self._finding("warn", 'makes no calls: prefixes is empty; [""] takes every destination')
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from trunkline.settings.allowed import allowed
 from trunkline.settings.cluster import Cluster, Node, cluster_absolute, cluster_problems
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
@@ -263,7 +264,7 @@ def _parse(name: str, text: str, kind: Any, hook: Any) -> Any:
     try:
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False, dec_hook=hook))
     except msgspec.ValidationError as error:
-        raise SettingsError(f"environment: {name}: {_plain(str(error))} {_show(text)}") from None
+        raise SettingsError(f"environment: {name}: {_plain(str(error), allowed(kind, ''))} {_show(text)}") from None
 
 
 def _referred(tree: Any) -> set[str]:
@@ -309,10 +310,10 @@ def _show(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
 
 
-def _plain(text: str) -> str:
-    """msgspec's reason in TOML's words, ending where the wrong value is to be shown."""
+def _plain(text: str, words: tuple[str, ...] = ()) -> str:
+    """msgspec's reason in TOML's words, ending where the wrong value is to be shown. `words`: what may stand there."""
     if text.startswith("Invalid enum value"):
-        return "see docs/reference/settings.md for what may stand here, not"
+        return f"must be {' or '.join(words) or 'as docs/reference/settings.md has it'}, not"
     text = re.sub(r", got `\w+`", "", text).replace("`", "").replace("object", "table").replace("array", "list")
     return f"{text[0].lower()}{text[1:]}, not"
 
@@ -339,7 +340,7 @@ def _explain(error: msgspec.ValidationError, tree: Mapping[str, Any], label: str
             value = value[int(step) if step.isdigit() else step]
     except (KeyError, IndexError, TypeError):
         return f"{label}: {where}: {what.replace('`', '')}"
-    return f"{label}: {where}: {_plain(what)} {_show(value)}"
+    return f"{label}: {where}: {_plain(what, allowed(Settings, where))} {_show(value)}"
 
 
 def _complete(settings: Settings, label: str, base: Path) -> Settings:

@@ -103,6 +103,8 @@ def count(live: LiveCall) -> None:
     """It counts for its account and its trunk as if it had been placed here."""
     if not live.incoming and live.services.outbound is not None:
         live.services.outbound.take_up(live)
+    if live.services.doors is not None:
+        live.services.doors.recount(live)
 
 
 def join(services: VoiceServices, legs: Iterable[LegCheckpoint]) -> None:

@@ -89,6 +89,7 @@ class Inbound:
         self.again: dict[str, CallFlight] = {}
         """By Call-ID, calls that rang when a process before this one was lost: their INVITEs come once more."""
         self.doors = TrunkDoors(services.trunks, sources, services.clock)
+        services.doors = self.doors
         self.doorkeeper: Doorkeeper | None = None
         """Who is answered at all; None: everybody."""
         self._told = Told(services.clock)
@@ -305,6 +306,7 @@ class Inbound:
             return
         if SIP_DOMAIN in record.extra or CUSTOMER_TRUNK in record.extra:
             _bind(call)  # its domain or trunk may be a secure one
+        self.doors.recount(call)
         self._count("taken-up")
         call.trace(invite.request.call_id)
         call.note(timeline.SIP, "taken up by another process")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from trunkline.model.dialing import LOW, SPECIAL, TOLL_FRAUD
+from trunkline.settings import SettingsError
 
 HEAD: Final = 3
 """Digits by which prefixes are found: one look-up settles most numbers."""
@@ -56,6 +57,16 @@ class Risks:
 
 @cache
 def load(path: str = "") -> Risks:
-    """Those of a file, or our own. Raises OSError, ValueError."""
-    text = Path(path).read_text("ascii") if path else files("trunkline.voice").joinpath("number_risks.txt").read_text()
-    return Risks(text.splitlines())
+    """Those of a file, or our own. Raises SettingsError, in one line for the operator."""
+    try:
+        own = files("trunkline.voice").joinpath("number_risks.txt")
+        text = Path(path).read_text("ascii") if path else own.read_text("ascii")
+        return Risks(text.splitlines())
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        why = f"line {line}: a character that is not ASCII"
+    except OSError as error:
+        why = error.strerror or str(error)
+    except ValueError as error:
+        why = str(error)
+    raise SettingsError(f"voice.high_risk_file: {path}: {why}")

@@ -25,6 +25,7 @@ from trunkline.webhooks.fetch import Fetcher
 if TYPE_CHECKING:
     from trunkline.voice.live import LiveCall
     from trunkline.voice.recordings import Recordings
+    from trunkline.voice.trunk_doors import TrunkDoors
 
 
 class Prompts(Protocol):
@@ -92,6 +93,8 @@ class VoiceServices:
     recordings: Recordings | None = None
     outbound: Any = None
     """trunkline.voice.outbound.Outbound: what `<Dial>` places calls with."""
+    doors: TrunkDoors | None = None
+    """By which trunk a call comes in, and how many may."""
     settled: Callable[[float], Awaitable[bool]] | None = None
     """Waits until what was posted to a `MemoryStore` on other hosts is there (seconds at most); None: it has everything
     at once."""

@@ -141,6 +141,13 @@ class TrunkDoors:
         limit = self._limits.get(trunk.name)
         return limit is None or (not limit.full and limit.pace.wait_s(self._clock.monotonic()) <= 0)
 
+    def recount(self, call: LiveCall) -> None:
+        """A call that a process before this one let in counts until it ends."""
+        limit = self._limits.get(call.record.trunk) if call.incoming else None
+        if limit is not None:
+            limit.force()
+            call.on_end(lambda _: limit.end())
+
     def let_in(self, trunk: Trunk, call: LiveCall) -> None:
         """A call has been taken: count it until it ends."""
         limit = self._limits.get(trunk.name)
