@@ -79,7 +79,7 @@ class WiredHelper:
                 count += 1
         return count
 
-    def send(self, fds: Any, rows: Any, data: Any, length: Any, to: Any, to_length: Any) -> Any:
+    def send(self, fds: Any, rows: Any, data: Any, length: Any, to: Any, to_length: Any, until: Any = None) -> Any:
         for fd, row in zip(fds.tolist(), rows.tolist(), strict=True):
             target = unpack_sockaddr(to[row, : to_length[row]].tobytes())
             self._wire.outbox[fd].append((data[row, : length[row]].tobytes(), target))
