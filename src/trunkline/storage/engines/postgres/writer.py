@@ -28,11 +28,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
 import psycopg
 
 from trunkline.storage.engines.postgres import ownership
 from trunkline.storage.engines.postgres import queue_sql as sql
+from trunkline.storage.engines.postgres.batch import (
+    REPEATABLE,
+    Decide,
+    Deposed,
+    Item,
+    Outcome,
+    apply,
+    decide_all,
+    has_no_room,
+    is_light,
+)
+from trunkline.storage.engines.postgres.batch import Cursor as Cursor  # re-exported
 from trunkline.storage.engines.postgres.ownership import WRITER_TABLE as WRITER_TABLE  # re-exported
 from trunkline.storage.engines.postgres.session import Connection, Servers, cut, is_lost, reason
 from trunkline.storage.survives import CannotSurvive
@@ -40,10 +51,6 @@ from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 from trunkline.storage.written import Written
 
 T = TypeVar("T")
-Cursor = psycopg.Cursor[tuple[Any, ...]]
-Call = Callable[[Cursor], Any]
-Decide = Callable[[list[bool]], Any]
-"""Makes the result of a write (or raises its error) of which of its operations took effect."""
 
 MAX_BATCH = 1000
 """Writes that share one commit."""
@@ -63,10 +70,6 @@ CHECK_EVERY_S = 5.0
 """How often the server's settings are read again: a Patroni that is not strict takes the standbys away."""
 READ_ONLY = "25006"
 """The server was demoted: nothing that was sent to it took effect."""
-REPEATABLE = frozenset({"40001", "40P01"})
-"""Serialisation failure, deadlock."""
-NO_ROOM = ("53", "58", "XX")
-"""Classes of errors of the server's machine: disk full, out of memory, I/O, corruption."""
 
 _STORED = "select batch, failed from writer where name = %s"
 _BARRIER = "update writer set barrier = barrier + 1, at = now() where name = %s"
@@ -74,25 +77,6 @@ _BARRIER = "update writer set barrier = barrier + 1, at = now() where name = %s"
 
 class WriterFull(StoreUnavailable):
     """Too many writes wait: the server is too slow for the load."""
-
-
-class Deposed(Exception):
-    """The transaction under way found that another owner has begun; it is rolled back."""
-
-
-class _Item(msgspec.Struct, gc=False):
-    """A write that waits for its batch: operations, or a call."""
-
-    written: Written[Any]
-    ops: Sequence[sql.Op] = ()
-    decide: Decide | None = None
-    call: Call | None = None
-    lazy: bool = False
-    may_spill: bool = False
-    since: float = 0.0
-
-
-_Outcome = tuple[Any, BaseException | None]
 
 
 class Writer:
@@ -131,7 +115,7 @@ class Writer:
         """Why nothing can be written now; None while all is well."""
         self._down_since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[_Item] = deque()
+        self._waiting: deque[Item] = deque()
         self._busy = False
         self._urgent = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +130,7 @@ class Writer:
         self._gave_up = False
         self._connection: Connection | None = None
         self._connection = self._connect(ownership.OWN_WAIT_S, prepare)
-        self._jobs: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[Item] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
         self._thread.start()
 
@@ -157,7 +141,7 @@ class Writer:
     ) -> Written[Any]:
         """Hand in operations. A `lazy` write may wait LAZY_S for others to share its commit; the order stays."""
         now = time.monotonic()
-        return self._hand_in(_Item(Written(), ops=ops, decide=decide, lazy=lazy, may_spill=may_spill, since=now))
+        return self._hand_in(Item(Written(), ops=ops, decide=decide, lazy=lazy, may_spill=may_spill, since=now))
 
     def submit(self, call: Callable[[Cursor], T]) -> "asyncio.Future[T]":
         """Hand in a call, which may be run more than once; the future resolves with its result after the commit."""
@@ -172,10 +156,10 @@ class Writer:
             else:
                 future.set_exception(error)
 
-        self._hand_in(_Item(Written(), call=call, since=time.monotonic())).add_done_callback(told)
+        self._hand_in(Item(Written(), call=call, since=time.monotonic())).add_done_callback(told)
         return future
 
-    def _hand_in(self, item: _Item) -> Written[Any]:
+    def _hand_in(self, item: Item) -> Written[Any]:
         written = item.written
         if self._deposed:
             written.settle(None, self._not_owned())
@@ -246,7 +230,7 @@ class Writer:
         self._urgent -= sum(not item.lazy for item in batch)
         self._jobs.put(batch)
 
-    def _committed(self, batch: list[_Item], outcomes: list[_Outcome]) -> None:
+    def _committed(self, batch: list[Item], outcomes: list[Outcome]) -> None:
         for item, (result, error) in zip(batch, outcomes, strict=True):
             item.written.settle(result, error)
         if self._deposed:
@@ -344,11 +328,11 @@ class Writer:
             except RuntimeError:
                 return  # the loop has closed: nobody waits any more
 
-    def _finish(self, batch: list[_Item]) -> list[_Outcome]:
+    def _finish(self, batch: list[Item]) -> list[Outcome]:
         """Have a batch committed, whatever happens to connections meanwhile; or learn surely that it is not."""
         self._batch += 1
         began, pause = time.monotonic(), RETRY_FIRST_S
-        known: list[_Outcome] | None = None
+        known: list[Outcome] | None = None
         doubtful = careful = False
         while True:
             applying = False
@@ -374,7 +358,7 @@ class Writer:
                 if is_lost(error, self._connection):
                     self._lost(error)
                     doubtful = doubtful and not (applying and error.sqlstate == READ_ONLY)
-                elif _has_no_room(error) or (careful and error.sqlstate not in REPEATABLE):
+                elif has_no_room(error) or (careful and error.sqlstate not in REPEATABLE):
                     return self._refused(batch, error)
                 else:
                     careful = careful or error.sqlstate not in REPEATABLE
@@ -397,86 +381,20 @@ class Writer:
             self._closing.wait(pause)
             pause = min(2 * pause, RETRY_LONGEST_S)
 
-    def _is_light(self, batch: list[_Item], careful: bool) -> bool:
-        return not careful and all(item.call is None for item in batch)
+    def _is_light(self, batch: list[Item], careful: bool) -> bool:
+        return is_light(batch, careful)
 
-    def _apply_all(self, connection: Connection, batch: list[_Item], careful: bool) -> list[_Outcome]:
+    def _apply_all(self, connection: Connection, batch: list[Item], careful: bool) -> list[Outcome]:
         """Everything but the commit; a light batch is one statement and commits itself."""
-        if self._is_light(batch, careful):
-            return self._decide(batch, self._operate(connection, batch, self._batch))
-        connection.execute("begin")
-        outcomes: list[_Outcome] = []
-        run: list[_Item] = []
-        for item in batch:
-            if item.call is None and not careful:
-                run.append(item)
-                continue
-            if run:
-                outcomes += self._decide(run, self._operate(connection, run, 0))
-                run = []
-            outcomes.append(self._in_savepoint(connection, item))
-        if run:
-            outcomes += self._decide(run, self._operate(connection, run, 0))
-        if not connection.execute(self._ownership.mark.encode(), (self._batch, self._ownership.row)).rowcount:
-            raise Deposed
-        return outcomes
+        return apply(connection, self._ownership, batch, self._batch, careful)
 
-    def _operate(self, connection: Connection, items: Sequence[_Item], batch: int) -> Sequence[int]:
-        """Apply operations; the places of those without effect."""
-        columns = [list(column) for column in zip(*[op for item in items for op in item.ops], strict=True)]
-        if not columns:
-            return ()
-        try:
-            row = connection.execute(self._ownership.apply, (self._ownership.row, batch, *columns)).fetchone()
-        except psycopg.Error as error:
-            if error.sqlstate == sql.FENCED:
-                raise Deposed from error
-            raise
-        return row[0] if row else ()
-
-    def _in_savepoint(self, connection: Connection, item: _Item) -> _Outcome:
-        """Apply one write; what it raises is its own, unless the connection is gone or the server has no room."""
-        connection.execute("savepoint one")
-        try:
-            if item.call is not None:
-                outcome: _Outcome = (item.call(connection.cursor()), None)
-            else:
-                (outcome,) = self._decide([item], self._operate(connection, [item], 0))
-        except psycopg.Error as error:
-            if is_lost(error, connection) or error.sqlstate in REPEATABLE or _has_no_room(error):
-                raise
-            connection.execute("rollback to savepoint one")
-            outcome = (None, error)
-        except Exception as error:
-            connection.execute("rollback to savepoint one")
-            outcome = (None, error)
-        connection.execute("release savepoint one")
-        return outcome
-
-    def _decide(self, items: Sequence[_Item], failed: Sequence[int]) -> list[_Outcome]:
-        """The outcomes of writes whose operations at the places `failed` had no effect."""
-        lost = set(failed)
-        outcomes: list[_Outcome] = []
-        place = 0
-        for item in items:
-            decide, end = item.decide, place + len(item.ops)
-            if decide is None:
-                outcomes.append((None, None))
-            else:
-                try:
-                    outcomes.append((decide([index not in lost for index in range(place, end)]), None))
-                except Exception as error:
-                    outcomes.append((None, error))
-            place = end
-        return outcomes
-
-    def _told(self, batch: list[_Item], outcomes: list[_Outcome]) -> list[_Outcome]:
+    def _told(self, batch: list[Item], outcomes: list[Outcome]) -> list[Outcome]:
         self._well()
         self.commits += 1
         self.writes += len(batch)
         return outcomes
 
-    def _refused(self, batch: list[_Item], error: Exception) -> list[_Outcome]:
+    def _refused(self, batch: list[Item], error: Exception) -> list[Outcome]:
         """Surely nothing of the batch was written."""
         self._roll_back()
         self.failed = error
@@ -484,7 +402,7 @@ class Writer:
         unavailable.__cause__ = error
         return [(None, unavailable)] * len(batch)
 
-    def _without_place(self, batch: list[_Item]) -> list[_Outcome]:
+    def _without_place(self, batch: list[Item]) -> list[Outcome]:
         """Nothing of the batch was written, and nothing more will be."""
         self._give_up_place()
         return [(None, self._not_owned())] * len(batch)
@@ -494,7 +412,7 @@ class Writer:
         self.failed = self._not_owned()
         self._drop()
 
-    def _spill(self, batch: list[_Item]) -> None:
+    def _spill(self, batch: list[Item]) -> None:
         """Tell those of a batch that nothing was sent of, and whose work can be made anew elsewhere."""
         loop = self._loop
         gone = [item for item in batch if item.may_spill]
@@ -532,10 +450,10 @@ class Writer:
         self._confirm(connection)
         return True
 
-    def _stored(self, connection: Connection, batch: list[_Item]) -> list[_Outcome]:
+    def _stored(self, connection: Connection, batch: list[Item]) -> list[Outcome]:
         """The outcomes of a light batch whose answer got lost."""
         row = connection.execute(_STORED, (self._ownership.row,)).fetchone()
-        return self._decide(batch, row[1] if row else ())
+        return decide_all(batch, row[1] if row else ())
 
     def _confirm(self, connection: Connection) -> None:
         """After a doubtful commit: one more, which standbys confirm only after everything before it."""
@@ -602,7 +520,3 @@ class Writer:
                 connection.close()
             except psycopg.Error:
                 return
-
-
-def _has_no_room(error: psycopg.Error) -> bool:
-    return (error.sqlstate or "").startswith(NO_ROOM)
