@@ -20,7 +20,7 @@ drops what it owned and joins again in a new epoch.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ import msgspec
 from trunkline.cluster import changes, placement, records, votes
 from trunkline.cluster.events import Expelled, Listener, NameTaken, Peers, Timing, View
 from trunkline.cluster.fence import NS_PER_MS, Fence, boottime_ns, margin_ns
+from trunkline.cluster.lease import Lease
 from trunkline.cluster.observed import Observed
 from trunkline.cluster.peers import PeerError, PeerUnavailable
 from trunkline.cluster.records import ClusterMap, NodeRecord
@@ -68,18 +69,13 @@ class Membership:
         """Whether the store did not answer last time."""
         self.embargo_ns = 0
         """Until then nothing is claimed: the store had forgotten something."""
-        self._me = me
+        self._lease = Lease(me, store, fence, self.timing, now_ns, self._forgotten)
         self._store = store
         self._peers = peers
         self._clock = clock
         self._now = now_ns
         self._promises = votes.Promises(self.timing.ttl_ns)
         self._observed = Observed()
-        self._base: bytes | None = None
-        self._views: list[Mapping[str, int]] = []
-        self._settled_seq = -1
-        self._settled_ns = 0
-        self._limit_from_ns = 0
         self._map_value: bytes | None = None
         self._newest = ClusterMap()
         self._began_ns = 0
@@ -93,12 +89,12 @@ class Membership:
 
     @property
     def name(self) -> str:
-        return self._me.name
+        return self.me.name
 
     @property
     def epoch(self) -> int:
         """Of this life; 0 before the first."""
-        return self._me.epoch
+        return self.me.epoch
 
     def now_ns(self) -> int:
         """CLOCK_BOOTTIME."""
@@ -107,7 +103,7 @@ class Membership:
     @property
     def me(self) -> NodeRecord:
         """This node's record, as last written."""
-        return self._me
+        return self._lease.me
 
     @property
     def live(self) -> bool:
@@ -150,10 +146,8 @@ class Membership:
         self.fence.close()
         try:
             async with asyncio.timeout(self.timing.lease_s):
-                gone = records.encode(msgspec.structs.replace(self._me, state="left", seq=self._me.seq + 1))
-                if await self._store.compare_and_set(records.node_key(self.name), self._base, gone):
-                    self._base = gone
-                    await self.change(lambda now: changes.without(now, self._me, ""))
+                if await self._lease.leave():
+                    await self.change(lambda now: changes.without(now, self.me, ""))
         except (StoreUnavailable, TimeoutError, OSError) as error:
             log.warning("node %s leaves without saying so: %s", self.name, error)
 
@@ -176,6 +170,8 @@ class Membership:
             except Expelled as reason:
                 log.warning("node %s, epoch %d: %s; it joins again", self.name, self.epoch, reason)
                 await self._rejoin()
+            except Exception:  # the fence closes by itself if this goes on
+                log.exception("node %s: a beat of the membership failed", self.name)
             try:
                 async with asyncio.timeout(self._pause_s()):
                     await self._hurry.wait()
@@ -201,9 +197,8 @@ class Membership:
 
     def _expel(self) -> None:
         self.fence.close()
-        self._base = None
         self._newest, self._map_value = ClusterMap(), None
-        self._me = msgspec.structs.replace(self._me, epoch=0)
+        self._lease.end()
         for listener in self.listeners:
             listener.expelled()
 
@@ -211,32 +206,21 @@ class Membership:
 
     async def _join(self, alone_here: bool) -> None:
         key = records.node_key(self.name)
-        own = self._me.run
         value = await self._get(key)
         found = records.decode_node(value)
-        if value is not None and found is not None and found.state == "live" and found.run != own:
-            sure = alone_here and found.place != "" and found.place == self._me.place
+        if value is not None and found is not None and found.state == "live" and found.run != self.me.run:
+            sure = alone_here and (found.place, found.address) == (self.me.place, self.me.address) != ("", "")
             if not sure:
                 value, found = await self._outlive(value, found)
         elif value is None and not alone_here:
             await asyncio.sleep((self.timing.ttl_ns + margin_ns(self.timing.ttl_ms)) / 1e9)
         epoch = await self._next_epoch(found.epoch if found else 0)
-        self._me = msgspec.structs.replace(
-            self._me,
-            epoch=epoch,
-            seq=0,
-            run=own or os.urandom(8).hex(),
-            state="live",
-            view={},
-            started_ms=self._clock.now_ms(),
-        )
-        self._views, self._settled_seq, self._map_value = [], -1, None
-        self._limit_from_ns = self._settled_ns = self._now()
-        fresh = records.encode(self._me)
+        self._map_value = None
+        fresh = self._lease.begin(epoch, self._clock.now_ms())
         async with asyncio.timeout(self.timing.step_s):
             if not await self._store.compare_and_set(key, value, fresh):
                 raise NameTaken(f"node.name {self.name}: another process has just started under this name, too")
-        self._base = fresh
+        self._lease.base = fresh
         self._observed.forget(self.name)
 
     async def _outlive(self, value: bytes | None, found: NodeRecord) -> tuple[bytes | None, NodeRecord | None]:
@@ -310,48 +294,11 @@ class Membership:
     async def _renew(self) -> bool:
         """Count the record up; the fence is extended if that is settled. Raises Expelled."""
         view = {name: epoch for name, epoch in self.view.map.members.items() if name != self.name}
-        heir = placement.heir(self.name, self.members())
-        self._me = msgspec.structs.replace(self._me, seq=self._me.seq + 1, view=view, heir=heir)
-        value = records.encode(self._me)
-        if view not in self._views:
-            self._views.append(view)
-        start = self._now()
         async with asyncio.timeout(self.timing.step_s):
-            if not await self._set_own(value):
-                return False
-        self._views, self._settled_seq = [view], self._me.seq
-        self._limit_from_ns = self._settled_ns = start
-        if self.live:
+            start = await self._lease.renew(view, placement.heir(self.name, self.members()))
+        if start is not None and self.live:
             self.fence.extend(start, self.timing.ttl_ms)
-        return True
-
-    async def _set_own(self, value: bytes) -> bool:
-        """Write this node's record over what it wrote last, whichever attempt of its own that was."""
-        key = records.node_key(self.name)
-        for _ in range(2):
-            if await self._store.compare_and_set(key, self._base, value):
-                self._base = value
-                return await self._store.settled(self.timing.step_s)
-            current = await self._store.get(key)
-            if current is None:
-                return await self._write_anew(key, value)
-            found = records.decode_node(current)
-            if found is None or (found.run, found.epoch, found.state) != (self._me.run, self.epoch, "live"):
-                raise Expelled(f"its record is another one ({found.state if found else 'unreadable'})")
-            self._base = current
-        return False
-
-    async def _write_anew(self, key: str, value: bytes) -> bool:
-        """The store has forgotten this node. As long as its fence is open nobody has called it lost before that."""
-        open_before = self.fence.open
-        done = open_before and await self._store.compare_and_set(key, None, value)
-        if not self.fence.open:
-            raise Expelled("the store has forgotten it, and its lease is over")
-        if not done:
-            return False
-        self._base = value
-        self._forgotten()
-        return await self._store.settled(self.timing.step_s)
+        return start is not None
 
     def _forgotten(self) -> None:
         self.embargo_ns = self._now() + self.timing.ttl_ns + margin_ns(self.timing.ttl_ms)
@@ -423,7 +370,7 @@ class Membership:
             if record is not None:
                 await self._remove(record)
         if now.members.get(self.name) != self.epoch:
-            await self.change(lambda latest: changes.with_member(latest, self._me))
+            await self.change(lambda latest: changes.with_member(latest, self.me))
 
     # ---- believing
 
@@ -440,7 +387,7 @@ class Membership:
         self._tell(before)
 
     def _record_of(self, name: str, before: View) -> NodeRecord | None:
-        return self._me if name == self.name else self._observed.record(name) or before.nodes.get(name)
+        return self.me if name == self.name else self._observed.record(name) or before.nodes.get(name)
 
     def _tell(self, before: View) -> None:
         old, new = before.map.members, self.view.map.members
@@ -555,19 +502,11 @@ class Membership:
         """Extend the fence by the peers' promises."""
         if not self.live:
             return
-        views = list(self._views)
-        start = self._now()
-        ask = votes.Ask(self.name, self.epoch, self._settled_seq)
-        granted = await self._ask(HOLD, ask, sorted({name for view in views for name in view}))
-        views += self._views
-        if not self.live or ask.epoch != self.epoch or not votes.enough_to_hold(views, granted):
-            return
-        if votes.held_by_all(views, granted):
-            self._limit_from_ns = max(self._limit_from_ns, start)
-            left_ms = (self._settled_ns - start) / NS_PER_MS + self.timing.hold_all_s * 1000
-        else:
-            left_ms = (self._limit_from_ns - start) / NS_PER_MS + self.timing.hold_limit_s * 1000
-        self.fence.extend(start, min(self.timing.ttl_ms, left_ms))
+        lease = self._lease
+        start, ask = self._now(), votes.Ask(self.name, self.epoch, lease.settled_seq)
+        granted = await self._ask(HOLD, ask, lease.voters())
+        if self.live and ask.epoch == self.epoch and (held_ms := lease.held_ms(start, granted)) > 0:
+            self.fence.extend(start, held_ms)
 
     async def _ask(self, kind: str, ask: votes.Ask, names: list[str]) -> dict[str, int]:
         """Who grants, with the epoch in which he does."""
