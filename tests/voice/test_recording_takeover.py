@@ -1,0 +1,179 @@
+"""A recording goes on with its call on another host, or is put together where the call has ended."""
+
+import struct
+
+import pytest
+
+from tests.objects import shared_folder
+from trunkline.media import protocol, recorded
+from trunkline.model.recording import Recording
+from trunkline.storage.objects import AsyncObjects, Objects
+from trunkline.voice.lost_recordings import LostRecordings
+from trunkline.voice.recording_pieces import Head, RecordingPieces, pack, piece_name
+from trunkline.voice.recording_takeover import RecordingTakeover
+from trunkline.voice.recordings import NewRecording
+
+from ..messaging.world import AC, eventually
+
+FRAME = 160
+LONGEST_MS = 3_600_000
+
+
+def entries(count, kind=0, first=0):
+    """Loud frames."""
+    return b"".join(
+        struct.pack("<QIIII", (first + n) * FRAME, 0, 1, kind, 0) + struct.pack("<h", 9000) * 2 * FRAME
+        for n in range(count)
+    )
+
+
+@pytest.fixture
+async def left(lines):
+    """A call that goes on here, whose recording a lost host has begun: `lines` with its row, pieces and takeover."""
+    lines.sid = await lines.create()
+    await lines.until(lines.sid, "in-progress")
+    new = NewRecording(channels=2, max_ms=600_000, finish_on="#")
+    lines.row = await lines.recordings.start(AC, lines.sid, new)
+    await eventually(lambda: lines.row.sid in lines.media.recording)
+    lines.was = lines.media.recording.pop(lines.row.sid)
+    lines.recordings._running.clear()
+    lines.call = lines.services.live[lines.sid]
+    lines.store = Objects(shared_folder(lines.folder / "shared"))
+    objects = AsyncObjects(lines.store)
+    lines.pieces = lines.recordings.pieces = RecordingPieces(objects)
+    clock = lines.services.clock
+    lines.takeover = RecordingTakeover(lines.recordings, lines.pieces, lines.database, clock, LONGEST_MS)
+    yield lines
+    await lines.takeover.close()
+    objects.close()
+
+
+def upload(lines, frames=100, ago_ms=3000, **changes):
+    """What the lost host had uploaded; its last frame is so old."""
+    import msgspec
+
+    now = lines.services.clock.now_ms()
+    fields = {"end_ms": now - ago_ms, "end_sample": frames * FRAME, **changes}
+    head = Head(description=msgspec.to_builtins(lines.was), **fields)
+    lines.store.write(piece_name(lines.row.sid, 0, "lost", 0, frames), pack(head, entries(frames)))
+
+
+async def go_on(lines):
+    now = lines.services.clock.now_ms()
+    goes_on = await lines.takeover.continue_recording(lines.call, lines.row.sid, now - 3000)
+    if goes_on:
+        await eventually(lambda: lines.row.sid in lines.media.recording)
+    return goes_on
+
+
+async def completed(lines):
+    """Its row, once it is complete."""
+
+    async def is_complete():
+        return (await lines.database.get(Recording, lines.row.sid)).status == "completed"
+
+    await eventually(is_complete, 30.0)
+    return await lines.database.get(Recording, lines.row.sid)
+
+
+async def test_it_goes_on_where_it_would_be_by_now(left):
+    upload(left)
+    assert await go_on(left)
+    command = left.media.recording[left.row.sid]
+    assert abs(command.offset_ms - 5000) < 1000
+    assert command.max_ms == 600_000 - command.offset_ms
+    assert (command.channels, command.finish_on, command.beep, command.leg) == (2, "#", False, left.sid)
+    folder = left.folder / "spool" / left.row.sid
+    await eventually(lambda: (folder / f"{left.row.sid}{recorded.EARLIER}").exists())
+    assert (folder / f"{left.row.sid}{recorded.EARLIER}").stat().st_size == 100 * recorded.ENTRY_BYTES
+    await eventually(lambda: not (folder / f"{left.row.sid}{recorded.PENDING}").exists())
+    left.media.recorded(left.row.sid, ms=9000)
+    row = await completed(left)
+    assert (row.status, row.duration_ms) == ("completed", 9000)
+    await eventually(lambda: not list(left.store.names("live")))
+
+
+async def test_a_paused_one_stays_paused_and_its_time_stood_still(left):
+    left.row.status = "paused"
+    await left.database.update(left.row)
+    upload(left, ago_ms=60_000, paused="skip")
+    assert await go_on(left)
+    assert left.media.recording[left.row.sid].offset_ms == 2000
+    pauses = [command for command in left.media.sent if isinstance(command, protocol.PauseRecord)]
+    assert [(one.recording, one.mode) for one in pauses] == [(left.row.sid, "skip")]
+
+
+async def test_with_nothing_known_its_beginning_is_silence(left):
+    left.row.start_ms = left.services.clock.now_ms() - 8000
+    await left.database.update(left.row)
+    assert await go_on(left)
+    command = left.media.recording[left.row.sid]
+    assert abs(command.offset_ms - 8000) < 1000
+    assert command.channels == 2
+
+
+async def test_one_that_had_ended_is_kept_as_it_is(left):
+    upload(left, stopped=True)
+    assert not await go_on(left)
+    assert left.row.sid not in left.media.recording
+    row = await completed(left)
+    assert row.duration_ms == 2000
+    assert len(await left.blobs.get(row.sid)) > 60_000
+
+
+async def test_one_that_is_finished_is_not_begun_again(left):
+    left.row.status = "completed"
+    await left.database.update(left.row)
+    assert not await go_on(left)
+    assert left.row.sid not in left.media.recording
+
+
+async def test_recordings_of_ended_calls_are_put_together_by_their_new_owner_alone(left):
+    upload(left)
+    stranger, owner = (
+        LostRecordings(
+            left.recordings, left.database, left.folder / "spool", set, mine=mine, assemble=left.takeover.assemble
+        )
+        for mine in (lambda call: False, lambda call: call == left.sid)
+    )
+    await stranger.start()
+    await stranger.look(give_up=True)
+    assert (await left.database.get(Recording, left.row.sid)).status == "in-progress"
+    assert await stranger.take(lambda call: False) == 0
+    assert await owner.take(lambda call: call == left.sid) == 1
+    await owner.look()
+    row = await completed(left)
+    assert (row.status, row.duration_ms) == ("completed", 2000)
+
+
+async def test_an_object_store_that_is_away_is_waited_for(left, monkeypatch):
+    monkeypatch.setattr("trunkline.storage.objects.REST_S", 0.0)
+    upload(left)
+    (left.folder / "shared").rename(left.folder / "gone")
+    lost = LostRecordings(left.recordings, left.database, left.folder / "spool", set, assemble=left.takeover.assemble)
+    await lost.start()
+    await lost.look(give_up=True)
+    assert (await left.database.get(Recording, left.row.sid)).status == "in-progress"
+    (left.folder / "gone").rename(left.folder / "shared")
+    await lost.look()
+    await completed(left)
+
+
+async def test_audio_waits_for_its_store(left, monkeypatch):
+    from trunkline.storage.unavailable import StoreUnavailable
+
+    monkeypatch.setattr("trunkline.voice.recordings.KEEP_RETRY_S", 0.01)
+    put, tries = left.blobs.put, []
+
+    async def away(sid, content):
+        tries.append(sid)
+        if len(tries) < 4:
+            raise StoreUnavailable("away")
+        return await put(sid, content)
+
+    monkeypatch.setattr(left.blobs, "put", away)
+    upload(left)
+    assert await go_on(left)
+    left.media.recorded(left.row.sid, ms=4000)
+    await completed(left)
+    assert len(tries) == 4
