@@ -222,3 +222,22 @@ def test_it_imports_no_numpy() -> None:
 
     code = "import sys, trunkline.media.client; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("version", "sent"), [(1, False), (2, True)])
+async def test_no_key_is_given_to_a_process_that_would_not_encrypt(
+    process: FakeProcess, version: int, sent: bool
+) -> None:
+    """A process before SRTP says nothing of its version, and would send the audio in the open."""
+    process.greeting = [Hello(epoch=9) if version == 1 else Hello(epoch=9, version=version), Ports(slots=[(0, 20_000)])]
+    client, heard = MediaClient(), []
+    client.watch("a", heard.append)
+    keys = protocol.Srtp(suite="AES_CM_128_HMAC_SHA1_80", ours="x", theirs="y")
+    client.send(protocol.Open(leg="a", slot=0, codec="PCMU", srtp=keys))
+    assert await client.start(process.path)
+    client.send(protocol.Modify(leg="a", srtp=keys))
+    client.send(protocol.Modify(leg="a"))
+    await until(lambda: process.numbered() and process.numbered()[-1][0] == (3 if sent else 1))
+    assert [one.what for one in heard if isinstance(one, protocol.Refused)] == ([] if sent else ["open", "open"])
+    assert process.commands[0].version == protocol.VERSION
+    await client.close()

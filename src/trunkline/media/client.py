@@ -49,6 +49,8 @@ class MediaClient:
         self.node = node
         self.epoch = 0
         """Of the media process's memory; 0 before the first `Hello`. Another one means that all legs were lost."""
+        self.version = 0
+        """Of the protocol, as the media process speaks it; 0 before the first `Hello`."""
         self.stats: protocol.Stats | None = None
         self.legs_lost = 0
         """How often the epoch changed."""
@@ -92,6 +94,17 @@ class MediaClient:
         """Whether a media process is attached, or was until a moment ago: another takes its place."""
         return self._synced or time.monotonic() - self._lost_at < GONE_S
 
+    def _refused(self, command: protocol.Command) -> bool:
+        """Whether the media process would send in the open what is to be encrypted; its owner is told."""
+        if not 0 < self.version < protocol.SRTP_VERSION:
+            return False
+        if not isinstance(command, protocol.Open | protocol.Modify) or command.srtp is None:
+            return False
+        why = "the media process is of an older version, without SRTP"
+        refused = protocol.Refused(command=0, what="open", leg=command.leg, reason=why)
+        asyncio.get_running_loop().call_soon(self._watchers.get(command.leg, self.otherwise), refused)
+        return True
+
     @property
     def free_slots(self) -> int:
         """Slots at hand."""
@@ -121,6 +134,8 @@ class MediaClient:
 
     def send(self, command: protocol.Command) -> None:
         """Have it carried out, once, in order; after a reconnect if need be."""
+        if self._refused(command):
+            return
         if isinstance(command, protocol.Open):
             self._taken.pop(command.slot, None)
             self._slots.pop(command.slot, None)
@@ -157,7 +172,7 @@ class MediaClient:
                 continue
             delay = RETRY_S
             self._link = link
-            link.write(protocol.Attach(node=self.node, last_seen=self._last_seen))
+            link.write(protocol.Attach(version=protocol.VERSION, node=self.node, last_seen=self._last_seen))
             try:
                 await link.closed
             finally:
@@ -204,6 +219,8 @@ class MediaClient:
                 logger.exception("a media event could not be dealt with: %s", event)
 
     def _take_hello(self, hello: protocol.Hello) -> None:
+        self.version = hello.version
+        self._pending = deque(command for command in self._pending if not self._refused(command))
         if hello.epoch != self.epoch:
             if self.epoch:
                 self.legs_lost += 1

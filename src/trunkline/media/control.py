@@ -174,7 +174,7 @@ class Control:
         while self._unseen and self._unseen[0].event <= attach.last_seen:
             self._unseen.popleft()
         state = engine.state
-        hello = protocol.Hello(done=state.done, epoch=state.epoch, legs=engine.snapshot())
+        hello = protocol.Hello(version=protocol.VERSION, done=state.done, epoch=state.epoch, legs=engine.snapshot())
         self._write(connection, self._fitting(hello))
         for event in list(self._unseen):
             self._write(connection, frame(event))
@@ -189,7 +189,7 @@ class Control:
                 return frame(msgspec.structs.replace(hello, legs=legs))
             except FrameTooLong:
                 continue
-        return frame(protocol.Hello(done=hello.done, epoch=hello.epoch))
+        return frame(protocol.Hello(version=hello.version, done=hello.done, epoch=hello.epoch))
 
     # -- output
 

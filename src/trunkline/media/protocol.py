@@ -18,7 +18,10 @@ from typing import Any
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
+"""2: legs may have SRTP. What says 1, or nothing, would send their audio in the open."""
+SRTP_VERSION = 2
+"""The first with SRTP."""
 MAX_FRAME = 256 * 1024
 """Bytes of one frame."""
 MAX_UNSEEN = 10_000
@@ -92,7 +95,8 @@ class Srtp(msgspec.Struct, frozen=True, kw_only=True):
 class Attach(_Message, tag="attach"):
     """The first message of a connection."""
 
-    version: int = VERSION
+    version: int = 1
+    """`VERSION` of who sends it: not the default here, which is not written."""
     node: str = ""
     last_seen: int = 0
     """Number of the last event that the node has dealt with."""
@@ -288,7 +292,8 @@ class LegState(msgspec.Struct, omit_defaults=True, kw_only=True):
 class Hello(_Event, tag="hello"):
     """The answer to `Attach`."""
 
-    version: int = VERSION
+    version: int = 1
+    """`VERSION` of who sends it: not the default here, which is not written."""
     done: int = 0
     """Number of the last command carried out."""
     epoch: int = 0
