@@ -21,7 +21,7 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
-from trunkline.bootstrap_cluster import CannotJoin, ClusterNode, lease
+from trunkline.bootstrap_cluster import ARCHIVE, CannotJoin, ClusterNode, lease
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
@@ -32,6 +32,7 @@ from trunkline.bootstrap_stores import (
     compact_stores,
     data_folder,
     open_archive,
+    open_blobs,
     open_database,
     open_memory,
     open_queue,
@@ -71,7 +72,6 @@ from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
-from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.queue import Queue
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.testing.handsets import Handsets
@@ -124,7 +124,7 @@ class Node:
             self.memory = open_memory(settings, self.clock)
         self.queue: Queue = self._join() if settings.cluster.enabled else open_queue(settings, own=True)
         self.archive = open_archive(settings, self.clock)
-        self.blobs = FolderBlobs(folder / MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
+        self.blobs = open_blobs(settings, MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
         self.optouts = OptOuts(self.database, self.directory)
         self.alerts = Alerts(self.database, self.clock)
@@ -133,6 +133,12 @@ class Node:
         self._wire_messages()
         self.connectors = self._make_connectors()
         self._wire_dispatch()
+        self.maintenance = Maintenance(
+            self.archive,
+            self.clock,
+            self._retention_days,
+            compact_after_ms=int(settings.archive.erase_within_s * 500),
+        )
         self.voice = self._make_voice() if settings.sip.enabled else None
         self.app = self._make_app()
         self._tasks: list[asyncio.Task[None]] = []
@@ -365,16 +371,10 @@ class Node:
         self.scheduler.start()
         self.usage_triggers.start()
         self.inbound.start()
-        maintenance = Maintenance(
-            self.archive,
-            self.clock,
-            self._retention_days,
-            compact_after_ms=int(self.settings.archive.erase_within_s * 500),
-        )
         loop = asyncio.get_running_loop()
         failover = Failover(self.inflight, self.outbound, self.connectors)
         self.disk.look()
-        loops = (maintenance.run(), failover.run(), self._upkeep(), self.disk.run())
+        loops = (self.maintenance.run(), failover.run(), self._upkeep(), self.disk.run())
         self._tasks = [loop.create_task(work) for work in loops]
         self.ready = True
 
@@ -411,6 +411,8 @@ class Node:
     async def _upkeep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
+            if self.cluster is not None and not self.cluster.ownership.holds(ARCHIVE):
+                continue
             try:
                 await self.alerts.sweep()
                 await self.blobs.sweep(self.clock.now_ms() / 1000)

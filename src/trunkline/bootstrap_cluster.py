@@ -33,6 +33,7 @@ from trunkline.messaging.connectors.table import Context, make
 from trunkline.messaging.shared_rates import SharedRates
 from trunkline.model import sid as sids
 from trunkline.model.clock import Clock
+from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.settings.connectors import Smpp
 from trunkline.storage.memory import MemoryStore
@@ -98,6 +99,8 @@ class ClusterNode(Listener):
         if node.voice is not None:
             node.voice.join(self.name, self.fence, self.is_our_sid)
         self.ownership.register("p", PartitionHooks(node, self))
+        node.maintenance.pause()
+        self.ownership.register(SINGLE, UpkeepHooks(node.maintenance))
         self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.settings.server.shutdown_s))
 
     def homes(self, max_key_chars: int) -> Homes:
@@ -454,6 +457,25 @@ class ConnectorHooks(Hooks):
             task = asyncio.get_running_loop().create_task(leased.lose())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+class UpkeepHooks(Hooks):
+    """The archive's upkeep."""
+
+    def __init__(self, upkeep: Maintenance) -> None:
+        self._upkeep = upkeep
+
+    async def gained(self, thing: str, former: str) -> None:
+        """See to it from now on."""
+        self._upkeep.resume()
+
+    async def released(self, thing: str) -> None:
+        """Another node does."""
+        self._upkeep.pause()
+
+    def lost(self, thing: str) -> None:
+        """Another node does."""
+        self._upkeep.pause()
 
 
 def _number(thing: str) -> int:

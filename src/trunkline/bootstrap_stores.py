@@ -191,9 +191,9 @@ def objects_location(settings: Settings) -> Location | None:
     if not own.url:
         return None
     return Location(
-        url=own.url, region=own.region, access_key=own.access_key, secret_key=own.secret_key, endpoint=own.endpoint,
-        prefix=own.prefix,
-    )  # fmt: skip
+        url=own.url, region=own.region, access_key=str(own.access_key), secret_key=str(own.secret_key),
+        endpoint=own.endpoint, prefix=own.prefix,
+    )  # fmt: skip  # plain strings: they go to the archive's workers
 
 
 def open_objects(settings: Settings) -> AsyncObjects | None:

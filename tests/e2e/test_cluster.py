@@ -27,6 +27,8 @@ pytestmark = [needs_postgres, needs_redis]
 PARTITIONS = 6
 ZONES = ("a", "b", "c")
 BETWEEN = 100
+LEASE_S = 3
+"""Long, for a machine that does other things as well: a lease that runs out in a pause is a takeover, no failure."""
 
 
 class Lab(NamedTuple):
@@ -69,17 +71,20 @@ async def lab(
             "objects": {"url": f"file://{tmp_path / 'objects'}"},
             "security": {"master_key": base64.b64encode(b"k" * 32).decode()},
             "node": {"name": f"node-{zone}", "zone": zone, "address": f"127.0.0.1:{free_port()}"},
-            "cluster": {"enabled": True, "secret": "s" * 32},
+            "cluster": {"enabled": True, "secret": "s" * 32, "lease_s": LEASE_S},
             "connectors": [carrier.connector(window=WINDOW)],
         }
         nodes.append(Server(folder, settings))
     (tmp_path / "objects").mkdir()
-    tenant = await asyncio.to_thread(nodes[0].seed, make_tenant)
-    await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes))
-    clients = [Client(session, node, tenant.account) for node in nodes]
-    yield Lab(nodes, carrier, tenant, clients, sink)
-    await asyncio.gather(*(asyncio.to_thread(node.close) for node in nodes))
-    memory.close()
+    try:
+        tenant = await asyncio.to_thread(nodes[0].seed, make_tenant)
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes))
+        clients = [Client(session, node, tenant.account) for node in nodes]
+        yield Lab(nodes, carrier, tenant, clients, sink)
+    finally:
+        for node in nodes:
+            await asyncio.to_thread(node.close)
+        memory.close()
 
 
 def form(lab: Lab, key: str) -> dict[str, str]:

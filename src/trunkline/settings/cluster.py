@@ -36,7 +36,8 @@ class Node(Section, frozen=True, kw_only=True):
 
 
 class Cluster(Section, frozen=True, kw_only=True):
-    """Several servers as one. Needs PostgreSQL (`[storage]`), Valkey (`[memory]`) and a shared master key."""
+    """Several servers as one. Needs PostgreSQL (`[storage]`), Valkey (`[memory]`), an object store (`[objects]`) and
+    the same master key on each."""
 
     enabled: bool = False
     """Whether this server is one of several."""
@@ -80,6 +81,8 @@ def cluster_problems(settings: "Settings") -> Iterator[str]:
         yield 'storage.engine: a cluster needs "postgres"; a file is one server\'s alone'
     if settings.memory.engine != "valkey":
         yield 'memory.engine: a cluster needs "valkey"; a file is one server\'s alone'
+    if not settings.objects.url:
+        yield "objects.url: a cluster needs an object store or a shared folder; one node's files are not the others'"
     if not settings.security.master_key:
         yield "security.master_key: every node of a cluster needs the same one; give it, best as env:NAME"
     for name in FILES:
