@@ -19,6 +19,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=3, choices=(0, 1, 2, 3))
     parser.add_argument("--regions", type=int, default=1, choices=(1, 2))
     parser.add_argument("--disks", action="store_true", help="a file system of its own for each host")
+    parser.add_argument("--lease", type=float, default=1.0, help="seconds after which a silent node is lost")
+    parser.add_argument("--rate", type=float, default=38.0, help="chaos: messages a second")
+    parser.add_argument("--calls", type=int, default=0, help="chaos: calls that are up while the fault comes")
     parser.add_argument("--faults", default="", help="chaos: names, separated by commas; empty: all")
     parser.add_argument("--runs", type=int, default=5, help="chaos: runs of each fault")
     parser.add_argument("--once", action="store_true", help="cluster: start, print the table once, stop")
@@ -29,7 +32,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
     """The plan that the options ask for."""
     return Plan(
         name=given.name, home=given.home, queues=1 if given.small else given.queues,
-        own_database=not given.small, nodes=given.nodes, regions=given.regions, disks=given.disks,
+        own_database=not given.small, nodes=given.nodes, lease_s=given.lease, regions=given.regions, disks=given.disks,
     )  # fmt: skip
 
 
@@ -40,7 +43,8 @@ def _ended(*_: object) -> None:
 def main() -> int:
     """The command line."""
     given = arguments()
-    signal.signal(signal.SIGTERM, _ended)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it starts in the background ignore SIGINT
+        signal.signal(number, _ended)
     try:
         need_root()
         plan = plan_of(given)
@@ -53,9 +57,9 @@ def main() -> int:
 
             show(plan, once=given.once)
         else:
-            from lab.chaos import chaos
+            from lab.chaos import Burden, chaos
 
-            return chaos(plan, given.faults, given.runs)
+            return chaos(plan, given.faults, given.runs, Burden(given.rate, given.calls))
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

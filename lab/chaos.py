@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from lab import ledgers, verdict
+from lab.calls import Calls, Heard
 from lab.cluster import Lab, say
 from lab.faults import FAULTS, NOT_DONE, Fault
 from lab.load import Load
@@ -28,6 +29,15 @@ SETTLE_S = 90.0
 POLL_S = 0.25
 
 
+class Burden(NamedTuple):
+    """What the cluster carries meanwhile."""
+
+    rate: float
+    """Messages a second."""
+    calls: int
+    """Calls that are up."""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one fault."""
 
@@ -39,6 +49,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     whole_s: float
     """From the end of the fault until every engine and node was back."""
     messages: Messages
+    calls: Heard | None = None
     problem: str = ""
 
 
@@ -52,7 +63,7 @@ def chosen(names: str) -> list[type[Fault]]:
     return [FAULTS[name] for name in wanted] if wanted else list(FAULTS.values())
 
 
-def chaos(plan: Plan, names: str, runs: int) -> int:
+def chaos(plan: Plan, names: str, runs: int, burden: Burden) -> int:
     """Every fault, `runs` times; 0 when all zeros were zero."""
     kinds = [kind for kind in chosen(names) if kind.nodes <= plan.nodes]
     if any(kind.disks for kind in kinds):
@@ -64,7 +75,8 @@ def chaos(plan: Plan, names: str, runs: int) -> int:
             while waiting:
                 kind, number = waiting.pop(0)
                 say(f"{kind.name} {number + 1}/{runs}: {kind.what}")
-                run = asyncio.run(one(lab, kind(lab), f"{kind.name.replace('-', '')}{number}."))
+                prefix = kind.name.replace("-", "") + f"{number}."
+                run = asyncio.run(one(lab, kind(lab), prefix, burden))
                 done.append(run)
                 keep(run)
                 show_line(run)
@@ -74,15 +86,17 @@ def chaos(plan: Plan, names: str, runs: int) -> int:
     return int(any(run.problem or not verdict.good(run.messages) for run in done))
 
 
-async def one(lab: Lab, fault: Fault, prefix: str) -> Run:
+async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
     """One run."""
     assert lab.customer is not None
-    problem, hit, whole = "", "", 0.0
+    problem, hit, whole, struck = "", "", 0.0, 0.0
     await asyncio.to_thread(fault.prepare)
     async with ledgers.Webhooks() as webhooks:
-        async with Load(lab.customer, webhooks, prefix) as load:
+        async with Load(lab.customer, webhooks, prefix, rate=burden.rate) as load, Calls(lab, webhooks) as calls:
+            await calls.begin(burden.calls)
             await asyncio.sleep(WARM_S)
             try:
+                struck = time.monotonic()
                 hit = await asyncio.to_thread(fault.inject)
                 say(f"  hit: {hit}")
                 await asyncio.sleep(fault.hold_s)
@@ -93,6 +107,8 @@ async def one(lab: Lab, fault: Fault, prefix: str) -> Run:
             except Failed as error:
                 problem = str(error).splitlines()[0]
             await asyncio.sleep(AFTER_S)
+            await load.stop()
+            heard = await calls.end(struck)
         await settle(load, webhooks)
         taken = await asyncio.to_thread(ledgers.carrier)
         doubled = [t.sid for r in load.requests if taken.get(r.key, 0) > 1 for t in webhooks.messages.get(r.key, ())]
@@ -100,7 +116,7 @@ async def one(lab: Lab, fault: Fault, prefix: str) -> Run:
         found = verdict.messages(load.requests, taken, webhooks.messages, marks.marked)
     return Run(
         fault=fault.name, hit=hit, nodes=len(lab.nodes), clusters=len(lab.plan.clusters), hold_s=fault.hold_s,
-        whole_s=round(whole, 1), messages=found, problem=problem,
+        whole_s=round(whole, 1), messages=found, calls=heard, problem=problem,
     )  # fmt: skip
 
 
@@ -141,6 +157,8 @@ def show_line(run: Run) -> None:
         f" gap {found.gap_s} s, slowest {found.slowest_s} s, whole after {run.whole_s} s"
         + (f"; {run.problem}" if run.problem else "")
     )
+    if run.calls is not None:
+        say(f"  {run.calls}")
 
 
 def spread(values: list[float]) -> str:

@@ -50,8 +50,8 @@ class Webhooks:
         """Key of the message -> its callbacks."""
         self.calls: dict[str, list[Told]] = {}
         """CallSid -> its callbacks."""
-        self.twiml = "<Response><Pause length='60'/></Response>"
-        self.digits: dict[str, list[str]] = {}
+        self.documents: dict[str, str] = {}
+        """Number called -> TwiML."""
         self.prompt = b""
         self._runner: web.AppRunner | None = None
 
@@ -88,9 +88,8 @@ class Webhooks:
 
     async def _voice(self, request: web.Request) -> web.Response:
         form = parse_qs((await request.read()).decode())
-        if "Digits" in form:
-            self.digits.setdefault(form["CallSid"][0], []).append(form["Digits"][0])
-        return web.Response(text=self.twiml, content_type="text/xml")
+        document = self.documents.get(form.get("To", [""])[0], "<Response><Hangup/></Response>")
+        return web.Response(text=document, content_type="text/xml")
 
     async def _prompt(self, _: web.Request) -> web.Response:
         return web.Response(

@@ -25,21 +25,23 @@ KEYED_S = 60.0
 RETRY_S = 0.2
 MAX_UNDER_WAY = 2000
 SDK_THREADS = 4
+RAW, KEYED = 0.5, 0.25
+"""Shares of the rate; the rest is the SDK's."""
 LOST = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 class Load:
-    """`async with`: sends inside the block. Rates are requests a second of each kind."""
+    """`async with`: sends inside the block, `rate` requests a second."""
 
     def __init__(
         self, customer: Customer, webhooks: Webhooks, prefix: str,
-        *, raw: float = 20.0, keyed: float = 10.0, sdk: float = 8.0,
+        *, rate: float = 38.0,
     ) -> None:  # fmt: skip
         self._customer = customer
         self._webhooks = webhooks
         self._prefix = prefix
-        self._rates = {"raw": raw, "keyed": keyed}
-        self._sdk = sdk
+        self._rates = {"raw": rate * RAW, "keyed": rate * KEYED}
+        self._sdk = rate * (1 - RAW - KEYED)
         self._running = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._drivers: list[asyncio.Task[None]] = []

@@ -33,14 +33,14 @@ from trunkline.settings import load
 
 MASTER_KEY = "00" * 32
 """The same on every node; on real machines from a secret store."""
-CALLED = "+12025550142"
+CALLED = {"ivr": "+12025550142", "bridged": "+12025550143", "recorded": "+12025550144"}
+"""What a call is about -> the number that is called for it."""
 SENDER = "+12025550140"
 STORAGE_WAIT_S = 10.0
 LEGS = 400
 PARTITIONS = 12
 """A multiple of nodes and of databases."""
 SECRET = "the-lab-keeps-no-secrets-" + "0" * 16
-LEASE_S = 1.0
 
 
 class Customer(NamedTuple):
@@ -49,7 +49,6 @@ class Customer(NamedTuple):
     sid: str
     token: str
     sender: str
-    called: str
 
 
 def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -97,7 +96,7 @@ def _shared(plan: Plan, zone: Zone, queues: list[str]) -> dict[str, Mapping[str,
             "region": zone.region,
             "address": f"{zone.node}:{PEER_PORT}",
         },
-        "cluster": {"enabled": True, "secret": SECRET, "lease_s": LEASE_S},
+        "cluster": {"enabled": True, "secret": SECRET, "lease_s": plan.lease_s},
     }
 
 
@@ -154,7 +153,7 @@ def seed(file: Path) -> Customer:
         try:
             account = await create_account(database, clock, "Lab")
             webhooks = f"http://{outside.WEBHOOKS}:{WEBHOOK_PORT}"
-            for number in (SENDER, CALLED):
+            for number in (SENDER, *CALLED.values()):
                 await database.insert(
                     PhoneNumber(
                         sid=new_sid(PHONE_NUMBER),
@@ -165,7 +164,7 @@ def seed(file: Path) -> Customer:
                         status_callback=f"{webhooks}/calls",
                     )
                 )
-            return Customer(account.sid, account.auth_token, SENDER, CALLED)
+            return Customer(account.sid, account.auth_token, SENDER)
         finally:
             await database.close()
 

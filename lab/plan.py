@@ -68,6 +68,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     own_database: bool = True
     """Whether the control plane's records have a cluster of their own; else they lie beside the first queue."""
     nodes: int = 3
+    lease_s: float = 1.0
+    """`cluster.lease_s` of the nodes."""
     regions: int = 1
     disks: bool = False
     """Whether each host has a file system of its own (an image on a loop device), for faults of disks and power."""
