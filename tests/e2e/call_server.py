@@ -36,7 +36,7 @@ class CallServer(Server):
             "profile": "development",
             "sip": {"enabled": True, "port": 0},
             "media": {"legs": legs, "port_min": low, "port_max": low + 4 * legs + 400},
-            "voice": {"calls_per_second": 0},
+            "voice": {"calls_per_second": 0, "trunk_calls_per_second": 0},
             "speech": {"engine": "tones"},
             "webhooks": {"retry_first_s": 0.2},
             "trunks": [{"name": "air", "addresses": ["127.0.0.1"], "gateways": [f"sip:127.0.0.1:{gateway}"]}],
