@@ -38,7 +38,7 @@ def survey(
         said += [Said("warn", f"{servers!r}: {text}") for text in weaknesses(server, zones)]
         if name != "database":
             primaries.append((name, primary_label(server, zones)))
-    said += [Said("warn", text) for text in _beside_each_other(primaries)]
+    said += [Said("warn", text) for text in beside_each_other(primaries)]
     return said
 
 
@@ -77,7 +77,7 @@ def weaknesses(server: Server, zones: Mapping[str, str]) -> Iterator[str]:
             yield f"{count} of its servers are in {label}: losing that loses them together"
 
 
-def _beside_each_other(primaries: Sequence[tuple[str, str]]) -> Iterator[str]:
+def beside_each_other(primaries: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Two queue databases are there so that one takes the work while the other fails over."""
     by_label: dict[str, list[str]] = {}
     for name, label in primaries:
