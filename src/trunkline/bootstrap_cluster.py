@@ -10,7 +10,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from trunkline.api import homes
@@ -39,11 +39,12 @@ from trunkline.settings.connectors import Smpp
 from trunkline.storage.memory import MemoryStore
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice.trunk_registration import TrunkRegistrations
 
 if TYPE_CHECKING:
     from trunkline.bootstrap import Node
 
-CONNECTOR, SINGLE = "connector", "single"
+CONNECTOR, TRUNK, SINGLE = "connector", "trunk", "single"
 ARCHIVE: Final = f"{SINGLE}/archive"
 """Rolling up, retention and compaction of what has landed: one node does it."""
 SETTLE_S: Final = 10.0
@@ -101,6 +102,8 @@ class ClusterNode(Listener):
         self.ownership.register("p", PartitionHooks(node, self))
         node.maintenance.pause()
         self.ownership.register(SINGLE, UpkeepHooks(node.maintenance))
+        if node.voice is not None:
+            self.ownership.register(TRUNK, TrunkHooks(node.voice.trunks.registrations))
         self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.settings.server.shutdown_s))
 
     def homes(self, max_key_chars: int) -> Homes:
@@ -179,7 +182,7 @@ class ClusterNode(Listener):
             return "not a member of the cluster (see the log)"
         if not self.fence.open:
             return "the lease has run out: the memory store is away, or this node is cut off"
-        return "; ".join(f"{name}: {problem}" for name, problem in self.queue.healthy.items())
+        return "" if self.queue.owned or self.others() else "no partition of the queue is this node's"
 
     # -- messaging.connectors.leased.Holders -------------------------------------------------------------------
 
@@ -232,7 +235,7 @@ class ClusterNode(Listener):
 
     # -- others ------------------------------------------------------------------------------------------------
 
-    def others(self) -> Iterable[str]:
+    def others(self) -> list[str]:
         """The other live nodes."""
         return [name for name in self.membership.view.map.members if name != self.name]
 
@@ -286,6 +289,7 @@ def things(settings: Settings) -> list[Thing]:
     own = settings.storage
     found = placement.partitions(own.partitions, max(1, len(own.queue)))
     found += [Thing(f"{CONNECTOR}/{one.name}", "connectors") for one in settings.connectors if isinstance(one, Smpp)]
+    found += [Thing(f"{TRUNK}/{one.name}", "trunks") for one in settings.trunks if one.register]
     found.append(Thing(ARCHIVE, "singletons"))
     return found
 
@@ -354,8 +358,8 @@ class PartitionHooks(Hooks):
         number = _number(thing)
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
+        await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits
         await self._take_up(number)
-        await self._calls.gained(self._is_in(number), former)
 
     async def _take_up(self, number: int) -> None:
         queue = self._cluster.queue
@@ -457,6 +461,26 @@ class ConnectorHooks(Hooks):
             task = asyncio.get_running_loop().create_task(leased.lose())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+class TrunkHooks(Hooks):
+    """A trunk's registrations at its carrier."""
+
+    def __init__(self, registrations: TrunkRegistrations) -> None:
+        self._registrations = registrations
+        registrations.leased = True
+
+    async def gained(self, thing: str, former: str) -> None:
+        """Register."""
+        self._registrations.gain(thing.partition("/")[2])
+
+    async def released(self, thing: str) -> None:
+        """Take it back."""
+        await self._registrations.release(thing.partition("/")[2])
+
+    def lost(self, thing: str) -> None:
+        """Another node registers."""
+        self._registrations.lose(thing.partition("/")[2])
 
 
 class UpkeepHooks(Hooks):

@@ -42,6 +42,8 @@ class Parts(Protocol):
     """None where calls are not taken."""
     memory: Any
     """The `MemoryStore`, where there is `voice`."""
+    cluster: Any
+    """None where the node is alone."""
     ready: bool
 
 
@@ -119,10 +121,14 @@ class Metrics(Collector):
         for store, part in (("queue", node.queue), ("database", node.database)):
             if part.writer.failed is not None:
                 problems.append(f"{store}: {part.writer.failed}")
+        if node.cluster is not None and (problem := node.cluster.health()):
+            problems.append(problem)
         if node.outbound.refuse:
             problems.append(node.outbound.refuse)
         connectors = {name: connector.health()[1] for name, connector in node.connectors.items()}
         told: dict[str, object] = {"ready": not problems, "problems": problems, "connectors": connectors}
+        if node.cluster is not None and node.cluster.queue.healthy:  # new work goes to the databases that are well
+            told["queue"] = node.cluster.queue.healthy
         if node.voice is not None and node.memory.problem:  # costs takeover: this node goes on, as all others do then
             told["memory"] = node.memory.problem
         body = orjson.dumps(told)

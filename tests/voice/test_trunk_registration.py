@@ -209,3 +209,28 @@ async def test_every_registrar_gets_one(net):
 def test_where_a_trunk_registers():
     assert registrars(TRUNK) == ("sip:carrier.example",)
     assert registrars(Trunk(name="a", registrars=("sip:x", "sip:y"), gateways=("sip:z",))) == ("sip:x", "sip:y")
+
+
+async def test_of_several_nodes_the_one_that_holds_the_trunk_registers(net):
+    registrar = Registrar(net, REGISTRAR)
+    made = TrunkRegistrations(
+        (TRUNK,), Sip(net, {"carrier.example": [REGISTRAR]}), SECRET, random.Random(1), time.monotonic
+    )
+    made.leased = True
+    made.start()
+    (one,) = made
+    made.gain("other")
+    await asyncio.sleep(0.05)
+    assert registrar.asked == []
+    made.gain("acme")
+    await eventually(lambda: one.standing().up)
+    await made.release("acme")
+    assert not registrar.bound, "handed over: taken back"
+    assert not one.standing().up
+    made.gain("acme")
+    await eventually(lambda: one.standing().up)
+    asked = len(registrar.asked)
+    made.lose("acme")
+    await made.stop()
+    assert len(registrar.asked) == asked, "another has it already: not a word"
+    assert registrar.bound

@@ -87,6 +87,7 @@ class Registration:
 
     def start(self, after_s: float) -> None:
         """Register after so many seconds, and stay registered."""
+        self._ending = None
         self._timer = asyncio.get_running_loop().call_later(after_s, self._due)
 
     def _due(self) -> None:
@@ -174,6 +175,16 @@ class Registration:
         if held is not None:
             self._sip.release(held)
 
+    def halt(self) -> None:
+        """Register no more, without a word: another node does."""
+        self._ending = asyncio.get_running_loop().create_future()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._release()
+        self.client.ended()
+
     async def stop(self) -> None:
         """Take the registration back, as far as the registrar answers in time."""
         self._ending = asyncio.get_running_loop().create_future()
@@ -207,12 +218,17 @@ class Registration:
 
 
 class TrunkRegistrations:
-    """See the module. `secret` makes Contacts that nobody guesses."""
+    """See the module. `secret` makes Contacts that nobody guesses. Where `leased`, a trunk is registered by the one node
+    that holds it (`gain`, `release`, `lose`)."""
 
     def __init__(
         self, trunks: Sequence[Trunk], sip: Sip, secret: bytes, random: Random, now: Callable[[], float]
     ) -> None:
         self._random = random
+        self.leased = False
+        self._held: set[str] = set()
+        self._on_change: Callable[[], None] | None = None
+        """Set while they run."""
         self._all = [
             Registration(trunk, registrar, contact_user(trunk, secret), sip, random, now)
             for trunk in trunks
@@ -225,13 +241,44 @@ class TrunkRegistrations:
 
     def start(self, on_change: Callable[[], None] = lambda: None) -> None:
         """Register. `on_change` is called when one has begun to stand, or no longer does."""
+        self._on_change = on_change
         for one in self._all:
             one.on_change = on_change
-            one.start(self._random.uniform(0, START_SPREAD_S))
+            if not self.leased or one.trunk.name in self._held:
+                one.start(self._random.uniform(0, START_SPREAD_S))
+
+    def gain(self, trunk: str) -> None:
+        """This node registers a trunk from now on."""
+        self._held.add(trunk)
+        if self._on_change is not None:
+            for one in self._of(trunk):
+                one.start(0.0)
+
+    async def release(self, trunk: str) -> None:
+        """Take a trunk's registrations back: another node registers it."""
+        self._held.discard(trunk)
+        await asyncio.gather(*(one.stop() for one in self._of(trunk)))
+        self._tell()
+
+    def lose(self, trunk: str) -> None:
+        """Another node registers a trunk already."""
+        self._held.discard(trunk)
+        for one in self._of(trunk):
+            one.halt()
+        self._tell()
+
+    def _of(self, trunk: str) -> list[Registration]:
+        return [one for one in self._all if one.trunk.name == trunk]
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
 
     async def stop(self) -> None:
         """Take all back; within UNREGISTER_S."""
-        stops: list[Awaitable[None]] = [one.stop() for one in self._all]
+        self._on_change = None
+        ours = [one for one in self._all if not self.leased or one.trunk.name in self._held]
+        stops: list[Awaitable[None]] = [one.stop() for one in ours]
         await asyncio.gather(*stops)
 
 
