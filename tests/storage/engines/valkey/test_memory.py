@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.certificates import Authority
 from tests.redis import RedisServer, free_port, needs_redis
 from trunkline.model.clock import SystemClock
 from trunkline.storage.engines.valkey import memory, requests
@@ -255,3 +256,37 @@ async def test_it_is_read_beside_the_server_that_writes(server, made):
     store.post_all([("ban/a", b"1"), ("ban/b", b"2"), ("call/c", b"3")])
     assert await store.settled(2)
     assert sorted(memory.peek(Target.read(server.url), "ban/")) == [("ban/a", b"1"), ("ban/b", b"2")]
+
+
+async def test_over_tls_with_a_user_of_few_rights(tmp_path):
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    files = authority.issue("server")
+    tls = free_port()
+    server = RedisServer(
+        {
+            "tls-port": str(tls),
+            "tls-cert-file": str(files.chain),
+            "tls-key-file": str(files.key),
+            "tls-auth-clients": "no",
+        }
+    ).start()
+    rights = "~trunkline* +@read +@write +@connection +eval +wait +info +role +config|get"
+    try:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "me", "on", ">secret", *rights.split())
+        url = f"rediss://me:secret@127.0.0.1:{tls}/0"
+        target = Target.read(url, tls_ca=str(authority.path))
+        store = ValkeyStore(target, SystemClock())
+        assert await store.compare_and_set("k", None, b"1", ttl_ms=100)
+        store.post("p", b"1", ttl_ms=60_000)
+        assert await store.settled(5)
+        assert await store.scan("") in ([("k", b"1"), ("p", b"1")], [("p", b"1"), ("k", b"1")], [("p", b"1")])
+        await store.delete("p")
+        assert not store.problem
+        store.close()
+        await asyncio.sleep(0)
+        assert "appendfsync off" in memory.look(target, Survives.PROCESS, {})
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            memory.look(Target.read(url, tls_ca=str(other.path)), Survives.PROCESS, {})
+    finally:
+        server.close()
