@@ -89,6 +89,9 @@ WRITTEN_LOOK_S = 0.01
 """Between two looks whether what happened to them is stored."""
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
+LEASES_MS = 1300
+"""A lost node was last known to live so long before its calls are another's, per second of its lease: rather a few words
+twice than some left out."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
@@ -199,10 +202,15 @@ class Voice:
             Setup(role=SPEECH, memory_bytes=WORKER_BYTES, engine=own.speech.engine, warm=True),
             processes=own.speech.workers, timeout_s=own.speech.timeout_s, idle_s=own.speech.idle_s,
         )  # fmt: skip
+        # Of several nodes each is ready to go on with another's prompts.
+        idle_s = 0.0 if own.cluster.enabled else AUDIO_IDLE_S
+        self.audio_workers = Workers(
+            Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S, idle_s=idle_s
+        )
         self.prompts = Prompts(
             own.data_path / PROMPT_FOLDER,
             speech=self.speech_workers,
-            audio=Workers(Setup(role=AUDIO, memory_bytes=WORKER_BYTES), timeout_s=AUDIO_TIMEOUT_S, idle_s=AUDIO_IDLE_S),
+            audio=self.audio_workers,
             fetch=fetch,
             max_bytes=own.media.prompt_bytes,
             engine=own.speech.engine,
@@ -348,6 +356,8 @@ class Voice:
         """Have the speech engine loaded, and what is said in a hurry spoken, before the first call wants it."""
         try:
             await self.speech_workers.start()
+            if self.takeover is not None:
+                await self.audio_workers.start()
             await self.prompts.speech(APOLOGY)
         except WorkerFailed as error:
             log.error("speech does not work: %s", error)
@@ -373,7 +383,7 @@ class Voice:
     async def gained(self, is_in: Callable[[str], bool], former: str, lost_ms: int = 0) -> None:
         """A partition of the queue is this node's, by what its SIDs say: go on with its calls, as soon as SIP works.
         `lost_ms`: when their node was last known to live (Unix ms); 0: not known."""
-        lost_ms = lost_ms or self.services.clock.now_ms() - int(self.settings.cluster.lease_s * 1000)
+        lost_ms = lost_ms or self.services.clock.now_ms() - int(self.settings.cluster.lease_s * LEASES_MS)
         task = asyncio.get_running_loop().create_task(self._take_over(is_in, lost_ms))
         self._tasks.append(task)
 
