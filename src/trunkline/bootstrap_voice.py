@@ -90,8 +90,8 @@ WRITTEN_LOOK_S = 0.01
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
 LEASES_MS = 1300
-"""A lost node was last known to live so long before its calls are another's, per second of its lease: rather a few words
-twice than some left out."""
+"""A lost node was last known to live so long before its calls are another's, per second of its lease: rather a few
+words twice than some left out."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
