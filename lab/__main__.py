@@ -1,4 +1,4 @@
-"""`python -m lab cluster|chaos|stop`, see the package."""
+"""`python -m lab cluster|chaos|report|stop`, see the package."""
 
 import argparse
 import signal
@@ -11,7 +11,7 @@ from lab.system import Failed, need_root
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lab", description="A whole cluster on this machine.")
-    parser.add_argument("what", choices=("cluster", "chaos", "stop"))
+    parser.add_argument("what", choices=("cluster", "chaos", "report", "stop"))
     parser.add_argument("--name", default="tl", help="of this lab: two of different names do not meet")
     parser.add_argument("--home", type=Path, default=HOME, help="where data, logs and Patroni's environment lie")
     parser.add_argument("--queues", type=int, default=2, choices=(1, 2, 3), help="PostgreSQL clusters for the queue")
@@ -46,6 +46,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it starts in the background ignore SIGINT
         signal.signal(number, _ended)
     try:
+        if given.what == "report":
+            from lab.report import update
+
+            print(f"{update()} runs")
+            return 0
         need_root()
         plan = plan_of(given)
         if given.what == "stop":

@@ -4,23 +4,21 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from lab import ledgers, verdict
-from lab.calls import Calls, Heard
+from lab import ledgers, report, verdict
+from lab.calls import Calls
 from lab.cluster import Lab, say
 from lab.faults import FAULTS, NOT_DONE, Fault
 from lab.load import Load
 from lab.marks import Marks
 from lab.plan import Plan
-from lab.system import ROOT, Failed
-from lab.verdict import Messages
+from lab.report import RESULTS, Run
+from lab.system import Failed
 
-RESULTS = ROOT / "var/lab"
 WARM_S, AFTER_S = 5.0, 5.0
 """Of load before the fault and after everything is whole again."""
 WHOLE_S = 120.0
@@ -36,21 +34,6 @@ class Burden(NamedTuple):
     """Messages a second."""
     calls: int
     """Calls that are up."""
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of one fault."""
-
-    fault: str
-    hit: str
-    nodes: int
-    clusters: int
-    hold_s: float
-    whole_s: float
-    """From the end of the fault until every engine and node was back."""
-    messages: Messages
-    calls: Heard | None = None
-    problem: str = ""
 
 
 def chosen(names: str) -> list[type[Fault]]:
@@ -82,7 +65,7 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden) -> int:
                 show_line(run)
                 if run.problem:
                     break
-    Console().print(table(done))
+    Console().print(report.table(done))
     return int(any(run.problem or not verdict.good(run.messages) for run in done))
 
 
@@ -159,39 +142,3 @@ def show_line(run: Run) -> None:
     )
     if run.calls is not None:
         say(f"  {run.calls}")
-
-
-def spread(values: list[float]) -> str:
-    """Median and the largest."""
-    ordered = sorted(values)
-    return f"{ordered[len(ordered) // 2]:g} / {ordered[-1]:g}"
-
-
-def row(name: str, runs: list[Run]) -> list[str]:
-    """One fault's line of the table."""
-    found = [run.messages for run in runs]
-    failed = [sum(one.failed.get(kind, 0) for kind in ("raw", "sdk")) for one in found]
-    total: Any = sum
-    return [
-        name, str(len(runs)), str(total(one.accepted for one in found)), str(total(one.lost for one in found)),
-        str(total(one.callbacks_lost for one in found)), str(total(one.wrong_final for one in found)),
-        f"{total(one.duplicates for one in found)} ({total(max(one.unmarked, 0) for one in found)})",
-        spread([float(value) for value in failed]), str(total(one.failed.get("keyed", 0) for one in found)),
-        spread([one.gap_s for one in found]), spread([one.slowest_s for one in found]),
-    ]  # fmt: skip
-
-
-COLUMNS = (
-    "fault", "runs", "accepted", "lost", "callbacks lost", "wrong final", "duplicates (unmarked)",
-    "failed without key, median / most", "failed with key", "gap s, median / most", "slowest s, median / most",
-)  # fmt: skip
-
-
-def table(runs: list[Run]) -> Table:
-    """All faults."""
-    shown = Table(title="what the outside saw")
-    for column in COLUMNS:
-        shown.add_column(column)
-    for name in dict.fromkeys(run.fault for run in runs):
-        shown.add_row(*row(name, [run for run in runs if run.fault == name]))
-    return shown
