@@ -311,7 +311,7 @@ class World:
         self.ghosts: list[Node] = []
         """Former processes; they may still be alive."""
         self.names = names
-        self.worst: list[str] = []
+        self.steps = 0
         self.loop.after_each = self.check
 
     # ---- processes
@@ -389,6 +389,7 @@ class World:
         asyncio.set_event_loop(self.loop)
         try:
             told = self.loop.run_until_complete(story)
+            self.steps = self.loop.steps
             assert not self.loop.errors, self.loop.errors[0]
             return told
         finally:

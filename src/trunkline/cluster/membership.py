@@ -78,6 +78,7 @@ class Membership:
         self._observed = Observed()
         self._map_value: bytes | None = None
         self._newest = ClusterMap()
+        self._verified_ns = -self.timing.ttl_ns
         self._began_ns = 0
         self._hurry = asyncio.Event()
         self._calling: dict[str, asyncio.Task[None]] = {}
@@ -292,11 +293,13 @@ class Membership:
         self.away = away
 
     async def _renew(self) -> bool:
-        """Count the record up; the fence is extended if that is settled. Raises Expelled."""
+        """Count the record up; that extends the fence if it is settled: a closed one only right after the map was
+        looked at. Raises Expelled."""
         view = {name: epoch for name, epoch in self.view.map.members.items() if name != self.name}
         async with asyncio.timeout(self.timing.step_s):
             start = await self._lease.renew(view, placement.heir(self.name, self.members()))
-        if start is not None and self.live:
+        verified = self.fence.open or (start or 0) - self._verified_ns < self.timing.ttl_ns // 2
+        if start is not None and self.live and verified:
             self.fence.extend(start, self.timing.ttl_ms)
         return start is not None
 
@@ -311,10 +314,10 @@ class Membership:
         if now is None or now.version < self._newest.version or self._newest.lineage not in ("", now.lineage):
             await self._restore(value, now)
             return
-        for name in {*now.members, *self._newest.members} - {self.name}:
+        for name in sorted({*now.members, *self._newest.members} - {self.name}):
             await self._read_member(name)
         fallen = self._observed.fallen(now)
-        if value != self._map_value or fallen or now.members.get(self.name) != self.epoch:
+        if value != self._map_value or fallen or now.members.get(self.name) != self.epoch or not self.fence.open:
             if not await self._renew():
                 return
             again, _ = await self._read_map()
@@ -324,6 +327,9 @@ class Membership:
                 if value != self._map_value:
                     self._map_value, self._newest = value, now
                     self._adopt(now)
+                self._verified_ns = self._now()
+                if not self.fence.open:
+                    self.hurry()
                 self._observed.keep(now.members)
                 await self._tidy(now, fallen)
         self._call_out(now)
@@ -499,13 +505,15 @@ class Membership:
     # ---- promises
 
     async def _ask_to_hold(self) -> None:
-        """Extend the fence by the peers' promises."""
+        """Extend the fence by the peers' promises. They do not open a closed one: what this node owns is verified
+        before that."""
         if not self.live:
             return
         lease = self._lease
         start, ask = self._now(), votes.Ask(self.name, self.epoch, lease.settled_seq)
         granted = await self._ask(HOLD, ask, lease.voters())
-        if self.live and ask.epoch == self.epoch and (held_ms := lease.held_ms(start, granted)) > 0:
+        held_ms = lease.held_ms(start, granted)
+        if self.live and ask.epoch == self.epoch and held_ms > 0 and self.fence.open:
             self.fence.extend(start, held_ms)
 
     async def _ask(self, kind: str, ask: votes.Ask, names: list[str]) -> dict[str, int]:
