@@ -39,6 +39,7 @@ from trunkline.settings.connectors import Smpp
 from trunkline.storage.memory import MemoryStore
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice.shared_registrations import SharedRegistrations
 from trunkline.voice.trunk_registration import TrunkRegistrations
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class ClusterNode(Listener):
         """Told of each node that has come."""
         self.lost_by: list[Callable[[str], None]] = []
         """Told of each node that has gone."""
+        self._work: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What runs as long as the node does."""
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- wiring ------------------------------------------------------------------------------------------------
@@ -104,6 +107,9 @@ class ClusterNode(Listener):
         self.ownership.register(SINGLE, UpkeepHooks(node.maintenance))
         if node.voice is not None:
             self.ownership.register(TRUNK, TrunkHooks(node.voice.trunks.registrations))
+            phones = SharedRegistrations(self, node.voice.registrations)
+            phones.serve(self.peers.handle)
+            self._work.append(phones.run)
         self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.settings.server.shutdown_s))
 
     def homes(self, max_key_chars: int) -> Homes:
@@ -130,7 +136,7 @@ class ClusterNode(Listener):
             now=time.monotonic,
         )
         rates.serve(self.peers.handle)
-        self._rates = rates
+        self._work.append(rates.run)
         outbound = node.outbound
         return (
             lambda account, sender: outbound.rate_of(account, sender) / rates.nodes(account, sender),
@@ -148,7 +154,7 @@ class ClusterNode(Listener):
             raise CannotJoin(f"node.address {self._settings.node.address}: {error.strerror or error}") from None
         except (NameTaken, Refused, ValueError) as error:
             raise CannotJoin(str(error)) from None
-        self._tasks = [asyncio.get_running_loop().create_task(self._rates.run())]
+        self._tasks = [asyncio.get_running_loop().create_task(run()) for run in self._work]
         self.ownership.offer(things(self._settings))
         await self.ownership.start()
         end = time.monotonic() + SETTLE_S

@@ -75,8 +75,8 @@ def use_shards(source: Callable[[], int] | None) -> None:
 
 
 def new_key(now_ms: int | None = None, shard: int | None = None) -> str:
-    """A fresh key; `now_ms` is Unix milliseconds (default: the wall clock), `shard` the virtual shard (default: what the
-    source given to `use_shards` says, whose errors are the caller's)."""
+    """A fresh key; `now_ms` is Unix milliseconds (default: the wall clock), `shard` the virtual shard (default: what
+    the source given to `use_shards` says, whose errors are the caller's)."""
     if shard is None:
         shard = 0 if _shards is None else _shards()
     return f"{time.time_ns() // 1_000_000 if now_ms is None else now_ms:012x}{shard:02x}{_random_hex()}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -90,6 +90,8 @@ class Registrations:
         self._at: dict[tuple[str, int], str] = {}
         """The domain of the phone that was registered last from an address and port."""
         self._warned: dict[tuple[str, int], int] = {}
+        self.told: Callable[[str, bytes], None] = lambda name, value: None
+        """Told of what is stored, for the other nodes' `take`; no value: it is removed."""
         self.count = 0
         """Contacts that stand."""
         self.counters: dict[str, int] = {}
@@ -109,6 +111,25 @@ class Registrations:
             kept = tuple(one for one in stored.bindings if one.expires_ms > now and not one.vanishes)
             self._put((stored.domain_sid, stored.user), kept, write=len(kept) != len(stored.bindings))
         return self.count
+
+    # -- one of several nodes --------------------------------------------------------------------------------
+
+    def take(self, name: str, value: bytes) -> None:
+        """Another node has registered a phone, or dropped one (no value). Phones on connections of that node cannot be
+        reached from here; ours are kept."""
+        stored = read(name, value or _encode(()))
+        if stored is None:
+            return
+        key, now = (stored.domain_sid, stored.user), self._clock.now_ms()
+        ours = tuple(one for one in self._bindings.get(key, ()) if one.vanishes)
+        theirs = tuple(one for one in stored.bindings if one.expires_ms > now and not one.vanishes)
+        uris = {one.uri for one in theirs}
+        self._put(key, theirs + tuple(one for one in ours if one.uri not in uris), write=False)
+
+    async def look_again(self) -> None:
+        """Take what other nodes have registered and did not get told of here."""
+        for name, value in await self._memory.scan(PREFIX):
+            self.take(name, value)
 
     # -- REGISTER --------------------------------------------------------------------------------------------
 
@@ -230,6 +251,7 @@ class Registrations:
         if not bindings:
             if write:
                 self._memory.post(name, None)
+                self.told(name, b"")
             return
         value = _encode(bindings)
         self._bindings[key] = bindings
@@ -243,6 +265,7 @@ class Registrations:
         if write:
             last = max(one.expires_ms for one in bindings)
             self._memory.post(name, value, max(1, last - self._clock.now_ms()))
+            self.told(name, value)
 
     def _sweep(self, most: int = SWEPT) -> None:
         """Drop what has lapsed, of so many addresses at most."""

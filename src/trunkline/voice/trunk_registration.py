@@ -218,8 +218,8 @@ class Registration:
 
 
 class TrunkRegistrations:
-    """See the module. `secret` makes Contacts that nobody guesses. Where `leased`, a trunk is registered by the one node
-    that holds it (`gain`, `release`, `lose`)."""
+    """See the module. `secret` makes Contacts that nobody guesses. Where `leased`, a trunk is registered by the one
+    node that holds it (`gain`, `release`, `lose`)."""
 
     def __init__(
         self, trunks: Sequence[Trunk], sip: Sip, secret: bytes, random: Random, now: Callable[[], float]
