@@ -52,6 +52,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """Most packets that one leg had from its former host after the new one had begun."""
     ends: dict[str, int]
     """Why those ended that ended before their time."""
+    trace: list[str] = []
+    """What one of these said and heard."""
 
     def __str__(self) -> str:
         return (
@@ -178,6 +180,7 @@ def verdict(legs: list[Leg], before: dict[str, float], struck: float, ended: flo
         + max(0, early),
         stale=max((leg.stale for leg in legs), default=0),
         ends=ends,
+        trace=next((leg.trace for leg in up if before[leg.call_id]), []),
     )
 
 

@@ -141,4 +141,4 @@ def show_line(run: Run) -> None:
         + (f"; {run.problem}" if run.problem else "")
     )
     if run.calls is not None:
-        say(f"  {run.calls}")
+        say("\n    ".join([f"  {run.calls}", *run.calls.trace]))

@@ -63,6 +63,7 @@ class Lab:
     def _clean(self) -> None:
         shutil.rmtree(self.plan.run, ignore_errors=True)
         (self.plan.run / "hosts").mkdir(parents=True)
+        (self.plan.run / "objects").mkdir()
         for folder in (self.plan.home, self.plan.folder, self.plan.run, self.plan.run / "hosts"):
             folder.chmod(0o755)
 

@@ -27,6 +27,7 @@ FRAME: Final = bytes(range(64, 224))
 """160 octets of G.711 that are no silence."""
 KEEP_ALIVE_TICKS: Final = 50
 """Legs with nothing to say send one packet a second, so that nobody takes them for dead."""
+MAX_TRACE: Final = 60
 QUIET_S: Final = 0.1
 """A longer time without a packet is noted as silence."""
 
@@ -114,6 +115,14 @@ class Leg:
     hang_up_answered: bool = False
     octets: tuple[int, int, int] = (0, 0, 0)
     """Sequence, timestamp, SSRC of what it sends."""
+
+    trace: list[str] = field(default_factory=list)
+    """What was said, for whoever looks for the reason of an end."""
+
+    def note(self, text: str) -> None:
+        """Add to the trace."""
+        if len(self.trace) < MAX_TRACE:
+            self.trace.append(f"{time.monotonic() - self.began:.2f} {text}")
 
     @property
     def up(self) -> bool:
@@ -236,6 +245,8 @@ class Phones:
             if message is None:
                 continue
             leg = self.legs.get(message.get("call-id"))
+            if leg is not None:
+                leg.note(f"< {source[0]} {message.first} / {message.get('cseq')} {message.get('reason')}")
             if message.first.startswith("SIP/2.0 "):
                 if leg is not None:
                     self._response(leg, int(message.first[8:11]), message)
@@ -303,6 +314,9 @@ class Phones:
 
     def _answer(self, status: str, message: Message, source: Address, to: str = "", body: str = "") -> None:
         to = to or message.get("to")
+        leg = self.legs.get(message.get("call-id"))
+        if leg is not None:
+            leg.note(f"> {source[0]} {status} / {message.get('cseq')}")
         self._send(f"SIP/2.0 {status}\r\n{message.echo()}To: {to}\r\n" + self._tail(body), source)
 
     # -- audio ---------------------------------------------------------------------------------------------------------
