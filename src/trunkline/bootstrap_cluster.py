@@ -8,6 +8,7 @@ of "this node owns it now" what the node does about it.
 import asyncio
 import contextlib
 import logging
+import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -223,6 +224,13 @@ class ClusterNode(Listener):
         """Where what is made now lies: at its key's home, or in any partition of this node's that takes writes."""
         home = homes.HOME.get()
         return home if home is not None and self.is_ours(home) else self.queue.shard_for_new()
+
+    def spare_shard(self) -> int | None:
+        """A shard of another node, while this one owns no part of the queue."""
+        if self.queue.owned:
+            return None
+        owned = [one for one in range(self.queue.partitions) if self.ownership.owner_of(one) not in (None, self.name)]
+        return random.choice(owned) if owned else None
 
     def is_our_sid(self, sid: str) -> bool:
         """Whether what a SID names is this node's to work on."""

@@ -35,6 +35,9 @@ class Link:
     def shard_of(self, sid):
         return int(sid[14:16], 16)
 
+    def spare_shard(self):
+        return None if "here" in self.owners.values() else next(iter(self.owners), None)
+
     async def owner(self, shard):
         if shard not in self.owners:
             raise StoreUnavailable("nobody owns it")
@@ -95,6 +98,13 @@ async def test_a_change_of_anothers_flight_crosses_whole(here, link, prefix):
 async def test_a_change_of_our_own_flight_does_not(here, link):
     assert await here.elsewhere(request("DELETE", sid_in(OURS)), scope(), None) is None
     assert link.asked == []
+
+
+async def test_a_node_that_owns_nothing_has_others_make_it(here, link):
+    link.owners = {THEIRS: "other"}
+    assert (await here.elsewhere(request(), scope(), None)).status == 201
+    assert await here.elsewhere(request("GET"), scope(), None) is None
+    assert len(link.asked) == 1
 
 
 async def test_a_key_goes_to_its_home_and_what_it_makes_lies_there(here, link):

@@ -48,6 +48,9 @@ class Cluster(Protocol):
     def shard_of(self, sid: str) -> int:
         """The virtual shard of a SID."""
 
+    def spare_shard(self) -> int | None:
+        """A shard of another node for what is made anew, while none is this node's; None: it is made here."""
+
     def owner(self, shard: int) -> Awaitable[str]:
         """The node that owns a shard's partition, ours included; waits a while for there to be one. Raises
         StoreUnavailable."""
@@ -101,7 +104,7 @@ class Homes:
                 return self._cluster.shard_of(sid)
         if key is not None and request.method == "POST":
             return self._cluster.home(request.account_sid, self._parse_key(key))
-        return None
+        return self._cluster.spare_shard() if request.method == "POST" else None
 
     async def elsewhere(self, request: Request, scope: Any, key: bytes | None) -> Response | None:
         """Another node's answer; None: it is this one's to give. Raises ApiError 20503."""
