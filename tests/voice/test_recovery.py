@@ -16,6 +16,7 @@ from trunkline.media import protocol
 from trunkline.media.protocol import LegState
 from trunkline.model.call import Status
 from trunkline.model.clock import SystemClock
+from trunkline.settings import Gateway
 from trunkline.sip.core import StackConfig
 from trunkline.sip.stack import Stack
 from trunkline.sip.timers import Timing
@@ -308,6 +309,18 @@ async def test_a_call_that_came_in_counts_for_its_trunk(make_lines: Any) -> None
     lines.phone.hangs_up()
     await eventually(lambda: not lines.services.live)
     assert lines.inbound.doors.has_room(lines.trunk_settings[0])
+
+
+async def test_a_call_counts_for_its_gateway(make_lines: Any) -> None:
+    trunk = replace_struct(TRUNKS[0], gateways=(Gateway(uri="sip:127.0.0.2:5060", calls_at_once=1),))
+    lines = await make_lines(trunks=(trunk,))
+    sid = await lines.create("<Gather timeout='60'/>")
+    await lines.until(sid, "in-progress")
+    await next_process(lines)
+    assert lines.trunks.gate(trunk, "127.0.0.2").running == 1
+    lines.phone.hangs_up()
+    await lines.until(sid, "completed")
+    assert lines.trunks.gate(trunk, "127.0.0.2").running == 0
 
 
 async def test_a_call_of_the_api_goes_on_and_counts(lines: Any) -> None:

@@ -208,6 +208,34 @@ async def test_calls_for_a_registered_contact_are_the_trunks(make_lines):
     assert not [what for what in told if user in what]
 
 
+async def test_a_gateway_that_has_its_calls_is_passed_over(make_lines):
+    gateways = (Gateway(uri=TWO[0], priority=2, calls_at_once=1), Gateway(uri=TWO[1], priority=1))
+    lines, second = await two(make_lines, gateways=gateways, calls_at_once=2)
+    await lines.until(await lines.create(), "in-progress")
+    await lines.until(await lines.create(), "in-progress")
+    assert (len(lines.phone.invites), len(second.invites)) == (1, 1)
+    lines.phone.hangs_up()
+    await eventually(lambda: len(lines.services.live) == 1)
+    await lines.until(await lines.create(), "in-progress")
+    assert (len(lines.phone.invites), len(second.invites)) == (2, 1)
+    second.hangs_up()
+    lines.phone.hangs_up()
+    await eventually(lambda: not lines.services.live)
+    (gate, none) = (gateway.endpoints[0].limit for gateway in lines.trunks.gateways["carrier"].all)
+    assert gate.running == lines.trunks.limit(lines.trunk_settings[0]).running == 0
+    assert none is None
+
+
+async def test_a_gateway_that_declines_gives_its_place_back(make_lines):
+    gateways = (Gateway(uri=TWO[0], priority=2, calls_at_once=1), Gateway(uri=TWO[1], priority=1))
+    lines, second = await two(make_lines, gateways=gateways)
+    lines.phone.refuses(503)
+    await lines.until(await lines.create(), "in-progress")
+    assert lines.trunks.gate(lines.trunk_settings[0], "127.0.0.2").running == 0
+    second.hangs_up()
+    await eventually(lambda: not lines.services.live)
+
+
 async def test_more_than_a_trunk_may_bring_is_refused(make_lines):
     lines, _ = await two(make_lines, inbound_calls_at_once=1)
     lines.web.pages[APP + "in"] = "<Say>hello</Say><Pause length='60'/>"

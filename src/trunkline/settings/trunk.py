@@ -39,6 +39,8 @@ class Gateway(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Higher first; those without one come last, in the order of the list."""
     weight: Count = 1
     """Share of the calls among gateways of one priority."""
+    calls_at_once: CountOrNone = 0
+    """Calls that go out to it at once; more take the next gateway. 0: no limit of its own."""
 
 
 class Trunk(Section, frozen=True, kw_only=True):
@@ -48,8 +50,8 @@ class Trunk(Section, frozen=True, kw_only=True):
     """Appears in each call's record."""
     gateways: tuple[str | Gateway, ...] = ()
     """Where calls go out to, tried in order: SIP URIs like `sip:carrier.example.com`, or tables
-    `{ uri = "sip:carrier.example.com", priority = 2, weight = 3 }`. Names are looked up by NAPTR, SRV and A or AAAA
-    records where the URI has no port (RFC 3263)."""
+    `{ uri = "sip:carrier.example.com", priority = 2, weight = 3, calls_at_once = 30 }`. Names are looked up by
+    NAPTR, SRV and A or AAAA records where the URI has no port (RFC 3263)."""
     addresses: tuple[str, ...] = ()
     """Addresses or networks (CIDR) whose INVITEs are taken without a login. Empty: only by digest."""
     tls_names: tuple[str, ...] = ()

@@ -445,12 +445,16 @@ class Outbound:
 
     def take_up(self, live: LiveCall) -> None:
         """Count a leg that a process before this one placed."""
-        self.limits.of(live.account.sid).join()
+        self.limits.of(live.account.sid).force()
         live.on_end(lambda _: self._left(live.account.sid))
         if live.trunk is not None:
             limit = self._wires.trunks.limit(live.trunk)
-            limit.join()
+            limit.force()
             live.on_end(lambda _: limit.end())
+            gate = self._wires.trunks.gate(live.trunk, live.source)
+            if gate is not None:
+                gate.force()
+                live.on_end(lambda _: gate.end())
 
     # -- life ------------------------------------------------------------------------------------------------
 

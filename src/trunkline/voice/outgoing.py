@@ -148,6 +148,8 @@ class Outgoing(CallListener):
         self._ways = list(plan.ways)
         self._full: list[Way] = []
         self._limit: CallLimit | None = None
+        self._gate: CallLimit | None = None
+        """The limit of the gateway that has the call."""
         self._passed_over = False
         self._offer = b""
         self._way: Way | None = None
@@ -199,6 +201,9 @@ class Outgoing(CallListener):
                         self._full.append(way)
                         continue
                     self._limit = limit
+                if not self._enter(way):
+                    self._full.append(way)
+                    continue
                 if self._is_foreign(way):
                     self._task = asyncio.get_running_loop().create_task(self._resolve(way))
                 else:
@@ -211,6 +216,21 @@ class Outgoing(CallListener):
             self._wait_for_room()
         else:
             self._fail(self._unreached or NO_PORT, "no-phone" if self._unreached else "no-route")
+
+    def _enter(self, way: Way) -> bool:
+        """Whether the way's gateway takes one more call; that of the way before has one less."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.end()
+        gate = way.endpoint.limit if way.endpoint is not None else None
+        if gate is None:
+            return True
+        if is_bare(self.live.record.to):
+            gate.force()
+        elif not gate.join():
+            return False
+        self._gate = gate
+        return True
 
     def _ring_phones(self, way: Way, phones: Phones) -> bool:
         """Call the phones of a SIP domain's user; False when there are none."""
@@ -528,9 +548,10 @@ class Outgoing(CallListener):
             self.outcome.set_result(False)
 
     def _give_back(self) -> None:
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.end()
+        for limit in (self._limit, self._gate):
+            if limit is not None:
+                limit.end()
+        self._limit = self._gate = None
 
     def _stop_timers(self) -> None:
         for timer in (self._ring_timer, self._limit_timer, self._silence_timer):

@@ -12,8 +12,10 @@ from random import Random
 from typing import Final
 
 from trunkline.settings import Trunk
+from trunkline.settings.trunk import Gateway
 from trunkline.sip.flow import Target, bracketed, next_hop
 from trunkline.sip.uri import Uri
+from trunkline.voice.limits import CallLimit
 
 DOWN_AFTER: Final = 2
 """Failures in a row after which an endpoint is down."""
@@ -37,6 +39,7 @@ class Endpoint:
         "detail",
         "is_up",
         "label",
+        "limit",
         "on_change",
         "pinged",
         "since",
@@ -51,6 +54,8 @@ class Endpoint:
         self.since = now
         self.detail = ""
         """Why it is down."""
+        self.limit: CallLimit | None = None
+        """How many calls its gateway takes at once; None: it does not say."""
         self.pinged = False
         """Whether OPTIONS is asked for."""
         self.on_change: Callable[[], None] = lambda: None
@@ -92,12 +97,13 @@ class Endpoint:
 class GatewayWays:
     """One gateway with its endpoints."""
 
-    __slots__ = ("endpoints", "label", "on_change", "pinged", "priority", "uri", "weight")
+    __slots__ = ("endpoints", "label", "limit", "on_change", "pinged", "priority", "uri", "weight")
 
-    def __init__(self, trunk: str, uri: Uri, priority: int | None, weight: int, now: float) -> None:
-        self.uri = uri
-        self.priority = priority
-        self.weight = weight
+    def __init__(self, trunk: str, gateway: Gateway, now: float) -> None:
+        self.uri = uri = Uri.parse(gateway.uri)
+        self.priority = gateway.priority
+        self.weight = gateway.weight
+        self.limit = CallLimit(0, gateway.calls_at_once, now) if gateway.calls_at_once else None
         self.label = f"trunk {trunk}: {uri}"
         self.pinged = False
         self.on_change: Callable[[], None] = lambda: None
@@ -114,7 +120,7 @@ class GatewayWays:
             endpoint = known.get(target)
             if endpoint is None:
                 endpoint = Endpoint(target, f"{self.label} ({where(target)})", now)
-                endpoint.on_change, endpoint.pinged = self.on_change, self.pinged
+                endpoint.on_change, endpoint.pinged, endpoint.limit = self.on_change, self.pinged, self.limit
             found[target] = endpoint
         self.endpoints = tuple(found.values())
 
@@ -130,9 +136,7 @@ class Gateways:
 
     def __init__(self, trunk: Trunk, random: Random, now: float) -> None:
         self._random = random
-        made = [
-            GatewayWays(trunk.name, Uri.parse(one.uri), one.priority, one.weight, now) for one in trunk.gateway_list
-        ]
+        made = [GatewayWays(trunk.name, one, now) for one in trunk.gateway_list]
         groups: dict[int, list[GatewayWays]] = {}
         for one in made:
             if one.priority is not None:

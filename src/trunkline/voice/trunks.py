@@ -91,6 +91,11 @@ class Trunks:
         """Its pace and its running calls."""
         return self._limits[trunk.name]
 
+    def gate(self, trunk: Trunk, address: str) -> CallLimit | None:
+        """The limit of the gateway that calls of a trunk to an address go to, if it has one."""
+        endpoints = (one for gateway in self.gateways[trunk.name].all for one in gateway.endpoints)
+        return next((one.limit for one in endpoints if one.target.host == address), None)
+
     def reach(self, number: str) -> bool:
         """Whether any trunk takes calls to an E.164 number."""
         if is_bare(number):
