@@ -1,4 +1,4 @@
-"""The archive's tests run over both engines of its recent documents."""
+"""The archive's own tests run over both engines of its recent documents; those of its parts over one."""
 
 import pytest
 
@@ -6,10 +6,20 @@ from tests.postflight.harness import DSN
 from tests.postgres import needs_postgres, postgres  # noqa: F401  (fixture)
 from trunkline.storage.engines.postgres.recent import prepare
 
+BOTH = ("test_archive", "test_compaction", "test_crash", "test_scan")
+"""Modules that are run over both."""
 
-@pytest.fixture(autouse=True, params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in BOTH:
+        engines = ["sqlite", pytest.param("postgres", marks=needs_postgres)]
+        metafunc.parametrize("engine", engines, indirect=True)
+
+
+@pytest.fixture(autouse=True)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which engine `archive_at` opens, also in children."""
-    if request.param == "postgres":
+    name = str(getattr(request, "param", "sqlite"))
+    if name == "postgres":
         monkeypatch.setenv(DSN, request.getfixturevalue("postgres").database(prepare))
-    return str(request.param)
+    return name

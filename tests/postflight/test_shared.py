@@ -21,12 +21,6 @@ pytestmark = needs_postgres
 Opener = Callable[[str], SegmentedArchive]
 
 
-@pytest.fixture(autouse=True, params=["file"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """These name their engine themselves."""
-    return str(request.param)
-
-
 @pytest.fixture(params=["folder", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "folder":
