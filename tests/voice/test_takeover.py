@@ -172,7 +172,7 @@ async def test_a_recording_goes_on_before_its_verb_does(hosts):
     (sid,) = await eventually(lambda: list(hosts.lost.media.recording))
     await hosts.lost.recordings.close()
     await hosts.die()
-    hosts.takeover._recordings = Continues()
+    hosts.takeover.recordings = Continues()
     lost_ms = hosts.heir.clock.now_ms() - 1
     await hosts.goes_on(lost_ms=lost_ms)
     assert went_on == [(call.sid, sid, lost_ms)]
@@ -493,7 +493,7 @@ async def test_what_this_node_has_in_hand_is_left_alone(hosts):
     await hosts.die()
 
 
-async def test_a_hundred_calls_take_less_than_a_third_of_a_second(hosts):
+async def test_a_hundred_calls_cost_less_than_a_third_of_a_second(hosts):
     await hosts.calls(f"<Gather timeout='60' action='{APP}done'><Say>press</Say></Gather>", 100)
     await eventually(lambda: len(plays(hosts.lost)) == 100)
     await hosts.die()
@@ -502,7 +502,7 @@ async def test_a_hundred_calls_take_less_than_a_third_of_a_second(hosts):
     cpu_s = time.process_time() - began
     assert (report.legs, report.reached) == (100, 100)
     print(f"{report}; {cpu_s:.3f} s of CPU for both sides")
-    assert report.took_s < 0.3 or cpu_s > 0.3  # a machine that is busy with other things says nothing
+    assert cpu_s < 0.3  # what the clock says is up to what else the machine does
 
 
 # -- the other side --------------------------------------------------------------------------------------------
@@ -533,6 +533,27 @@ async def test_a_node_that_lost_its_lease_drops_its_calls_without_a_word(hosts):
     await hosts.goes_on()
     assert hosts.call(call.sid).is_up
     await hosts.heir.until(ringing, "failed")
+
+
+async def test_a_node_that_lost_its_lease_asks_no_application(hosts):
+    """Its timers may all be due when it goes on after it stood still."""
+    lost = hosts.lost
+
+    class Gate:
+        open = True
+
+    lost.services.gate = gate = Gate()
+    (call,) = await hosts.calls(
+        f"<Gather action='{APP}done' actionOnEmptyResult='true' timeout='0'><Say>a</Say></Gather>"
+    )
+    (play,) = await eventually(lambda: plays(lost))
+    gate.open = False
+    lost.media.tell(protocol.Played(leg=call.sid, play=play.play))
+    await asyncio.sleep(0.2)
+    assert lost.web.params(APP + "done") == []
+    gate.open = True  # it was only the store that was away
+    await eventually(lambda: lost.web.params(APP + "done"))
+    await hosts.die()
 
 
 async def test_keys_and_numbers_of_the_called(hosts):

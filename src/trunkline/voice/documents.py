@@ -7,6 +7,7 @@ Source: Twilio's "TwiML for Programmable Voice: how Twilio interprets responses"
 
 from __future__ import annotations
 
+import asyncio
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from trunkline.voice.live import LiveCall
     from trunkline.voice.session import Session
 
+GATE_LOOK_S: Final = 0.05
+"""Between two looks whether this node may speak again."""
 MAX_WARNINGS: Final = 10
 """Alerts for warnings about one document."""
 CACHED_DOCUMENTS: Final = 256
@@ -99,6 +102,9 @@ async def _document(session: Session, url: str, method: str, extra: Params) -> F
 async def request(session: Session, url: str, method: str, extra: Params) -> tuple[Answer, Attempt] | _Failed:
     """Request a URL with the standard parameters and `extra`; what fails has raised its alert."""
     call, services = session.call, session.services
+    # Another node may have the call, and asks itself. (A deadline has no event.)
+    while services.gate is not None and not services.gate.open:  # noqa: ASYNC110
+        await asyncio.sleep(GATE_LOOK_S)
     account = services.directory.account(call.account.sid) or call.account  # its token may have been changed meanwhile
     standard = parameters.standard(call.record, _status(call.status), **services.places(call.record))
     if call.record.answered_by:

@@ -10,7 +10,7 @@ Sources: Twilio's Recording and Call Recording resources, recording status callb
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -179,6 +179,9 @@ class Recordings:
         self._closing = asyncio.Event()
         self.find_call: Callable[[str], Recordable | None] = lambda sid: None
         """The live call of a SID."""
+
+        self.is_ours: Callable[[str], bool] = lambda call_sid: True
+        """Whether a call, by its SID, is this node's: recordings of others' are no business of ours."""
 
     def url(self, recording: Recording) -> str:
         """The recording's address without extension, as webhooks name it."""
@@ -368,7 +371,9 @@ class Recordings:
     async def _late(self, event: Recorded) -> None:
         """Audio of a recording that a process before this one began, or that is finished: told again."""
         row = await self._database.get(Recording, event.recording)
-        if row is not None and row.status in OPEN and row.sid not in self._running:
+        if row is None or not self.is_ours(row.call_sid):
+            return
+        if row.status in OPEN and row.sid not in self._running:
             self._ended(self._adopt(row), event)
 
     def _adopt(self, row: Recording) -> Running:
@@ -389,6 +394,16 @@ class Recordings:
     def running(self, sid: str) -> Running | None:
         """A recording that is not finished."""
         return self._running.get(sid)
+
+    async def open_of(self, call_sids: Collection[str]) -> list[Recording]:
+        """The recordings of calls whose audio is still to come, whoever began them."""
+        where = {"call_sid__in": list(call_sids), "status__in": list(OPEN)}
+        return await self._database.find(Recording, where, limit=OPEN_PAGE) if call_sids else []
+
+    def abandon(self, call_sid: str) -> None:
+        """Another node has the call, and goes on with its recordings."""
+        for running in self.of_call(call_sid):
+            del self._running[running.row.sid]
 
     def lost(self, call_sid: str) -> None:
         """The media side has lost a leg with what it recorded."""

@@ -47,6 +47,14 @@ class Prompts(Protocol):
         """Decode an audio file that came as an answer."""
 
 
+class Gate(Protocol):
+    """Of the lease of a node that is one of several (trunkline.cluster.fence.Fence)."""
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody else can have what is ours."""
+
+
 class Counts:
     """How many calls are live, by trunk and by account."""
 
@@ -98,6 +106,8 @@ class VoiceServices:
     settled: Callable[[float], Awaitable[bool]] | None = None
     """Waits until what was posted to a `MemoryStore` on other hosts is there (seconds at most); None: it has everything
     at once."""
+    gate: Gate | None = None
+    """Whether this node may speak for its calls; None: always."""
     send_message: Any = None
     """What `<Sms>` sends messages with."""
     live: dict[str, LiveCall] = field(default_factory=dict)

@@ -29,7 +29,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -45,6 +45,7 @@ from trunkline.voice.adopting import OPEN, Saved
 from trunkline.voice.outbound import PROCESS_LOST
 
 if TYPE_CHECKING:
+    from trunkline.model.recording import Recording
     from trunkline.sip.stack import Stack
     from trunkline.voice.flights import CallFlight
     from trunkline.voice.live import LiveCall
@@ -115,7 +116,10 @@ class Report:
 class _Leg:
     """One leg on its way."""
 
-    __slots__ = ("children", "live", "looks", "offer", "parent", "resumed", "saved", "settled", "timer", "tries")
+    __slots__ = (
+        "arrived", "children", "live", "looks", "offer", "parent", "recording", "resumed", "saved", "settled", "timer",
+        "tries",
+    )  # fmt: skip
 
     def __init__(self, live: LiveCall, saved: Saved) -> None:
         self.live = live
@@ -126,6 +130,10 @@ class _Leg:
         self.tries = self.looks = 0
         self.settled = self.resumed = False
         self.timer: asyncio.TimerHandle | None = None
+        self.recording: asyncio.Future[None] | None = None
+        """Done when its recordings go on."""
+        self.arrived = asyncio.Event()
+        """It is settled."""
 
     @property
     def urgent(self) -> bool:
@@ -149,11 +157,11 @@ class Takeover:
     ) -> None:
         self._services = services
         self._stack = stack
-        self._recordings = recordings
+        self.recordings = recordings
         self._floats = floats
         self._per_s = legs_per_s
         self._pace = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     # -- taking over -----------------------------------------------------------------------------------------
 
@@ -184,6 +192,7 @@ class Takeover:
         for sid in saved.keys() - open_ - services.live.keys():
             checkpoints.drop(services.memory, sid)
         self._join(legs)
+        self._record_on(legs)
         report.legs = len(legs)
         await self._reach_all(legs.values(), report)
         report.took_s = time.monotonic() - began
@@ -392,6 +401,7 @@ class Takeover:
         if one.settled:
             return
         one.settled = True
+        one.arrived.set()
         if one.timer is not None:
             one.timer.cancel()
         if one.live.reached:
@@ -403,9 +413,11 @@ class Takeover:
         root = one.parent or one
         if root.settled and not root.resumed and all(child.settled for child in root.children):
             root.resumed = True
-            task = asyncio.get_running_loop().create_task(self._go_on(root))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.get_running_loop().create_task(self._go_on(root)))
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _done(self, legs: Collection[_Leg], report: Report) -> None:
         if all(one.settled for one in legs):
@@ -415,25 +427,38 @@ class Takeover:
         """The session of a call whose legs are there."""
         live = root.live
         try:
-            for leg in (root, *root.children):
-                await self._record_on(leg)
+            if root.recording is not None and root.saved.state.get("recording"):
+                await root.recording
             if not live.is_over:
                 adopting.resume(live, root.saved)
         except Exception:
             log.exception("%s: the call could not be taken over", live.sid)
             live.hangup(PROCESS_LOST, end=Status.FAILED)
 
-    async def _record_on(self, leg: _Leg) -> None:
-        """Its recordings go on, or have ended with the host that wrote them."""
-        live, services = leg.live, self._services
-        named = [*live.record.recordings, str(leg.saved.state.get("recording", ""))]
-        for sid in dict.fromkeys(name for name in named if name):
-            if live.is_over or services.recordings is None:
-                return
-            if self._recordings is not None:
-                await self._recordings.continue_recording(live, sid, live.lost_ms)
-            else:  # its audio was on the lost host; one that has ended before is not touched by this
-                services.recordings.event(Recorded(recording=sid, leg=live.sid, why="failed"))
+    def _record_on(self, legs: dict[str, _Leg]) -> None:
+        """Have the recordings of these calls go on once their legs are here; sessions wait for that."""
+        if self._services.recordings is None or not legs:
+            return
+        rows = asyncio.ensure_future(self._services.recordings.open_of(legs.keys()))
+        self._keep(rows)
+        for leg in legs.values():
+            leg.recording = asyncio.ensure_future(self._recorded(leg, rows))
+            self._keep(leg.recording)
+
+    async def _recorded(self, leg: _Leg, rows: asyncio.Future[list[Recording]]) -> None:
+        """The recordings of a leg go on, or have ended with the host that wrote them."""
+        live, recordings = leg.live, self._services.recordings
+        try:
+            sids = [row.sid for row in await asyncio.shield(rows) if row.call_sid == live.sid]
+            if sids:
+                await leg.arrived.wait()
+            for sid in sids if live.reached and recordings is not None else ():
+                if self.recordings is not None:
+                    await self.recordings.continue_recording(live, sid, live.lost_ms)
+                elif recordings is not None:  # its audio was on the lost host
+                    recordings.event(Recorded(recording=sid, leg=live.sid, why="failed"))
+        except Exception:
+            log.exception("%s: its recordings do not go on", live.sid)
 
     # -- the other side --------------------------------------------------------------------------------------
 
@@ -449,6 +474,8 @@ class Takeover:
             services.outbound.abandon(mine)
         services.flights.abandon(mine)
         for live in gone:
+            if services.recordings is not None:
+                services.recordings.abandon(live.sid)
             live.abandon()
         if gone:
             log.warning("%d calls were dropped: this node has lost them to another", len(gone))
