@@ -149,19 +149,13 @@ class Voice:
         self.sources = Sources(settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock)
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
-        if not settings.sip.answer_strangers:
-            self.inbound.doorkeeper = self._make_doorkeeper()
         self._wire_sip()
         trunks = self._make_trunks(clock)
         self.trunks = TrunkService(
             trunks, self.sip, self.inbound.doors, self.sources.by_address, secret=key, domain=self._domain,
             folder=folder, clock=clock,
         )  # fmt: skip
-        wires = Wires(
-            invite=self.sip.stack.invite, trunks=trunks, domain=self._domain, resolve=guard.resolve,
-            now=clock.monotonic, busy_on_decline=settings.voice.busy_on_decline,
-        )  # fmt: skip
-        wires.resolve = self._resolve
+        wires = self._make_wires(trunks, clock)
         self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, secrets)
         self.outbound.domains = self.domains
         self._wire_permissions(trunks)
@@ -186,6 +180,12 @@ class Voice:
         self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_wires(self, trunks: Trunks, clock: Clock) -> Wires:
+        return Wires(
+            invite=self.sip.stack.invite, trunks=trunks, domain=self._domain, resolve=self._resolve,
+            now=clock.monotonic, busy_on_decline=self.settings.voice.busy_on_decline,
+        )  # fmt: skip
 
     def _make_doorkeeper(self) -> Doorkeeper:
         own = self.settings.sip
@@ -290,6 +290,8 @@ class Voice:
         self.sip.stack.on_flow_closed = self.registrations.flow_closed
         self.sip.stack.is_inside = self._guard.refuses
         self.sip.refuses, self.sip.admits = self.bans.refuses, self.bans.admits
+        if not own.answer_strangers:
+            self.inbound.doorkeeper = self._make_doorkeeper()
 
     @property
     def _domain(self) -> str:
@@ -371,7 +373,8 @@ class Voice:
         still say anything; `mine`: whether what a SID names is its own."""
         services, memory = self.services, self.services.memory
         services.settled = memory.settled
-        self.sip.fence = fence
+        self.sip.fence = services.gate = fence
+        self.recordings.is_ours = mine
         fd = inherited.descriptors().get(MEDIA_FENCE)
         if fd is not None:
             deadline = FenceMemory(fd)
