@@ -13,7 +13,11 @@ import msgspec
 import pytest
 
 from tests.sip.test_transport_tls import secure_nodes
+from trunkline.cli import doctor_sip
+from trunkline.settings import Settings, Sip, Trunk
+from trunkline.settings.cluster import Cluster
 from trunkline.sip import digest
+from trunkline.voice.takeover_ways import BY_ADDRESS
 from trunkline.voice.trunk_status import GATEWAY, REGISTRATION, Line, Snapshot
 
 from .conftest import Command
@@ -304,3 +308,13 @@ async def test_tls_is_looked_into(ask: Ask, tmp_path: Path) -> None:
         code, found = await asyncio.to_thread(ask, plain)
         assert code == 1
         assert said(found, "bad", "no TLS there") or said(found, "bad", "no connection")
+
+
+def test_of_several_nodes_it_says_whose_calls_another_takes_over() -> None:
+    trunk = Trunk(name="carrier", gateways=("sip:10.0.0.5",))
+    alone = Settings(sip=Sip(enabled=True), trunks=(trunk,))
+    assert list(doctor_sip._takeovers(alone, [trunk])) == []
+    several = msgspec.structs.replace(alone, cluster=Cluster(enabled=True))
+    findings = list(doctor_sip._takeovers(several, [trunk]))
+    assert [one.what.partition(":")[0] for one in findings] == ["carrier", "phones"]
+    assert findings[0].text == BY_ADDRESS

@@ -14,6 +14,7 @@ from trunkline.cli.common import CommandError, run, settings_of, show_table
 from trunkline.cli.findings import Finding
 from trunkline.settings import Settings, Trunk
 from trunkline.voice import trunk_status
+from trunkline.voice.takeover_ways import PHONES, takeover_of
 from trunkline.voice.trunk_status import REFRESH_S
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def sip(
         text = "`trunkline dev` runs, with simulated phones in place of trunks; [sip] and [[trunks]] are for real ones"
         findings = [Finding("ok", "sip", text)]
     else:
-        findings = [*_look_at_ports(settings), *run(_probe(settings, chosen))]
+        findings = [*_look_at_ports(settings), *run(_probe(settings, chosen)), *_takeovers(settings, chosen)]
     if as_json:
         rows = [{"verdict": one.verdict, "check": one.what, "finding": one.text} for one in findings]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
@@ -50,6 +51,15 @@ def sip(
         show_table(("", "check", "finding"), findings)
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+def _takeovers(settings: Settings, trunks: list[Trunk]) -> Iterator[Finding]:
+    """Of one of several nodes: which calls another can take over."""
+    if not settings.cluster.enabled or not settings.sip.enabled:
+        return
+    for trunk in trunks:
+        yield Finding("ok", f"{trunk.name}: its calls when their node is lost", takeover_of(trunk, settings.sip))
+    yield Finding("ok", "phones: their calls when their node is lost", PHONES)
 
 
 def _look_at_ports(settings: Settings) -> Iterator[Finding]:
