@@ -16,13 +16,20 @@ import asyncio, sys
 from pathlib import Path
 from tests.postflight.harness import NOW, archive_at, message
 from trunkline.postflight.archive import ArchiveLimits
+from trunkline.storage.engines.postgres import recent
+from trunkline.storage.manifest import ArchiveBusy
+
+recent.CLAIM_S, recent.RENEW_S = 0.5, 0.1  # a killed node's claim is over soon
 
 async def main(path, number):
     async with archive_at(path, limits=ArchiveLimits(settle_ms=0, segment_rows=3000)) as archive:
         async def upkeep():
             while True:
-                await archive.roll(force=True)
-                await archive.merge()
+                try:
+                    await archive.roll(force=True)
+                    await archive.merge()
+                except ArchiveBusy:
+                    await asyncio.sleep(0.05)
         task = asyncio.create_task(upkeep())
         while not task.done():
             await archive.land([message(NOW - 10_000_000 + (number + i) * 10, number + i) for i in range(50)])

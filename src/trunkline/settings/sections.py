@@ -80,9 +80,10 @@ class Data(Section, frozen=True, kw_only=True):
 
 
 class Storage(Section, frozen=True, kw_only=True):
-    """Where the queue and the database are kept. With `postgres` the archive, media and live calls' state stay in the
-    data folder. Connection strings are PostgreSQL's (`postgresql://...` or `host=a,b dbname=...`, several hosts being
-    the servers of one cluster); they may hold a password and are never shown."""
+    """Where the queue and the database are kept. With `postgres` archive and media stay in the data folder unless
+    `objects.url` names a place for them. Connection strings are PostgreSQL's (`postgresql://...` or
+    `host=a,b dbname=...`, several hosts being the servers of one cluster); they may hold a password and are never
+    shown."""
 
     engine: Literal["sqlite", "postgres"] = "sqlite"
     """`sqlite`: files in the data folder. `postgres`: needs `pip install trunkline[cluster]` and PostgreSQL 13 or
