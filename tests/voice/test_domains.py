@@ -531,6 +531,23 @@ async def test_a_phone_that_insists_on_srtp_is_offered_it_after_it_refused_plain
     assert lines.media.of(protocol.Open)[-1].srtp is not None
 
 
+async def test_who_wants_srtp_calls_phones_on_tls_with_it(lines, tls):
+    office = await Office(lines).open("alice")
+    phone = encrypts(office.desk())
+    assert await office.register(phone, "alice") == 200
+    sid = await lines.create(to=f"sip:alice@{HOST};secure=true")
+    await lines.until(sid, "in-progress")
+    assert b"RTP/SAVP" in phone.invites[0].offer
+
+
+async def test_who_wants_srtp_calls_no_phone_in_the_open(office, lines):
+    (phone,) = await office.staffed("alice")
+    sid = await lines.create(to=f"sip:alice@{HOST};secure=true")
+    assert (await lines.until(sid, "no-answer")).sip_response_code == 480
+    assert phone.invites == []
+    assert await lines.alert_codes() == [32209]
+
+
 async def test_phones_of_a_secure_domain_are_offered_srtp_only(secure, lines):
     phone = encrypts(secure.desk())
     assert await secure.register(phone, "alice") == 200

@@ -63,6 +63,13 @@ class Phones(NamedTuple):
     secure: bool = False
     """Whether they take SRTP only."""
 
+    def in_secret(self) -> Phones:
+        """The same for a caller who wants TLS and SRTP only (`;secure=true`)."""
+        if self.code or self.secure:
+            return self
+        why = f"no phone of {self.to} is registered by TLS"
+        return self.encrypted() or self._replace(groups=(), status=480, code=NOT_SECURE, why=why)
+
     def encrypted(self) -> Phones | None:
         """Those that TLS leads to, to be offered SRTP after plain audio was refused; None: there are none, or they have
         been offered it. Through a proxy (Path) it is not known who reads the keys."""

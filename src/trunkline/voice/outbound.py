@@ -37,7 +37,7 @@ from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.session import Session
 from trunkline.voice.steps import Goto, Inline, Redirected
 from trunkline.voice.steps import Source as Document
-from trunkline.voice.trunks import Way
+from trunkline.voice.trunks import Way, secured
 
 if TYPE_CHECKING:
     from trunkline.voice.denials import Denial
@@ -383,7 +383,8 @@ class Outbound:
         if self.domains is not None and is_sip(to):
             phones = self.domains.phones(to, account)
             if phones is not None:
-                uri = Uri.parse(to)
+                uri, secure = secured(Uri.parse(to))
+                phones = phones.in_secret() if secure else phones
                 return [Way(uri, uri.bare_host, uri.port, "", None, phones=phones)]
         return self._wires.trunks.ways(to)
 
