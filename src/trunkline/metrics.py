@@ -29,6 +29,7 @@ class Parts(Protocol):
     """The node, as far as it is measured."""
 
     settings: Any
+    archive: Any
     queue: Any
     database: Any
     inflight: Any
@@ -131,6 +132,8 @@ class Metrics(Collector):
             told["queue"] = node.cluster.queue.healthy
         if node.voice is not None and node.memory.problem:  # costs takeover: this node goes on, as all others do then
             told["memory"] = node.memory.problem
+        if node.archive.problem:  # messages are taken all the same, and land later
+            told["archive"] = node.archive.problem
         body = orjson.dumps(told)
         return text_response(body, "application/json", 503 if problems else 200)
 

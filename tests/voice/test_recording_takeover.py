@@ -9,8 +9,8 @@ from trunkline.media import protocol, recorded
 from trunkline.model.recording import Recording
 from trunkline.storage.objects import AsyncObjects, Objects
 from trunkline.voice.lost_recordings import LostRecordings
-from trunkline.voice.recording_pieces import Head, RecordingPieces, pack, piece_name
-from trunkline.voice.recording_takeover import RecordingTakeover
+from trunkline.voice.recording_pieces import Head, pack, piece_name
+from trunkline.voice.recording_takeover import SharedRecordings
 from trunkline.voice.recordings import NewRecording
 
 from ..messaging.world import AC, eventually
@@ -39,13 +39,14 @@ async def left(lines):
     lines.recordings._running.clear()
     lines.call = lines.services.live[lines.sid]
     lines.store = Objects(shared_folder(lines.folder / "shared"))
-    objects = AsyncObjects(lines.store)
-    lines.pieces = lines.recordings.pieces = RecordingPieces(objects)
-    clock = lines.services.clock
-    lines.takeover = RecordingTakeover(lines.recordings, lines.pieces, lines.database, clock, LONGEST_MS)
+    shared = SharedRecordings(
+        AsyncObjects(lines.store), lines.recordings, lines.database, lines.services.clock, lines.folder / "spool",
+        "here", LONGEST_MS,
+    )  # fmt: skip
+    shared.start()
+    lines.takeover = shared.takeover
     yield lines
-    await lines.takeover.close()
-    objects.close()
+    await shared.stop()
 
 
 def upload(lines, frames=100, ago_ms=3000, **changes):

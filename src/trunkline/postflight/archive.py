@@ -146,6 +146,13 @@ class SegmentedArchive:
             self.unavailable = ""
         return answer
 
+    @property
+    def problem(self) -> str:
+        """What does not work just now, for /readyz: documents wait to land, or older ones cannot be read; empty: all
+        does."""
+        failed = self._recent.writer.failed
+        return f"recent documents: {failed}" if failed is not None else self.unavailable
+
     async def land(self, documents: Sequence[Document]) -> None:
         await self._recent.land(documents)
 

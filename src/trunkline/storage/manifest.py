@@ -144,10 +144,21 @@ class RecentReader(Protocol):
         """Close the connection."""
 
 
+class Health(Protocol):
+    """What a store's writer says of itself."""
+
+    failed: BaseException | None
+    """Why nothing can be written now; None while all is well."""
+
+
 class Recent(Protocol):
     """The recent store of the serving process; every awaited write has been committed."""
 
     survives: Survives
+
+    @property
+    def writer(self) -> Health:
+        """For health checks."""
 
     @property
     def reader_spec(self) -> tuple[str, str]:

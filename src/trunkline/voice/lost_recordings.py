@@ -51,7 +51,8 @@ class LostRecordings:
         self._spool = spool
         self._running = running
         self._mine = mine
-        self._assemble = assemble
+        self.assemble = assemble
+        """Makes the audio of one whose host is lost; may be set later."""
         self._rows: list[Recording] = []
         self._looks = 0
         self._more = asyncio.Event()
@@ -115,9 +116,9 @@ class LostRecordings:
         """What became of one that has left no note."""
         found = await asyncio.to_thread(self._found, row, give_up=False)
         spool = self._spool / row.sid / f"{row.sid}{recorded.SUFFIX}"
-        if found is None and self._assemble is not None and not spool.exists():
+        if found is None and self.assemble is not None and not spool.exists():
             try:
-                found = await self._assemble(row)
+                found = await self.assemble(row)
             except StoreUnavailable as error:
                 log.error("%s waits for the object store: %s", row.sid, error)
                 return None

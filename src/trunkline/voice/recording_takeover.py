@@ -19,8 +19,9 @@ from trunkline.media.protocol import Recorded
 from trunkline.model.clock import Clock
 from trunkline.model.recording import Recording, RecordingStatus
 from trunkline.storage.database import Database
+from trunkline.storage.objects import AsyncObjects
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.voice.recording_pieces import Known, RecordingPieces
+from trunkline.voice.recording_pieces import Known, RecordingPieces, RecordingUploads
 from trunkline.voice.recordings import OPEN, Recordable, Recordings
 
 FINISH_S: Final = 900.0
@@ -30,6 +31,37 @@ LEAST_MS: Final = 1000
 _GOES_ON: Final = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
 
 log = logging.getLogger(__name__)
+
+
+class SharedRecordings:
+    """All that recordings of a node do with the object store: their pieces leave while they run (`origin`: the node's
+    name), and those of lost hosts are gone on with (`takeover`, for trunkline.voice.takeover) or put together
+    (`takeover.assemble`, for trunkline.voice.lost_recordings). `start` and `stop` with the node."""
+
+    def __init__(
+        self,
+        objects: AsyncObjects,
+        recordings: Recordings,
+        database: Database,
+        clock: Clock,
+        spool: Path,
+        origin: str,
+        longest_ms: int,
+    ) -> None:
+        self._objects = objects
+        recordings.pieces = RecordingPieces(objects)
+        self.takeover = RecordingTakeover(recordings, recordings.pieces, database, clock, longest_ms)
+        self.uploads = RecordingUploads(objects.objects, spool, origin)
+
+    def start(self) -> None:
+        """Begin to upload what runs."""
+        self.uploads.start()
+
+    async def stop(self) -> None:
+        """End; what runs stays in its spool, and goes on leaving the host after the next start."""
+        await asyncio.to_thread(self.uploads.stop)
+        await self.takeover.close()
+        self._objects.close()
 
 
 class RecordingTakeover:
