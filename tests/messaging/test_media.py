@@ -11,6 +11,7 @@ from trunkline.model.numbers import Media
 from trunkline.model.sid import new_sid
 from trunkline.settings import Limits, Settings, Twilio
 from trunkline.storage.blobs import FolderBlobs
+from trunkline.storage.unavailable import StoreUnavailable
 
 from .world import AC, Carrier, eventually
 
@@ -95,6 +96,22 @@ async def test_without_room_for_media_the_message_fails_and_text_still_goes(worl
     assert failed.error_code == 12400
     assert await world.alert_codes() == [12400]
     await world.until(await world.send("text"), "sent")
+
+
+async def test_a_message_waits_for_the_store_of_files(world, monkeypatch):
+    monkeypatch.setattr("trunkline.messaging.media.STORE_RETRY_S", 0.01)
+    put, tries = world.files._blobs.put, []
+
+    async def away(sid, content):
+        tries.append(sid)
+        if len(tries) < 5:
+            raise StoreUnavailable("the object store cannot be used")
+        return await put(sid, content)
+
+    monkeypatch.setattr(world.files._blobs, "put", away)
+    async with running(lambda request: answer(b"PNG", 200, PNG)) as server:
+        await world.until(await world.send(media=[item(f"http://127.0.0.1:{server.port}/x")]), "sent")
+    assert len(tries) == 5
 
 
 async def test_private_addresses_are_not_fetched(world):

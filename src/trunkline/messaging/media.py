@@ -30,6 +30,7 @@ from trunkline.settings import Settings
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
 from trunkline.storage.database import Database
 from trunkline.storage.queue import Queue
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.webhooks.fetch import Fetcher, FetchRequest
 from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client
@@ -38,6 +39,8 @@ FETCHES = 8
 """Files fetched at once (each may be `limits.media_bytes` long)."""
 TRIES = 3
 """Attempts to fetch one file."""
+STORE_RETRY_S = 15.0
+"""Wait after the store of files could not be reached."""
 RETRY_S = 2.0
 """Wait before the second attempt; it doubles."""
 MAX_PREPARING = 500
@@ -229,7 +232,7 @@ class OutboundMedia:
         try:
             for index, item in enumerate(message.media):
                 if not item.bytes:
-                    kept = await self._fetch(message.account_sid, message.sid, item)
+                    kept = await self._insist(live, item)
                     # The carrier and the links in the text want the customer's own address, not ours.
                     message.media[index] = msgspec.structs.replace(kept, url=item.url)
         except MediaRefused as refused:
@@ -240,6 +243,18 @@ class OutboundMedia:
             self._outbound.media_failed(live, INTERNAL)
         else:
             self._outbound.media_ready(live)
+
+    async def _insist(self, live: Live, item: MediaItem) -> MediaItem:
+        """Fetch and keep a file; while the store of files cannot be reached, again, until the message expires."""
+        message = live.message
+        while True:
+            try:
+                return await self._fetch(message.account_sid, message.sid, item)
+            except StoreUnavailable as error:
+                if self._inflight.clock.now_ms() + STORE_RETRY_S * 1000 >= message.valid_until_ms:
+                    raise
+                log.warning("the media of %s wait: %s", message.sid, error)
+            await asyncio.sleep(STORE_RETRY_S)
 
     async def _fetch(self, account: str, message_sid: str, item: MediaItem) -> MediaItem:
         for attempt in range(1, TRIES + 1):
