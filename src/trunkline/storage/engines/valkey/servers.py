@@ -125,9 +125,13 @@ class Wire(Connection):
     async def take(self) -> Any:
         """The next reply; an error among them is returned. Raises RedisError, OSError."""
         try:
-            return await self.read_response(timeout=math.inf, disconnect_on_error=False)
+            reply = await self.read_response(timeout=math.inf, disconnect_on_error=False)
         except ResponseError as error:
             return error
+        if reply is None and (self._reader is None or self._reader.exception() is not None):
+            # redis-py takes the system's ETIMEDOUT for the end of its own patience, and says so by None, for ever.
+            raise ConnectionResetError("the connection was lost")
+        return reply
 
 
 class TlsWire(Wire, SSLConnection):
