@@ -41,6 +41,8 @@ TURN_SHARE: Final = 0.5
 """How much longer than the heir the others wait before they call a node lost, as a part of the lease."""
 MAX_CHANGE_TRIES: Final = 8
 """Attempts at one change of the map, when others change it meanwhile."""
+RESTORED_MS: Final = 10_000
+"""A map written back less than this ago may lack what changed hands just before, for a node that did not see it."""
 HOLD: Final = "hold"
 CONSENT: Final = "consent"
 
@@ -78,6 +80,7 @@ class Membership:
         self._observed = Observed()
         self._map_value: bytes | None = None
         self._newest = ClusterMap()
+        self._looked_ns = 0
         self._verified_ns = -self.timing.ttl_ns
         self._began_ns = 0
         self._hurry = asyncio.Event()
@@ -199,6 +202,7 @@ class Membership:
     def _expel(self) -> None:
         self.fence.close()
         self._newest, self._map_value = ClusterMap(), None
+        self._observed.map_seen()
         self._lease.end()
         for listener in self.listeners:
             listener.expelled()
@@ -210,7 +214,8 @@ class Membership:
         value = await self._get(key)
         found = records.decode_node(value)
         if value is not None and found is not None and found.state == "live" and found.run != self.me.run:
-            sure = alone_here and (found.place, found.address) == (self.me.place, self.me.address) != ("", "")
+            same = found.place != "" and (found.place, found.address) == (self.me.place, self.me.address)
+            sure = alone_here and same
             if not sure:
                 value, found = await self._outlive(value, found)
         elif value is None and not alone_here:
@@ -263,6 +268,7 @@ class Membership:
             if await self._renew_or_hold():
                 async with asyncio.timeout(self.timing.step_s):
                     await self._look()
+                self._looked_ns = self._now()
         except (StoreUnavailable, TimeoutError, OSError) as error:
             self._note_away(True, error)
         self.fence.check()
@@ -298,10 +304,15 @@ class Membership:
         view = {name: epoch for name, epoch in self.view.map.members.items() if name != self.name}
         async with asyncio.timeout(self.timing.step_s):
             start = await self._lease.renew(view, placement.heir(self.name, self.members()))
-        verified = self.fence.open or (start or 0) - self._verified_ns < self.timing.ttl_ns // 2
-        if start is not None and self.live and verified:
+        if start is not None and self.live and self._knows_its_own(start):
             self.fence.extend(start, self.timing.ttl_ms)
         return start is not None
+
+    def _knows_its_own(self, start_ns: int) -> bool:
+        """Whether the map was looked at lately: while the fence is open within a lease, else just now."""
+        if self.fence.open:
+            return start_ns - self._looked_ns < self.timing.ttl_ns
+        return start_ns - self._verified_ns < self.timing.ttl_ns // 2
 
     def _forgotten(self) -> None:
         self.embargo_ns = self._now() + self.timing.ttl_ns + margin_ns(self.timing.ttl_ms)
@@ -314,6 +325,7 @@ class Membership:
         if now is None or now.version < self._newest.version or self._newest.lineage not in ("", now.lineage):
             await self._restore(value, now)
             return
+        self._observed.map_seen()
         for name in sorted({*now.members, *self._newest.members} - {self.name}):
             await self._read_member(name)
         fallen = self._observed.fallen(now)
@@ -325,6 +337,8 @@ class Membership:
                 await self._read_member(name)
             if again == value and self._observed.fallen(now) == fallen:
                 if value != self._map_value:
+                    if self._restored_since(now):
+                        self._forgotten()
                     self._map_value, self._newest = value, now
                     self._adopt(now)
                 self._verified_ns = self._now()
@@ -333,6 +347,12 @@ class Membership:
                 self._observed.keep(now.members)
                 await self._tidy(now, fallen)
         self._call_out(now)
+
+    def _restored_since(self, now: ClusterMap) -> bool:
+        """Whether the store lost the map since this node looked at it last: others may not yet know what they lost."""
+        if self._newest.version:
+            return now.restored_ms != self._newest.restored_ms or now.version == self._newest.version
+        return abs(self._clock.now_ms() - now.restored_ms) < RESTORED_MS
 
     async def _read_map(self) -> tuple[bytes | None, ClusterMap | None]:
         value = await self._get(records.MAP_KEY)
@@ -358,7 +378,12 @@ class Membership:
         else:
             return
         version = max(newest.version, now.version if now else 0) + 1
-        if await self._set(records.MAP_KEY, value, records.encode(msgspec.structs.replace(newest, version=version))):
+        restored_ms = self._clock.now_ms() if self._newest.version else 0
+        if await self._set(
+            records.MAP_KEY,
+            value,
+            records.encode(msgspec.structs.replace(newest, version=version, restored_ms=restored_ms)),
+        ):
             self.hurry()
 
     async def _all_live(self) -> dict[str, int]:

@@ -75,6 +75,10 @@ class Observed:
         """`left`, `lost`, or "" when it was not seen."""
         return self._how.get((name, epoch), "")
 
+    def map_seen(self) -> None:
+        """There is a map, or this node has another life before it."""
+        self._map_missing_ns = 0
+
     def map_missing_since(self, now_ns: int) -> int:
         """When the map was first found missing, by a node that never saw one."""
         self._map_missing_ns = self._map_missing_ns or now_ns

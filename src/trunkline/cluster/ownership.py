@@ -225,6 +225,9 @@ class Ownership(Listener):
         now = self._membership.view.map
         if not self._membership.live or self._retiring:
             return None
+        embargo_s = (self._membership.embargo_ns - self._membership.now_ns()) / 1e9
+        if embargo_s > 0:
+            return embargo_s
         for thing in now.things:
             if thing not in self._things or thing in self._owned or thing in self._gaining:
                 continue
@@ -232,12 +235,10 @@ class Ownership(Listener):
                 self._given.pop(thing, None)
                 self._gain(thing)
         wanted = self._placed(now, self._present(now))
-        if any(now.owner(thing) is None for thing, node in wanted.items() if node == self._membership.name):
-            embargo_s = (self._membership.embargo_ns - self._membership.now_ns()) / 1e9
-            if embargo_s > 0:
-                return embargo_s
-            if not await self._membership.change(self._claim):
-                return self._pace.retry_s
+        me = self._membership.name
+        free = any(now.owner(thing) is None for thing, node in wanted.items() if node == me)
+        if free and not await self._membership.change(self._claim):
+            return self._pace.retry_s
         return self._balance(wanted)
 
     def _present(self, now: ClusterMap) -> list[str]:

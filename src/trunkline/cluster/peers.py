@@ -93,7 +93,10 @@ class Peers:
                 f" {wire.MIN_SECRET_CHARS} characters, the same on each node"
             )
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accepted, host, port, ssl=self._tls_server, backlog=64)
+        patience = HANDSHAKE_S if self._tls_server else None
+        self._server = await loop.create_server(
+            self._accepted, host, port, ssl=self._tls_server, backlog=64, ssl_handshake_timeout=patience
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
@@ -194,10 +197,7 @@ class Peers:
                 self._failures[node] = (tries, again, str(error))
 
     async def _dial(self, node: str) -> Link:
-        if len(self._all) >= MAX_CONNECTIONS:
-            raise PeerUnavailable(f"{MAX_CONNECTIONS} connections are open", sent=False)
         link = self._link(node)
-        self._all.add(link)
         try:
             host, port = split_address(self._addresses[node])
             async with asyncio.timeout(CONNECT_S + HANDSHAKE_S):
@@ -205,26 +205,25 @@ class Peers:
                 await link.opened
         except (OSError, ValueError, KeyError, TimeoutError) as error:
             link.close("not reached")
-            self._all.discard(link)
             raise PeerUnavailable(f"{node}: not reached ({error or 'timeout'})", sent=False) from None
         except BaseException:
             link.close("not reached")
-            self._all.discard(link)
             raise
         return self._links.get(node, link)
 
     def _accepted(self) -> Link:
-        link = self._link(None)
+        return self._link(None)
+
+    def _made(self, link: Link) -> bool:
+        """A connection stands (TLS included); whether there is room for it."""
         pending = sum(not one.ready for one in self._all)
         if len(self._all) >= MAX_CONNECTIONS or pending >= MAX_PENDING or self._closed:
-            asyncio.get_running_loop().call_soon(link.close, "too many connections")
-        else:
-            self._all.add(link)
-            link.opened.add_done_callback(lambda opened: None if link.ready else self._all.discard(link))
-        return link
+            return False
+        self._all.add(link)
+        return True
 
     def _link(self, node: str | None) -> Link:
-        return Link(self.name, self._secret, self._handlers, self._up, self._down, node)
+        return Link(self.name, self._secret, self._handlers, self._made, self._up, self._down, node)
 
     def _up(self, link: Link) -> None:
         self._failures.pop(link.peer, None)

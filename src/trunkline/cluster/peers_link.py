@@ -53,6 +53,7 @@ class Link(asyncio.Protocol):
         name: str,
         secret: bytes,
         handlers: dict[bytes, Handler],
+        made: "Callable[[Link], bool]",
         up: "Callable[[Link], None]",
         down: "Callable[[Link], None]",
         dialled: str | None = None,
@@ -63,6 +64,7 @@ class Link(asyncio.Protocol):
         self.reason = "it closed the connection"
         self._handshake = Handshake(secret, name)
         self._handlers = handlers
+        self._made = made
         self._up = up
         self._down = down
         self._hello = b""
@@ -82,6 +84,9 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if not self._made(self):
+            self.close("too many connections")
+            return
         self._timer = self._loop.call_later(HANDSHAKE_S, self.close, "no handshake in time")
         if not self.dialled:
             self._send(self._handshake.hello())
@@ -100,7 +105,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        was_ready, self.ready = self.ready, False
+        self.ready = False
         if not self.opened.done():
             self.opened.set_exception(PeerUnavailable(self.reason, sent=False))
             self.opened.exception()  # nobody may be waiting
@@ -112,8 +117,7 @@ class Link(asyncio.Protocol):
         for task in self._answering:
             task.cancel()
         self.closed.set()
-        if was_ready:
-            self._down(self)
+        self._down(self)
 
     # ---- calls
 

@@ -72,6 +72,8 @@ class ClusterMap(msgspec.Struct, frozen=True, kw_only=True):
     """Random, of the first version: another one was begun after the store had lost this one."""
     version: int = 0
     """Counts the changes up."""
+    restored_ms: int = 0
+    """When it was last written back after the store had forgotten it: what changed hands just before may be missing."""
     members: Mapping[str, int] = {}
     """Name -> epoch."""
     things: Mapping[str, Owner] = {}
