@@ -41,6 +41,7 @@ from trunkline.storage.database import Database
 from trunkline.storage.memory import MemoryStore
 from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import number_risks
 from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.bans import Bans
@@ -63,7 +64,7 @@ from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
 from trunkline.voice.spending import Spending
-from trunkline.voice.takeover import Takeover
+from trunkline.voice.takeover import Report, Takeover
 from trunkline.voice.trunk_service import TrunkService
 from trunkline.voice.trunks import Trunks
 from trunkline.voice.verbs.sms import SendMessage
@@ -89,11 +90,15 @@ WRITTEN_LOOK_S = 0.01
 """Between two looks whether what happened to them is stored."""
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
+GAIN_RETRY_S = 0.2
+"""Between two tries to read what was gained while a store is away."""
 LEASES_MS = 1300
 """A lost node was last known to live so long before its calls are another's, per second of its lease: rather a few
 words twice than some left out."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
+Gained = tuple[Callable[[str], bool], int]
+"""Whether a SID is in a partition that was gained, and when its node was last known to live (Unix ms)."""
 log = logging.getLogger("trunkline")
 
 
@@ -170,10 +175,15 @@ class Voice:
             self.services, self.sip.stack, self.inbound, inherited.run_name(), lambda: self.media.epoch
         )
         self.lost_recordings = LostRecordings(
-            self.recordings, database, spool_folder(settings), lambda: self.recovery.recorded
+            self.recordings,
+            database,
+            spool_folder(settings),
+            lambda: self.recovery.recorded,
+            mine=lambda call_sid: self.recordings.is_ours(call_sid),
         )
         self.takeover: Takeover | None = None
         """Of a node that is one of several."""
+        self._gained: list[Gained] = []
         self.listening = asyncio.Event()
         """SIP messages are taken, and the calls of the process before this one have been taken up."""
         self.media.on_hello(self.recovery.greeted)
@@ -387,16 +397,37 @@ class Voice:
         """A partition of the queue is this node's, by what its SIDs say: go on with its calls, as soon as SIP works.
         `lost_ms`: when their node was last known to live (Unix ms); 0: not known."""
         lost_ms = lost_ms or self.services.clock.now_ms() - int(self.settings.cluster.lease_s * LEASES_MS)
-        task = asyncio.get_running_loop().create_task(self._take_over(is_in, lost_ms))
-        self._tasks.append(task)
+        self._gained.append((is_in, lost_ms))
+        if len(self._gained) == 1:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._take_over()))
 
-    async def _take_over(self, is_in: Callable[[str], bool], lost_ms: int) -> None:
+    async def _take_over(self) -> None:
+        """Go on with the calls of what has been gained; together with those of what is gained meanwhile."""
         await self.listening.wait()
+        while self._gained and self.takeover is not None:
+            gained = list(self._gained)
+
+            def is_in(sid: str, gained: list[Gained] = gained) -> bool:
+                return any(one(sid) for one, _ in gained)
+
+            try:
+                report = await self.takeover.take_over(is_in, lost_ms=min(lost_ms for _, lost_ms in gained))
+                self._tasks.append(asyncio.get_running_loop().create_task(self._look_after(report, is_in)))
+            except StoreUnavailable as error:
+                log.warning("the calls of %d partitions cannot be read yet: %s", len(gained), error)
+                await asyncio.sleep(GAIN_RETRY_S)
+                continue
+            except Exception:
+                log.exception("the calls of %d partitions could not be taken over", len(gained))
+            del self._gained[: len(gained)]
+
+    async def _look_after(self, report: Report, is_in: Callable[[str], bool]) -> None:
+        """Recordings of calls that did not go on are put together of what there is."""
+        await report.settled.wait()
         try:
-            if self.takeover is not None:
-                await self.takeover.take_over(is_in, lost_ms=lost_ms)
-        except Exception:
-            log.exception("the calls of a partition could not be taken over")
+            await self.lost_recordings.take(is_in)
+        except StoreUnavailable as error:
+            log.error("recordings of another host cannot be looked for now: %s", error)
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
         """Whether a call of a partition is up, or on its way there."""
