@@ -61,6 +61,10 @@ class Lab:
     # -- making and removing ---------------------------------------------------------------------------------------
 
     def _clean(self) -> None:
+        logs, former = self.plan.run / "hosts/log", self.plan.folder / "log.former"
+        if logs.exists():
+            shutil.rmtree(former, ignore_errors=True)
+            logs.rename(former)
         shutil.rmtree(self.plan.run, ignore_errors=True)
         (self.plan.run / "hosts").mkdir(parents=True)
         (self.plan.run / "objects").mkdir()

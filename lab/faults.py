@@ -4,6 +4,7 @@
 """
 
 import random
+import shutil
 from typing import TYPE_CHECKING, ClassVar
 
 from lab import made, node, outside, patroni, redis
@@ -390,6 +391,21 @@ class WebhooksDown(CarrierDown):
     address = outside.WEBHOOKS
 
 
+class ObjectsDown(Fault):
+    name, what, hold_s = "object-store-down", "the object store (a shared folder) is not there", 20.0
+
+    def inject(self) -> str:
+        folder = self.lab.plan.run / "objects"
+        folder.rename(folder.with_suffix(".away"))
+        return str(folder)
+
+    def heal(self) -> None:
+        folder = self.lab.plan.run / "objects"
+        if folder.exists():  # somebody has made an empty one meanwhile
+            shutil.rmtree(folder)
+        folder.with_suffix(".away").rename(folder)
+
+
 class RedisAndOwner(Fault):
     name, what, hold_s = "redis-and-owner", "the Redis primary is lost together with a node's host", 15.0
 
@@ -414,13 +430,12 @@ FAULTS: dict[str, type[Fault]] = {
         Nothing, KillNode, KillNodeProcess, KillMedia, KillPostgres, KillPatroni, KillRedis, KillSentinel, KillEtcd,
         KillNodeHost, KillStoreHost, KillZone, KillOtherZone, Cut, PartialCut, StopNode, StopStore, Rolling,
         RollingEngines, SwitchOver, PowerLoss, FullNodeDisk, FullStoreDisk, ClockJump, CarrierDown, WebhooksDown,
-        RedisAndOwner,
+        ObjectsDown, RedisAndOwner,
     )
 }  # fmt: skip
 """Every fault, by its name."""
 NOT_DONE = {
     "slow-disk": "needs the io controller of cgroup v2 for the hosts' loop devices, which is not everywhere",
-    "object-store-down": "the lab keeps objects in a folder so far",
     "dns-down": "the lab's hosts know each other by address; no name is looked up",
     "speech-down": "speech is made by each node itself",
     "region-loss": "needs the second region's promotion",

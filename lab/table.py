@@ -5,6 +5,7 @@ import http.client
 import time
 from typing import Any
 
+from bench.processes import pss_mb
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -29,7 +30,9 @@ def show(plan: Plan, *, once: bool = False) -> None:
                 f"account {lab.customer.sid}, token {lab.customer.token}; logs in {plan.run / 'hosts/log'}"
             )
         if once:
-            console.print(table(lab))
+            shown = table(lab)
+            shown.add_row("memory (PSS), MB", *memory(lab))
+            console.print(shown)
             return
         with contextlib.suppress(KeyboardInterrupt), Live(table(lab), console=console, auto_refresh=False) as live:
             while True:
@@ -56,6 +59,13 @@ def table(lab: Lab) -> Table:
     counts = [sum(len(made.processes_in(host.namespace)) for host in lab.zone(zone.name)) for zone in lab.plan.zones]
     shown.add_row("processes", *map(str, counts))
     return shown
+
+
+def memory(lab: Lab) -> list[str]:
+    """What each zone takes, memory that processes share counted once."""
+    pids = {zone.name: [pid for host in lab.zone(zone.name) for pid in made.processes_in(host.namespace)]
+            for zone in lab.plan.zones}  # fmt: skip
+    return [f"{pss_mb(found):.0f}" for found in pids.values()]
 
 
 def _server(member: dict[str, Any] | None) -> str:
