@@ -28,7 +28,8 @@ from trunkline.storage.partitions import PARTITION_BITS
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
-MAX_PARTITIONS = 64
+PARKED_S = 0.8
+"""Longest read of the parked receipts, on the event loop: not longer than a node's lease leaves it."""
 _TABLES = (WRITER_TABLE, OWNER_TABLE, sql.SCHEMA, sql.FIELD, sql.FENCED_APPLY_FUNCTION)
 _DDL = hashlib.sha256("".join(_TABLES).encode()).hexdigest()[:16]
 """Names what `_TABLES` makes; where it is there already, nothing is locked."""
@@ -84,6 +85,7 @@ class PostgresPartition(PostgresQueue):
         self._fence: Fenced | None = None
         self._last_id = 0
         self._carrier_ids = carrier_ids
+        self._parked_s = PARKED_S
 
     async def begin(self, writer: Writer, fence: Fenced) -> None:
         """Write from now on. Raises StoreUnavailable."""
@@ -174,6 +176,7 @@ class PostgresPartitions:
                 self._readers[place].near("select 1")
             except StoreUnavailable as error:
                 errors.append(error)
+                self._readers[place].seek()
         if len(errors) == self.databases:
             raise errors[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from trunkline.storage.carrier_ids import CarrierIds
+from trunkline.storage.carrier_ids import CarrierIds, Place
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres import queue_sql as sql
 from trunkline.storage.engines.postgres.layout import read_layout
@@ -22,7 +22,6 @@ from trunkline.storage.engines.postgres.writer import Cursor, Writer
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.storage.written import Written
 
 MAX_ORPHANS = 100_000
 """Parked receipts; beyond it the oldest leave."""
@@ -133,6 +132,7 @@ class PostgresQueue:
         self._per_ms = 1000
         """Ids given out in a millisecond, as `made_ms` has it."""
         self._carrier_ids = CarrierIds()
+        self._parked_s = NEAR_LONG_S
         self._writer: Writer | None = None
         if own:
             self._writer = Writer(
@@ -237,16 +237,19 @@ class PostgresQueue:
             ops += [_owe(sql.OWE_TOO, item) for item in s.owed]
         for connector, carrier_id in s.carrier_ids:
             ops.append(Op(sql.CARRIER_TOO, s.id, t1=clean(connector), t2=clean(carrier_id), t3=s.account, t4=s.sid))
-        written = self.writer.apply(ops, _whether, lazy=True)
-        if s.carrier_ids:
-            pairs, place = s.carrier_ids, (s.id, s.account, s.sid)
+        return self.writer.apply(ops, self._knowing(s) if s.carrier_ids else _whether, lazy=True)
 
-            def done(step: Written[bool]) -> None:
-                if step.exception() is None and step.result():
-                    self._carrier_ids.remember(pairs, place)
+    def _knowing(self, step: Advance) -> Callable[[list[bool]], bool]:
+        """The outcome of a step; its carrier's ids are remembered with it."""
+        pairs, carrier_ids = step.carrier_ids, self._carrier_ids
+        place = Place(step.id, step.account, step.sid)
 
-            written.add_done_callback(done)
-        return written
+        def decide(effects: list[bool]) -> bool:
+            if effects[0]:
+                carrier_ids.remember(pairs, place)
+            return effects[0]
+
+        return decide
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
         return [_flight(row) for row in await self._readers.rows(self._reads.waiting, (clean(lane), *after, limit))]
@@ -325,7 +328,7 @@ class PostgresQueue:
 
     def parked(self) -> list[tuple[str, str]]:
         """(connector, carrier id) of every parked receipt: read once at start."""
-        return [tuple(row) for row in self._readers.near(self._reads.parked, (MAX_ORPHANS,), NEAR_LONG_S)]
+        return [tuple(row) for row in self._readers.near(self._reads.parked, (MAX_ORPHANS,), self._parked_s)]
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class Readers:
             connection.close()
             self._near = None
             if silent or again:
-                self._seek()
+                self.seek()
                 raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
         return self.near(statement, bindings, patience_s, again=True)
 
@@ -116,7 +116,7 @@ class Readers:
         try:
             self._near = self._connect_near()
         except StoreUnavailable:
-            self._seek()
+            self.seek()
             raise
         return self._near
 
@@ -125,8 +125,8 @@ class Readers:
         connection = self._servers.connect(name, statement_ms=int(NEAR_LONG_S * 1000), kind=NearConnection)
         return cast(NearConnection, connection)
 
-    def _seek(self) -> None:
-        """Have a thread look for a server, unless one does, or none was found just now."""
+    def seek(self) -> None:
+        """Have a thread look for a server for `near`, unless one does."""
         if self._near_sought or self._closing.is_set():
             return
         self._near_sought = True

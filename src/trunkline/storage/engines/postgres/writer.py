@@ -165,7 +165,7 @@ class Writer:
             written.settle(None, self._not_owned())
         elif self._closed:
             written.settle(None, WriterFull("the store is closed"))
-        elif item.may_spill and not self.takes_writes and self.elsewhere():
+        elif item.may_spill and (self.failed is not None or self._began) and self._should_spill():
             written.settle(None, Spill(str(self.failed or "its server is slow")))
         elif self._is_down():
             written.settle(None, StoreUnavailable(str(self.failed)))
@@ -187,6 +187,9 @@ class Writer:
         """Whether what is handed in now is likely to be committed soon."""
         began = self._began
         return self.failed is None and not self._closed and not (began and time.monotonic() - began > SLOW_S)
+
+    def _should_spill(self) -> bool:
+        return not self.takes_writes and self.elsewhere()
 
     def _not_owned(self) -> NotOwned:
         return NotOwned(f"{self._name}: another node owns it now")
@@ -271,7 +274,7 @@ class Writer:
             cut(connection)
         if self._is_down():
             self._fail_waiting(StoreUnavailable(str(self.failed)))
-        elif self._waiting and not self.takes_writes and self.elsewhere():
+        elif self._waiting and self._should_spill():
             self._fail_waiting(Spill(str(self.failed or "its server is slow")), spilling=True)
 
     async def close(self, *, in_a_hurry: bool = True) -> None:
