@@ -10,6 +10,7 @@ from tests.objects import shared_folder
 from tests.postflight.harness import ALICE, message
 from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
 from trunkline.bootstrap_stores import check_objects, open_archive, open_blobs
+from trunkline.cli.doctor_durability import kept, look_at_objects
 from trunkline.settings import Objects, Settings, load
 from trunkline.settings.objects import objects_problems
 from trunkline.storage.blobs import FolderBlobs
@@ -89,3 +90,16 @@ async def test_with_an_object_store_all_are_shared(
     assert blobs.survives is Survives.ZONE
     assert "refused to overwrite" in check_objects(settings)
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["own"]
+
+
+def test_the_doctor_tries_the_object_store(tmp_path: Path) -> None:
+    shared_folder(tmp_path / "shared")
+    own = '[storage]\nengine = "postgres"\nqueue = "dbname=a"\ndatabase = "dbname=a"\n[objects]\n'
+    there = settings_of(tmp_path, f'{own}url = "file://{tmp_path}/shared"\n')
+    away = settings_of(tmp_path, f'{own}url = "file://{tmp_path}/elsewhere"\n')
+    assert [(one.verdict, one.what) for one in look_at_objects(there)] == [("ok", "objects")]
+    (bad,) = look_at_objects(away)
+    assert bad.verdict == "bad"
+    assert "is not there" in bad.text
+    assert list(look_at_objects(settings_of(tmp_path))) == []
+    assert [row for row in kept(there) if "object store" in " ".join(row)]

@@ -16,7 +16,7 @@ import apsw
 import typer
 
 from trunkline.cli.common import settings_of, show_table
-from trunkline.cli.doctor_durability import COLUMNS, durability, kept, look_at_memory, look_at_postgres
+from trunkline.cli.doctor_durability import COLUMNS, durability, kept, look_at_memory, look_at_objects, look_at_postgres
 from trunkline.cli.doctor_sip import sip
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
@@ -230,6 +230,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     look_at_stores,
     look_at_postgres,
     look_at_memory,
+    look_at_objects,
     look_at_limits,
     look_at_clock,
     look_at_carriers,

@@ -114,9 +114,17 @@ def _kept_of_calls(settings: Settings, store: str, outlives: str, lost: str) -> 
         Kept("what accounts spend on calls", "MemoryStore", memory, survives, "limits count anew" + again),
         *((leases,) if own.engine == "valkey" else ()),
         Kept("calls under way: audio", "media process", "shared memory", "process", "the call ends"),
-        Kept("recordings under way", "recorder", "spool, unsynced", "process", "their last seconds"),
+        _recordings_under_way(settings),
         Kept("prompts", "cache", "files, unsynced", "process", "they are spoken or fetched again"),
     )
+
+
+def _recordings_under_way(settings: Settings) -> Kept:
+    own = settings.objects
+    if not own.url:
+        return Kept("recordings under way", "recorder", "spool, unsynced", "process", "their last seconds")
+    there = f"{SURVIVED[own.survives]}, but for 5 s"
+    return Kept("recordings under way", "recorder", "spool; pieces to the object store", there, "their last 5 s")
 
 
 def _providers(settings: Settings) -> Iterator[Kept]:
@@ -172,6 +180,16 @@ def look_at_memory(settings: Settings) -> Iterator[Finding]:
         yield Finding("bad", "memory", str(error))
 
 
+def look_at_objects(settings: Settings) -> Iterator[Finding]:
+    """Whether the object store takes, gives back and protects what is written."""
+    if not settings.objects.url:
+        return
+    try:
+        yield Finding("ok", "objects", bootstrap().check_objects(settings))
+    except StoreUnavailable as error:
+        yield Finding("bad", "objects", str(error))
+
+
 def durability(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="The table as a list, for programs.")] = False,
@@ -179,7 +197,7 @@ def durability(
     """Say of each kind of data where it is kept, what it outlives and what is lost otherwise. Exit code 1 if a store
     does not keep its promise."""
     settings = settings_of(context)
-    findings = [*look_at_postgres(settings), *look_at_memory(settings)]
+    findings = [*look_at_postgres(settings), *look_at_memory(settings), *look_at_objects(settings)]
     if as_json:
         table = [row._asdict() for row in kept(settings)]
         found = [{"verdict": one.verdict, "check": one.what, "finding": one.text} for one in findings]

@@ -15,6 +15,7 @@ import orjson
 from trunkline.inflight.store import Inflight
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Flight, Owed
+from trunkline.storage.unavailable import StoreUnavailable
 
 BATCH = 500
 """Flights that land together."""
@@ -148,6 +149,9 @@ class Landing:
                     now = self._inflight.clock.now_ms()
                     await self._inflight.queue.sweep(now, now - self._carrier_id_ms)
                 await asyncio.sleep(min(MAX_REST_S, max(0.0, DUTY * (time.monotonic() - began) - LINGER_S)))
+            except StoreUnavailable as away:
+                log.error("landing waits: %s", away)
+                await asyncio.sleep(RETRY_S)
             except Exception:
                 log.exception("landing failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
