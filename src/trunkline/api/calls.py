@@ -24,6 +24,7 @@ from trunkline.model.errors import ApiError
 from trunkline.model.sid import CALL, is_sid, new_sid
 from trunkline.model.sip_trunk import CUSTOMER_TRUNK
 from trunkline.storage.queue import Replay
+from trunkline.storage.unavailable import Spill
 from trunkline.voice.calls import MAX_TWIML, CallChange, Calls, NewCall
 from trunkline.voice.reader import StoredCall
 
@@ -154,8 +155,11 @@ def _accept(request: Request, calls: Calls, app: Services, new: NewCall) -> Awai
     _, written = calls.create(new, complete)
 
     async def wait() -> Response:
-        await written
-        return prepared[0]
+        try:
+            await written
+        except Spill:  # its database went away with it unsent: it is made anew in another
+            await calls.create(new, complete)[1]
+        return prepared[-1]
 
     return wait()
 

@@ -24,6 +24,7 @@ from trunkline.model.numbers import MessagingService, ScheduledMessage
 from trunkline.model.phone import SenderKind
 from trunkline.model.sid import MEDIA, is_sid, new_sid
 from trunkline.storage.queue import Replay
+from trunkline.storage.unavailable import Spill
 from trunkline.webhooks.overrides import split as split_overrides
 
 MAX_BODY = 1600
@@ -112,8 +113,11 @@ def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Respo
     _, written = app.outbound.accept(new, complete)
 
     async def wait() -> Response:
-        await written
-        return prepared[0]
+        try:
+            await written
+        except Spill:  # its database went away with it unsent: it is made anew in another
+            await app.outbound.accept(new, complete)[1]
+        return prepared[-1]
 
     return wait()
 

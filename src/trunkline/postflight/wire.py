@@ -62,7 +62,7 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 def first_frame(setup: Setup) -> bytes:
     """What a worker reads first."""
-    body = msgspec.json.encode(setup)
+    body = msgspec.json.encode(setup, enc_hook=str)  # a secret is text
     return len(body).to_bytes(HEADER, "big") + body
 
 

@@ -1,0 +1,71 @@
+"""What a database took with it unsent is made anew, under another SID, in one that takes writes: the client sees 201."""
+
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from trunkline.api import calls, messages
+from trunkline.api.respond import Format
+from trunkline.model.call import Call
+from trunkline.model.message import Direction, Message
+from trunkline.model.sid import new_sid
+from trunkline.storage.unavailable import Spill, StoreUnavailable
+
+AC = "AC" + "a" * 32
+REQUEST = SimpleNamespace(idempotency=None, format=Format.JSON, account_sid=AC)
+
+
+class Queue:
+    """Takes what `make` makes; the first so many times its database is gone."""
+
+    def __init__(self, make, *outcomes):
+        self.make, self.outcomes, self.made = make, list(outcomes), []
+
+    def take(self, new, complete):
+        record = self.make()
+        self.made.append(record.sid)
+        complete(record)
+        return record, self.written(self.outcomes.pop(0))
+
+    async def written(self, outcome):
+        if outcome is not None:
+            raise outcome
+
+
+def message():
+    return Message(
+        sid=new_sid("SM"), account_sid=AC, direction=Direction.OUTBOUND_API, from_="+1", to="+2", body="x",
+        created_ms=1, updated_ms=1,
+    )  # fmt: skip
+
+
+def call():
+    return Call(
+        sid=new_sid("CA"), account_sid=AC, direction="outbound-api", from_="+1", to="+2", created_ms=1, updated_ms=1
+    )
+
+
+def accepted(kind, queue):
+    if kind == "message":
+        app = SimpleNamespace(outbound=SimpleNamespace(accept=queue.take))
+        return messages._accept(REQUEST, app, None)
+    return calls._accept(REQUEST, SimpleNamespace(create=queue.take), None, None)
+
+
+@pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
+async def test_it_is_made_anew(kind, make):
+    queue = Queue(make, Spill("gone"), None)
+    response = await accepted(kind, queue)
+    first, second = queue.made
+    assert (response.status, orjson.loads(response.body)["sid"]) == (201, second)
+    assert first != second
+
+
+@pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
+@pytest.mark.parametrize("outcomes", [(Spill("gone"), Spill("gone too")), (StoreUnavailable("all are gone"),)])
+async def test_not_for_ever(kind, make, outcomes):
+    queue = Queue(make, *outcomes)
+    with pytest.raises(StoreUnavailable):
+        await accepted(kind, queue)
+    assert len(queue.made) == len(outcomes)
