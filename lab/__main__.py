@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lab.plan import HOME, Plan
+from lab.plan import HOME, RESULTS, Plan
 from lab.system import Failed, need_root
 
 
@@ -17,12 +17,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queues", type=int, default=2, choices=(1, 2, 3), help="PostgreSQL clusters for the queue")
     parser.add_argument("--small", action="store_true", help="one PostgreSQL cluster for everything")
     parser.add_argument("--nodes", type=int, default=3, choices=(0, 1, 2, 3))
-    parser.add_argument("--regions", type=int, default=1, choices=(1, 2))
     parser.add_argument("--disks", action="store_true", help="a file system of its own for each host")
     parser.add_argument("--lease", type=float, default=1.0, help="seconds after which a silent node is lost")
     parser.add_argument("--rate", type=float, default=38.0, help="chaos: messages a second")
     parser.add_argument("--calls", type=int, default=0, help="chaos: calls that are up while the fault comes")
     parser.add_argument("--faults", default="", help="chaos: names, separated by commas; empty: all")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="chaos, report: folder of the results")
     parser.add_argument("--runs", type=int, default=5, help="chaos: runs of each fault")
     parser.add_argument("--once", action="store_true", help="cluster: start, print the table once, stop")
     return parser.parse_args()
@@ -32,7 +32,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
     """The plan that the options ask for."""
     return Plan(
         name=given.name, home=given.home, queues=1 if given.small else given.queues,
-        own_database=not given.small, nodes=given.nodes, lease_s=given.lease, regions=given.regions, disks=given.disks,
+        own_database=not given.small, nodes=given.nodes, lease_s=given.lease, disks=given.disks,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def main() -> int:
         if given.what == "report":
             from lab.report import update
 
-            print(f"{update()} runs")
+            print(f"{update(folder=given.results)} runs")
             return 0
         need_root()
         plan = plan_of(given)
@@ -64,7 +64,7 @@ def main() -> int:
         else:
             from lab.chaos import Burden, chaos
 
-            return chaos(plan, given.faults, given.runs, Burden(given.rate, given.calls))
+            return chaos(plan, given.faults, given.runs, Burden(given.rate, given.calls), given.results)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

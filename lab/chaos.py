@@ -16,7 +16,7 @@ from lab.faults import FAULTS, NOT_DONE, Fault
 from lab.load import Load
 from lab.marks import Marks
 from lab.plan import Plan
-from lab.report import RESULTS, Run
+from lab.report import Run
 from lab.system import Failed
 
 WARM_S, AFTER_S = 5.0, 5.0
@@ -46,7 +46,7 @@ def chosen(names: str) -> list[type[Fault]]:
     return [FAULTS[name] for name in wanted] if wanted else list(FAULTS.values())
 
 
-def chaos(plan: Plan, names: str, runs: int, burden: Burden) -> int:
+def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> int:
     """Every fault, `runs` times; 0 when all zeros were zero."""
     kinds = [kind for kind in chosen(names) if kind.nodes <= plan.nodes]
     if any(kind.disks for kind in kinds):
@@ -61,7 +61,7 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden) -> int:
                 prefix = kind.name.replace("-", "") + f"{number}."
                 run = asyncio.run(one(lab, kind(lab), prefix, burden))
                 done.append(run)
-                keep(run)
+                keep(run, results)
                 show_line(run)
                 if run.problem:
                     break
@@ -122,10 +122,10 @@ async def settle(load: Load, webhooks: ledgers.Webhooks) -> None:
 # -- results -----------------------------------------------------------------------------------------------------
 
 
-def keep(run: Run) -> Path:
+def keep(run: Run, results: Path) -> Path:
     """Add it to the file of its fault."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / f"{run.fault}-{run.nodes}.jsonl"
+    results.mkdir(parents=True, exist_ok=True)
+    file = results / f"{run.fault}-{run.nodes}.jsonl"
     with file.open("ab") as out:
         out.write(msgspec.json.encode({"at": int(time.time()), **msgspec.to_builtins(run)}) + b"\n")
     return file
@@ -140,5 +140,7 @@ def show_line(run: Run) -> None:
         f" gap {found.gap_s} s, slowest {found.slowest_s} s, whole after {run.whole_s} s"
         + (f"; {run.problem}" if run.problem else "")
     )
+    for example in found.examples:
+        say(f"    {example}")
     if run.calls is not None:
         say("\n    ".join([f"  {run.calls}", *run.calls.trace]))

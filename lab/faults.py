@@ -438,6 +438,6 @@ NOT_DONE = {
     "slow-disk": "needs the io controller of cgroup v2 for the hosts' loop devices, which is not everywhere",
     "dns-down": "the lab's hosts know each other by address; no name is looked up",
     "speech-down": "speech is made by each node itself",
-    "region-loss": "needs the second region's promotion",
+    "region-loss": "the lab has one region so far",
 }
 """Faults that are asked for and cannot be put in yet, and why."""

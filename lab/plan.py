@@ -6,6 +6,8 @@ from typing import NamedTuple
 import msgspec
 
 HOME = Path("/var/tmp/trunkline-lab")
+RESULTS = Path(__file__).resolve().parents[1] / "var/lab"
+"""Where chaos keeps what it has counted."""
 NETWORK = "10.77"
 """First half of all addresses. They exist inside the lab's namespaces only, so that two labs do not meet."""
 OUTSIDE = f"{NETWORK}.200"
@@ -70,7 +72,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 3
     lease_s: float = 1.0
     """`cluster.lease_s` of the nodes."""
-    regions: int = 1
     disks: bool = False
     """Whether each host has a file system of its own (an image on a loop device), for faults of disks and power."""
 
@@ -85,13 +86,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def zones(self) -> tuple[Zone, ...]:
-        """Those of the first region, in which everything is written."""
+        """Three of one region."""
         return tuple(Zone(name, "one", number) for number, name in enumerate("abc", 1))
-
-    @property
-    def second(self) -> tuple[Zone, ...]:
-        """The second region's: one zone, which follows."""
-        return (Zone("d", "two", 4),) if self.regions > 1 else ()
 
     @property
     def clusters(self) -> tuple[Cluster, ...]:

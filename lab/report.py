@@ -7,10 +7,10 @@ from rich.table import Table
 
 from lab.calls import Heard
 from lab.faults import FAULTS, NOT_DONE
+from lab.plan import RESULTS
 from lab.system import ROOT
 from lab.verdict import Messages
 
-RESULTS = ROOT / "var/lab"
 PAGE = ROOT / "docs/reference/availability.md"
 BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 NODES = 3

@@ -7,6 +7,8 @@ import msgspec
 
 from lab.ledgers import FINAL, Request, Told
 
+MAX_EXAMPLES = 12
+
 
 class Messages(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the messages."""
@@ -37,6 +39,8 @@ class Messages(msgspec.Struct, frozen=True, kw_only=True):
     slowest_s: float
     """Longest wait for an acceptance, one try."""
     outcomes: dict[str, int]
+    examples: list[str] = []
+    """Some of those that are not as they should be: what, SID, what was told."""
 
 
 def gap(times: Iterable[float]) -> float:
@@ -79,7 +83,27 @@ def messages(
         gap_plain_s=gap(one.ended for one in accepted if one.kind != "keyed"),
         slowest_s=round(max((one.ended - one.began for one in accepted if one.tries == 1), default=0.0), 2),
         outcomes=dict(sorted(outcomes.items())),
+        examples=_examples(accepted, taken, told, final),
     )
+
+
+def _examples(
+    accepted: Sequence[Request],
+    taken: Mapping[str, int],
+    told: Mapping[str, Sequence[Told]],
+    final: Mapping[str, Sequence[str]],
+) -> list[str]:
+    found = []
+    for one in accepted:
+        if one.key not in taken:
+            found.append(f"lost {one.kind} {one.key} {one.sid}")
+        elif not final[one.key]:
+            found.append(
+                f"no final callback {one.kind} {one.key} {one.sid} told {[t.status for t in told.get(one.key, ())]}"
+            )
+        elif set(final[one.key]) != {"delivered"}:
+            found.append(f"wrong {one.kind} {one.key} {one.sid} told {final[one.key]}")
+    return found[:MAX_EXAMPLES]
 
 
 def good(one: Messages) -> bool:
