@@ -217,6 +217,9 @@ class Ownership(Listener):
             except (StoreUnavailable, TimeoutError, OSError) as error:
                 log.warning("what nobody owns is claimed later: %s", error or "the store is slow")
                 wait_s = self._pace.retry_s
+            except Exception:  # what is owned goes on; the rest is tried again
+                log.exception("node %s: looking after what is owned failed", self._membership.name)
+                wait_s = self._pace.retry_s
             if wait_s is not None:
                 asyncio.get_running_loop().call_later(max(wait_s, 0.001), self._news.set)
 
@@ -353,11 +356,14 @@ class Ownership(Listener):
     async def _let_go(self, thing: str, timeout_s: float, always: bool = False) -> bool:
         """Wait for what is under way, then release. False: it stays ours, or was lost meanwhile."""
         hooks = self._hooks_of(thing)
+        ready = False
         try:
             async with asyncio.timeout(timeout_s):
                 ready = await hooks.leaving(thing)
         except TimeoutError:
-            ready = False
+            log.info("%s stays for now: something of it is still under way", thing)
+        except Exception:
+            log.exception("%s could not be made ready to leave", thing)
         async with self._lock(thing):
             if thing not in self._owned:
                 return False
