@@ -25,6 +25,7 @@ from trunkline.bootstrap_cluster import ARCHIVE, CannotJoin, ClusterNode, lease
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
+    RECORDING_FOLDER,
     SEGMENT_FOLDER,
     CannotStart,
     check_memory,
@@ -36,6 +37,7 @@ from trunkline.bootstrap_stores import (
     open_blobs,
     open_database,
     open_memory,
+    open_objects,
     open_queue,
     open_secrets,
     open_sharded_queue,
@@ -264,6 +266,7 @@ class Node:
         )
 
     def _make_voice(self) -> Voice:
+        recording_bytes = self.settings.media.recording_bytes
         voice = Voice(
             self.settings,
             self.clock,
@@ -280,6 +283,8 @@ class Node:
             delivery=self.delivery,
             base_url=lambda: self.base_url,
             send_message=FromCalls(self.outbound, self.directory),
+            blobs=open_blobs(self.settings, RECORDING_FOLDER, recording_bytes, recording_bytes),
+            objects=open_objects(self.settings),
         )
         voice.flights.landed = self.landing.wake
         self.disk.told = voice.outbound.refuse_all

@@ -36,6 +36,7 @@ SEGMENT_FOLDER = "segments"
 SEGMENT_CACHE = "segment-cache"
 BLOB_DRAFTS = "blob-drafts"
 MEDIA_FOLDER = "media"
+RECORDING_FOLDER = "recordings"
 LOCK_FILE = "server.lock"
 MEMORY_FILE = "memory.journal"
 

@@ -39,6 +39,8 @@ from trunkline.storage.archive import Archive
 from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.database import Database
 from trunkline.storage.memory import MemoryStore
+from trunkline.storage.object_blobs import ObjectBlobs
+from trunkline.storage.objects import AsyncObjects
 from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.unavailable import StoreUnavailable
@@ -57,6 +59,7 @@ from trunkline.voice.outbound import Outbound
 from trunkline.voice.outgoing import Wires
 from trunkline.voice.permissions import Permissions
 from trunkline.voice.reader import CallReader
+from trunkline.voice.recording_takeover import SharedRecordings
 from trunkline.voice.recordings import Recordings
 from trunkline.voice.recovery import Recovery
 from trunkline.voice.registrations import Registrations
@@ -75,7 +78,6 @@ from trunkline.webhooks.guard import Guard
 from trunkline.webhooks.http import Client
 
 PROMPT_FOLDER = "prompts"
-RECORDING_FOLDER = "recordings"
 WORKER_BYTES = 4 << 30
 """Address space of a speech or audio worker."""
 AUDIO_TIMEOUT_S = 60.0
@@ -133,6 +135,8 @@ class Voice:
         delivery: Delivery,
         base_url: Callable[[], str],
         send_message: SendMessage,
+        blobs: FolderBlobs | ObjectBlobs,
+        objects: AsyncObjects | None,
     ) -> None:
         self.settings = settings
         self._guard = guard
@@ -141,10 +145,8 @@ class Voice:
         self.reader = CallReader(queue, archive)
         self.media = MediaClient()
         self._wire_prompts(AudioFetch(client, guard, clock, settings))
-        self.blobs = FolderBlobs(
-            folder / RECORDING_FOLDER, settings.media.recording_bytes, settings.media.recording_bytes
-        )
-        self.recordings = Recordings(settings, database, queue, self.blobs, spool_folder(settings), clock, base_url)
+        self.blobs = blobs
+        self.recordings = Recordings(settings, database, queue, blobs, spool_folder(settings), clock, base_url)
         self.services = VoiceServices(
             settings=settings, clock=clock, directory=directory, alerts=alerts, fetcher=fetcher, flights=self.flights,
             memory=memory, media=self.media, prompts=self.prompts, trunks=settings.trunks,
@@ -174,13 +176,7 @@ class Voice:
         self.recovery = Recovery(
             self.services, self.sip.stack, self.inbound, inherited.run_name(), lambda: self.media.epoch
         )
-        self.lost_recordings = LostRecordings(
-            self.recordings,
-            database,
-            spool_folder(settings),
-            lambda: self.recovery.recorded,
-            mine=lambda call_sid: self.recordings.is_ours(call_sid),
-        )
+        self._wire_lost_recordings(objects, database, clock)
         self.takeover: Takeover | None = None
         """Of a node that is one of several."""
         self._gained: list[Gained] = []
@@ -190,6 +186,20 @@ class Voice:
         self.media.otherwise = self.recordings.event
         self._media_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _wire_lost_recordings(self, objects: AsyncObjects | None, database: Database, clock: Clock) -> None:
+        """Recordings of lost processes; and of lost hosts, where there is an object store: then they leave this one."""
+        spool = spool_folder(self.settings)
+        self.lost_recordings = LostRecordings(
+            self.recordings, database, spool, lambda: self.recovery.recorded,
+            mine=lambda call_sid: self.recordings.is_ours(call_sid),
+        )  # fmt: skip
+        self.shared: SharedRecordings | None = None
+        if objects is not None:
+            longest_ms = int(self.settings.voice.recording_max_s * 1000)
+            origin = self.settings.node.name
+            self.shared = SharedRecordings(objects, self.recordings, database, clock, spool, origin, longest_ms)
+            self.lost_recordings.assemble = self.shared.takeover.assemble
 
     def _make_wires(self, trunks: Trunks, clock: Clock) -> Wires:
         return Wires(
@@ -338,6 +348,8 @@ class Voice:
             log.error("the media process is not there; calls are refused until it is")
         await self.lost_recordings.start()
         await self.recordings.recover()
+        if self.shared is not None:
+            self.shared.start()
         if self.takeover is None:  # else `gained` ends or goes on with what is left
             await self.outbound.recover(self.recovery.adopted)
         await self._listen()
@@ -391,7 +403,8 @@ class Voice:
             deadline.set(fence.deadline_ns)
             fence.on_extend.append(deadline.set)
         self.recovery.join(node, mine)
-        self.takeover = Takeover(services, self.sip.stack)
+        continues = self.shared.takeover if self.shared is not None else None
+        self.takeover = Takeover(services, self.sip.stack, continues)
 
     async def gained(self, is_in: Callable[[str], bool], former: str, lost_ms: int = 0) -> None:
         """A partition of the queue is this node's, by what its SIDs say: go on with its calls, as soon as SIP works.
@@ -472,6 +485,8 @@ class Voice:
         for session in sessions:
             session.cancel()
         await self.recordings.close()
+        if self.shared is not None:
+            await self.shared.stop()
         await self.trunks.stop()
         await self.sip.close()
         for task in self._tasks:
