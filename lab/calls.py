@@ -103,7 +103,7 @@ class Calls:
         """Place so many calls, and wait until they are answered."""
         kinds = list(CALLED)
         for index in range(count):
-            kind = kinds[index % len(kinds)]
+            kind = kinds[(index + index // len(kinds)) % len(kinds)]  # each kind at each node
             self._calls.append(self._phones.call(CALLED[kind], kind, speaks=kind != "ivr"))
             await asyncio.sleep(SPREAD_S)
         deadline = time.monotonic() + UP_S

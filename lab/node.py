@@ -38,6 +38,8 @@ CALLED = {"ivr": "+12025550142", "bridged": "+12025550143", "recorded": "+120255
 SENDER = "+12025550140"
 STORAGE_WAIT_S = 10.0
 LEGS = 400
+SHUTDOWN_S = 10.0
+"""Less than the lab's own patience with a service that is to stop."""
 PARTITIONS = 12
 """A multiple of nodes and of databases."""
 SECRET = "the-lab-keeps-no-secrets-" + "0" * 16
@@ -56,7 +58,12 @@ def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any
     queues = [plan.dsn(cluster, "queue") for cluster in plan.clusters if "queue" in cluster.databases]
     (records,) = [cluster for cluster in plan.clusters if "records" in cluster.databases]
     found: dict[str, Mapping[str, Any]] = {
-        "server": {"host": zone.node, "port": HTTP_PORT, "public_url": f"http://{outside.EDGE}"},
+        "server": {
+            "host": zone.node,
+            "port": HTTP_PORT,
+            "public_url": f"http://{outside.EDGE}",
+            "shutdown_s": SHUTDOWN_S,
+        },
         "data": {"path": str(folder / "data"), "min_free_bytes": 16 << 20},
         "security": {"master_key": MASTER_KEY},
         "log": {"level": "info"},
