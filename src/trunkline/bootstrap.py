@@ -75,6 +75,7 @@ from trunkline.model.clock import Clock, SystemClock
 from trunkline.postflight.landing import Landing
 from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
+from trunkline.storage.engines.journal.memory import JournalStore
 from trunkline.storage.queue import Queue
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.testing.handsets import Handsets
@@ -153,6 +154,8 @@ class Node:
         queue = open_sharded_queue(self.settings, self.settings.node.name)
         self.cluster = ClusterNode(self.settings, self.clock, queue, self.memory)
         sids.use_shards(self.cluster.shard_for_new)
+        if not isinstance(self.memory, JournalStore):
+            self.memory.own(self.cluster.owns_key)
         return queue
 
     # -- wiring ----------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ import logging
 import random
 import ssl
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from trunkline.api import homes
@@ -79,7 +81,7 @@ class ClusterNode(Listener):
         me = NodeRecord(
             name=own.name, zone=own.zone, region=own.region, address=own.address, http=settings.base_url,
             sip=f"{sip.advertised or sip.host}:{sip.port}" if sip.enabled else "",
-            place=str(settings.data_path.resolve()),
+            place=f"{machine()} {settings.data_path.resolve()}",
         )  # fmt: skip
         timing = Timing(lease_s=settings.cluster.lease_s)
         self.membership = Membership(me, memory, self.peers, self.fence, clock, timing)
@@ -100,6 +102,7 @@ class ClusterNode(Listener):
         parts = CarrierParts(self, node.inflight.sid_of_carrier_id)
         self.across = Across(self, parts, node.receipts, node.inbound.receive, node.connectors)
         self.across.serve(self.peers.handle)
+        self.lost_by.append(self.across.lost)
         node.receipts.entry = self.across.receipt
         if node.voice is not None:
             node.voice.join(self.name, self.fence, self.is_our_sid)
@@ -225,6 +228,11 @@ class ClusterNode(Listener):
         home = homes.HOME.get()
         return home if home is not None and self.is_ours(home) else self.queue.shard_for_new()
 
+    def owns_key(self, key: str) -> bool:
+        """Whether a key of the memory store is this node's to write: a call's are its owner's alone."""
+        kind, _, rest = key.partition("/")
+        return kind != "call" or self.is_our_sid(rest.partition("/")[0])
+
     def spare_shard(self) -> int | None:
         """A shard of another node, while this one owns no part of the queue."""
         if self.queue.owned:
@@ -267,6 +275,14 @@ class ClusterNode(Listener):
         """See `Listener`."""
         for told in self.lost_by:
             told(member.name)
+
+
+def machine() -> str:
+    """What tells this machine from a copy of it: a node of the same name elsewhere is no former life of this one."""
+    try:
+        return Path("/etc/machine-id").read_text().strip() or str(uuid.getnode())
+    except OSError:
+        return str(uuid.getnode())
 
 
 class CarrierParts:

@@ -182,10 +182,34 @@ async def test_nobody_owns_it(here, link):
     assert refused.value.status == 503
 
 
+async def test_it_follows_a_partition_that_moves_on(here, link):
+    made = link.answer
+    calls = []
+
+    async def call(node, kind, payload, timeout_s):
+        calls.append(node)
+        if len(calls) == 1:
+            link.owners[THEIRS] = "third"
+            return homes._encode(homes.Answered(503, [homes._MOVED], b""))
+        return made
+
+    link.call = call
+    assert (await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), None)).status == 201
+    assert calls == ["other", "third"]
+
+
+async def test_one_that_is_always_on_the_move_is_a_503(here, link):
+    link.answer = homes._encode(homes.Answered(503, [homes._MOVED], b""))
+    with pytest.raises(ApiError) as refused:
+        await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), None)
+    assert refused.value.status == 503
+
+
 async def test_it_crosses_once(here, link):
     with pytest.raises(ApiError) as refused:
         await here.elsewhere(request("POST", sid_in(THEIRS)), scope(**{homes.FORWARDED: True}), None)
     assert refused.value.status == 503
+    assert homes.MOVED in refused.value.headers, "so that the other looks for the next owner"
     assert link.asked == []
 
 

@@ -1,4 +1,4 @@
-"""What a database took with it unsent is made anew, under another SID, in one that takes writes: the client sees 201."""
+"""What a database took with it unsent is made anew, under another SID, in one that takes writes: clients see 201."""
 
 from types import SimpleNamespace
 

@@ -22,7 +22,7 @@ class Load:
     """Start with `async with`; it sends until the end of the block."""
 
     def __init__(self, client: Client, tenant: Tenant, sink: Sink, rate: float) -> None:
-        self._client = client
+        self.client = client
         self._number = tenant.numbers[0].phone_number
         self._sink = sink
         self._rate = rate
@@ -103,7 +103,7 @@ class Load:
             "StatusCallback": f"{self._sink.url}/status",
         }
         try:
-            answer = await self._client.call("POST", "Messages.json", form)
+            answer = await self.client.call("POST", "Messages.json", form)
         except LOST:
             self.unknown.add(key)
             return

@@ -154,3 +154,21 @@ async def test_a_node_that_is_killed_loses_nothing(lab: Lab) -> None:
         assert not silent, f"{len(silent)} callbacks of {len(load.accepted)} messages were lost"
     twice = [key for key, times in taken.items() if times > 1]
     assert len(twice) <= 2 * WINDOW, f"{len(twice)} went out twice"
+
+
+async def test_a_rolling_restart_loses_and_repeats_nothing(lab: Lab) -> None:
+    """Each node in its turn hands over what it owns, ends and comes again; customers use those that are up."""
+    load = Load(lab.clients[1], lab.tenant, lab.sink, 60.0)
+    async with load:
+        await load.more(BETWEEN)
+        for node, other in ((0, 1), (2, 1), (1, 2)):
+            load.client = lab.clients[other]
+            assert await asyncio.to_thread(lab.nodes[node].stop) == 0
+            await load.more(BETWEEN)
+            await asyncio.to_thread(lab.nodes[node].start)
+        await load.more(BETWEEN)
+    assert (load.refused, load.unknown) == ([], set())
+    await load.delivered()
+    taken = await lab.carrier.taken()
+    assert {key for key in load.accepted.values() if key not in taken} == set(), "accepted, and never sent"
+    assert [key for key, times in taken.items() if times > 1] == [], "sent twice"

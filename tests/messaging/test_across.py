@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from trunkline.cluster.peers import PeerUnavailable
+from trunkline.messaging import receipts
 from trunkline.messaging.across import Across
 from trunkline.messaging.connectors import leased
 from trunkline.messaging.connectors.base import Receipt, Rejected, Submission, Submitted, Unavailable
@@ -156,6 +157,34 @@ async def test_a_receipt_for_a_node_that_is_not_there_is_not_acknowledged(nodes)
     ours.net.cut = False
     await theirs.across.receipt(receipt)
     assert (await ours.world.reader.get(AC, message.sid)).status == "delivered"
+
+
+async def test_early_receipts_whose_node_is_away_are_taken_there_later(nodes, monkeypatch):
+    monkeypatch.setattr(receipts, "AGAIN_S", 0.02)
+    ours, theirs, real = nodes
+    await up(ours)
+    real.answer = lambda submission: None
+    message = await ours.world.send("hello")
+    await eventually(lambda: real.open)
+    await theirs.across.receipt(Receipt("carrier", "id-1", "delivered"))
+    ours.net.cut = True
+    real.settle(message.sid, Submitted(["id-1"]))
+    await asyncio.sleep(0.1)
+    assert theirs.world.queue.parked() == [("carrier", "id-1")]
+    ours.net.cut = False
+    await ours.world.until(message, "delivered")
+    await eventually(lambda: theirs.world.queue.parked() == [])
+
+
+async def test_ids_that_a_lost_node_borrowed_are_nobodys(nodes):
+    _, theirs, _ = nodes
+    theirs.across._lent["carrier", "id-9"] = "ours"
+    theirs.net.cut = True
+    with pytest.raises(StoreUnavailable):
+        await theirs.across.receipt(Receipt("carrier", "id-9", "delivered"))
+    theirs.across.lost("ours")
+    await theirs.across.receipt(Receipt("carrier", "id-9", "delivered"))
+    assert theirs.world.queue.parked() == [("carrier", "id-9")]
 
 
 async def test_what_the_carrier_refuses_is_told(nodes):

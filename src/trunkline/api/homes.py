@@ -28,6 +28,9 @@ ANSWER_S: Final = 60.0
 """Longest wait for another node's answer once it has the request."""
 AGAIN_S: Final = 0.1
 """Between two tries to reach an owner that is not there."""
+MOVED: Final = ("X-Trunkline-Moved", "1")
+"""In the answer of a node that a request was handed to when it was the owner no more; nothing was done."""
+_MOVED: Final = (b"x-trunkline-moved", b"1")
 _FLIGHTS: Final = ("SM", "MM", "CA")
 
 HOME: ContextVar[int | None] = ContextVar("home_shard", default=None)
@@ -119,7 +122,7 @@ class Homes:
     async def _forward(self, request: Request, scope: Any, shard: int, key: bytes | None) -> Response | None:
         try:
             if scope.get(FORWARDED):
-                raise StoreUnavailable("the partition has moved on")
+                raise ApiError.of(20503, headers=(*_AGAIN, MOVED))
             answer = await self._asked(request, scope, shard, key)
             if answer is None:
                 HOME.set(shard)
@@ -140,11 +143,16 @@ class Homes:
                 return None
             self.forwarded += 1
             try:
-                return _decode_answer(await self._cluster.call(node, HTTP, payload, ANSWER_S))
+                answer = _decode_answer(await self._cluster.call(node, HTTP, payload, ANSWER_S))
             except PeerUnavailable as error:
                 if (error.sent and key is None) or time.monotonic() > end:
                     raise
-                await asyncio.sleep(AGAIN_S)
+            else:
+                if _MOVED not in answer.headers:
+                    return answer
+                if time.monotonic() > end:
+                    raise StoreUnavailable("the partition is on its way from node to node")
+            await asyncio.sleep(AGAIN_S)
 
 
 def _whole(request: Request, scope: Any) -> Forwarded:

@@ -127,6 +127,11 @@ class Across:
         up, text = connector.health() if connector is not None and held else (False, "not held here")
         return encode(Health(up, text))
 
+    def lost(self, node: str) -> None:
+        """A node has gone before it committed the ids that were lent to it: its messages are in doubt, and go again.
+        What carriers say of those ids is kept as of any whose message is not known."""
+        self._lent = OrderedDict((pair, borrower) for pair, borrower in self._lent.items() if borrower != node)
+
     # -- receipts ---------------------------------------------------------------------------------------------
 
     def receipt(self, receipt: Receipt) -> Kept:

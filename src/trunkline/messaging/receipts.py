@@ -22,6 +22,7 @@ from trunkline.model.errors import describe
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Orphan, Owed, Queue
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import Kept, Written
 
 FINAL: dict[str, tuple[Status, int]] = {
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 MAX_PARKED = 100_000
 """Receipts without a message that are remembered; the oldest is forgotten first, as in the queue."""
+AGAIN_S = 2.0
+"""Wait before receipts are applied again whose message's node, or store, was away."""
 LATE_SEQ = 1_000_000
 """Callback order of late receipts: after all others."""
 
@@ -142,6 +145,10 @@ class Receipts:
                 await self.entry(_decode(orphan.receipt))
             if orphans:
                 await self._inflight.queue.drop_orphans(orphans)
+        except StoreUnavailable as error:
+            log.warning("receipts that came early wait: %s", error)
+            self._loop.call_later(AGAIN_S, self._unpark_later, connector, carrier_ids)
+            return
         except Exception:
             log.exception("receipts that came early could not be applied; they are kept")
             return
