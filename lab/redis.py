@@ -18,7 +18,7 @@ manifest="$1/appendonlydir/appendonly.aof.manifest"
 [ ! -f "$manifest" ] || yes | redis-check-aof --fix "$manifest"
 exec redis-server "$1/redis.conf"
 """
-"""After a power loss the last pages of the journal may be zeros, which Redis does not start with. What they held is
+"""After a power loss the end of the journal may be garbage, with which Redis does not start. What it held is
 not missed: replicas and nodes have it, or nobody does."""
 
 
