@@ -119,7 +119,7 @@ def free_port() -> int:
 class Cluster:
     """Two nodes, their stores, their peers, the customer's app."""
 
-    def __init__(self, folder: Path, database: PostgresServer) -> None:
+    def __init__(self, folder: Path, database: PostgresServer, sip: dict[str, Any] | None = None) -> None:
         self.air, self.app = MovableAir(), VoiceApp()
         self.memory = RedisServer().start()
         self.nodes: list[Member] = []
@@ -138,6 +138,7 @@ class Cluster:
                 "security": {"master_key": base64.b64encode(b"k" * 32).decode()},
                 "node": {"name": f"node-{zone}", "zone": zone, "address": f"127.0.0.1:{free_port()}"},
                 "cluster": {"enabled": True, "secret": "s" * 32, "lease_s": LEASE_S},
+                "sip": {"enabled": True, "port": 0, **(sip or {})},
                 "media": {"legs": 250, "port_min": low, "port_max": low + 1_400},
             }
             first = self.nodes[0] if self.nodes else None
@@ -189,8 +190,10 @@ def eventually(look: Callable[[], Any], what: str) -> Any:
 @pytest.fixture
 def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:  # noqa: F811
     made = Cluster(tmp_path, postgres)
-    yield made.start()
-    made.close()
+    try:
+        yield made.start()
+    finally:
+        made.close()
 
 
 def test_calls_outlive_their_host(cluster: Cluster) -> None:
