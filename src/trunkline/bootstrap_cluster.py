@@ -31,8 +31,8 @@ from trunkline.cluster.records import NodeRecord
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging.across import Across
 from trunkline.messaging.connectors.base import Connector
-from trunkline.messaging.connectors.leased import LeasedConnector
 from trunkline.messaging.connectors.table import Context, make
+from trunkline.messaging.leased import LeasedConnector
 from trunkline.messaging.shared_rates import SharedRates
 from trunkline.model import sid as sids
 from trunkline.model.clock import Clock

@@ -6,11 +6,10 @@ import msgspec
 import pytest
 
 from trunkline.cluster.peers import PeerUnavailable
-from trunkline.messaging import receipts
+from trunkline.messaging import leased, receipts
 from trunkline.messaging.across import Across
-from trunkline.messaging.connectors import leased
 from trunkline.messaging.connectors.base import Receipt, Rejected, Submission, Submitted, Unavailable
-from trunkline.messaging.connectors.leased import LeasedConnector
+from trunkline.messaging.leased import LeasedConnector
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.unavailable import StoreUnavailable
 

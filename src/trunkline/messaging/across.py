@@ -1,7 +1,7 @@
 """What crosses from node to node: submits to a carrier that another holds, receipts of messages that another owns.
 
 Theory. A message belongs to the node that owns its partition of the queue, a carrier's binds to the node that holds
-the connector (trunkline.messaging.connectors.leased). So the outcome of a submit crosses back to the owner of the
+the connector (trunkline.messaging.leased). So the outcome of a submit crosses back to the owner of the
 message, and a receipt crosses from the holder of the binds to it. The carrier is acknowledged when the owner has
 committed the receipt; when it cannot be reached, the carrier sends again.
 
@@ -27,7 +27,7 @@ from trunkline.messaging.connectors.base import (
     Submitted,
     Unavailable,
 )
-from trunkline.messaging.connectors.leased import (
+from trunkline.messaging.leased import (
     AGAIN_S,
     HEALTH,
     SUBMIT,
