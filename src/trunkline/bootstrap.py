@@ -421,14 +421,17 @@ class Node:
     async def _upkeep(self) -> None:
         while True:
             await asyncio.sleep(UPKEEP_S)
-            if self.cluster is not None and not self.cluster.ownership.holds(ARCHIVE):
-                continue
             try:
-                await self.alerts.sweep()
                 await self.blobs.sweep(self.clock.now_ms() / 1000)
                 if self.voice is not None:
-                    await self.voice.recordings.sweep()
                     await self.voice.blobs.sweep(self.clock.now_ms() / 1000)
+                if self.cluster is not None:
+                    if not self.cluster.ownership.holds(ARCHIVE):
+                        continue
+                    self.privacy.hide()  # other nodes hide things, too
+                await self.alerts.sweep()
+                if self.voice is not None:
+                    await self.voice.recordings.sweep()
                 if self.privacy.due(int(self.settings.archive.erase_within_s * 1000)):
                     began_ms = self.clock.now_ms()
                     if await asyncio.to_thread(compact_stores, self.settings):
