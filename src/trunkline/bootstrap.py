@@ -21,7 +21,7 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
-from trunkline.bootstrap_cluster import ARCHIVE, CannotJoin, ClusterNode, lease
+from trunkline.bootstrap_cluster import ARCHIVE, CannotJoin, ClusterNode, lease, things, tls_contexts
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
@@ -95,6 +95,7 @@ MEMORY_STOP_S = 2.0
 __all__ = [
     "ARCHIVE_FILE",
     "SEGMENT_FOLDER",
+    "CannotJoin",
     "CannotStart",
     "Node",
     "check_memory",
@@ -107,6 +108,8 @@ __all__ = [
     "open_secrets",
     "peek_memory",
     "rotate_master_key",
+    "things",
+    "tls_contexts",
 ]
 
 log = logging.getLogger("trunkline")

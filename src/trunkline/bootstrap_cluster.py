@@ -20,7 +20,7 @@ from trunkline.api import homes
 from trunkline.api.asgi import Api
 from trunkline.api.homes import Homes
 from trunkline.api.idempotency import parse_key
-from trunkline.cluster import placement
+from trunkline.cluster import clocks, placement
 from trunkline.cluster.events import Listener, NameTaken, Timing
 from trunkline.cluster.fence import Fence
 from trunkline.cluster.membership import Membership
@@ -87,6 +87,7 @@ class ClusterNode(Listener):
         self.membership = Membership(me, memory, self.peers, self.fence, clock, timing)
         self.membership.listeners.append(self)
         self.ownership = Ownership(self.membership, queue)
+        clocks.serve(self.peers)
         self.joined_by: list[Callable[[str], None]] = []
         """Told of each node that has come."""
         self.lost_by: list[Callable[[str], None]] = []

@@ -6,11 +6,14 @@ Counted outside the nodes: at the load generators, at the carrier and at the cus
 import asyncio
 import base64
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+import orjson
 import pytest
 
 from tests.e2e.carrier import Carrier
@@ -110,6 +113,32 @@ async def test_every_node_answers_for_all(lab: Lab) -> None:
         assert (await client.call("DELETE", f"Messages/{sid}.json")).status == 204
         for other in lab.clients:
             assert (await other.call("GET", f"Messages/{sid}.json")).status == 404
+
+
+def said(node: Server, *command: str) -> str:
+    """What the command line says beside a node."""
+    config = str(node.folder / "trunkline.toml")
+    done = subprocess.run(
+        [sys.executable, "-m", "trunkline", "--config", config, *command], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def test_the_command_line_tells_who_is_there(lab: Lab) -> None:
+    told = orjson.loads(await asyncio.to_thread(said, lab.nodes[1], "cluster", "--json"))
+    assert [(one["node"], one["zone"]) for one in told["nodes"]] == [(f"node-{zone}", zone) for zone in ZONES]
+    owners = {one["what"]: one["node"] for one in told["things"]}
+    assert owners.keys() == {*(f"p/{number}" for number in range(PARTITIONS)), "connector/carrier", "single/archive"}
+    for node in told["nodes"]:
+        parts = [number for number in range(PARTITIONS) if owners[f"p/{number}"] == node["node"]]
+        assert sorted(number % 2 for number in parts) == [0, 1], "a part in each database"
+        heir = next(one for one in told["nodes"] if one["node"] == node["heir"])
+        assert heir["zone"] != node["zone"]
+    advice = await asyncio.to_thread(said, lab.nodes[2], "doctor")
+    assert "3 nodes: node-a (a), node-b (b), node-c (c)" in " ".join(advice.split())
+    assert "nobody owns" not in advice
+    assert "clock is" not in advice
 
 
 async def test_a_key_acts_once_wherever_it_is_used(lab: Lab) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from trunkline.cli.common import CommandError, bootstrap, settings_of, show_table
-from trunkline.cluster import records
+from trunkline.cli.common import CommandError, settings_of, show_table
+from trunkline.cli.doctor_cluster import read, wanted
 from trunkline.cluster.records import ClusterMap, NodeRecord
 
 NODE_COLUMNS = ("node", "zone", "region", "address", "http", "sip", "epoch", "since", "heir", "owns")
@@ -24,13 +24,11 @@ def cluster(
     settings = settings_of(context)
     if not settings.cluster.enabled:
         raise CommandError("this server is alone: cluster.enabled is false (docs/howto/cluster.md)")
-    stored = dict(bootstrap().peek_memory(settings, "cluster/")) | dict(bootstrap().peek_memory(settings, "node/"))
-    now = records.decode_map(stored.get(records.MAP_KEY))
+    now, members = read(settings)
     if now is None:
         raise CommandError("no node has joined this cluster yet: start one with `trunkline serve`")
-    nodes = {name: node for name in now.members if (node := records.decode_node(stored.get(records.node_key(name))))}
-    wanted = [f"p/{number}" for number in range(settings.storage.partitions)]
-    ownerless = sorted(name for name in {*wanted, *now.things} if now.owner(name) is None)
+    nodes = {node.name: node for node in members}
+    ownerless = sorted(name for name in {*wanted(settings), *now.things} if now.owner(name) is None)
     if as_json:
         shown = {"nodes": _nodes(now, nodes), "things": _things(now), "ownerless": ownerless, "version": now.version}
         typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,72 @@
+"""What `trunkline doctor` says of a cluster: its members, their labels and clocks, and what nobody owns."""
+
+import asyncio
+from collections.abc import Iterator
+
+from trunkline.cli.common import bootstrap
+from trunkline.cli.findings import Finding
+from trunkline.cluster import clocks, records
+from trunkline.cluster.peers import Peers
+from trunkline.cluster.records import ClusterMap, NodeRecord
+from trunkline.settings import Settings
+from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.unavailable import StoreUnavailable
+
+NAME = "doctor"
+"""As which the doctor calls the nodes; no member, and it owns nothing."""
+SECTION = "cluster"
+
+
+def look_at_cluster(settings: Settings) -> Iterator[Finding]:
+    """Who is there, and what is wrong between them."""
+    if not settings.cluster.enabled:
+        return
+    try:
+        now, nodes = read(settings)
+    except (StoreUnavailable, CannotSurvive) as error:
+        yield Finding("bad", SECTION, f"the memory store cannot be asked: {error}")
+        return
+    if now is None:
+        yield Finding("warn", SECTION, "no node has joined yet")
+        return
+    yield Finding("ok", SECTION, f"{len(nodes)} nodes: {', '.join(f'{one.name} ({one.zone})' for one in nodes)}")
+    if len(nodes) < 2:
+        yield Finding("warn", SECTION, "one node alone: nobody takes over what it does")
+    free = [name for name in wanted(settings) if now.owner(name) is None]
+    if free:
+        yield Finding("bad", SECTION, f"nobody owns {', '.join(free)}")
+    if len(nodes) > settings.storage.partitions:
+        yield Finding(
+            "warn", "storage.partitions", f"{settings.storage.partitions} for {len(nodes)} nodes: some own no part"
+        )
+    try:
+        problems = asyncio.run(_ask(settings, nodes))
+    except bootstrap().CannotJoin as error:
+        yield Finding("bad", SECTION, str(error))
+        return
+    for problem in problems:
+        yield Finding("warn", SECTION, problem)
+
+
+def read(settings: Settings) -> tuple[ClusterMap | None, list[NodeRecord]]:
+    """The map and its members' records, as the memory store has them. Raises StoreUnavailable, CannotSurvive."""
+    stored = dict(bootstrap().peek_memory(settings, "cluster/")) | dict(bootstrap().peek_memory(settings, "node/"))
+    now = records.decode_map(stored.get(records.MAP_KEY))
+    if now is None:
+        return None, []
+    found = [records.decode_node(stored.get(records.node_key(name))) for name in sorted(now.members)]
+    return now, [one for one in found if one is not None]
+
+
+def wanted(settings: Settings) -> list[str]:
+    """All that there is to own, by these settings."""
+    return [thing.name for thing in bootstrap().things(settings)]
+
+
+async def _ask(settings: Settings, nodes: list[NodeRecord]) -> list[str]:
+    peers = Peers(NAME, str(settings.cluster.secret), *bootstrap().tls_contexts(settings))
+    peers.know({one.name: one.address for one in nodes})
+    try:
+        return await clocks.problems(peers, NAME, nodes)
+    finally:
+        await peers.close()
