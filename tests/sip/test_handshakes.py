@@ -1,6 +1,5 @@
 """TLS handshakes: how many of one network, and of all."""
 
-
 import pytest
 
 from trunkline.sip import handshakes
