@@ -107,6 +107,11 @@ class KillWorker(Fault):
         made.kill(pids[:1])
         return f"{self.word} ({pids[0]}) on {host.name}"
 
+    def heal(self) -> None:
+        """What systemd does where the whole node has ended because of it."""
+        for zone in self.lab.nodes:
+            self.lab.node(zone).start()
+
 
 class KillNodeProcess(KillWorker):
     name, what, word = "kill-process", "kill -9 of the node process alone; supervisor and media live on", "serve"
@@ -117,10 +122,6 @@ class KillNodeProcess(KillWorker):
         pids = [pid for pid in host.members("trunkline") if pid != first and self.word in made.command(pid).split()]
         made.kill(pids[:1] or [first])
         return f"node process ({(pids or [first])[0]}) on {host.name}"
-
-    def heal(self) -> None:
-        for zone in self.lab.nodes:
-            self.lab.node(zone).start()
 
 
 class KillMedia(KillWorker):
