@@ -264,6 +264,29 @@ def test_a_host_that_stood_still_says_nothing_more(cluster: Cluster) -> None:
     assert len(told) == STOPPED
 
 
+@pytest.mark.slow
+def test_a_recording_goes_on_at_another_host(cluster: Cluster) -> None:
+    first, second = cluster.nodes
+    cluster.app.answers["/record"] = response(
+        '<Record action="/recorded" maxLength="120" timeout="60" playBeep="false" finishOnKey="#"/>'
+    )
+    cluster.app.answers["/recorded"] = response("<Hangup/>")
+    (call,) = cluster.dial(1, "/record")
+    began = time.monotonic()
+    time.sleep(8)  # pieces of it have left the host
+    first.dies()
+    eventually(lambda: "were taken over" in second.text(), "the takeover")
+    time.sleep(4)
+    call.press("#")
+    (form,) = cluster.app.wait("/recorded", timeout_s=PATIENCE_S)
+    lasted_s = time.monotonic() - began
+    print(f"\nrecorded: {form['RecordingDuration']} s of {lasted_s:.1f} s, {second.tail(10)}")
+    assert form["Digits"] == "#"
+    assert lasted_s - 6 <= int(form["RecordingDuration"]) <= lasted_s + 3
+    eventually(lambda: call.ended_at, "the end of the call")
+    assert [one["CallStatus"] for one in cluster.app.wait("/status")] == ["completed"]
+
+
 def _said(call: Call) -> list[tuple[float, int]]:
     """When frames of the prompt came, and where in it they are, in ms."""
     return [(one.at, PLACES[one.packet.payload]) for one in list(call.heard) if one.packet.payload in PLACES]

@@ -196,9 +196,8 @@ class Takeover:
         report.legs = len(legs)
         await self._reach_all(legs.values(), report)
         report.took_s = time.monotonic() - began
-        if legs or report.early or report.lost:
-            log.warning("calls of another host were taken over: %s", report)
-        self._done(legs.values(), report)
+        if report.reached + report.gone == report.legs:
+            _tell(report)
         return report
 
     async def _saved(self, mine: Callable[[str], bool]) -> dict[str, Saved]:
@@ -409,7 +408,7 @@ class Takeover:
         else:
             report.gone += 1
         if report.took_s and report.reached + report.gone == report.legs:
-            report.settled.set()
+            _tell(report)
         root = one.parent or one
         if root.settled and not root.resumed and all(child.settled for child in root.children):
             root.resumed = True
@@ -418,10 +417,6 @@ class Takeover:
     def _keep(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _done(self, legs: Collection[_Leg], report: Report) -> None:
-        if all(one.settled for one in legs):
-            report.settled.set()
 
     async def _go_on(self, root: _Leg) -> None:
         """The session of a call whose legs are there."""
@@ -480,3 +475,11 @@ class Takeover:
         if gone:
             log.warning("%d calls were dropped: this node has lost them to another", len(gone))
         return len(gone)
+
+
+def _tell(report: Report) -> None:
+    """Every leg is reached or over."""
+    report.settled.set()
+    if report.legs or report.early or report.lost:
+        longest_ms = max(report.reached_ms, default=0)
+        log.warning("calls of another host were taken over: %s; the longest silence is %d ms", report, longest_ms)
