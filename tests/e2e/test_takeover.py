@@ -175,7 +175,11 @@ class Cluster:
         for _ in range(count):
             calls.append(self.air.dials(first.sip_port, NUMBER, f"+1555{len(self.air.calls):07d}"))
             time.sleep(0.02)
-        eventually(lambda: all(len(call.heard) > 25 for call in calls), "audio of all calls")
+        try:
+            eventually(lambda: all(len(call.heard) > 25 for call in calls), "audio of all calls")
+        except AssertionError:
+            print([(call.status, len(call.heard), call.ended_by) for call in calls], first.tail(60))
+            raise
         return calls
 
 
