@@ -387,6 +387,7 @@ class PartitionHooks(Hooks):
     async def gained(self, thing: str, former: str) -> None:
         """Take up what is in it."""
         number = _number(thing)
+        self._node.inflight.leave(number)  # what was read of it while it was another's is old
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
         await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits

@@ -9,8 +9,8 @@ from trunkline.inflight.store import IllegalTransition, Inflight
 from trunkline.model.message import TRANSITIONS, Direction, Message, SegmentState, Status
 from trunkline.model.sid import new_sid
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
-from trunkline.storage.queue import Advance, Exists, Owed
-from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.queue import Advance, Exists, Owed, partition_of
+from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 from trunkline.storage.written import Written
 
 AC = "AC" + "a" * 32
@@ -237,3 +237,26 @@ async def test_a_repeated_step_does_not_undo_what_happened_meanwhile(queue, monk
     assert await inflight.advance(again, Status.CANCELED)
     await asyncio.sleep(0.1)
     assert queue.by_id(live.id).status == Status.CANCELED
+
+
+async def test_a_flight_being_submitted_stays_in_memory(queue):
+    """It tells that its partition is busy, and that its outcome is still to come."""
+    inflight = Inflight(queue, Clock(), max_live=2)
+    live = await accept(inflight, Status.SENDING)
+    for _ in range(5):
+        await accept(inflight)
+    assert inflight.in_hand(live.id)
+    assert inflight.busy(partition_of(live.id))
+    await inflight.advance(live, Status.SENT)
+    assert not inflight.in_hand(live.id)
+
+
+async def test_a_step_of_a_flight_that_is_another_nodes_is_not_repeated(inflight, queue, monkeypatch):
+    live = await accept(inflight, Status.SENDING)
+    failed = Written()
+    failed.settle(None, NotOwned("another's"))
+    monkeypatch.setattr(queue, "advance", lambda step: failed)
+    inflight.advance(live, Status.SENT)
+    await asyncio.sleep(0)
+    assert not inflight.in_hand(live.id)
+    assert inflight._unwritten == {}

@@ -343,3 +343,16 @@ def test_callback_says_all_it_needs():
     owed = status_callback(message, "sent", 3)
     assert (owed.sid, owed.account, owed.kind, owed.host, owed.seq) == ("SM1", AC, "status", "http://x", 3)
     assert orjson.loads(owed.request)["token"] == "SM1:sent"
+
+
+async def test_a_partition_taken_up_while_a_message_is_submitted_leaves_that_alone(world):
+    """Its database answers again, say: the outcome of what this process has in hand will come."""
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda submission: None
+    message = await world.send()
+    await eventually(lambda: carrier.open)
+    assert await world.outbound.recover(world.queue) == 0
+    carrier.settle(message.sid, Submitted(["id-1"]))
+    stored = await world.until(message, "sent")
+    assert not stored.in_doubt
+    assert len(carrier.taken) == 1

@@ -7,7 +7,7 @@ in the store (someone else moved the flight) drops the copy.
 What a carrier said cannot be asked for again: a step that the store could not write (a full disk) is repeated until it
 is written, unless the flight has moved on meanwhile.
 
-Copies are cached up to `max_live`; one with a write under way is never dropped.
+Copies are cached up to `max_live`; one that is being written or submitted is never dropped.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from trunkline.model import message as codec
 from trunkline.model.clock import Clock
 from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay, partition_of
-from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 from trunkline.storage.written import when_done
 
 DEFAULT_MAX_LIVE = 10_000
@@ -82,7 +82,7 @@ class Inflight:
         self._by_sid[live.message.sid] = live
         while len(self._live) > self._max_live:
             oldest = next(iter(self._live.values()))
-            if oldest.pending:
+            if oldest.pending or oldest.status is Status.SENDING:
                 self._live.move_to_end(oldest.id)
                 return
             self._drop(oldest)
@@ -121,6 +121,13 @@ class Inflight:
             (live.pending or live.status is Status.SENDING) and partition_of(live.id) == partition
             for live in self._live.values()
         )
+
+    def in_hand(self, flight_id: int) -> bool:
+        """Whether this process is writing or submitting a flight just now: its outcome is still to come."""
+        live = self._live.get(flight_id)
+        if live is not None and (live.pending or live.status is Status.SENDING):
+            return True
+        return flight_id in self._unwritten
 
     def leave(self, partition: int) -> None:
         """Another node owns a partition now: its flights are read anew if they are wanted."""
@@ -255,7 +262,7 @@ class Inflight:
             self._drop(live)
             if step is not None and not future.cancelled():
                 error = future.exception()
-                if isinstance(error, StoreUnavailable) or (error is None and step.id in self._unwritten):
+                if _may_pass(error) or (error is None and step.id in self._unwritten):
                     self._repeat_later(step)
             return
         if owed:
@@ -283,7 +290,7 @@ class Inflight:
     def _settle(self, step: Advance, future: "asyncio.Future[Any]") -> None:
         """A repeated step was written, found the flight elsewhere, or could still not be written."""
         if future.exception() is not None:
-            if isinstance(future.exception(), StoreUnavailable):
+            if _may_pass(future.exception()):
                 self._repeat_later(step)
             return
         if not future.result():
@@ -304,3 +311,9 @@ class Inflight:
         live = self._live.get(flight_id)
         if live is not None and live.rev == rev and not live.pending:
             self._drop(live)
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether a step that failed so is worth another try. What became of a flight that is another node's, that one
+    settles."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, NotOwned)

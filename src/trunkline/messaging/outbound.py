@@ -498,6 +498,8 @@ class Outbound:
         while flights := await queue.in_state("message", Status.SENDING, after, 500):
             for flight in flights:
                 after = flight.id
+                if self._inflight.in_hand(flight.id):
+                    continue  # being submitted by this process: its outcome will come
                 live = self._inflight.adopt(flight)
                 found += 1
                 self._doubt(live, Unavailable("the process ended between the submit and its answer", in_doubt=True))
