@@ -8,11 +8,18 @@ from trunkline.storage.engines.postgres.recent import prepare
 
 BOTH = ("test_archive", "test_compaction", "test_crash", "test_scan")
 """Modules that are run over both."""
+LONG = {
+    "test_pages_are_what_a_list_would_give",
+    "test_a_crash_at_any_step_loses_and_doubles_nothing",
+    "test_random_histories_read_like_a_dictionary",
+}
+"""Tests that are run over PostgreSQL by `make test-all` alone; in the others, kills included, it has its turn always."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in BOTH:
-        engines = ["sqlite", pytest.param("postgres", marks=needs_postgres)]
+        marks = [needs_postgres, *([pytest.mark.slow] if metafunc.function.__name__ in LONG else [])]
+        engines = ["sqlite", pytest.param("postgres", marks=marks)]
         metafunc.parametrize("engine", engines, indirect=True)
 
 
