@@ -461,3 +461,32 @@ async def test_a_partition_that_leaves_is_delivered_by_its_next_owner(rig_of):
     await rig.delivery.recover()
     await rig.all_ended(3)
     assert await rig.states(waits) == ["delivered"]
+
+
+@pytest.mark.parametrize("behind", ["another message", "the same message", "a closed lane"])
+async def test_what_the_next_owner_has_delivered_is_not_sent_again_when_the_partition_is_back(rig_of, behind):
+    """What waits in memory is let go at once: when its turn comes, the partition may have been away and be back."""
+    rig = await rig_of(Webhooks(per_host=1))
+    ids = itertools.count(2_000_000_000_000_000_000, 0x100)
+    rig.queue._next_id = lambda: next(ids) | 1
+    rig.script.answer = lambda owed: None
+    if behind == "the same message":
+        _, (first, waits) = await rig.owe(2)
+    else:
+        _, (first,) = await rig.owe()
+        _, (waits,) = await rig.owe()
+    await eventually(lambda: rig.delivery.busy(1))
+    if behind == "a closed lane":
+        rig.delivery.set_lane("http://h", closed=True)
+    rig.delivery.leave(1)
+    waits.state = "delivered"
+    await rig.queue.settle(waits)
+    rig.delivery.enter(1)
+    await rig.delivery.recover()
+    rig.script.answer = lambda owed: OK
+    rig.script.finish(first.id, OK)
+    rig.delivery.set_lane("http://h", closed=False)
+    await eventually(lambda: not rig.delivery.busy(1))
+    _, (last,) = await rig.owe()
+    await eventually(lambda: (last.sid, 0) in rig.script.begun)
+    assert rig.script.begun == [(first.sid, first.seq), (last.sid, 0)]

@@ -144,8 +144,24 @@ class Delivery:
     def leave(self, partition: int) -> None:
         """Begin nothing more of a partition of the queue: it is another node's, or will be when `busy` says no."""
         self._left.add(partition)
+        # At once, not when its turn comes: by then the partition may be back, and what is kept here be old.
+        for sid, chain in self._chains.items():
+            self._chains[sid] = deque(item for item in chain if not self._has_gone(item))
         for host in list(self._hosts.values()):
+            gone = [item for item in host.ready if partition_of(item.id) == partition]
+            if gone:
+                host.ready = deque(item for item in host.ready if partition_of(item.id) != partition)
+            for item in gone:
+                self._let_go(host, item)
             self._pump(host)
+
+    def _has_gone(self, item: Owed) -> bool:
+        """Forget a callback behind another, if it is another node's now."""
+        if partition_of(item.id) not in self._left:
+            return False
+        self._host(item.host).held.discard(item.id)
+        self._held -= 1
+        return True
 
     def enter(self, partition: int) -> None:
         """The partition is this node's (again); `recover` takes up what is in it."""
