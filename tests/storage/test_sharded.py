@@ -301,3 +301,14 @@ async def test_sids_that_are_none_are_nowhere(node):
     assert await node.get(AC, "SM" + "z" * 32) is None
     assert node.by_id(200) is None
     assert shard_of(new_sid("SM", shard=9)) == 9
+
+
+async def test_a_key_whose_home_has_just_gone_is_refused_as_not_ours(nodes):
+    """The SID was made in another partition for that very reason: the client is to try again, nothing is wrong."""
+    a, _ = nodes
+    away = home(AC, "key") % K
+    for partition in set(range(K)) - {away}:
+        await a.own(partition)
+    row = Replay(account=AC, method="POST", path="/", key="key", fingerprint=b"", state="done", expires_ms=0)
+    with pytest.raises(NotOwned):
+        await a.accept(flight(a.shard_for_new()), replay=row)

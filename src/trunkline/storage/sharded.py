@@ -50,7 +50,10 @@ class ShardedQueue(OwnPartitions):
         """To the partition of the SID's shard; with a `replay`, that must be its key's home too. Raises besides
         NotOwned, Spill (see the module)."""
         partition = self.partition_of(flight.sid)
-        if replay is not None and home(replay.account, replay.key) % self.partitions != partition:
+        at = partition if replay is None else home(replay.account, replay.key) % self.partitions
+        if at != partition:
+            if at not in self._owned:
+                return _not_owned(at)  # since a moment ago: the SID was made elsewhere for that very reason
             return _failed(ValueError(f"{flight.sid} was not made in the home of its idempotency key"))
         engine = self._owned.get(partition)
         return engine.accept(flight, owed, replay) if engine else _not_owned(partition)
