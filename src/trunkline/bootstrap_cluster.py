@@ -131,6 +131,7 @@ class ClusterNode(Listener):
         elsewhere = server.join(self, self.peers.handle)
         self.joined_by.append(elsewhere.joined)
         self.lost_by.append(elsewhere.lost)
+        self._work.append(elsewhere.run)
 
     def shared(self, node: "Node") -> tuple[Rate, Pace]:
         """The rates of senders and accounts, as far as they are this node's."""
@@ -383,6 +384,7 @@ class PartitionHooks(Hooks):
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: PartCalls = node.voice if node.voice is not None else NoCalls()
         cluster.queue.regained = lambda number: self._spawn(self._take_up(number))
+        cluster.queue.lost = cluster.ownership.deposed
 
     async def gained(self, thing: str, former: str) -> None:
         """Take up what is in it."""
@@ -391,21 +393,23 @@ class PartitionHooks(Hooks):
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
         await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits
-        await self._take_up(number)
+        if not await self._took_up(number):
+            self._spawn(self._take_up(number))  # a hook that waited for a database would hold up others, and a stop
 
     async def _take_up(self, number: int) -> None:
-        queue = self._cluster.queue
-        while number in queue.owned:
-            try:
-                await self._node.take_up(queue.partition(number))
-            except (StoreUnavailable, OSError) as error:
-                log.warning("partition %d of the queue cannot be read yet: %s", number, error)
-                await asyncio.sleep(RETRY_S)
-            except Exception:
-                log.exception("partition %d of the queue could not be taken up", number)
-                return
-            else:
-                return
+        while number in self._cluster.queue.owned and not await self._took_up(number):  # noqa: ASYNC110
+            await asyncio.sleep(RETRY_S)
+
+    async def _took_up(self, number: int) -> bool:
+        """Whether there is no more to be done about it."""
+        try:
+            await self._node.take_up(self._cluster.queue.partition(number))
+        except (StoreUnavailable, OSError) as error:
+            log.warning("partition %d of the queue cannot be read yet: %s", number, error)
+            return False
+        except Exception:
+            log.exception("partition %d of the queue could not be taken up", number)
+        return True
 
     async def leaving(self, thing: str) -> bool:
         """Begin nothing more of it, and wait for what is under way. Not while a call of it is up."""
@@ -419,7 +423,10 @@ class PartitionHooks(Hooks):
             await asyncio.sleep(LOOK_S)
         if self._calls.has_calls(self._is_in(number)):
             return False
-        await node.inbound.move_parts(self._cluster.queue.partition(number))
+        queue = self._cluster.queue
+        await node.inbound.move_parts(
+            queue.partition(number), lambda: queue.partition_of_shard(queue.shard_for_new()) != number
+        )
         return True
 
     def stays(self, thing: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID, Node
 from tests.listeners.helpers import delivered, message_of
 from tests.messaging.world import AC, Carrier, MovableClock, World, eventually
+from trunkline.listeners import smpp_elsewhere
 from trunkline.settings import Loopback, Settings, SmppServer, Webhooks
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
@@ -134,3 +135,19 @@ async def test_a_node_that_comes_later_is_told(nodes):
     a.elsewhere.lost("b")
     b.elsewhere.joined("a")
     await eventually(lambda: a.elsewhere.node(AC) == "b")
+
+
+async def test_a_node_that_was_taken_for_dead_tells_of_its_clients_again(nodes, monkeypatch):
+    """It goes on, and so do its clients' binds: nothing has changed for it to tell of."""
+    monkeypatch.setattr(smpp_elsewhere, "TELL_AGAIN_S", 0.01)
+    a, b = nodes
+    esme = await b.bind(p.BindReceiver)
+    await eventually(lambda: a.elsewhere.node(AC) == "b")
+    a.elsewhere.lost("b")
+    assert a.elsewhere.node(AC) is None
+    telling = asyncio.create_task(b.elsewhere.run())
+    message = await submitted(a)
+    await delivered(a, message)
+    (pdu,) = await esme.until(1)
+    assert receipt.parse(pdu).message_id == message.sid
+    telling.cancel()

@@ -7,6 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from tests.storage.partitions import sharded_sqlite
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.inbound import InboundRequest
 from trunkline.model.numbers import Application, Media, MessagingService, OptOut, ServiceSender, ShortCode
@@ -406,3 +407,24 @@ async def test_media_of_a_repeated_message_is_removed(world):
     (message,) = await world.inbound_messages()
     assert [m.message_sid for m in await world.database.find(Media)] == [message.sid]
     assert await world.blobs.get(message.media[0].sid) == b"PNG"
+
+
+@pytest.mark.parametrize("owned", [[0], [0, 1]])
+async def test_parts_of_a_partition_that_leaves_are_kept(world, tmp_path, owned):
+    """They stay with the carrier's binds; when all of this node's partitions leave, each takes its parts along."""
+    queue = sharded_sqlite(tmp_path / "parts", 2)
+    (tmp_path / "parts").mkdir()
+    for partition in owned:
+        await queue.own(partition)
+    world.inflight.queue = queue
+    one, _ = parts("a", "b")
+    await world.inbound.receive(one)
+    (kept,) = [number for number in owned if await queue.partition(number).stale_parts(1 << 60, 10)]
+    queue.closing.add(kept)
+    await world.inbound.move_parts(
+        queue.partition(kept), lambda: queue.partition_of_shard(queue.shard_for_new()) != kept
+    )
+    found = {number: await queue.partition(number).stale_parts(1 << 60, 10) for number in owned}
+    (at,) = [number for number in owned if found[number]]
+    assert at == (kept if len(owned) == 1 else 1 - kept)
+    await queue.close()

@@ -276,29 +276,43 @@ class Ownership(Listener):
     async def _gain_it(self, thing: str) -> None:
         epoch = self._membership.epoch
         owner = self._membership.view.map.things[thing]
-        async with self._slots, self._lock(thing):
-            if not await self._open(thing, epoch):
-                return
-            self._owned[thing] = owner.former
-            log.info("node %s owns %s%s", self._membership.name, thing, f", of {owner.former}" if owner.former else "")
-            await self._hooks_of(thing).gained(thing, owner.former)
+        async with self._lock(thing):
+            while self._is_mine(thing) and self._membership.epoch == epoch and not self._retiring:
+                async with self._slots:  # not while it waits: a database that is away must not hold up the others
+                    if await self._open(thing, epoch):
+                        self._owned[thing] = owner.former
+                        former = f", of {owner.former}" if owner.former else ""
+                        log.info("node %s owns %s%s", self._membership.name, thing, former)
+                        await self._hooks_of(thing).gained(thing, owner.former)
+                        return
+                await asyncio.sleep(self._pace.retry_s)
 
     async def _open(self, thing: str, epoch: int) -> bool:
-        """Open a partition, as long as it is ours."""
+        """Open a partition, if it can be done now and is still ours then."""
         number = _number(thing)
-        while self._is_mine(thing) and self._membership.epoch == epoch and not self._retiring:
-            if self._partitions is None or number is None:
-                return True
-            try:
-                await self._partitions.own(number)
-            except StoreUnavailable as error:
-                log.warning("partition %d cannot be opened yet: %s", number, error)
-                await asyncio.sleep(self._pace.retry_s)
-                continue
-            if self._is_mine(thing) and self._membership.epoch == epoch:
-                return True
-            await self._close(thing)
+        if self._partitions is None or number is None:
+            return True
+        try:
+            await self._partitions.own(number)
+        except StoreUnavailable as error:
+            log.warning("partition %d cannot be opened yet: %s", number, error)
+            return False
+        if self._is_mine(thing) and self._membership.epoch == epoch:
+            return True
+        await self._close(thing)
         return False
+
+    def deposed(self, number: int) -> None:
+        """A partition was taken from us in its database. As a rule the map says so in a moment. If it goes on to name
+        this node, then somebody was late who is not the owner any more: it is opened anew."""
+        self._spawn(self._reopen(partition(number), number))
+
+    async def _reopen(self, thing: str, number: int) -> None:
+        await asyncio.sleep(2 * self._pace.retry_s)
+        async with self._lock(thing):
+            if self._partitions is not None and thing in self._owned and number not in self._partitions.owned:
+                self._drop(thing)
+                self._news.set()
 
     # ---- losing
 

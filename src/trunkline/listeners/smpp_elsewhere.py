@@ -1,8 +1,8 @@
 """Accounts' SMPP clients that are bound to other nodes of the cluster.
 
 What a client is owed lies with the node that owns the message; the client is bound where it connected to. Each node
-tells the others for which accounts it has receivers (all of them at each change: a client binds seldom), and delivers
-what they hand it.
+tells the others for which accounts it has receivers (all of them at each change: a client binds seldom; and again now
+and then, for one of them may have missed it, or taken this node for dead meanwhile), and delivers what they hand it.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from trunkline.webhooks.delivery import Handler, Result
 
 BOUND, DELIVER = "smpp/bound", "smpp/deliver"
 TELL_S: Final = 5.0
+TELL_AGAIN_S: Final = 5.0
 DELIVER_S: Final = 60.0
 """Longest wait for a client's answer at another node."""
 MAX_TRIES: Final = 10_000
@@ -86,6 +87,13 @@ class Elsewhere:
         self._ours = frozenset(accounts)
         for node in self._peers.others():
             self.joined(node)
+
+    async def run(self) -> None:
+        """Tell them again now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(TELL_AGAIN_S)
+            for node in self._peers.others():
+                self.joined(node)
 
     def joined(self, node: str) -> None:
         """A node has come: tell it what we have."""

@@ -12,7 +12,7 @@ is recognised by its own message id, durably, for as long as carrier ids are kep
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -134,11 +134,14 @@ class Inbound:
         keys = _carriers(await queue.stale_parts(far, self._part_count))
         await self._reassembly.restore(queue, keys)
 
-    async def move_parts(self, queue: Queue) -> None:
-        """A partition leaves this node: what came of incomplete messages stays here, with the carrier's binds."""
+    async def move_parts(self, queue: Queue, elsewhere: Callable[[], bool]) -> None:
+        """A partition leaves this node: what came of incomplete messages stays here, with the carrier's binds. While
+        new work does not go `elsewhere` (all partitions of this node leave), it goes with its partition instead."""
         far = self._clock.now_ms() + 2 * self._window_ms
         for connector, key in await queue.stale_parts(far, self._part_count):
             for part in await queue.parts(connector, key):
+                if not elsewhere():
+                    return
                 await self._inflight.queue.keep_part(part)
             await queue.drop_parts([(connector, key)])
 

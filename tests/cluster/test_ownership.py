@@ -1,0 +1,112 @@
+"""Owning things: what one that cannot be opened leaves to the others, and what was taken by somebody who came late."""
+
+import asyncio
+
+import pytest
+
+from trunkline.cluster.events import View
+from trunkline.cluster.fence import Fence
+from trunkline.cluster.ownership import MAX_GAINING, Hooks, Ownership, Pace, partition
+from trunkline.cluster.placement import Thing
+from trunkline.cluster.records import ClusterMap, Owner
+from trunkline.storage.unavailable import StoreUnavailable
+
+QUICK = Pace(handover_after_s=0.01, leaving_s=0.1, again_s=0.05, retry_s=0.02)
+
+
+class Member:
+    """Membership that says what the test says."""
+
+    name, epoch, live, embargo_ns = "a", 1, True, 0
+
+    def __init__(self):
+        self.fence, self.listeners, self.view = Fence(), [], View()
+
+    def gives(self, *things):
+        owners = {thing: Owner("a", 1) for thing in things}
+        self.view = View(map=ClusterMap(version=self.view.map.version + 1, members={"a": 1}, things=owners))
+        for listener in self.listeners:
+            listener.changed(self.view)
+
+    def now_ns(self):
+        return 1
+
+    def silent(self, name):
+        return False
+
+    async def change(self, make):
+        return True
+
+
+class Parts:
+    """Partitions of which some lie in a database that is away."""
+
+    def __init__(self):
+        self.away, self.opened, self._owned = set(), [], set()
+
+    @property
+    def owned(self):
+        return frozenset(self._owned)
+
+    async def own(self, number):
+        self.opened.append(number)
+        if number in self.away:
+            raise StoreUnavailable("away")
+        self._owned.add(number)
+
+    async def release(self, number):
+        self._owned.discard(number)
+
+
+class Told(Hooks):
+    def __init__(self):
+        self.seen = []
+
+    async def gained(self, thing, former):
+        self.seen.append(("gained", thing))
+
+    def lost(self, thing):
+        self.seen.append(("lost", thing))
+
+
+@pytest.fixture
+async def made():
+    member, parts, hooks = Member(), Parts(), Told()
+    ownership = Ownership(member, parts, QUICK)
+    ownership.register("p", hooks)
+    ownership.register("connector", hooks)
+    await ownership.start()
+    yield member, parts, hooks, ownership
+    await ownership.stop()
+
+
+async def until(condition):
+    async with asyncio.timeout(5.0):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_partitions_of_a_database_that_is_away_hold_up_no_others(made):
+    """However many they are: those of other databases, and carriers' binds, are taken at once."""
+    member, parts, _, ownership = made
+    away = [partition(number) for number in range(2 * MAX_GAINING)]
+    well = [partition(40), "connector/carrier"]
+    parts.away = set(range(2 * MAX_GAINING))
+    ownership.offer(Thing(name, "g") for name in away + well)
+    member.gives(*away, *well)
+    await until(lambda: ownership.owned == frozenset(well))
+    parts.away.clear()
+    await until(lambda: ownership.owned == frozenset(away + well))
+
+
+async def test_a_partition_taken_by_one_who_came_late_is_opened_anew(made):
+    """The map has named this node all the time; nobody else would ever open it."""
+    member, parts, hooks, ownership = made
+    ownership.offer([Thing(partition(3), "g")])
+    member.gives(partition(3))
+    await until(lambda: parts.owned == {3})
+    parts._owned.clear()
+    ownership.deposed(3)
+    await until(lambda: parts.owned == {3})
+    await until(lambda: ownership.owned == {partition(3)})
+    assert hooks.seen == [("gained", "p/3"), ("lost", "p/3"), ("gained", "p/3")]
