@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from lab.system import ROOT
 
 from lab import report
+from lab.plan import HOME
 from tests.lab.conftest import needs_root
 
 pytestmark = [needs_root, pytest.mark.slow]
@@ -22,6 +24,7 @@ def test_a_primary_that_crashes_costs_nothing(tmp_path: Path) -> None:
     options = ["--name", name, "--small", "--nodes", "1", "--rate", "10", "--runs", "1", "--results", str(tmp_path)]
     command = [sys.executable, "-m", "lab", "chaos", "--faults", "kill-postgres", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False)
+    shutil.rmtree(HOME / name, ignore_errors=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = report.read(tmp_path)
     assert run.messages.accepted > 100

@@ -1,6 +1,7 @@
 """The whole lab, started and removed; also after it was killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from lab.made import exists, processes_in, started
+from lab.plan import HOME
 from lab.system import ROOT
 
 from tests.lab.conftest import needs_root
@@ -48,6 +50,7 @@ def left() -> list[str]:
 def _clean() -> Iterator[None]:
     yield
     subprocess.run([sys.executable, "-m", "lab", "stop", "--name", NAME], cwd=ROOT, check=True, capture_output=True)
+    shutil.rmtree(HOME / NAME, ignore_errors=True)
 
 
 def test_interrupted_it_leaves_nothing() -> None:
