@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from lab.plan import HOME
 from lab.system import ROOT
 
 from lab import report
-from lab.plan import HOME
 from tests.lab.conftest import needs_root
 
 pytestmark = [needs_root, pytest.mark.slow]
