@@ -2,6 +2,7 @@
 
 import pytest
 
+from trunkline.messaging import scheduler
 from trunkline.messaging.outbound import NewMessage
 from trunkline.model import message as codec
 from trunkline.model.errors import ApiError
@@ -207,3 +208,16 @@ async def test_anothers_messages_are_left_to_that_node_until_they_are_ours(world
     assert await world.scheduler.send_due() == 1
     assert await left(world) == []
     assert None not in [await world.reader.get(AC, message.sid) for message in (ours, theirs, begun)]
+
+
+async def test_what_a_former_owner_has_begun_too_late_is_sent(world, monkeypatch):
+    """A node that was stopped marks a message as its own after another has taken it over, and cannot send it."""
+    monkeypatch.setattr(scheduler, "TICK_S", 0.01)
+    monkeypatch.setattr(scheduler, "AGAIN_S", 0.01)
+    message = await schedule(world)
+    world.scheduler.start()
+    await eventually(lambda: world.scheduler._recovered)
+    (record,) = await left(world)
+    record.status = "sending"
+    await world.database.update(record)
+    await world.until(message, "sent")

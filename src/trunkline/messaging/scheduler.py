@@ -27,6 +27,8 @@ BATCH = 200
 """Messages taken on at once."""
 MAX_DUE = 5 * BATCH
 """Messages looked at for it: in a cluster most may be other nodes'."""
+AGAIN_S = 60.0
+"""How often it is looked for messages that were begun and not ended: by a node that had lost them just before, say."""
 RETRY_S = 5.0
 """Wait after a failure of a store."""
 TOO_LATE = 30409
@@ -65,11 +67,15 @@ class Scheduler:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        clock, looked = asyncio.get_running_loop().time, 0.0
         while True:
             try:
                 if not self._recovered:
-                    self._recovered = True
+                    self._recovered, looked = True, clock()
                     await self.recover()
+                elif clock() - looked >= AGAIN_S:
+                    looked = clock()
+                    await self._each({"status": Status.SENDING.value}, self._send)
                 full = await self.send_due() == BATCH
                 await asyncio.sleep(0 if full else TICK_S)
             except Exception:
