@@ -385,10 +385,12 @@ class PartitionHooks(Hooks):
         self._calls: PartCalls = node.voice if node.voice is not None else NoCalls()
         cluster.queue.regained = lambda number: self._spawn(self._take_up(number))
         cluster.queue.lost = cluster.ownership.deposed
+        node.outbound.leaves = lambda sid: cluster.queue.partition_of(sid) in cluster.queue.closing
 
     async def gained(self, thing: str, former: str) -> None:
         """Take up what is in it."""
         number = _number(thing)
+        self._cluster.queue.closing.discard(number)
         self._node.inflight.leave(number)  # what was read of it while it was another's is old
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
@@ -447,7 +449,7 @@ class PartitionHooks(Hooks):
     def lost(self, thing: str) -> None:
         """Another's at once: nothing of it is sent or written here."""
         number = _number(thing)
-        self._cluster.queue.closing.discard(number)
+        self._cluster.queue.closing.add(number)  # until it is let go of, or gained again
         self._node.dispatcher.leave(number)
         self._node.delivery.leave(number)
         self._node.inflight.leave(number)

@@ -8,7 +8,7 @@ import pytest
 from trunkline.accounts.callbacks import host_of
 from trunkline.inflight.store import IllegalTransition
 from trunkline.messaging.connectors.base import Rejected, Submitted, Unavailable
-from trunkline.messaging.outbound import status_callback
+from trunkline.messaging.outbound import NewMessage, status_callback
 from trunkline.model.errors import ApiError
 from trunkline.model.message import Direction, Message
 from trunkline.settings import Loopback, Messaging, Rate, Route, Settings
@@ -356,3 +356,27 @@ async def test_a_partition_taken_up_while_a_message_is_submitted_leaves_that_alo
     stored = await world.until(message, "sent")
     assert not stored.in_doubt
     assert len(carrier.taken) == 1
+
+
+async def test_what_is_accepted_for_a_partition_that_leaves_is_its_next_owners_to_submit(world):
+    """Were it submitted here, its outcome would come too late to be written, and the next owner send it again."""
+    world.outbound.leaves = lambda sid: True
+    world.dispatcher.leave(0)
+    message = await world.send()
+    live = world.inflight.cached(message.sid)
+    assert not world.inflight.busy(0), "keyed requests do not cease to come: the handover would never be"
+    assert (live.status, live.pending) == ("queued", 0)
+    assert world.carriers["carrier"].taken == []
+    world.dispatcher.enter(0)
+    await world.dispatcher.recover()
+    await world.until(message, "sent")
+
+
+async def test_an_accept_under_way_holds_up_no_handover(world):
+    """Letting go of a partition commits what was handed in."""
+    world.outbound.leaves = lambda sid: True
+    world.dispatcher.leave(0)
+    message, written = world.outbound.accept(NewMessage(account_sid=AC, from_=OURS, to=THEM, body="hello"))
+    assert world.inflight.cached(message.sid).pending == 1
+    assert not world.inflight.busy(0)
+    await written

@@ -31,6 +31,7 @@ MAX_UNWRITTEN = 10_000
 """Flights with such steps; those of more are in doubt until the next start."""
 MAX_STEPS = 8
 """Such steps of one flight."""
+_BEFORE = frozenset({Status.QUEUED, Status.ACCEPTED})
 
 
 class Live:
@@ -116,11 +117,13 @@ class Inflight:
         return live.message.sid if live is not None else None
 
     def busy(self, partition: int) -> bool:
-        """Whether a flight of a partition is being written, or submitted."""
+        """Whether a flight of a partition is being submitted, or its outcome written. What is handed in for others is
+        committed when the partition is let go of."""
         return any(
-            (live.pending or live.status is Status.SENDING) and partition_of(live.id) == partition
+            (live.status is Status.SENDING or (live.pending and live.status not in _BEFORE))
+            and partition_of(live.id) == partition
             for live in self._live.values()
-        )
+        ) or any(partition_of(one) == partition for one in self._unwritten)
 
     def in_hand(self, flight_id: int) -> bool:
         """Whether this process is writing or submitting a flight just now: its outcome is still to come."""

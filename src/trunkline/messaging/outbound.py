@@ -94,6 +94,8 @@ class Outbound:
         """Fetches the files of a committed message, then calls `media_ready` or `media_failed`."""
         self.reserve: Callable[[str, int], bool] = lambda lane, segments: False
         """Whether a message of a lane may skip the line; then `submit_now` or `release` is called for it."""
+        self.leaves: Callable[[str], bool] = lambda sid: False
+        """Whether a message's partition is about to be another node's: that one submits what is accepted now."""
         self.submit_now: Callable[[Live], None] = lambda live: None
         self.release: Callable[[str], None] = lambda connector: None
         self.push_stored: Callable[[str, float], None] = lambda lane, due_in_s: None
@@ -133,7 +135,7 @@ class Outbound:
         lane = lane_name(MEDIA_LANE if message.media else route.connector, message.account_sid, message.from_)
         replay = complete(message) if complete else None
         owed = [status_callback(message, "queued", 0)] if new.announce and message.status_callback else ()
-        if not message.media and self.reserve(lane, message.num_segments):
+        if not (message.media or self.leaves(message.sid)) and self.reserve(lane, message.num_segments):
             # Nobody is before it: the acceptance and the intent to submit are one commit.
             live, written = self._inflight.accept(message, Status.SENDING, owed=owed, replay=replay)
             when_done(written, lambda future: self._accepted_to_go(live, future))
