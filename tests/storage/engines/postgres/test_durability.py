@@ -45,6 +45,8 @@ def server(standbys=(), **changes):
         (server(FAR, synchronous_standby_names="*", cluster_name="p1"), Survives.ZONE, ZONES),
         (server(FAR, synchronous_standby_names="ANY 2 (p2,p3)"), Survives.REGION, ZONES),
         (server(FAR, synchronous_standby_names="ANY 1 (p3)", cluster_name="p1"), Survives.REGION, ZONES),
+        # One of three is away, and Patroni has taken it off the list: whichever the primary is, p3 is elsewhere.
+        (server(FAR[1:], synchronous_standby_names="ANY 1 (p3)"), Survives.ZONE, ZONES),
     ],
 )
 def test_what_is_enough(found, wanted, zones):
@@ -66,6 +68,7 @@ def test_what_is_enough(found, wanted, zones):
         (server(FAR, synchronous_standby_names=BOTH), Survives.ZONE, {}, "storage.zones"),
         (server(FAR, synchronous_standby_names=BOTH), Survives.ZONE, {"p2": "a", "p3": "b"}, "not known"),
         (server(FAR, synchronous_standby_names=BOTH), Survives.ZONE, ZONES | {"p2": "eu/a"}, "by p2 alone"),
+        (server(FAR[1:], synchronous_standby_names="ANY 1 (p3)"), Survives.ZONE, ZONES | {"p2": "us/c"}, "by p3 alone"),
         (server(FAR, synchronous_standby_names=BOTH), Survives.REGION, ZONES, "by p2 alone"),
         (server(FAR[:1], synchronous_standby_names=BOTH), Survives.ZONE, ZONES | {"p3": "eu/a"}, "p3"),
         (server(FAR, synchronous_standby_names=BOTH), Survives.REGION, {"p1": "a", "p2": "b", "p3": "c"}, "region"),

@@ -118,11 +118,16 @@ def _check_standbys(server: Server, wanted: Survives, zones: Mapping[str, str]) 
         raise CannotSurvive(
             f"a commit waits for {needed} standbys and {len(listed)} are connected: it would wait without end"
         )
-    primary = primary_label(server, zones)
-    beside = [one.name for one in listed if not _outside(one, primary, wanted, zones)]
-    beside += [] if everybody else [name for name in names if _absent_beside(name, server, primary, wanted, zones)]
+    possible = possible_labels(server, zones)
+    beside = [one.name for one in listed if not all(_outside(one, label, wanted, zones) for label in possible)]
+    beside += (
+        []
+        if everybody
+        else [name for name in names if any(_absent_beside(name, server, label, wanted, zones) for label in possible)]
+    )
     if len(beside) >= needed:
-        why = "" if primary or wanted is Survives.HOST else "; which server is the primary is not known: name it there"
+        known = any(possible) or wanted is Survives.HOST
+        why = "" if known else "; which server is the primary is not known: name it there"
         raise CannotSurvive(
             f"a commit may be confirmed by {', '.join(sorted(beside)[:4])} alone, which storage.zones does not place in"
             f" another {unit} than the primary{why}"
@@ -130,14 +135,21 @@ def _check_standbys(server: Server, wanted: Survives, zones: Mapping[str, str]) 
 
 
 def primary_label(server: Server, zones: Mapping[str, str]) -> str:
-    """The primary's label: by its `cluster_name`, else the one that is left over. Empty: unknown."""
+    """The primary's label, if there is but one that it can have. Empty: unknown."""
+    possible = possible_labels(server, zones)
+    return possible[0] if len(possible) == 1 else ""
+
+
+def possible_labels(server: Server, zones: Mapping[str, str]) -> list[str]:
+    """Where the primary may lie: by its `cluster_name`, else any that is left over (more than one while a standby is
+    away). `[""]`: unknown."""
     name = server.settings.get("cluster_name", "")
     if name in zones:
-        return zones[name]
+        return [zones[name]]
     connected = {one.name for one in server.standbys}
     _, listed = parse_names(server.settings.get("synchronous_standby_names", ""))
-    left = [label for member, label in zones.items() if member not in connected and member not in listed]
-    return left[0] if len(left) == 1 else ""
+    left = {label for member, label in zones.items() if member not in connected and member not in listed}
+    return sorted(left) or [""]
 
 
 def _unit(label: str, wanted: Survives) -> str:
