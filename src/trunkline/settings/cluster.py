@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from trunkline.settings.load import Settings
 
 MIN_SECRET_CHARS = 32
+MAX_BODY_BYTES = 7 * 1024 * 1024
+"""Of a request that one node hands to another whole, in one frame with its headers (trunkline.cluster.peers_wire)."""
 LeaseSeconds = Annotated[float, Meta(ge=0.2, le=30.0)]
 WaitSeconds = Annotated[float, Meta(ge=0.1, le=60.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -85,6 +87,8 @@ def cluster_problems(settings: "Settings") -> Iterator[str]:
         yield "objects.url: a cluster needs an object store or a shared folder; one node's files are not the others'"
     if not settings.security.master_key:
         yield "security.master_key: every node of a cluster needs the same one; give it, best as env:NAME"
+    if settings.server.max_body_bytes > MAX_BODY_BYTES:
+        yield f"server.max_body_bytes: nodes hand requests of at most {MAX_BODY_BYTES} bytes to each other"
     for name in FILES:
         value = getattr(own, name)
         if value and not Path(value).is_file():
