@@ -394,7 +394,10 @@ class PartitionHooks(Hooks):
         self._node.inflight.leave(number)  # what was read of it while it was another's is old
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
-        await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits
+        try:
+            await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits
+        except Exception:
+            log.exception("calls of partition %d could not be taken up; its messages are", number)
         if not await self._took_up(number):
             self._spawn(self._take_up(number))  # a hook that waited for a database would hold up others, and a stop
 

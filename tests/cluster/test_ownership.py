@@ -61,12 +61,20 @@ class Parts:
 class Told(Hooks):
     def __init__(self):
         self.seen = []
+        self.fails = False
+
+    async def released(self, thing):
+        self.seen.append(("released", thing))
+        if self.fails:
+            raise RuntimeError("the test says so")
 
     async def gained(self, thing, former):
         self.seen.append(("gained", thing))
 
     def lost(self, thing):
         self.seen.append(("lost", thing))
+        if self.fails:
+            raise RuntimeError("the test says so")
 
 
 @pytest.fixture
@@ -110,3 +118,35 @@ async def test_a_partition_taken_by_one_who_came_late_is_opened_anew(made):
     await until(lambda: parts.owned == {3})
     await until(lambda: ownership.owned == {partition(3)})
     assert hooks.seen == [("gained", "p/3"), ("lost", "p/3"), ("gained", "p/3")]
+
+
+async def test_a_failure_at_the_loss_of_one_thing_leaves_none_of_the_others_owned(made):
+    member, parts, hooks, ownership = made
+    names = [partition(1), partition(2)]
+    ownership.offer(Thing(name, "g") for name in names)
+    member.gives(*names)
+    await until(lambda: ownership.owned == frozenset(names))
+    hooks.fails = True
+    member.gives()
+    assert ownership.owned == frozenset()
+    await until(lambda: not parts.owned)
+    assert [seen for seen in hooks.seen if seen[0] == "lost"] == [("lost", name) for name in names]
+
+
+async def test_a_failure_after_letting_go_does_not_keep_the_next_owner_from_it(made):
+    """Were it raised, the map would name this node for ever, which does not take back what it gave away."""
+    member, parts, hooks, ownership = made
+    ownership.offer([Thing(partition(1), "g")])
+    member.gives(partition(1))
+    await until(lambda: ownership.owned == {partition(1)})
+    asked = []
+
+    async def change(make):
+        asked.append(make(member.view.map).things)
+        member.gives()
+
+    member.change = change
+    hooks.fails = True
+    await ownership.leave(1.0)
+    assert parts.owned == frozenset()
+    assert asked == [{}], "nobody else is there to take it"

@@ -320,7 +320,10 @@ class Ownership(Listener):
         """Not ours any more, at once; the partition is closed behind it."""
         del self._owned[thing]
         self.leaving.discard(thing)
-        self._hooks_of(thing).lost(thing)
+        try:
+            self._hooks_of(thing).lost(thing)
+        except Exception:  # the others that are lost with it must be told of, too
+            log.exception("what was to be done at the loss of %s was not done", thing)
         log.warning("node %s has lost %s", self._membership.name, thing)
         self._spawn(self._close_dropped(thing))
 
@@ -388,7 +391,10 @@ class Ownership(Listener):
             self._given[thing] = NOT_BACK
             del self._owned[thing]
             await self._close(thing)
-            await hooks.released(thing)
+            try:
+                await hooks.released(thing)
+            except Exception:  # it is let go of all the same: somebody must be told to take it
+                log.exception("what was to be done after %s has left was not done", thing)
             return True
 
     async def _give(self, things: list[str], timeout_s: float | None) -> None:
