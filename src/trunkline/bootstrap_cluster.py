@@ -105,6 +105,7 @@ class ClusterNode(Listener):
         self.across.serve(self.peers.handle)
         self.lost_by.append(self.across.lost)
         node.receipts.entry = self.across.receipt
+        node.dispatcher.may_send = self.open
         if node.voice is not None:
             node.voice.join(self.name, self.fence, self.is_our_sid)
         self.ownership.register("p", PartitionHooks(node, self))

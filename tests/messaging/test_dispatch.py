@@ -407,3 +407,14 @@ async def test_message_claimed_before_it_is_told_of_leaves_once(fast, monkeypatc
         fast.dispatcher.push(live)
     assert [live.lane for live in told] == [""]
     assert len(fast.carriers["carrier"].taken) == 1
+
+
+async def test_a_node_whose_lease_has_run_out_since_the_claim_submits_nothing(fast):
+    carrier = fast.carriers["carrier"]
+    fast.dispatcher.may_send = lambda: False
+    message = await fast.send("x")
+    await asyncio.sleep(0.05)
+    assert carrier.taken == []
+    fast.dispatcher.may_send = lambda: True
+    sent = await fast.until(message, "sent")
+    assert (len(carrier.taken), sent.in_doubt, sent.tried) == (1, False, [])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trunkline.inflight.store import Inflight, Live
-from trunkline.messaging.connectors.base import Connector, Outcome, Submission
+from trunkline.messaging.connectors.base import Connector, Outcome, Submission, Unavailable
 from trunkline.messaging.lanes import HEAD, Lane, Pace, Rotation, lane_parts
 from trunkline.model.message import Status
 from trunkline.storage.queue import Queue, partition_of
@@ -22,6 +22,8 @@ MAX_CLAIM = 256
 """Messages claimed in one commit."""
 MIN_TIMER_S = 0.001
 """Shortest wait for a resting lane, so that fast lanes share a pump."""
+FENCED = Unavailable("this node may not send now", burns_attempt=False, retry_after_s=0.25)
+"""What becomes of a submit by a node whose lease has run out since the claim."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read of the queue."""
 
@@ -72,6 +74,8 @@ class Dispatcher:
         self._refreshing = False
         self._left: set[int] = set()
         """Partitions of the queue that another node dispatches, or is about to."""
+        self.may_send: Callable[[], bool] = lambda: True
+        """Asked just before each submit: a node of a cluster whose lease has run out sends nothing."""
         self._loop = asyncio.get_running_loop()
         self._stopped = False
 
@@ -301,6 +305,9 @@ class Dispatcher:
             self.wake(out.connector.name)
 
     def _submit(self, connector: Connector, live: Live) -> None:
+        if not self.may_send():
+            self._loop.call_soon(self._outcome, live, FENCED)
+            return
         message = live.message
         connector.submit(
             Submission(message=message, sender=message.from_, done=lambda outcome: self._outcome(live, outcome))
