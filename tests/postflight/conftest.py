@@ -13,7 +13,7 @@ LONG = {
     "test_a_crash_at_any_step_loses_and_doubles_nothing",
     "test_random_histories_read_like_a_dictionary",
 }
-"""Tests that are run over PostgreSQL by `make test-all` alone; in the others, kills included, it has its turn always."""
+"""Tests that run over PostgreSQL in `make test-all` alone; in the others, kills included, it always has its turn."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
