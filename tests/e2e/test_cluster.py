@@ -96,6 +96,7 @@ def form(lab: Lab, key: str) -> dict[str, str]:
 
 
 async def test_every_node_answers_for_all(lab: Lab) -> None:
+    await check_command_line(lab)
     sids = []
     for number, client in enumerate(lab.clients):
         created = await client.call("POST", "Messages.json", form(lab, f"m{number}"))
@@ -125,7 +126,8 @@ def said(node: Server, *command: str) -> str:
     return done.stdout
 
 
-async def test_the_command_line_tells_who_is_there(lab: Lab) -> None:
+async def check_command_line(lab: Lab) -> None:
+    """It tells who is there, and who owns what."""
     told = orjson.loads(await asyncio.to_thread(said, lab.nodes[1], "cluster", "--json"))
     assert [(one["node"], one["zone"]) for one in told["nodes"]] == [(f"node-{zone}", zone) for zone in ZONES]
     owners = {one["what"]: one["node"] for one in told["things"]}

@@ -251,12 +251,22 @@ def test_it_is_no_relay(switch: Switch, caller: Callable[..., RawCaller], source
 
 
 def test_other_methods_go_nowhere(switch: Switch, caller: Callable[..., RawCaller]) -> None:
-    """REGISTER, MESSAGE, SUBSCRIBE, REFER and a BYE of no call are refused, OPTIONS is answered."""
+    """From a trunk: REGISTER, MESSAGE, SUBSCRIBE, REFER and a BYE of no call are refused, OPTIONS is answered."""
     for method, statuses in {
         "OPTIONS": {200}, "BYE": {481}, "REGISTER": {404}, "MESSAGE": {405}, "SUBSCRIBE": {405}, "REFER": {403},
     }.items():  # fmt: skip
-        one = caller(STRANGER)
+        one = caller()
         if method == "BYE":
             one.to += ";tag=x"
         one.send(one.message(method))
         assert one.final(method).status in statuses, method
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "MESSAGE"])
+def test_strangers_hear_nothing(caller: Callable[..., RawCaller], method: str) -> None:
+    """From an address that has never logged in."""
+    one = caller("127.0.0.77")
+    one.send(one.message(method))
+    one.sip.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        one.final(method)

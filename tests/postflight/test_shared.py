@@ -21,7 +21,7 @@ pytestmark = needs_postgres
 Opener = Callable[[str], SegmentedArchive]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "folder":
         return shared_folder(tmp_path / "shared")
