@@ -407,13 +407,10 @@ class Node:
             self.landing.wake()
 
     async def _enter(self, cluster: ClusterNode) -> None:
-        """Be a member, and take up what falls to this node. Raises CannotStart."""
+        """Be a member, and take up what falls to this node. Raises CannotJoin."""
         self.scheduler.is_ours = self.usage_triggers.is_ours = cluster.is_our_sid
         cluster.wire(self)
-        try:
-            await cluster.start()
-        except CannotJoin as error:
-            raise CannotStart(str(error)) from None
+        await cluster.start()
 
     async def _retention_days(self) -> dict[str, int]:
         """Account -> days that its messages are kept, where they are not kept for ever."""

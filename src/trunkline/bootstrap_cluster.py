@@ -20,6 +20,7 @@ from trunkline.api import homes
 from trunkline.api.asgi import Api
 from trunkline.api.homes import Homes
 from trunkline.api.idempotency import parse_key
+from trunkline.bootstrap_stores import CannotStart
 from trunkline.cluster import clocks, placement
 from trunkline.cluster.events import Listener, NameTaken, Timing
 from trunkline.cluster.fence import Fence
@@ -64,7 +65,7 @@ Pace = Callable[[str], float]
 log = logging.getLogger("trunkline")
 
 
-class CannotJoin(Exception):
+class CannotJoin(CannotStart):
     """This node cannot be one of the cluster; the text is one line for the operator."""
 
 
