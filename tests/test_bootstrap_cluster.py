@@ -30,7 +30,7 @@ def test_what_there_is_to_own() -> None:
 def test_a_certificate_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "node.pem"
     file.write_text("nothing")
-    with pytest.raises(CannotStart, match="cluster.tls_certificate"):
+    with pytest.raises(CannotStart, match=r"cluster\.tls_certificate"):
         tls_contexts(settings(tls_certificate=str(file)))
     assert tls_contexts(settings()) == (None, None)
 
