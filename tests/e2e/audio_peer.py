@@ -97,7 +97,7 @@ class Got(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What happens to packets on the way: a share is lost, each waits for up to so long."""
+    """What happens to packets on the way: a share is lost, each waits for up to so long from when it is due."""
 
     loss: float = 0.0
     jitter_ms: float = 0.0
@@ -136,6 +136,8 @@ class Peer:
         self._queue: deque[Samples | Press] = deque()
         self._at = 0
         self._event_start = -1
+        self._due_ns = 0.0
+        """When the packet that is made was due."""
         self._marked = True
         self._wire = wire
         self.idle = threading.Event()
@@ -160,7 +162,7 @@ class Peer:
         assert self.idle.wait(timeout_s), f"{len(self._queue)} things are still to be said"
 
     def send(self, payload: bytes, payload_type: int, timestamp: int, *, marker: bool = False) -> None:
-        """One packet."""
+        """One packet of those that this tick makes."""
         if self.remote is None:
             return
         second = payload_type | (0x80 if marker else 0)
@@ -174,8 +176,9 @@ class Peer:
         elif self.random.random() < network.loss:
             self.lost.append(self.sequence - 1 & 0xFFFF)
         else:
+            # From when it was due: the packets of a time in which the wire stood still would be shuffled otherwise.
             wait_ns = int(self.random.uniform(0, network.jitter_ms) * 1e6)
-            self._wire.later(time.time_ns() + wait_ns, lambda _due: self._put(packet))
+            self._wire.later(self._due_ns + wait_ns, lambda _due: self._put(packet))
 
     def send_rtcp(self, data: bytes) -> None:
         """One RTCP packet."""
@@ -201,6 +204,7 @@ class Peer:
         """What one packet's time holds."""
         if self.rtp.fileno() < 0:
             return
+        self._due_ns = due_ns
         self._wire.later(due_ns + self.period_ns, self._tick)
         size = self.ptime * RATE // 1000
         timestamp, self.timestamp = self.timestamp, (self.timestamp + size) & MASK

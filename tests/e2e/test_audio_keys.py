@@ -1,6 +1,7 @@
 """Keys, by telephone-event, in the audio and by INFO: each press is told once, and speech presses none."""
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ FRAME = 160
 BEFORE_NS, AFTER_NS = 100_000_000, 400_000_000
 """How long before and after the machine stood still the jitter buffer may be too full or too empty."""
 BAD_NETWORK = Network(loss=0.02, jitter_ms=40)
+STALL_S = 0.25
 
 
 class Presses(NamedTuple):
@@ -63,6 +65,17 @@ def events(legs: Legs, ways: Sequence[Presses], count: int) -> Check:
 def test_keys_in_every_form(legs: Legs) -> None:
     good = [Presses(40, 40), Presses(50, 50), Presses(60, 40), Presses(100, 60, ptime=10), Presses(60, 60, ptime=30)]
     tell(legs, events(legs, [*good, *[Presses(100, 80, BAD_NETWORK)] * 8], 16), tones(legs, 32, 12), both_forms(legs))
+
+
+def test_keys_are_told_of_peers_that_stand_still(legs: Legs) -> None:
+    """With what they did not send in that time, all at once but in the order of its network, they catch up."""
+    check = events(legs, [Presses(100, 80, BAD_NETWORK)] * 16, 8)
+    legs.dialled()
+    now = time.time_ns()
+    for later_ms in range(300, 1500, 400):
+        legs.wire.later(now + later_ms * 1e6, lambda _due: time.sleep(STALL_S))
+    check(legs.told(20))
+    assert legs.wire.stalled_ms >= 3 * 1000 * STALL_S
 
 
 @pytest.mark.slow
