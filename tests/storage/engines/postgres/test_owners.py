@@ -38,9 +38,9 @@ class Owner:
 
     def _read(self):
         for line in self.process.stdout:
-            word, *rest = line.split(None, 1) or [""]
-            if not rest or not line.endswith("\n"):
-                continue  # torn: it was killed in the middle of a word
+            if not line.endswith("\n"):
+                continue  # torn: it was killed in the middle of it
+            word, *rest = line.split(None, 1)
             if word == "ack":
                 self.acked.append(rest[0].strip())
             elif word == "own":

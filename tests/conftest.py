@@ -1,0 +1,11 @@
+"""The order of a whole run."""
+
+import pytest
+
+LONG = ("tests/e2e/test_cluster.py", "tests/e2e/test_takeover.py", "tests/e2e/test_postgres.py", "tests/e2e/test_kill.py")
+"""They go first: at the end of a run one worker would be left alone with them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first; the others keep their order."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
