@@ -2,7 +2,7 @@
 
 import pytest
 
-LONG = ("tests/e2e/test_cluster.py", "tests/e2e/test_takeover.py", "tests/e2e/test_postgres.py", "tests/e2e/test_kill.py")
+LONG = tuple(f"tests/e2e/test_{name}.py" for name in ("cluster", "takeover", "postgres", "kill"))
 """They go first: at the end of a run one worker would be left alone with them."""
 
 
