@@ -168,7 +168,7 @@ def test_a_password_that_is_changed_shuts_the_old_one_out(domain: Domain) -> Non
 
 
 def test_addresses_let_a_call_in_without_a_login(trunkline: Local, app: VoiceApp) -> None:
-    name = f"pbx{next(_numbers)}-{os.getpid()}.sip.localhost"
+    name = f"office-pbx{next(_numbers)}-{os.getpid()}.sip.localhost"
     sip = trunkline.client.sip
     made = sip.domains.create(domain_name=name, voice_url=f"{app.url}/domain")
     allowed = sip.ip_access_control_lists.create(friendly_name=name)
