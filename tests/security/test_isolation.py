@@ -89,7 +89,7 @@ def voice_property(base: str, number_sid: str, post: Callable[..., str]) -> Prop
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def theirs(target: Target) -> Property:
     """Everything that the second tenant can have."""
     account, numbers = target.tenants[1]
