@@ -198,7 +198,7 @@ class ClusterNode(Listener):
             return "the lease has run out: the memory store is away, or this node is cut off"
         return "" if self.queue.owned or self.others() else "no partition of the queue is this node's"
 
-    # -- messaging.connectors.leased.Holders -------------------------------------------------------------------
+    # -- messaging.leased.Holders ------------------------------------------------------------------------------
 
     def holder(self, connector: str) -> str | None:
         """The other node that holds a connector."""

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from trunkline.storage.engines.sqlite import queue_sql as sql
 from trunkline.storage.engines.sqlite.queue import SWEEP_ROWS, SqliteQueue
-from trunkline.storage.partitions import PARTITION_BITS
-from trunkline.storage.queue import Flight, Owed
+from trunkline.storage.queue import PARTITION_BITS, Flight, Owed
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable

@@ -12,15 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from trunkline.model.sid import SHARDS, shard_of
-from trunkline.storage.queue import Queue
+from trunkline.storage.queue import PARTITION_MASK, Queue
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 
 T = TypeVar("T")
 
-PARTITION_BITS = 8
-"""Low bits of an id that name its partition, where there are several."""
-PARTITION_MASK = (1 << PARTITION_BITS) - 1
 PATIENCE_S = 5.0
 """How long a read of several partitions waits for the slower ones."""
 LOOK_S = 1.0
@@ -251,10 +248,6 @@ class OwnPartitions:
     def partition_of_shard(self, shard: int) -> int:
         """The partition that a virtual shard belongs to."""
         return shard % self.partitions
-
-    def partition_of_id(self, number: int) -> int:
-        """The partition that a flight's or a callback's id names."""
-        return number & self._mask
 
     def home(self, account: str, key: str) -> int:
         """The shard (0..255) that judges an account's idempotency key."""

@@ -12,6 +12,9 @@ import msgspec
 
 from trunkline.storage.survives import Survives
 
+PARTITION_BITS = 8
+"""Low bits of an id that name its partition, where there are several."""
+PARTITION_MASK = (1 << PARTITION_BITS) - 1
 _NANOSECONDS = 10**17
 """Ids from here on are Unix nanoseconds (a queue of several partitions), those below it microseconds."""
 
@@ -23,7 +26,7 @@ def made_ms(made: int) -> int:
 
 def partition_of(made: int) -> int:
     """The partition in which a flight or a callback lies, by its id; 0 in a queue that has but one."""
-    return made & 0xFF if made >= _NANOSECONDS else 0
+    return made & PARTITION_MASK if made >= _NANOSECONDS else 0
 
 
 class Exists(Exception):

@@ -24,8 +24,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from trunkline.storage.partitions import PARTITION_BITS, Engine, OwnPartitions, Partitions, home, plain
-from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
+from trunkline.storage.partitions import Engine, OwnPartitions, Partitions, home, plain
+from trunkline.storage.queue import PARTITION_BITS, Advance, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 from trunkline.storage.written import Written
 

@@ -24,7 +24,7 @@ from trunkline.storage.engines.postgres.queue_sql import Reads
 from trunkline.storage.engines.postgres.readers import NEAR_S, Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
 from trunkline.storage.engines.postgres.writer import Cursor, Writer
-from trunkline.storage.partitions import PARTITION_BITS
+from trunkline.storage.queue import PARTITION_BITS
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
