@@ -64,13 +64,17 @@ def test_list_filters(sdk: Sdk, tenant: Tenant) -> None:
     assert [m.sid for m in sdk.messages.list(to=other)] == [two.sid]
     assert [m.sid for m in sdk.messages.list(from_=tenant.numbers[0])] == [one.sid]
     assert [m.sid for m in sdk.messages.list(to=PHONE, from_=tenant.numbers[1])] == []
-    today = dt.datetime.fromisoformat(sent[0].date_sent)
+    moments = [dt.datetime.fromisoformat(message.date_sent) for message in sent]
+    today = moments[0].replace(hour=0, minute=0, second=0)
     day = dt.timedelta(days=1)
-    assert {m.sid for m in sdk.messages.list(date_sent=today)} == {one.sid, two.sid}
+    of_today = {message.sid for message, moment in zip(sent, moments, strict=True) if moment.date() == today.date()}
+    of_second = {message.sid for message, moment in zip(sent, moments, strict=True) if moment == moments[0]}
+    assert {m.sid for m in sdk.messages.list(date_sent=today)} == of_today
+    assert {m.sid for m in sdk.messages.list(date_sent=moments[0])} == of_second
     assert sdk.messages.list(date_sent=today - day) == []
     assert len(sdk.messages.list(date_sent_after=today - day)) == 2
-    assert sdk.messages.list(date_sent_after=today + day) == []
-    assert len(sdk.messages.list(date_sent_before=today + day)) == 2
+    assert sdk.messages.list(date_sent_after=today + 2 * day) == []
+    assert len(sdk.messages.list(date_sent_before=today + 2 * day)) == 2
     assert sdk.messages.list(date_sent_before=today - day) == []
 
 

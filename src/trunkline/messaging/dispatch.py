@@ -152,7 +152,13 @@ class Dispatcher:
         at = now + max(0.0, due_in_s) + 0.001
         if not now < lane.wake_at <= at:
             lane.wake_at = at
-            self._loop.call_at(at, self._wake_lane, name)
+            self._loop.call_at(at, self._lane_due, name, at)
+
+    def _lane_due(self, name: str, at: float) -> None:
+        lane = self._lane(name)
+        if lane.wake_at == at:
+            lane.wake_at = 0.0  # a timer that comes early finds nothing due: the read then sets another
+        self._wake_lane(name)
 
     def _wake_lane(self, name: str) -> None:
         """Look into the queue for a lane's messages, once more if that is being done just now."""
@@ -323,7 +329,11 @@ class Dispatcher:
                 return
             out.timer.cancel()
         out.timer_at = max(at, now + MIN_TIMER_S)
-        out.timer = self._loop.call_at(out.timer_at, self._pump, out)
+        out.timer = self._loop.call_at(out.timer_at, self._timer_fired, out)
+
+    def _timer_fired(self, out: _Out) -> None:
+        out.timer = None  # a loop's timer may come a fraction of a millisecond early: the pump then sets another
+        self._pump(out)
 
 
 _WAITING = frozenset({Status.QUEUED, Status.ACCEPTED})
