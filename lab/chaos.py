@@ -63,10 +63,18 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
                 done.append(run)
                 keep(run, results)
                 show_line(run)
+                if not good(run):
+                    say(f"  logs: {lab.keep_logs(f'{kind.name}-{int(time.time())}')}")
                 if run.problem:
                     break
     Console().print(report.table(done))
-    return int(any(run.problem or not verdict.good(run.messages) for run in done))
+    return int(not all(map(good, done)))
+
+
+def good(run: Run) -> bool:
+    """Whether it ended whole and its zeros are zero."""
+    calls = run.calls
+    return not run.problem and verdict.good(run.messages) and not (calls and (calls.stuck or calls.wrong_final))
 
 
 async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
@@ -99,7 +107,7 @@ async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
         found = verdict.messages(load.requests, taken, webhooks.messages, marks.marked)
     return Run(
         fault=fault.name, hit=hit, nodes=len(lab.nodes), clusters=len(lab.plan.clusters), hold_s=fault.hold_s,
-        whole_s=round(whole, 1), messages=found, calls=heard, problem=problem,
+        whole_s=round(whole, 1), messages=found, calls=heard, problem=problem, version=lab.version,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from lab.hosts import Host
 from lab.made import Made
 from lab.network import Network
 from lab.plan import Cluster, Plan, Zone
-from lab.system import Failed, enter, enter_network, need_packages, need_root
+from lab.system import Failed, enter, enter_network, need_packages, need_root, version
 from lab.system import patroni as install_patroni
 
 WHOLE_S = 90.0
@@ -35,6 +35,7 @@ class Lab:
         self.hosts: dict[str, Host] = {}
         self.disks: dict[str, Disk] = {}
         self.customer: node.Customer | None = None
+        self.version = version()
         self._made = Made(plan.folder)
         self.network = Network(plan.name, self._made)
         self._home = -1
@@ -190,6 +191,12 @@ class Lab:
             host.put(outside.edge(self.nodes, host.folder, "/readyz" if len(self.nodes) > 1 else "/healthz"))
             host.start("edge")
             host.until_ready("edge")
+
+    def keep_logs(self, name: str) -> Path:
+        """Copy what everything has written, to read it later; where."""
+        kept = self.plan.folder / "kept" / name
+        shutil.copytree(self.plan.run / "hosts/log", kept, dirs_exist_ok=True)
+        return kept
 
     # -- what it costs -----------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     messages: Messages
     calls: Heard | None = None
     problem: str = ""
+    version: str = ""
+    """What was measured: the commit, with a `+` where files differed from it."""
 
 
 def spread(values: list[float]) -> str:

@@ -53,6 +53,13 @@ def need_root() -> None:
         raise Failed("the lab makes network namespaces and mounts: run it as root, or by sudo")
 
 
+def version() -> str:
+    """The commit that this folder is of, short, with a `+` where its code differs; empty: no repository."""
+    found = run("git", "-C", ROOT, "rev-parse", "--short=7", "HEAD", check=False).strip()
+    changed = run("git", "-C", ROOT, "status", "--porcelain", "-uno", "--", "src", "lab", check=False) if found else ""
+    return found + ("+" if changed else "")
+
+
 def program(name: str) -> str | None:
     """Where it is; sbin counts."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/bin")
