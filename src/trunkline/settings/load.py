@@ -24,6 +24,7 @@ from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
 from trunkline.settings.memory import Memory, memory_absolute, memory_problems
 from trunkline.settings.objects import Objects, objects_problems
 from trunkline.settings.profiles import PROFILES, Profile
+from trunkline.settings.region import OtherRegion, Region, region_problems
 from trunkline.settings.sections import (
     Archive,
     Data,
@@ -78,6 +79,7 @@ class Settings(Section, frozen=True, kw_only=True):
     node: Node = Node()
     cluster: Cluster = Cluster()
     objects: Objects = Objects()
+    region: Region = Region()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
@@ -93,6 +95,7 @@ class Settings(Section, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
     rates: tuple[Rate, ...] = ()
     trunks: tuple[Trunk, ...] = ()
+    regions: tuple[OtherRegion, ...] = ()
     source: str = ""
     """The file these were read from; empty if none. Not a setting."""
 
@@ -204,7 +207,7 @@ def _refuse_unknown(tree: Mapping[str, Any], label: str) -> None:
         if not isinstance(table, dict):
             raise SettingsError(f"{label}: {name}: expected a table; write it as [{name}]")
         _check_names(table, kind.__struct_fields__, label, f"{name}.")
-    for name, kind in (("routes", Route), ("rates", Rate), ("trunks", Trunk)):
+    for name, kind in (("routes", Route), ("rates", Rate), ("trunks", Trunk), ("regions", OtherRegion)):
         for index, table in enumerate(_tables(tree, name, label)):
             _check_names(table, kind.__struct_fields__, label, f"{name}[{index}].")
     for index, table in enumerate(_tables(tree, "connectors", label)):
@@ -403,6 +406,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
     yield from memory_problems(settings.memory)
     yield from cluster_problems(settings)
     yield from objects_problems(settings.objects, settings.storage.engine)
+    yield from region_problems(settings)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)
     yield from voice_problems(settings)

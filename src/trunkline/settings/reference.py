@@ -16,6 +16,7 @@ from trunkline.settings.connectors import CONNECTORS
 from trunkline.settings.kinds import Secret, Secrets, Section
 from trunkline.settings.load import is_optional, sections
 from trunkline.settings.profiles import PROFILES
+from trunkline.settings.region import OtherRegion
 from trunkline.settings.sections import Rate, Route
 from trunkline.settings.trunk import Gateway, Trunk
 
@@ -40,7 +41,7 @@ def page() -> str:
     parts += [_section(f"[{name}]", kind) for name, kind in sections().items()]
     parts += [_section(f'[[connectors]] with kind = "{name}"', kind) for name, kind in CONNECTORS.items()]
     parts += [_section("[[routes]]", Route), _section("[[rates]]", Rate), _section("[[trunks]]", Trunk)]
-    parts += [_section("[[trunks.gateways]]", Gateway)]
+    parts += [_section("[[trunks.gateways]]", Gateway), _section("[[regions]]", OtherRegion)]
     return "\n".join(parts)
 
 
