@@ -1,5 +1,6 @@
 """Idempotency-Key: one effect for any number of equal requests."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ class Counter:
         self.tokens: list[str] = []
         self.fail: Exception | None = None
         self.in_commit = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.harness: Harness | None = None
 
 
@@ -36,6 +38,8 @@ async def create(request: Request, app: Counter) -> Response:
     if app.fail is not None:
         raise app.fail
     app.effects += 1
+    if app.meanwhile is not None:
+        await app.meanwhile()
     response = respond.json({"sid": f"SM{app.effects}"}, 201).with_header("X-Kept", "yes")
     if app.in_commit and request.idempotency is not None and app.harness is not None:
         app.harness.replays.store(request.idempotency.completed(response, "SM1", app.harness.clock.now_ms()))
@@ -152,6 +156,25 @@ async def test_a_dead_holders_key_is_taken_over_in_the_next_epoch() -> None:
     assert (await send(api)).status == 201
     assert (api.replays.rows[key].epoch, api.replays.rows[key].state) == (1, "done")
     assert counter.effects == 2
+
+
+async def test_a_claim_that_the_store_gives_up_is_still_this_processes() -> None:
+    """The key's partition went to another node and came back while the first request runs here."""
+    api, counter = harness()
+    replies: list[Reply] = []
+
+    async def again() -> None:
+        ((key, row),) = api.replays.rows.items()
+        api.replays.rows[key] = msgspec.structs.replace(row, expires_ms=0)
+        replies.append(await send(api))
+        replies.append(await send(api, fields={**FIELDS, "Body": "other"}))
+
+    counter.meanwhile = again
+    assert (await send(api)).status == 201
+    assert [(reply.status, reply.code) for reply in replies] == [(409, 20409), (422, 20422)]
+    assert counter.effects == 1
+    counter.meanwhile = None
+    assert (await send(api)).status == 201, "it is over when it was answered"
 
 
 async def test_responses_are_kept_for_a_day() -> None:

@@ -1,4 +1,5 @@
-"""What a database took with it unsent is made anew, under another SID, in one that takes writes: clients see 201."""
+"""What a database took with it unsent, or a partition that went to another node did not take, is made anew, under
+another SID, in one that takes writes: clients see 201."""
 
 from types import SimpleNamespace
 
@@ -6,11 +7,13 @@ import orjson
 import pytest
 
 from trunkline.api import calls, messages
+from trunkline.api.idempotency import Claim
 from trunkline.api.respond import Format
 from trunkline.model.call import Call
 from trunkline.model.message import Direction, Message
 from trunkline.model.sid import new_sid
-from trunkline.storage.unavailable import Spill, StoreUnavailable
+from trunkline.storage.queue import Replay
+from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 
 AC = "AC" + "a" * 32
 REQUEST = SimpleNamespace(idempotency=None, format=Format.JSON, account_sid=AC)
@@ -46,16 +49,17 @@ def call():
     )
 
 
-def accepted(kind, queue):
+def accepted(kind, queue, request=REQUEST):
+    app = SimpleNamespace(outbound=SimpleNamespace(accept=queue.take), clock=SimpleNamespace(now_ms=lambda: 1))
     if kind == "message":
-        app = SimpleNamespace(outbound=SimpleNamespace(accept=queue.take))
-        return messages._accept(REQUEST, app, None)
-    return calls._accept(REQUEST, SimpleNamespace(create=queue.take), None, None)
+        return messages._accept(request, app, None)
+    return calls._accept(request, SimpleNamespace(create=queue.take), app, None)
 
 
+@pytest.mark.parametrize("error", [Spill("gone"), NotOwned("another node has it")])
 @pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
-async def test_it_is_made_anew(kind, make):
-    queue = Queue(make, Spill("gone"), None)
+async def test_it_is_made_anew(kind, make, error):
+    queue = Queue(make, error, None)
     response = await accepted(kind, queue)
     first, second = queue.made
     assert (response.status, orjson.loads(response.body)["sid"]) == (201, second)
@@ -69,3 +73,12 @@ async def test_not_for_ever(kind, make, outcomes):
     with pytest.raises(StoreUnavailable):
         await accepted(kind, queue)
     assert len(queue.made) == len(outcomes)
+
+
+@pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
+async def test_what_has_a_key_is_made_at_its_home_alone(kind, make):
+    claim = Claim(Replay(account=AC, method="POST", path="/p", key="k", fingerprint=b"f", expires_ms=1), 1)
+    queue = Queue(make, NotOwned("another node has it"), None)
+    with pytest.raises(NotOwned):
+        await accepted(kind, queue, SimpleNamespace(idempotency=claim, format=Format.JSON, account_sid=AC))
+    assert len(queue.made) == 1

@@ -151,12 +151,15 @@ class Api:
         if isinstance(claim, Response):
             return claim
         try:
-            response = await endpoint.route.handler(request, self._services)
-        except Exception:
-            await self._idempotency.abandon(claim)
-            raise
-        await self._idempotency.finish(claim, response)
-        return response
+            try:
+                response = await endpoint.route.handler(request, self._services)
+            except Exception:
+                await self._idempotency.abandon(claim)
+                raise
+            await self._idempotency.finish(claim, response)
+            return response
+        finally:
+            self._idempotency.over(claim)
 
     # --- steps ---
 

@@ -24,7 +24,7 @@ from trunkline.model.errors import ApiError
 from trunkline.model.sid import CALL, is_sid, new_sid
 from trunkline.model.sip_trunk import CUSTOMER_TRUNK
 from trunkline.storage.queue import Replay
-from trunkline.storage.unavailable import Spill
+from trunkline.storage.unavailable import NotOwned, Spill
 from trunkline.voice.calls import MAX_TWIML, CallChange, Calls, NewCall
 from trunkline.voice.reader import StoredCall
 
@@ -157,7 +157,9 @@ def _accept(request: Request, calls: Calls, app: Services, new: NewCall) -> Awai
     async def wait() -> Response:
         try:
             await written
-        except Spill:  # its database went away with it unsent: it is made anew in another
+        except (NotOwned, Spill):  # nothing of it is written: its database went away, or its partition to another node
+            if claim:
+                raise  # only its key's home may take it
             await calls.create(new, complete)[1]
         return prepared[-1]
 

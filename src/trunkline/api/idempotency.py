@@ -4,7 +4,9 @@ Theory: the row (account, method, path, key) is claimed before the handler runs 
 for messages in the commit that accepts them. A second request with the key gets the stored response byte for byte
 with `Idempotency-Replayed: true`; while the first still runs it waits briefly, then gets 409; with other
 parameters it gets 422. A refusal (4xx, 5xx raised as `ApiError`) gives the key back, for it changed nothing.
-A claim is a lease: when its holder died, the store hands the key to the next request with a higher epoch.
+A claim is a lease: when its holder died, the store hands the key to the next request with a higher epoch; at once when
+another node has taken the key's home, for then the former owner can commit nothing more. What runs in this process is
+known besides, for a partition may go and come back meanwhile.
 
 The key is a quoted string as in draft-ietf-httpapi-idempotency-key-header, or bare; both name the same row.
 """
@@ -134,6 +136,8 @@ class Idempotency:
         self._limits = limits or ApiLimits()
         self._sleep = sleep
         self._vault = vault
+        self._running: dict[tuple[str, str, str, str], bytes] = {}
+        """Account, method, path and key of the claims that this process holds -> what the request is."""
 
     async def begin(self, request: Request, raw_key: bytes) -> Claim | Response:
         """Claim the request's key, or replay what it led to before. Raises 400, 409 or 422."""
@@ -153,13 +157,13 @@ class Idempotency:
                 state=RUNNING,
                 expires_ms=now_ms + limits.idempotency_lease_ms,
             )
-            held = await self._store.claim_replay(row, now_ms)
-            if held is None:
-                request.idempotency = claim = Claim(row, limits.idempotency_retention_ms)
-                return claim
-            if held.fingerprint != mark:
+            held = self._running.get(_name(row)) or await self._claimed(row, now_ms)
+            if isinstance(held, Claim):
+                request.idempotency = held
+                return held
+            if (held if isinstance(held, bytes) else held.fingerprint) != mark:
                 raise ApiError.of(20422, status=422, message="This Idempotency-Key was used with different parameters")
-            if held.state == DONE:
+            if not isinstance(held, bytes) and held.state == DONE:
                 return replayed(self._unsealed(held))
             if waited_ms >= limits.idempotency_wait_ms:
                 raise ApiError.of(
@@ -169,6 +173,21 @@ class Idempotency:
                 )
             waited_ms += limits.idempotency_poll_ms
             await self._sleep(limits.idempotency_poll_ms / 1000)
+
+    async def _claimed(self, row: Replay, now_ms: int) -> "Claim | Replay":
+        """Our claim, or the row that holds the key."""
+        self._running[_name(row)] = row.fingerprint
+        held: Replay | None = row
+        try:
+            held = await self._store.claim_replay(row, now_ms)
+        finally:
+            if held is not None:
+                self._running.pop(_name(row), None)
+        return held or Claim(row, self._limits.idempotency_retention_ms)
+
+    def over(self, claim: Claim) -> None:
+        """Its request has been answered, whatever came of it."""
+        self._running.pop(_name(claim.row), None)
 
     async def finish(self, claim: Claim, response: Response) -> None:
         """Store the response of a handler that returned; a refusal gives the key back."""
@@ -191,6 +210,10 @@ class Idempotency:
         """Give the key back after a handler raised, unless a commit may have taken it: then its lease decides."""
         if not claim.handed_over:
             await self._store.release_replay(claim.row)
+
+
+def _name(row: Replay) -> tuple[str, str, str, str]:
+    return row.account, row.method, row.path, row.key
 
 
 def replayed(row: Replay) -> Response:

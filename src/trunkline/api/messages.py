@@ -24,7 +24,7 @@ from trunkline.model.numbers import MessagingService, ScheduledMessage
 from trunkline.model.phone import SenderKind
 from trunkline.model.sid import MEDIA, is_sid, new_sid
 from trunkline.storage.queue import Replay
-from trunkline.storage.unavailable import Spill
+from trunkline.storage.unavailable import NotOwned, Spill
 from trunkline.webhooks.overrides import split as split_overrides
 
 MAX_BODY = 1600
@@ -115,7 +115,9 @@ def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Respo
     async def wait() -> Response:
         try:
             await written
-        except Spill:  # its database went away with it unsent: it is made anew in another
+        except (NotOwned, Spill):  # nothing of it is written: its database went away, or its partition to another node
+            if claim:
+                raise  # only its key's home may take it
             await app.outbound.accept(new, complete)[1]
         return prepared[-1]
 

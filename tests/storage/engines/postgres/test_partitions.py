@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 
+import msgspec
 import psycopg
 import pytest
 
@@ -96,6 +98,30 @@ async def test_a_call_of_a_former_owner_is_rolled_back(nodes):
     with pytest.raises(NotOwned):
         await engine.claim_replay(row, 1)
     assert await b.claim_replay(row, 1) is None
+
+
+async def test_what_a_former_owner_had_claimed_is_free_at_once(nodes):
+    """A request with an idempotency key that died with its node keeps nobody waiting for the claim's end."""
+    a, b = nodes
+    await a.own(0)
+    key = next(str(n) for n in range(99) if home(AC, str(n)) % K == 0)
+    now_ms = int(time.time() * 1000)
+
+    def row():
+        return Replay(account=AC, method="POST", path="/p", key=key, fingerprint=b"f", expires_ms=now_ms + 60_000)
+
+    assert await a.claim_replay(row(), now_ms) is None
+    assert (await a.claim_replay(row(), now_ms)).state == "running"
+    await b.own(0)
+    again = row()
+    assert await b.claim_replay(again, now_ms) is None
+    assert again.epoch == 1
+    done = msgspec.structs.replace(again, state="done", status=201, body=b"{}")
+    await b.accept(flight(home(AC, key)), (), done)
+    with pytest.raises(NotOwned):
+        await a.claim_replay(row(), now_ms)
+    await a.own(0)
+    assert (await a.claim_replay(row(), now_ms)).body == b"{}", "what is done stays"
 
 
 async def test_ids_name_their_partition_and_keep_growing_over_owners(nodes):

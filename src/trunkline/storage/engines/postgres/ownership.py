@@ -27,6 +27,8 @@ OWN_WAIT_S = 15.0
 """How long a start waits for the former owner's session to end."""
 POLL_S = 0.05
 """Between two looks at a lock."""
+CLAIM_MS = 300_000
+"""Longer than any claim of an idempotency key."""
 FENCE_WAIT_MS = 300
 """How long a taking over waits for a batch of the former owner to end by itself."""
 TAKE_S = 5.0
@@ -44,6 +46,13 @@ create table if not exists owner(
     at timestamptz not null);
 insert into owner values (true, 0, '', now()) on conflict do nothing
 """
+_END_CLAIMS = """
+update replay set expires_ms = 0
+where state = 'running' and expires_ms <= (extract(epoch from clock_timestamp()) * 1000)::bigint + %s
+"""
+"""Requests with an idempotency key that a former owner had begun: it can commit nothing of them any more, so whoever
+comes again with such a key need not wait for the claim's end. (By the index of ends: those that are over tomorrow are
+not looked at.)"""
 _PRUNE = "delete from writer where at < now() - interval '30 days' and name <> %s"
 _ENROL = "insert into writer values (%s, 0, '{}', 0, now()) on conflict do nothing"
 _MARK = "update writer set batch = %s, failed = '{}', at = now() where name = %s"
@@ -149,6 +158,7 @@ class Fenced:
                     (row,) = connection.execute(_RAISE_EPOCH, (self._node,)).fetchall()
                     connection.execute(_FENCE, (prefix,))
                     connection.execute(_ENROL, (f"{prefix}{row[0]}",))
+                    connection.execute(_END_CLAIMS, (CLAIM_MS,))
                 break
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > until or closing.is_set():
