@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from tests.objects import shared_folder
-from tests.postgres import needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import needs_postgres
 from trunkline import bootstrap
 from trunkline.accounts.directory import create_account
 from trunkline.messaging.outbound import NewMessage
@@ -21,7 +21,7 @@ THEM = "+14155550199"
 pytestmark = needs_postgres
 
 
-async def test_the_next_host_has_documents_and_media_of_the_lost_one(tmp_path, postgres):  # noqa: F811
+async def test_the_next_host_has_documents_and_media_of_the_lost_one(tmp_path, postgres):
     location = shared_folder(tmp_path / "shared")
     queue, database = postgres.database(), postgres.database()
     key = Secret(base64.b64encode(b"k" * 32).decode())

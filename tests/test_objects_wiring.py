@@ -8,7 +8,7 @@ import pytest
 
 from tests.objects import shared_folder
 from tests.postflight.harness import ALICE, message
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from trunkline.bootstrap_stores import check_objects, open_archive, open_blobs
 from trunkline.cli.doctor_durability import kept, look_at_objects
 from trunkline.settings import Objects, Settings, load
@@ -70,7 +70,7 @@ async def test_one_node_keeps_its_folders(tmp_path: Path) -> None:
 @needs_postgres
 async def test_with_an_object_store_all_are_shared(
     tmp_path: Path,
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
 ) -> None:
     dsn = postgres.database()
     shared_folder(tmp_path / "shared")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from trunkline.bootstrap import check_storage, compact_stores, open_database, open_queue
 from trunkline.bootstrap_stores import open_sharded_queue
 from trunkline.cli import backup
@@ -66,7 +66,7 @@ def test_backup_and_restore_are_refused(tmp_path: Path) -> None:
 
 
 @needs_postgres
-def test_doctor_and_compaction_reach_the_server(tmp_path: Path, postgres: PostgresServer) -> None:  # noqa: F811
+def test_doctor_and_compaction_reach_the_server(tmp_path: Path, postgres: PostgresServer) -> None:
     own = settings(tmp_path, queue=postgres.database(), database=postgres.database())
     assert [finding.verdict for finding in look_at_postgres(own)] == ["ok", "ok"]
     assert len(check_storage(own)) == 2
@@ -78,7 +78,7 @@ def test_doctor_and_compaction_reach_the_server(tmp_path: Path, postgres: Postgr
 @needs_postgres
 async def test_each_queue_database_is_looked_at_and_its_layout_compared(
     tmp_path: Path,
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
 ) -> None:
     queues = [postgres.database(), postgres.database()]
     own = settings(tmp_path, queue=queues, partitions=4, database=postgres.database())

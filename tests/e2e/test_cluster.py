@@ -23,7 +23,7 @@ from tests.e2e.load import Load
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
 from tests.e2e.test_kill import SETTINGS, WINDOW, carrier  # noqa: F401  (fixture)
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from tests.redis import RedisServer, needs_redis
 
 pytestmark = [needs_postgres, needs_redis]
@@ -52,7 +52,7 @@ def free_port() -> int:
 async def lab(
     tmp_path: Path,
     carrier: Carrier,  # noqa: F811
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
     session: aiohttp.ClientSession,
     sink: Sink,
 ) -> AsyncIterator[Lab]:

@@ -15,7 +15,7 @@ from tests.e2e.load import Load
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
 from tests.e2e.test_kill import BETWEEN, SETTINGS, WINDOW, Lab, carrier, check, crash  # noqa: F401  (fixture)
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from trunkline.settings import load as load_settings
 
 pytestmark = needs_postgres
@@ -31,7 +31,7 @@ def storage_in(server: PostgresServer) -> dict[str, str]:
 async def lab(
     tmp_path: Path,
     carrier: Carrier,  # noqa: F811
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
     session: aiohttp.ClientSession,
     sink: Sink,
 ) -> AsyncIterator[Lab]:
@@ -69,7 +69,7 @@ async def test_kills_under_load_lose_nothing(lab: Lab) -> None:
     await crash(lab, KILLS, BETWEEN, 200.0)
 
 
-async def test_a_crash_of_the_database_under_load_loses_nothing(lab: Lab, postgres: PostgresServer) -> None:  # noqa: F811
+async def test_a_crash_of_the_database_under_load_loses_nothing(lab: Lab, postgres: PostgresServer) -> None:
     async with Load(lab.client, lab.tenant, lab.sink, 100.0) as load:
         await load.more(BETWEEN)
         await asyncio.to_thread(postgres.end, signal.SIGQUIT)
@@ -82,7 +82,7 @@ async def test_a_crash_of_the_database_under_load_loses_nothing(lab: Lab, postgr
 async def test_a_second_server_on_the_queue_and_unknown_servers_are_refused(
     lab: Lab,
     tmp_path: Path,
-    postgres: PostgresServer,  # noqa: F811
+    postgres: PostgresServer,
 ) -> None:
     for queue, why in ((dsn_of(lab), "another server owns this queue"), ("host=/nowhere password=hunter2", "/nowhere")):
         (tmp_path / "second").mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from tests.e2e.air import _PORT, Air, Call, Heard, Message
 from tests.e2e.call_server import NUMBER, CallServer
 from tests.e2e.test_calls_crash import PROMPT, wav
 from tests.e2e.voice_app import VoiceApp, response
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from tests.redis import RedisServer, needs_redis
 from trunkline.model.clock import Clock
 from trunkline.rtp import g711
@@ -192,7 +192,7 @@ def eventually(look: Callable[[], Any], what: str) -> Any:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:  # noqa: F811
+def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
     made = Cluster(tmp_path, postgres)
     try:
         yield made.start()

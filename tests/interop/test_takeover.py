@@ -15,7 +15,7 @@ from tests.interop.baresip import Baresip, write_wav
 from tests.interop.phone_calls import GREETING, SAID, THANKS
 from tests.interop.pjsua import Pjsua
 from tests.interop.switch import HOST
-from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import PostgresServer, needs_postgres
 from tests.redis import needs_redis
 
 pytestmark = [needs_postgres, needs_redis, pytest.mark.slow]
@@ -23,13 +23,13 @@ NUMBER = "+12015550100"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:  # noqa: F811
+def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
     """Two nodes."""
     yield from started(Cluster(tmp_path, postgres), tmp_path)
 
 
 @pytest.fixture
-def secure_cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:  # noqa: F811
+def secure_cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
     """Two nodes that take keys over UDP."""
     yield from started(Cluster(tmp_path, postgres, {"srtp_without_tls": True}), tmp_path)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.postflight.harness import DSN
-from tests.postgres import needs_postgres, postgres  # noqa: F401  (fixture)
+from tests.postgres import needs_postgres
 from trunkline.storage.engines.postgres.recent import prepare
 
 BOTH = ("test_archive", "test_compaction", "test_crash", "test_scan")

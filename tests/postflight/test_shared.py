@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.objects import S3Server, s3, shared_folder  # noqa: F401  (fixture)
+from tests.objects import S3Server, shared_folder
 from tests.postflight.harness import ALICE, LIMITS, NOW, FakeClock, message, messages, sids
 from tests.postgres import PostgresServer, needs_postgres
 from trunkline.postflight.archive import SegmentedArchive

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.objects import S3Server, s3, shared_folder  # noqa: F401  (fixture)
+from tests.objects import S3Server, shared_folder
 from trunkline.model.sid import new_sid
 from trunkline.storage import object_blobs as blobs_module
 from trunkline.storage.blobs import STALE_DRAFT_S, BlobsFull, BlobTooLarge

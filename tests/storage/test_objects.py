@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.objects import S3Server, s3, shared_folder  # noqa: F401  (fixture)
+from tests.objects import S3Server, shared_folder
 from trunkline.storage import objects as objects_module
 from trunkline.storage.objects import Location, Objects, ObjectsUnavailable
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.media.test_recorder import Rig, audio, ramp
-from tests.objects import S3Server, s3, shared_folder  # noqa: F401  (fixture)
+from tests.objects import S3Server, shared_folder
 from trunkline.media import recorded
 from trunkline.media.engine.record_ring import AUDIO, ENTRY, FRAME, PAUSE, RESUME, STOP
 from trunkline.model.sid import new_sid
