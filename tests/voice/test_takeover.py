@@ -14,6 +14,7 @@ from trunkline.sip import offer_answer
 from trunkline.sip import sdp as descriptions
 from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.flow import Flow
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import checkpoints, securing, takeover
 from trunkline.voice.checkpoints import LegCheckpoint
 from trunkline.voice.takeover import LOST
@@ -158,8 +159,19 @@ async def eventually_rows(hosts, sid, status):
     return await eventually(look)
 
 
-async def test_a_recording_goes_on_before_its_verb_does(hosts):
+@pytest.mark.parametrize("away", [0, 3], ids=["", "the database that knows it is lost with the host for a while"])
+async def test_a_recording_goes_on_before_its_verb_does(hosts, away, monkeypatch):
     went_on = []
+    monkeypatch.setattr(takeover, "RECORDS_LOOK_S", 0.01)
+    tries = iter([StoreUnavailable("no primary")] * away)
+    open_of = hosts.heir.recordings.open_of
+
+    async def looked_for(call_sids):
+        for error in tries:
+            raise error
+        return await open_of(call_sids)
+
+    monkeypatch.setattr(hosts.heir.recordings, "open_of", looked_for)
 
     class Continues:
         async def continue_recording(self, call, sid, lost_ms):
@@ -175,6 +187,7 @@ async def test_a_recording_goes_on_before_its_verb_does(hosts):
     hosts.takeover.recordings = Continues()
     lost_ms = hosts.heir.clock.now_ms() - 1
     await hosts.goes_on(lost_ms=lost_ms)
+    await eventually(lambda: went_on)
     assert went_on == [(call.sid, sid, lost_ms)]
     running = hosts.heir.recordings.running(sid)
     file = hosts.heir.folder / "heard.wav"

@@ -69,6 +69,10 @@ PORT_LOOKS: Final = 50
 STORE_LOOK_S: Final = 0.1
 STORE_WAIT_S: Final = 15.0
 """How long stores that are being switched over may be away."""
+RECORDS_LOOK_S: Final = 0.5
+RECORDS_WAIT_S: Final = 60.0
+"""How long the database that knows the recordings may be away (its primary may have been lost with the host). A session
+that records waits for it, the others go on."""
 LOST: Final = "not-taken-over"
 """Why a call ended whose peer was not reached."""
 RETRY_AFTER: Final = ("Retry-After", "1")
@@ -434,11 +438,24 @@ class Takeover:
         """Have the recordings of these calls go on once their legs are here; sessions wait for that."""
         if self._services.recordings is None or not legs:
             return
-        rows = asyncio.ensure_future(self._services.recordings.open_of(legs.keys()))
+        rows = asyncio.ensure_future(self._open_recordings(list(legs)))
         self._keep(rows)
         for leg in legs.values():
             leg.recording = asyncio.ensure_future(self._recorded(leg, rows))
             self._keep(leg.recording)
+
+    async def _open_recordings(self, sids: list[str]) -> list[Recording]:
+        recordings = self._services.recordings
+        assert recordings is not None
+        until = time.monotonic() + RECORDS_WAIT_S
+        while True:
+            try:
+                return await recordings.open_of(sids)
+            except StoreUnavailable as error:
+                if time.monotonic() > until:
+                    raise
+                log.warning("recordings of calls taken over wait: %s", error)
+            await asyncio.sleep(RECORDS_LOOK_S)
 
     async def _recorded(self, leg: _Leg, rows: asyncio.Future[list[Recording]]) -> None:
         """The recordings of a leg go on, or have ended with the host that wrote them."""
@@ -447,7 +464,7 @@ class Takeover:
             sids = [row.sid for row in await asyncio.shield(rows) if row.call_sid == live.sid]
             if sids:
                 await leg.arrived.wait()
-            for sid in sids if live.reached and recordings is not None else ():
+            for sid in sids if live.reached and not live.is_over and recordings is not None else ():
                 if self.recordings is not None:
                     await self.recordings.continue_recording(live, sid, live.lost_ms)
                 elif recordings is not None:  # its audio was on the lost host
