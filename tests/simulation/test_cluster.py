@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.stories import tell
+from tests.simulation.stories import SETTLES_S, Trouble, tell
 from tests.simulation.world import TwoOwners, World, changed
 from trunkline.cluster.fence import Fence
 
@@ -39,6 +39,58 @@ def test_at_most_one_owner_over_thousands_of_seeds(part: int) -> None:
     for seed in range(100_000 + part, 100_000 + SLOW_SEEDS, 8):
         names, partitions = ("ab", 3) if seed % 5 == 0 else ("abcde", 9) if seed % 5 == 1 else ("abc", 5)
         tell(seed, World(seed, names, partitions))
+
+
+SPLIT = {
+    "a": ("api",),
+    "b": ("api", "messaging"),
+    "c": ("voice", "media"),
+    "d": ("messaging",),
+    "e": ("voice", "media"),
+}
+
+
+def split(seed: int) -> World:
+    """Five nodes of different roles."""
+    return World(seed, "abcde", 6, roles=SPLIT)
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_whatever_happens_things_come_to_nodes_that_have_the_roles_for_them(part: int) -> None:
+    for seed in range(part, SEEDS // 10, 2):
+        world = split(seed)
+        trouble = Trouble(world)
+
+        async def story(world: World = world, trouble: Trouble = trouble) -> None:
+            await trouble.run()
+            await world.until(world.all_able, SETTLES_S)
+
+        world.run(story())
+
+
+def test_what_nobody_has_the_role_for_is_nobodys_until_somebody_has() -> None:
+    world = split(11)
+
+    async def story() -> None:
+        for name in world.names:
+            world.start(name)
+        await world.until(world.all_able, 10)
+        await asyncio.sleep(1)
+        assert "a" not in world.owners().values()
+        calls = {"p/4", "p/5"}
+        assert {world.owners()[thing] for thing in calls} == {"c", "e"}
+        world.kill("c")
+        await world.until(world.all_able, 10)
+        assert {world.owners()[thing] for thing in calls} == {"e"}
+        world.kill("e")
+        await world.until(lambda: set(world.owners()) == {thing.name for thing in world.things} - calls, 30)
+        await asyncio.sleep(5)
+        assert not calls & world.owners().keys()
+        world.start("c")
+        await world.until(world.all_able, 10)
+        assert {world.owners()[thing] for thing in calls} == {"c"}
+
+    world.run(story())
 
 
 def test_a_seed_is_one_story() -> None:

@@ -20,7 +20,7 @@ from trunkline.cluster.fence import Fence
 from trunkline.cluster.membership import Membership
 from trunkline.cluster.ownership import Hooks, Ownership, Pace
 from trunkline.cluster.peers import PeerError, PeerUnavailable
-from trunkline.cluster.placement import Thing, partitions
+from trunkline.cluster.placement import MESSAGES, UPKEEP, Thing, able, partitions
 from trunkline.cluster.records import NodeRecord
 from trunkline.storage.memory import StoreInDoubt
 from trunkline.storage.unavailable import StoreUnavailable
@@ -255,7 +255,7 @@ class Node:
         self.fence = Fence(self.now_ns)
         self.refused = ""
         self.stopped = False
-        me = NodeRecord(name=name, zone=zone, place=f"data of {name}")
+        me = NodeRecord(name=name, zone=zone, place=f"data of {name}", roles=world.roles.get(name, ()))
         store: Any = Client(world.store, name)
         world.within_now(self.process, lambda: self._build(me, store, timing))
 
@@ -295,17 +295,26 @@ class TwoOwners(AssertionError):
 class World:
     """See the module. `timing` may be wrong on purpose."""
 
-    def __init__(self, seed: int, names: str = "abc", partition_count: int = 5, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        names: str = "abc",
+        partition_count: int = 5,
+        timing: Timing | None = None,
+        roles: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """`roles`: of nodes that have not all; then a third of the partitions is for calls."""
         self.loop = Loop(seed)
         self.loop.now = START_S
         self.timing = timing or Timing(lease_s=LEASE_S, hold_limit_s=HOLD_LIMIT_S, hold_all_s=HOLD_ALL_S)
         self.store = Store(self.loop)
         self.cuts: set[frozenset[str]] = set()
         self.wall_offset = 1.7e9
+        self.roles = dict(roles or {})
         self.things = [
-            *partitions(partition_count, 2),
-            Thing("connector/acme", "connector"),
-            Thing("single/x", "single"),
+            *partitions(partition_count, 2, partition_count // 3 if roles else 0),
+            Thing("connector/acme", "connector", MESSAGES),
+            Thing("single/x", "single", UPKEEP),
         ]
         self.nodes: dict[str, Node] = {}
         self.ghosts: list[Node] = []
@@ -358,9 +367,10 @@ class World:
         """At no moment may two nodes send for one thing."""
         owner: dict[str, str] = {}
         for node in (*self.nodes.values(), *self.ghosts):
-            if node.process.dead or not node.ownership._owned or not node.fence.open:
+            if node.process.dead or not node.ownership._granted or not node.fence.open:
                 continue
-            for thing in node.ownership._owned:
+            assert node.ownership._granted >= node.ownership._owned.keys()
+            for thing in node.ownership._granted:
                 if thing in owner:
                     raise TwoOwners(f"{self.loop.now:.3f}: {thing}: {owner[thing]} and {node.name}")
                 owner[thing] = node.name
@@ -384,6 +394,13 @@ class World:
 
     def all_owned(self) -> bool:
         return len(self.owners()) == len(self.things)
+
+    def all_able(self) -> bool:
+        """Whether each thing is owned by a node that has the roles for it."""
+        owners, needs = self.owners(), {thing.name: thing.needs for thing in self.things}
+        return len(owners) == len(needs) and all(
+            node in able(needs[thing], self.names, self.roles) for thing, node in owners.items()
+        )
 
     def run(self, story: Coroutine[Any, Any, Any]) -> Any:
         asyncio.set_event_loop(self.loop)

@@ -115,8 +115,8 @@ class Membership:
         return self.epoch > 0 and self.view.map.members.get(self.name) == self.epoch
 
     def members(self) -> list[placement.Place]:
-        """Names and zones of all members, this one included."""
-        return [placement.Place(one.name, one.zone) for one in self.view.nodes.values()]
+        """Names, zones and roles of all members, this one included."""
+        return [placement.Place(one.name, one.zone, one.roles) for one in self.view.nodes.values()]
 
     def _watch_fence(self, deadline_ns: int) -> None:
         """Tell when it closes, at that moment."""
@@ -524,7 +524,7 @@ class Membership:
         return silent_ns >= int(limit_s * (1 + votes.MAX_DRIFT) * 1e9) + self.timing.ttl_ns
 
     async def _remove(self, gone: NodeRecord) -> None:
-        places = [placement.Place(one.name, one.zone) for one in (*self.view.nodes.values(), gone)]
+        places = [placement.Place(one.name, one.zone, one.roles) for one in (*self.view.nodes.values(), gone)]
         await self.change(lambda now: changes.without(now, gone, changes.heir_of(gone, now, places)))
 
     # ---- promises

@@ -1,8 +1,9 @@
 """Owning things: partitions of the queue, connectors, trunk registrations, singletons.
 
 Theory. The map says whose a thing is (trunkline.cluster.membership decides when it is believed); this file makes it so
-here. A thing that the map newly gives to this node is *gained*: a partition is opened in its database first, which
-makes the former owner's later commits fail. One that the map no longer gives to this node is dropped at once. What
+here. A thing that the map newly gives to this node is *granted*: nobody else sends for it any more, so this node may.
+Then it is *gained*: a partition is opened in its database first, which makes the former owner's later commits fail, and
+which takes as long as that database is away. One that the map no longer gives to this node is dropped at once. What
 nobody owns is claimed by the node that placement names. What placement would rather see elsewhere is handed over, one
 at a time and only while nobody comes or goes: it gets no new work, what is under way is waited for, it is released,
 and only then does the map name the next owner.
@@ -61,6 +62,10 @@ class Partitions(Protocol):
 class Hooks:
     """What is done with the things of one kind; override what is of interest."""
 
+    def granted(self, thing: str) -> None:
+        """Nobody else may send for it any more: what takes no write in its partition can begin; `gained`, or `lost`,
+        follows."""
+
     async def gained(self, thing: str, former: str) -> None:
         """It is ours. `former`: the dead node that we inherited it from (our own name: a former life of this node);
         empty: claimed, or handed over. Must not raise."""
@@ -105,6 +110,7 @@ class Ownership(Listener):
         self._pace = pace or Pace()
         self._hooks: dict[str, Hooks] = {}
         self._things: dict[str, Thing] = {}
+        self._granted: set[str] = set()
         self._owned: dict[str, str] = {}
         self._given: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -131,6 +137,10 @@ class Ownership(Listener):
     def holds(self, thing: str) -> bool:
         """Whether this node may act for a thing now."""
         return thing in self._owned and self._membership.fence.open
+
+    def grants(self, thing: str) -> bool:
+        """Whether nobody else sends for a thing, though it may not have been opened here yet."""
+        return thing in self._granted
 
     def owner_of(self, thing: int | str) -> str | None:
         """The node that owns a partition or another thing, as this node believes."""
@@ -172,6 +182,7 @@ class Ownership(Listener):
         self.leaving.update(things)
         await asyncio.gather(*(self._let_go(thing, timeout_s, always=True) for thing in things))
         await self._give(things, timeout_s)
+        self._granted.clear()
         await self.stop()
 
     async def stop(self) -> None:
@@ -188,7 +199,7 @@ class Ownership(Listener):
         if view.map.members != self._last_members:
             self._last_members = view.map.members
             self._steady_since = asyncio.get_running_loop().time()
-        for thing in [thing for thing in self._owned if not self._is_mine(thing)]:
+        for thing in [thing for thing in self._granted if not self._is_mine(thing)]:
             self._drop(thing)
         for thing in [thing for thing in self._given if not self._is_mine(thing)]:
             del self._given[thing]
@@ -197,7 +208,7 @@ class Ownership(Listener):
         self._changed = asyncio.Event()
 
     def expelled(self) -> None:
-        for thing in list(self._owned):
+        for thing in list(self._granted):
             self._drop(thing)
         self._given.clear()
 
@@ -249,7 +260,8 @@ class Ownership(Listener):
 
     def _placed(self, now: ClusterMap, nodes: Iterable[str]) -> dict[str, str]:
         current = {name: owner.node for name in now.things if (owner := now.owner(name)) is not None}
-        return placement.place(self._things.values(), nodes, current)
+        roles = {name: record.roles for name, record in self._membership.view.nodes.items()}
+        return placement.place(self._things.values(), nodes, current, roles)
 
     def _claim(self, now: ClusterMap) -> ClusterMap | None:
         me, epoch = self._membership.name, self._membership.epoch
@@ -278,14 +290,25 @@ class Ownership(Listener):
         owner = self._membership.view.map.things[thing]
         async with self._lock(thing):
             while self._is_mine(thing) and self._membership.epoch == epoch and not self._retiring:
+                self._grant(thing)
                 async with self._slots:  # not while it waits: a database that is away must not hold up the others
                     if await self._open(thing, epoch):
+                        self._grant(thing)  # it may have been lost and come back meanwhile
                         self._owned[thing] = owner.former
                         former = f", of {owner.former}" if owner.former else ""
                         log.info("node %s owns %s%s", self._membership.name, thing, former)
                         await self._hooks_of(thing).gained(thing, owner.former)
                         return
                 await asyncio.sleep(self._pace.retry_s)
+
+    def _grant(self, thing: str) -> None:
+        if thing in self._granted:
+            return
+        self._granted.add(thing)
+        try:
+            self._hooks_of(thing).granted(thing)
+        except Exception:  # it is opened all the same
+            log.exception("what can begin of %s before it is opened did not", thing)
 
     async def _open(self, thing: str, epoch: int) -> bool:
         """Open a partition, if it can be done now and is still ours then."""
@@ -318,7 +341,8 @@ class Ownership(Listener):
 
     def _drop(self, thing: str) -> None:
         """Not ours any more, at once; the partition is closed behind it."""
-        del self._owned[thing]
+        self._granted.discard(thing)
+        self._owned.pop(thing, None)
         self.leaving.discard(thing)
         try:
             self._hooks_of(thing).lost(thing)
@@ -389,6 +413,7 @@ class Ownership(Listener):
                 hooks.stays(thing)
                 return False
             self._given[thing] = NOT_BACK
+            self._granted.discard(thing)
             del self._owned[thing]
             await self._close(thing)
             try:

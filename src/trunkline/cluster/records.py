@@ -54,6 +54,9 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets what this node owns when it dies."""
     started_ms: int = 0
     roles: tuple[str, ...] = ()
+    """What it does, of `trunkline.cluster.placement.ROLES`; empty: everything."""
+    voice_partitions: int = 0
+    """As its settings have it: all nodes must agree."""
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
