@@ -81,6 +81,7 @@ async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
     """One run."""
     assert lab.customer is not None
     problem, hit, whole, struck = "", "", 0.0, 0.0
+    await asyncio.to_thread(lab.spread)
     await asyncio.to_thread(fault.prepare)
     async with ledgers.Webhooks() as webhooks:
         async with Load(lab.customer, webhooks, prefix, rate=burden.rate) as load, Calls(lab, webhooks) as calls:

@@ -167,6 +167,16 @@ class Lab:
             self._until(partial(patroni.whole, self.plan, cluster), f"{cluster.name} whole", timeout_s)
         self._until(lambda: redis.whole(self.plan), "Redis whole", timeout_s)
 
+    def spread(self) -> None:
+        """Bring each primary back to the zone that it began in, as an operator does after a fail-over: two queues whose
+        primaries are in one zone are one queue to whoever loses that zone. Raises Failed."""
+        for cluster in self.plan.clusters:
+            now = patroni.primary(self.plan, cluster)
+            if now is not None and now.name != cluster.first:
+                said = patroni.switch_over(self.plan, cluster, cluster.first)
+                say(f"  {cluster.name} back to {cluster.first}: {said}")
+        self.until_whole()
+
     def _databases(self) -> None:
         from lab import databases
 

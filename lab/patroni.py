@@ -129,10 +129,11 @@ def whole(plan: Plan, cluster: Cluster) -> bool:
     return any(one["role"] == "leader" for one in found) and len(standbys) == len(plan.zones) - 1
 
 
-def switch_over(plan: Plan, cluster: Cluster) -> str:
+def switch_over(plan: Plan, cluster: Cluster, candidate: str = "") -> str:
     """Ask the primary's Patroni to hand over, as `patronictl switchover` does; what it answers."""
     now = primary(plan, cluster)
     if now is None:
         return "no primary"
-    body = json.dumps({"leader": now.name}).encode()
+    asked = {"leader": now.name, **({"candidate": candidate} if candidate else {})}
+    body = json.dumps(asked).encode()
     return str(probe.ask(now.store, cluster.rest, "/switchover", method="POST", body=body, timeout_s=40)[1])
