@@ -21,6 +21,7 @@ from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay, partition_of
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 from trunkline.storage.written import when_done
+from trunkline.telemetry.stages import Stage, of_messages, standing
 
 DEFAULT_MAX_LIVE = 10_000
 """Cached working copies (about 2 KB each)."""
@@ -37,7 +38,19 @@ _BEFORE = frozenset({Status.QUEUED, Status.ACCEPTED})
 class Live:
     """The working copy of a message in flight."""
 
-    __slots__ = ("attempts", "id", "land_ms", "lane", "message", "next_seq", "pending", "rev", "status")
+    __slots__ = (
+        "attempts",
+        "id",
+        "land_ms",
+        "lane",
+        "message",
+        "next_seq",
+        "pending",
+        "rev",
+        "since",
+        "stage",
+        "status",
+    )
 
     def __init__(self, message: Message, status: Status, flight_id: int, rev: int, lane: str) -> None:
         self.message = message
@@ -51,6 +64,9 @@ class Live:
         self.next_seq = 0
         """Order of the next callback."""
         self.attempts = 0
+        self.stage: Stage | None = None
+        self.since = 0.0
+        """When it came into its stage (trunkline.telemetry.stages)."""
 
 
 class IllegalTransition(Exception):
@@ -75,6 +91,12 @@ class Inflight:
         self._repeating = False
         self.landed: Callable[[], None] = lambda: None
         """Told when a flight may land."""
+        self.line = of_messages()
+        """The hand-overs between the stages of a message."""
+
+    def standing(self) -> dict[str, int]:
+        """How many working copies stand in each stage."""
+        return standing(self._live.values())
 
     # -- cache -----------------------------------------------------------------------------------------------
 
@@ -108,6 +130,7 @@ class Inflight:
             live = Live(codec.decode(flight.record), Status(flight.status), flight.id, flight.rev, flight.lane)
             live.land_ms = flight.land_ms
             live.next_seq = flight.rev  # later than any callback owed so far: each step owes at most one
+            self.line.take_up(live, live.status, (self.clock.now_ms() - live.message.updated_ms) / 1000)
             self._keep(live)
         return live
 
@@ -176,6 +199,8 @@ class Inflight:
         replay: Replay | None = None,
     ) -> tuple[Live, Awaitable[None]]:
         """Put a new flight into the store. The message is accepted when the awaitable is done, not before."""
+        live = Live(message, status, 0, 0, lane)
+        parent = self.line.begin(live, message)
         flight = Flight(
             sid=message.sid,
             account=message.account_sid,
@@ -186,13 +211,18 @@ class Inflight:
             record=codec.encode(message),
         )
         written = self.queue.accept(flight, owed, replay)
-        live = Live(message, status, flight.id, 0, lane)
+        live.id = flight.id
         live.land_ms = land_ms
         live.next_seq = len(owed)
         live.pending += 1
         self._keep(live)
-        when_done(written, lambda future: self._written(live, future, owed))
+        when_done(written, lambda future: self._accepted(live, future, owed, parent))
         return live, written
+
+    def _accepted(self, live: Live, future: "asyncio.Future[Any]", owed: Sequence[Owed], parent: str) -> None:
+        failed = future.cancelled() or future.exception() is not None
+        self.line.accepted(live, live.message, live.status, self.clock.now_ms(), parent, failed)
+        self._written(live, future, owed)
 
     def advance(
         self,
@@ -212,7 +242,9 @@ class Inflight:
         if to is not live.status and to not in TRANSITIONS[live.status]:
             raise IllegalTransition(f"{live.message.sid}: {live.status} -> {to}")
         message = live.message
-        message.updated_ms = self.clock.now_ms()
+        now = message.updated_ms = self.clock.now_ms()
+        again = to is Status.QUEUED and live.status is Status.SENDING and live.attempts > 0  # not for pacing alone
+        self.line.hand_over(live, message, to, now, again)
         step = Advance(
             id=live.id,
             sid=message.sid,
@@ -249,10 +281,13 @@ class Inflight:
         def done(future: "asyncio.Future[Any]") -> None:
             failed = future.cancelled() or future.exception() is not None
             lost = set() if failed else set(future.result())
+            now = self.clock.now_ms()
             for live in lives:
                 live.pending -= 1
                 if failed or live.id in lost:
                     self._drop(live)
+                else:
+                    self.line.hand_over(live, live.message, Status.SENDING, now)
 
         when_done(written, done)
         return written

@@ -168,7 +168,21 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     quality: MediaQuality | None = None
     timeline: list[TimelineEntry] = []
     """At most MAX_TIMELINE entries; the middle is dropped first, and an entry says so."""
+    traceparent: str = ""
+    """W3C Trace Context, where the request brought one or sampling chose the call."""
+    stages: dict[str, int] = {}
+    """Stage of the pipeline -> milliseconds from `created_ms` to its end."""
     extra: dict[str, Any] = {}
+
+    @property
+    def deadline_ms(self) -> int:
+        """Of the envelope (trunkline.telemetry.envelope): after it, an outgoing call does not ring any more."""
+        return self.created_ms + 1000 * self.timeout_s if self.direction is not Direction.INBOUND else 0
+
+    @property
+    def origin(self) -> str:
+        """Of the envelope: where it came from."""
+        return self.direction
 
     @property
     def duration_s(self) -> int:

@@ -114,6 +114,16 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
         """What a carrier of text is handed."""
         return self.sent_text or self.body
 
+    @property
+    def deadline_ms(self) -> int:
+        """Of the envelope (trunkline.telemetry.envelope): after it, it is not sent any more."""
+        return self.valid_until_ms
+
+    @property
+    def origin(self) -> str:
+        """Of the envelope: where it came from."""
+        return self.direction
+
     v: int = RECORD_VERSION
     sid: str
     account_sid: str
@@ -161,6 +171,10 @@ class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
     done_date: str = ""
     """`RawDlrDoneDate` of the final receipt (YYMMDDhhmm)."""
     send_at_ms: int = 0
+    traceparent: str = ""
+    """W3C Trace Context, where the request brought one or sampling chose the message."""
+    stages: dict[str, int] = {}
+    """Stage of the pipeline -> milliseconds from `created_ms` to its end."""
     extra: dict[str, Any] = {}
     """What a connector or a later release wants to keep."""
 

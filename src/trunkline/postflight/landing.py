@@ -16,6 +16,7 @@ from trunkline.inflight.store import Inflight
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Flight, Owed
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.telemetry.stages import ARCHIVE, Stage
 
 BATCH = 500
 """Flights that land together."""
@@ -83,6 +84,10 @@ class Landing:
         self._task: asyncio.Task[None] | None = None
         self._appending: set[asyncio.Task[None]] = set()
         self.landed = 0
+        self.stages: dict[str, Stage] = {"message": inflight.line.stages[ARCHIVE]}
+        """What landing costs, by the flights' kind."""
+        self.told: Callable[[Sequence[tuple[Flight, Sequence[Owed]]]], None] | None = None
+        """Told of flights that have landed, with their callbacks (telemetry.events)."""
 
     def start(self) -> None:
         """Run until `stop`."""
@@ -174,3 +179,10 @@ class Landing:
             for forget in self.forget:
                 forget(flight.id, flight.rev)
         self.landed += len(batch)
+        now = self._inflight.clock.now_ms()
+        for flight, _ in batch:
+            stage = self.stages.get(flight.kind)
+            if stage is not None:
+                stage.left((now - flight.land_ms) / 1000)
+        if self.told is not None:
+            self.told(batch)

@@ -18,6 +18,7 @@ from trunkline.model.clock import Clock
 from trunkline.storage.queue import Advance, Flight, Owed, Queue, Replay
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import when_done
+from trunkline.telemetry.stages import Stage, of_calls, standing
 from trunkline.voice import callbacks
 from trunkline.voice.timeline import masked
 
@@ -40,7 +41,7 @@ class IllegalTransition(Exception):
 class CallFlight:
     """The working copy of a call in flight."""
 
-    __slots__ = ("begun_here", "call", "id", "land_ms", "next_seq", "pending", "rev", "status")
+    __slots__ = ("begun_here", "call", "id", "land_ms", "next_seq", "pending", "rev", "since", "stage", "status")
 
     def __init__(self, call: Call, status: Status, flight_id: int, rev: int) -> None:
         self.call = call
@@ -54,6 +55,9 @@ class CallFlight:
         """Writes under way."""
         self.begun_here = False
         """Whether this process accepted it."""
+        self.stage: Stage | None = None
+        self.since = 0.0
+        """When it came into its stage (trunkline.telemetry.stages)."""
 
     @property
     def ended(self) -> bool:
@@ -79,12 +83,18 @@ class CallFlights:
         """Puts the price into the record of a call that has ended."""
         self.places: callbacks.Places = callbacks.nowhere
         """Where both ends of a call are, for its status callbacks."""
+        self.line = of_calls()
+        """The hand-overs between the stages of a call."""
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[CallFlight]:
         return iter(list(self._by_id.values()))
+
+    def standing(self) -> dict[str, int]:
+        """How many working copies stand in each stage."""
+        return standing(self._by_id.values())
 
     # -- working copies --------------------------------------------------------------------------------------
 
@@ -115,6 +125,7 @@ class CallFlights:
             flight = CallFlight(codec.decode(stored.record), Status(stored.status), stored.id, stored.rev)
             flight.land_ms = stored.land_ms
             flight.next_seq = flight.call.callback_sequence + stored.rev
+            self.line.take_up(flight, flight.status, (self.clock.now_ms() - flight.call.updated_ms) / 1000)
             self._keep(flight)
         return flight
 
@@ -149,6 +160,8 @@ class CallFlights:
         call.updated_ms = now
         if status in TERMINAL:
             self._finish(call)
+        flight = CallFlight(call, status, 0, 0)
+        parent = self.line.begin(flight, call)
         owed = [*callbacks.status_events(call, status, now, places=self.places), *owed]
         for seq, item in enumerate(owed):
             item.seq = seq
@@ -158,12 +171,17 @@ class CallFlights:
             record=codec.encode(call),
         )  # fmt: skip
         written = self.queue.accept(stored, owed, replay)
-        flight = CallFlight(call, status, stored.id, 0)
+        flight.id = stored.id
         flight.next_seq, flight.land_ms, flight.begun_here = len(owed), land_ms, True
         flight.pending = 1
         self._keep(flight)
-        when_done(written, lambda future: self._written(flight, future, owed))
+        when_done(written, lambda future: self._accepted(flight, future, owed, parent))
         return flight, written
+
+    def _accepted(self, flight: CallFlight, future: "asyncio.Future[Any]", owed: Sequence[Owed], parent: str) -> None:
+        failed = future.cancelled() or future.exception() is not None
+        self.line.accepted(flight, flight.call, flight.status, self.clock.now_ms(), parent, failed)
+        self._written(flight, future, owed)
 
     def advance(
         self, flight: CallFlight, to: Status, *, owed: Sequence[Owed] = (), stays_ms: int = 0
@@ -180,6 +198,7 @@ class CallFlights:
         call, now = flight.call, self.clock.now_ms()
         call.updated_ms = now
         if moves:
+            self.line.hand_over(flight, call, to, now)
             if to in TERMINAL:
                 self._finish(call)
                 flight.land_ms = now + stays_ms

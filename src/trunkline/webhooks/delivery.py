@@ -11,6 +11,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,9 @@ from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
 from trunkline.storage.queue import Owed, Queue, made_ms, partition_of
 from trunkline.storage.written import when_done
+from trunkline.telemetry import traceparent
+from trunkline.telemetry.stages import Line, Stage
+from trunkline.telemetry.tracing import CLIENT
 
 HEAD = 4096
 """Owed callbacks of one host kept in memory (about 1.5 KB each)."""
@@ -34,6 +38,8 @@ SOON_S = 0.02
 """Retries that come due within a second share a look into the queue this far; later ones share one a second."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read or write of the queue."""
+TRACED = b'"traceparent":'
+"""In the request of a callback whose work is traced."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +56,12 @@ class Result(msgspec.Struct):
     error: str = ""
     max_tries: int = 0
     """The request's own bound on attempts (`#rc`); 0: the settings'."""
+
+
+class _Traced(msgspec.Struct):
+    """What is read here of a request."""
+
+    traceparent: str = ""
 
 
 class Handler(Protocol):
@@ -127,8 +139,10 @@ class Delivery:
         self._stopped = False
         self._left: set[int] = set()
         """Partitions of the queue that another node delivers for, or is about to."""
-        self._attempts: set[int] = set()
-        """Callbacks with an attempt under way whose outcome is not recorded yet."""
+        self._attempts: dict[int, float] = {}
+        """When the attempts began that are under way or whose outcome is not recorded yet (monotonic)."""
+        self.line = Line("callback")
+        """A stage for each kind of callback."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.delivered = 0
@@ -328,7 +342,9 @@ class Delivery:
         handler = self._handlers.get(item.kind)
         host.active += 1
         self._active += 1
-        self._attempts.add(item.id)
+        self._attempts[item.id] = monotonic()
+        if not item.tries:
+            self.line.of_kind(item.kind).waited(max(0, self._clock.now_ms() - made_ms(item.id)) / 1000)
         self._idle.clear()
         if handler is None:
             self._done(host, item, Result([], False, error=f"no handler for callbacks of kind {item.kind}"))
@@ -342,6 +358,7 @@ class Delivery:
 
     def _done(self, host: _Host, item: Owed, result: Result) -> None:
         first = not item.tries
+        self._measure(item, result)
         item.tries += 1
         item.attempts = append_attempts(item.attempts, result.attempts, self._settings.keep_attempts)
         if result.delivered:
@@ -353,6 +370,30 @@ class Delivery:
         when_done(self._queue.settle(item), lambda future: self.settled(host, item, future))
         if first:
             self._next_in_chain(item.sid)
+
+    def _measure(self, item: Owed, result: Result) -> None:
+        """An attempt has ended."""
+        stage: Stage = self.line.of_kind(item.kind)
+        seconds = monotonic() - self._attempts[item.id]
+        stage.left(seconds, not result.delivered)
+        tracer = self.line.tracer
+        if tracer.exporting and TRACED in item.request:
+            given = msgspec.json.decode(item.request, type=_Traced).traceparent
+            own = traceparent.attempt_span(item.id, item.tries)
+            about = (("trunkline.sid", item.sid), ("trunkline.try", item.tries + 1))
+            tracer.span(
+                given, stage.span, seconds, failed=not result.delivered, own_id=own, attributes=about, kind=CLIENT
+            )
+
+    @property
+    def under_way(self) -> int:
+        """Attempts under way."""
+        return self._active
+
+    @property
+    def in_memory(self) -> int:
+        """Owed callbacks in memory: under way, ready, or behind another."""
+        return self._held
 
     def _fail(self, item: Owed, result: Result) -> None:
         """Another attempt later, or the end of it."""
@@ -384,7 +425,7 @@ class Delivery:
         """The outcome is recorded (or could not be: then it is read from the queue and made again)."""
         host.active -= 1
         self._active -= 1
-        self._attempts.discard(item.id)
+        self._attempts.pop(item.id, None)
         host.held.discard(item.id)
         self._held -= 1
         if host.loading:
