@@ -102,6 +102,7 @@ async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
             await load.stop()
             heard = await calls.end(struck)
         await settle(load, webhooks)
+        await asyncio.to_thread(fault.after)
         taken = await asyncio.to_thread(ledgers.carrier)
         doubled = [t.sid for r in load.requests if taken.get(r.key, 0) > 1 for t in webhooks.messages.get(r.key, ())]
         marks = await Marks.read(lab, doubled)

@@ -42,6 +42,9 @@ class Fault:
     def heal(self) -> None:
         """Take it back."""
 
+    def after(self) -> None:
+        """After the load: put back what `prepare` had changed."""
+
     # -- whom it hits ----------------------------------------------------------------------------------------------
 
     def primary(self) -> Zone:
@@ -372,7 +375,12 @@ class ClockJump(Fault):
 
     def heal(self) -> None:
         self.file.write_text("+0\n")
+
+    def after(self) -> None:
+        self.host.stop("trunkline")
         self.host.put(self.before)
+        self.host.start("trunkline")
+        self.host.until_ready("trunkline")
 
 
 class CarrierDown(Fault):

@@ -33,7 +33,7 @@ class Messages(msgspec.Struct, frozen=True, kw_only=True):
     retried: int
     """Requests with a key that needed more than one try."""
     gap_s: float
-    """Longest time without an acceptance, all kinds together."""
+    """Longest time without an acceptance while requests were sent, all kinds together."""
     gap_plain_s: float
     """The same of requests without a key."""
     slowest_s: float
@@ -60,6 +60,7 @@ def messages(
     final = {one.key: [t.status for t in told.get(one.key, ()) if t.status in FINAL] for one in accepted}
     sids = {one.key: {t.sid for t in told.get(one.key, ())} | ({one.sid} if one.sid else set()) for one in requests}
     doubled = [one for one in requests if taken.get(one.key, 0) > 1]
+    last = max((one.began for one in requests), default=0.0)
     outcomes: dict[str, int] = {}
     failed: dict[str, int] = {}
     for one in requests:
@@ -79,8 +80,8 @@ def messages(
         repeated_callbacks=sum(len(found) - 1 for found in final.values() if found),
         failed=failed,
         retried=sum(one.tries > 1 for one in requests if one.sid),
-        gap_s=gap(one.ended for one in accepted),
-        gap_plain_s=gap(one.ended for one in accepted if one.kind != "keyed"),
+        gap_s=gap(one.ended for one in accepted if one.ended <= last),
+        gap_plain_s=gap(one.ended for one in accepted if one.ended <= last and one.kind != "keyed"),
         slowest_s=round(max((one.ended - one.began for one in accepted if one.tries == 1), default=0.0), 2),
         outcomes=dict(sorted(outcomes.items())),
         examples=_examples(accepted, taken, told, final),
