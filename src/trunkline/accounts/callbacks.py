@@ -26,6 +26,7 @@ from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.settings import Webhooks
 from trunkline.storage.queue import Owed
+from trunkline.telemetry.traceparent import HEADER, of_attempt
 from trunkline.webhooks.attempt import Attempt, sample
 from trunkline.webhooks.connection import Response
 from trunkline.webhooks.delivery import Result
@@ -70,6 +71,8 @@ class StatusRequest(msgspec.Struct):
     token: str
     method: str = "POST"
     """GET: the parameters go into the query."""
+    traceparent: str = ""
+    """Of the work that it tells of."""
 
 
 _decode = msgspec.json.Decoder(StatusRequest).decode
@@ -228,9 +231,11 @@ class StatusHandler:
         plan = site.plan
         url = site.prefix + path
         body = encode_form(request.params)
+        trace = of_attempt(request.traceparent, owed.id, owed.tries) if request.traceparent else ""
+        traced = f"{HEADER}: {trace}\r\n" if trace else ""
         head = (
             f"POST {path}{site.after_path}{signer(account.auth_token).sign(url, request.params)}\r\n"
-            f"I-Twilio-Idempotency-Token: {idempotency_token(owed.sid, request.token)}\r\n"
+            f"I-Twilio-Idempotency-Token: {idempotency_token(owed.sid, request.token)}\r\n{traced}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         started_ms = self._clock.now_ms()
@@ -290,6 +295,7 @@ class StatusHandler:
         self, owed: Owed, request: StatusRequest, plan: _Plan, account: Account, done: Callable[[Result], None]
     ) -> None:
         """The attempt by GET, or with redirects and log-in."""
+        trace = of_attempt(request.traceparent, owed.id, owed.tries)
         outcome = await self._fetcher.once(
             FetchRequest(
                 url=plan.url,
@@ -299,6 +305,7 @@ class StatusHandler:
                 idempotency_token=idempotency_token(owed.sid, request.token),
                 verify_tls=account.verify_tls,
                 document=False,
+                headers=((HEADER, trace),) if trace else (),
             )
         )
         attempt = outcome.attempts[-1]

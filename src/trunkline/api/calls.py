@@ -129,6 +129,7 @@ async def create(request: Request, app: Services) -> Response:
         from_=request.required("From", MAX_ADDRESS, code=NO_FROM),
         caller_id=request.str("CallerId", MAX_ADDRESS) or "",
         token=request.token,
+        traceparent=request.traceparent,
     )
     for name in NOT_HERE:
         if request.str(name):

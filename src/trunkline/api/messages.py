@@ -157,7 +157,7 @@ def _content(request: Request) -> tuple[str, list[str]]:
 def _options(
     request: Request, app: Services, new: NewMessage, service: MessagingService | None, media_urls: list[str]
 ) -> None:
-    new.token = request.token
+    new.token, new.traceparent = request.token, request.traceparent
     callback = request.url("StatusCallback", code=21609) or ""
     application_sid = request.str("ApplicationSid", 64)
     if application_sid:

@@ -30,6 +30,8 @@ MAX_TEXT_CHARS: Final = 4096
 """Longest text parameter unless the getter says otherwise."""
 MAX_URL_CHARS: Final = 4000
 MAX_LIST_ITEMS: Final = 100
+MAX_TRACEPARENT_CHARS: Final = 512
+"""Of a `traceparent` header; what is longer is none."""
 _PLAIN_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3})?/")
 """Starts a URL whose scheme, host and port need no closer look."""
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -127,6 +129,12 @@ class Request:
         """A header's value, or None."""
         value = self.headers.get(name.lower().encode("latin-1", "replace"))
         return None if value is None else value.decode("latin-1")
+
+    @property
+    def traceparent(self) -> _str:
+        """The header as the client sent it (W3C Trace Context), or empty."""
+        value = self.headers.get(b"traceparent")
+        return "" if value is None else value.decode("latin-1")[:MAX_TRACEPARENT_CHARS]
 
     # --- typed getters ---
 

@@ -63,6 +63,7 @@ class InboundRequest(msgspec.Struct, omit_defaults=True):
     fallback_url: str = ""
     fallback_method: str = "POST"
     opt_out_type: str = ""
+    traceparent: str = ""
 
 
 class Received(msgspec.Struct):
@@ -291,6 +292,7 @@ class Inbound:
             message.media = await self._media.receive(
                 owner.account_sid, message.sid, received.media, received.media_urls
             )
+        message.traceparent = self._inflight.line.tracer.begin("")[0]
         owed = self._owe(message, owner, opt_out)
         flight = Flight(
             sid=message.sid,
@@ -346,6 +348,7 @@ class Inbound:
         if request is None:
             account = self._directory.account(message.account_sid)
             return [smpp_clients.owed_inbound(message)] if account is not None and account.smpp_system_id else []
+        request.traceparent = message.traceparent
         if opt_out is not None:
             request.opt_out_type = opt_out.type
         return [
@@ -382,6 +385,7 @@ class Inbound:
             body=opt_out.reply,
             direction=Direction.OUTBOUND_REPLY,
             token=f"{message.sid}:opt-out",
+            traceparent=message.traceparent,
             sid=derived_sid(MESSAGE_SMS, message.sid, "opt-out"),
             extra={OPT_OUT_REPLY: True},
         )

@@ -62,6 +62,8 @@ class NewMessage(msgspec.Struct, kw_only=True):
     smart_encoded: bool = False
     fallback_from: str = ""
     token: str = ""
+    traceparent: str = ""
+    """As the request brought it, or of the work that asks for the message; or empty."""
     sid: str = ""
     """Given when the message already has one (it was scheduled)."""
     created_ms: int = 0
@@ -225,6 +227,7 @@ class Outbound:
             application_sid=new.application_sid,
             valid_until_ms=now + validity_ms,
             token=new.token,
+            traceparent=new.traceparent,
             fallback_from=new.fallback_from,
             media=list(new.media),
             smart_encoded=new.smart_encoded,
@@ -516,6 +519,8 @@ def status_callback(message: Message, status: str, seq: int) -> Owed:
         "params": webhook_params.message_status(message, status),
         "token": f"{message.token or message.sid}:{status}",
     }
+    if message.traceparent:
+        request["traceparent"] = message.traceparent
     return Owed(
         sid=message.sid,
         account=message.account_sid,

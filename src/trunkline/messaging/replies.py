@@ -39,6 +39,7 @@ from trunkline.model.sid import MEDIA, MESSAGE_MMS, MESSAGE_SMS, derived_sid, is
 from trunkline.settings import Webhooks
 from trunkline.storage.database import Database
 from trunkline.storage.queue import Exists, Owed
+from trunkline.telemetry.traceparent import HEADER
 from trunkline.twiml import Document, Message, Redirect, TwimlError, parse, resolve
 from trunkline.webhooks.attempt import Attempt
 from trunkline.webhooks.delivery import Result
@@ -248,6 +249,7 @@ class _Conversation:
         return result, answer.url
 
     async def _fetch(self, url: str, method: str, params: Params, tries: int) -> Outcome:
+        trace = self._message.traceparent
         request = FetchRequest(
             url=url,
             secret=self._account.auth_token,
@@ -257,6 +259,7 @@ class _Conversation:
             verify_tls=self._account.verify_tls,
             cache_scope=self._account.sid,
             session=self._session,
+            headers=((HEADER, trace),) if trace else (),
         )
         attempts: list[Attempt] = []
         for _ in range(tries):
@@ -314,7 +317,7 @@ class _Conversation:
             return sid, SENDING  # taken on by an attempt that a crash cut short
         try:
             new = await self._new(verb, url, sid)
-            new.token = f"{self._message.sid}:{name}"
+            new.token, new.traceparent = f"{self._message.sid}:{name}", self._message.traceparent
             _, written = self._handler.outbound.accept(new)
             await written
         except Exists:

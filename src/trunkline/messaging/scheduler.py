@@ -148,6 +148,7 @@ class Scheduler:
             smart_encoded=message.smart_encoded,
             fallback_from=message.fallback_from,
             token=message.token,
+            traceparent=message.traceparent,
             sid=message.sid,
             created_ms=message.created_ms,
             announce=True,

@@ -55,7 +55,8 @@ def status_events(
             sequence = call.callback_sequence
             call.callback_sequence += 1
             params = _event_params(call, status, sequence, now_ms, places)
-            owed.append(_owed(call.sid, call.account_sid, target, params, f"{call.sid}:{event}:{number}"))
+            token = f"{call.sid}:{event}:{number}"
+            owed.append(_owed(call.sid, call.account_sid, target, params, token, call.traceparent))
     return owed
 
 
@@ -137,8 +138,10 @@ def seconds(duration_ms: int) -> int:
     return max(1, round(duration_ms / 1000)) if duration_ms > 0 else 0
 
 
-def _owed(sid: str, account: str, target: StatusTarget, params: Params, token: str) -> Owed:
+def _owed(sid: str, account: str, target: StatusTarget, params: Params, token: str, traceparent: str = "") -> Owed:
     request = {"url": target.url, "method": target.method, "params": params, "token": token}
+    if traceparent:
+        request["traceparent"] = traceparent
     return Owed(
         sid=sid, account=account, kind="status", host=host_of(target.url), seq=LATE_SEQ, request=orjson.dumps(request)
     )

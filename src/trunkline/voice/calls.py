@@ -86,6 +86,8 @@ class NewCall(msgspec.Struct, kw_only=True):
     async_amd_status_callback_method: str = "POST"
     call_reason: str = ""
     token: str = ""
+    traceparent: str = ""
+    """As the request brought it, or empty."""
 
 
 class CallChange(msgspec.Struct, kw_only=True):
@@ -213,6 +215,7 @@ class Calls:
             phone_number_sid=number.sid if number is not None and number.account_sid == new.account_sid else "",
             created_ms=now,
             token=new.token,
+            traceparent=new.traceparent,
             timeout_s=new.timeout_s,
             time_limit_s=min(new.time_limit_s or limit_s, limit_s),
             send_digits=new.send_digits,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trunkline.accounts.callbacks import idempotency_token
 from trunkline.model.call import Status
+from trunkline.telemetry.traceparent import HEADER
 from trunkline.twiml import Document, DocumentKind, TwimlError, Verb, encoding, parse, resolve
 from trunkline.voice import params as parameters
 from trunkline.voice import timeline
@@ -110,10 +111,12 @@ async def request(session: Session, url: str, method: str, extra: Params) -> tup
     if call.record.answered_by:
         standard = parameters.detected(call.record, standard)
     token = idempotency_token(call.sid, f"document/{session.position.documents}/{session.position.verbs}/{url}")
+    trace = call.record.traceparent
     outcome = await services.fetcher.fetch(
         FetchRequest(
             url=url, secret=account.auth_token, method=method, params=[*standard, *extra], idempotency_token=token,
             verify_tls=account.verify_tls, audio=True, cache_scope=account.sid, session=session.web,
+            headers=((HEADER, trace),) if trace else (),
         )
     )  # fmt: skip
     for attempt in outcome.attempts:

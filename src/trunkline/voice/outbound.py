@@ -409,6 +409,7 @@ class Outbound:
             from_=new.from_,
             to=new.to,
             parent_sid=parent.sid,
+            traceparent=parent.record.traceparent,
             application_sid=parent.record.application_sid,
             phone_number_sid=parent.record.phone_number_sid,
             forwarded_from="",
