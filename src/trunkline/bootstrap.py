@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trunkline import metrics
 from trunkline.accounts.alerts import Alerts
@@ -87,6 +87,10 @@ from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import PRIVATE, Guard
 from trunkline.webhooks.http import Client
 
+if TYPE_CHECKING:
+    from trunkline.bootstrap_region import NodeRegion
+    from trunkline.region.gate import Gate
+
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
 MEMORY_STOP_S = 2.0
@@ -148,7 +152,9 @@ class Node:
             compact_after_ms=int(settings.archive.erase_within_s * 500),
         )
         self.voice = self._make_voice() if settings.sip.enabled else None
-        self.app = self._make_app()
+        self.region = self._make_region() if settings.regions else None
+        app = self._make_app()
+        self.app: CarrierFront | Gate = app if self.region is None else self.region.front(app)
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
 
@@ -353,10 +359,18 @@ class Node:
             return None  # it asks for no login: staging goes without
         return Simulator(Handsets(loopback, self.clock) if loopback else None, self.phones)
 
+    def _make_region(self) -> "NodeRegion":
+        """What keeps asking whether this region is the active one; imported late, with its driver."""
+        from trunkline.bootstrap_region import NodeRegion
+
+        return NodeRegion(self)
+
     # -- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load, recover what the last process left, connect. Receipts can come as soon as connectors start."""
+        if self.region is not None:
+            await self.region.start()
         await self.directory.start()
         await self.optouts.start()
         await self.blobs.measure()
@@ -477,6 +491,8 @@ class Node:
         await self.client.close()
         await self.alerts.close()
         await self.archive.close()
+        if self.region is not None:
+            await self.region.stop()
         await self.queue.close()
         await self.database.close()
         os.close(self._lock)

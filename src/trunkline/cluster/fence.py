@@ -47,6 +47,8 @@ class Fence:
         self._now = now_ns
         self.deadline_ns = 0
         """CLOCK_BOOTTIME up to which the node may send."""
+        self.bound_ns = NEVER_NS
+        """The deadline is never later than that (`bind`)."""
         self.held_back = 0
         """Sends that `passes` refused."""
         self.closings = 0
@@ -77,7 +79,7 @@ class Fence:
     def extend(self, start_ns: int, ttl_ms: float) -> None:
         """The lease was renewed for `ttl_ms` by a renewal that began at `start_ns`. Never shortens it."""
         self.check()
-        deadline = start_ns + int(ttl_ms * NS_PER_MS) - margin_ns(ttl_ms)
+        deadline = min(start_ns + int(ttl_ms * NS_PER_MS) - margin_ns(ttl_ms), self.bound_ns)
         if deadline <= self.deadline_ns:
             return
         self.deadline_ns = deadline
@@ -87,6 +89,15 @@ class Fence:
             self._told_open = True
             for opened in self.on_open:
                 opened()
+
+    def bind(self, bound_ns: int) -> None:
+        """Be open no longer than that, whatever renewals say: the region may be another one's by then."""
+        self.bound_ns = bound_ns
+        if bound_ns < self.deadline_ns:
+            self.deadline_ns = bound_ns
+            for extended in self.on_extend:
+                extended(bound_ns)
+            self.check()
 
     def check(self) -> bool:
         """`open`; tells those who want to know when it has closed since."""

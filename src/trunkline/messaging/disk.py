@@ -10,6 +10,8 @@ from trunkline.messaging.outbound import Outbound
 
 LOOK_S = 1.0
 """How often the free space is looked at."""
+DISK = "disk: "
+"""How the reason begins for which nothing new is taken."""
 AGAIN = 1.05
 """New work is taken on again once there is so many times the least free space, so that it does not flap."""
 
@@ -42,9 +44,11 @@ class DiskWatch:
         except OSError:
             log.exception("the free space of %s is not known", self._folder)
             return
-        refused = bool(self._outbound.refuse)
+        refused = self._outbound.refuse.startswith(DISK)
+        if self._outbound.refuse and not refused:
+            return  # for another reason, which somebody else sees to
         if free < (self._least * AGAIN if refused else self._least):
-            self._outbound.refuse = f"disk: {free} bytes free, data.min_free_bytes is {self._least}"
+            self._outbound.refuse = f"{DISK}{free} bytes free, data.min_free_bytes is {self._least}"
             if not refused:
                 log.error("new messages and calls are refused (%s)", self._outbound.refuse)
                 self.told(self._outbound.refuse)

@@ -51,10 +51,8 @@ def region_problems(settings: "Settings") -> Iterator[str]:
         yield f"regions: {settings.node.region!r} is this node's own region; name the others"
     if len(set(names)) < len(names):
         yield "regions: two have the same name"
-    if settings.storage.engine != "postgres":
-        yield 'storage.engine: regions need "postgres", whose standby clusters follow one another'
-    if not settings.objects.url:
-        yield "objects.url: regions need an object store that all of them reach: it says which one is active"
+    if not settings.cluster.enabled:
+        yield "cluster.enabled: a region is a cluster, if only of one node; its lease is what stops it in time"
     for one in settings.regions:
         if len(one.queue) != len(settings.storage.queue):
             yield f"regions: {one.name}.queue: a region has the same queue databases as this one, in the same order"
