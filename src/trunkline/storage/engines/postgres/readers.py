@@ -4,7 +4,8 @@ A read that loses its connection is repeated once on another. Each ends after RE
 and keeps dead rows from being cleaned away.
 
 Reads on the event loop hold up everything else, so a server that falls silent is given up after NEAR_S. Then a thread
-looks for one; until it has found it, such reads fail at once.
+looks for one; until it has found it, such reads fail at once. They never connect themselves: a host that swallows
+packets would hold up the node for longer than its lease.
 """
 
 import asyncio
@@ -73,6 +74,8 @@ class Readers:
         self._near: NearConnection | None = None
         self._near_sought = False
         """Whether a thread looks for a server now."""
+        self._near_found = threading.Event()
+        """Set once it has found one."""
 
     @property
     def failed(self) -> str:
@@ -104,8 +107,8 @@ class Readers:
                 raise StoreUnavailable(reason(error)) from error
             connection.close()
             self._near = None
-            if silent or again:
-                self.seek()
+            self.seek()
+            if silent or again or not self._near_found.wait(patience_s):
                 raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
         return self.near(statement, bindings, patience_s, again=True)
 
@@ -130,6 +133,7 @@ class Readers:
         if self._near_sought or self._closing.is_set():
             return
         self._near_sought = True
+        self._near_found.clear()
         threading.Thread(target=self._find_near, name=f"near-{self._name}", daemon=True).start()
 
     def _find_near(self) -> None:
@@ -139,8 +143,9 @@ class Readers:
             except StoreUnavailable:
                 self._closing.wait(NEAR_REST_S)
                 continue
-            self._near_sought = False
             self._near = connection
+            self._near_sought = False
+            self._near_found.set()
             if self._closing.is_set():
                 connection.close()
             return
