@@ -45,6 +45,7 @@ from trunkline.bootstrap_stores import (
     rotate_master_key,
     take_folder,
 )
+from trunkline.bootstrap_telemetry import Telemetry, TimedSink
 from trunkline.bootstrap_voice import Voice
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.carriers import CarrierFront
@@ -152,6 +153,8 @@ class Node:
             compact_after_ms=int(settings.archive.erase_within_s * 500),
         )
         self.voice = self._make_voice() if settings.sip.enabled else None
+        self.telemetry = Telemetry(settings, self.clock)
+        self.telemetry.wire(self)
         self.region = self._make_region() if settings.regions else None
         app = self._make_app()
         self.app: CarrierFront | Gate = app if self.region is None else self.region.front(app)
@@ -378,7 +381,7 @@ class Node:
             await self.take_up()
         else:
             await self._enter(self.cluster)
-        sink = _Sink(self) if self.cluster is None else self.cluster.across
+        sink = TimedSink(_Sink(self) if self.cluster is None else self.cluster.across, self.telemetry)
         for name, connector in self.connectors.items():
             connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
             self.dispatcher.wake(name)
@@ -386,6 +389,7 @@ class Node:
             await self.smpp_server.start()
         except (OSError, ValueError) as error:
             raise CannotStart(f"smpp_server: {error}") from None
+        self.telemetry.start()
         self.landing.start()
         self.landing.wake()
         if self.voice is not None:
@@ -481,6 +485,7 @@ class Node:
         )
         await self.delivery.stop(grace_s)
         await self.landing.stop()
+        await self.telemetry.stop()
         if self.recording_audio is not None:
             await self.recording_audio.close()
         if self.cluster is not None:

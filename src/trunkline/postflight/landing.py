@@ -85,7 +85,7 @@ class Landing:
         self._appending: set[asyncio.Task[None]] = set()
         self.landed = 0
         self.stages: dict[str, Stage] = {"message": inflight.line.stages[ARCHIVE]}
-        """What landing costs, by the flights' kind."""
+        """How long flights wait to land, by their kind; of received messages as `inbound`."""
         self.told: Callable[[Sequence[tuple[Flight, Sequence[Owed]]]], None] | None = None
         """Told of flights that have landed, with their callbacks (telemetry.events)."""
 
@@ -181,7 +181,7 @@ class Landing:
         self.landed += len(batch)
         now = self._inflight.clock.now_ms()
         for flight, _ in batch:
-            stage = self.stages.get(flight.kind)
+            stage = self.stages.get("inbound" if flight.status == "received" else flight.kind)
             if stage is not None:
                 stage.left((now - flight.land_ms) / 1000)
         if self.told is not None:

@@ -39,6 +39,7 @@ from trunkline.settings.sections import (
     Storage,
     Webhooks,
 )
+from trunkline.settings.telemetry import Telemetry, telemetry_problems
 from trunkline.settings.trunk import Trunk
 from trunkline.settings.voice import MediaEngine, Sip, Speech, Voice
 from trunkline.settings.voice_checks import voice_problems
@@ -91,6 +92,7 @@ class Settings(Section, frozen=True, kw_only=True):
     archive: Archive = Archive()
     limits: Limits = Limits()
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()
     connectors: tuple[Connector, ...] = ()
     routes: tuple[Route, ...] = ()
     rates: tuple[Rate, ...] = ()
@@ -406,6 +408,7 @@ def problems(settings: Settings) -> typing.Iterator[str]:
     yield from memory_problems(settings.memory)
     yield from cluster_problems(settings)
     yield from objects_problems(settings.objects, settings.storage.engine)
+    yield from telemetry_problems(settings.telemetry)
     yield from region_problems(settings)
     yield from _connector_problems(settings)
     yield from _amount_problems(settings)

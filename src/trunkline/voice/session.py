@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trunkline.media.protocol import Audio
+from trunkline.telemetry.stages import DOCUMENT, VERB
 from trunkline.twiml import Verb, resolve
 from trunkline.voice import checkpoints, documents, timeline
 from trunkline.voice.checkpoints import DocumentCheckpoint, NextCheckpoint, Position
@@ -150,7 +152,9 @@ class Session:
             if self.position.documents > self.services.settings.voice.documents:
                 self.alert(LIMIT, f"more than {self.services.settings.voice.documents} documents for one call")
                 return FAILED
+            began = monotonic()
             got = await documents.load(self, step)
+            self._measure(DOCUMENT, began, got is None)
             if got is None:
                 await self._apologise()
                 return FAILED
@@ -202,14 +206,26 @@ class Session:
         if not call.is_up and not told_last and row.answers(verb):
             await self.wait(call.answer())
         call.note(timeline.TWIML, f"<{name}>")
+        began, failed = monotonic(), False
         try:
             return await row.run(verb, self, state)
         except (CallEnded, Redirected):
             raise
         except Exception:
+            failed = True
             log.exception("%s: <%s> failed", call.sid, name)
             self.alert(LIMIT, f"<{name}> failed; the call goes on with the next verb")
             return None
+        finally:
+            self._measure(VERB, began, failed)
+
+    def _measure(self, what: str, began: float, failed: bool) -> None:
+        """A document was fetched, or a verb has ended."""
+        line, record, seconds = self.services.flights.line, self.call.record, monotonic() - began
+        stage = line.stages[what]
+        stage.left(seconds, failed)
+        if record.traceparent:
+            line.tracer.stage(record, stage.span, seconds, failed)
 
     async def _apologise(self) -> None:
         """Let the caller know."""
