@@ -24,6 +24,7 @@ from trunkline.cli import (
     keys,
     numbers,
     phone,
+    region,
     registrations,
     routes,
     serve,
@@ -66,6 +67,7 @@ GROUPS = {
     "numbers": numbers.app,
     "routes": routes.app,
     "archive": archive.app,
+    "region": region.app,
     "doctor": doctor.app,
 }
 for name, group in GROUPS.items():
