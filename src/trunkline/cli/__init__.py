@@ -24,8 +24,10 @@ from trunkline.cli import (
     keys,
     numbers,
     phone,
+    promote,
     region,
     registrations,
+    release,
     routes,
     serve,
     trunks,
@@ -69,6 +71,7 @@ GROUPS = {
     "archive": archive.app,
     "region": region.app,
     "doctor": doctor.app,
+    "release": release.app,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
@@ -81,6 +84,7 @@ app.command()(registrations.registrations)
 app.command()(bans.bans)
 app.command()(trunks.trunks)
 app.command()(cluster.cluster)
+app.command()(promote.promote)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

@@ -25,6 +25,7 @@ from trunkline.settings.memory import Memory, memory_absolute, memory_problems
 from trunkline.settings.objects import Objects, objects_problems
 from trunkline.settings.profiles import PROFILES, Profile
 from trunkline.settings.region import OtherRegion, Region, region_problems
+from trunkline.settings.release import Release
 from trunkline.settings.sections import (
     Archive,
     Data,
@@ -81,6 +82,7 @@ class Settings(Section, frozen=True, kw_only=True):
     cluster: Cluster = Cluster()
     objects: Objects = Objects()
     region: Region = Region()
+    release: Release = Release()
     security: Security = Security()
     webhooks: Webhooks = Webhooks()
     messaging: Messaging = Messaging()
