@@ -8,7 +8,7 @@ import psycopg
 
 from trunkline.storage.engines.postgres import queue_sql as sql
 from trunkline.storage.engines.postgres.ownership import Ownership
-from trunkline.storage.engines.postgres.session import Connection, is_lost
+from trunkline.storage.engines.postgres.session import STALE, Connection, is_lost
 from trunkline.storage.written import Written
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -60,7 +60,7 @@ def apply(
         if run:
             outcomes += decide_all(run, _operate(connection, ownership, run, 0))
             run = []
-        outcomes.append(_in_savepoint(connection, ownership, item))
+        outcomes.append(_in_savepoint(connection, ownership, item, careful))
     if run:
         outcomes += decide_all(run, _operate(connection, ownership, run, 0))
     if not connection.execute(ownership.mark.encode(), (number, ownership.row)).rowcount:
@@ -82,8 +82,9 @@ def _operate(connection: Connection, ownership: Ownership, items: Sequence[Item]
     return row[0] if row else ()
 
 
-def _in_savepoint(connection: Connection, ownership: Ownership, item: Item) -> Outcome:
-    """Apply one write; what it raises is its own, unless the connection is gone or the server has no room."""
+def _in_savepoint(connection: Connection, ownership: Ownership, item: Item, careful: bool) -> Outcome:
+    """Apply one write; what it raises is its own, unless the connection is gone, the server has no room, or (when not
+    `careful`) the tables may have changed their shape."""
     connection.execute("savepoint one")
     try:
         if item.call is not None:
@@ -92,6 +93,8 @@ def _in_savepoint(connection: Connection, ownership: Ownership, item: Item) -> O
             (outcome,) = decide_all([item], _operate(connection, ownership, [item], 0))
     except psycopg.Error as error:
         if is_lost(error, connection) or error.sqlstate in REPEATABLE or has_no_room(error):
+            raise
+        if error.sqlstate in STALE and not careful:
             raise
         connection.execute("rollback to savepoint one")
         outcome = (None, error)

@@ -13,6 +13,11 @@ create table if not exists layout(
 """
 
 
+def schema_of(partition: int, partitions: int) -> str:
+    """The schema of a partition; empty: the server's choice."""
+    return f"p{partition:02d}" if partitions > 1 else ""
+
+
 class WrongLayout(CannotSurvive):
     """The database belongs to a queue of another number of partitions or databases, or to another place in the list."""
 

@@ -18,27 +18,24 @@ from trunkline.storage.carrier_ids import CarrierIds
 from trunkline.storage.engines.postgres import durability
 from trunkline.storage.engines.postgres import queue_sql as sql
 from trunkline.storage.engines.postgres.layout import LAYOUT_TABLE, WrongLayout, compare, wrong
+from trunkline.storage.engines.postgres.layout import schema_of as schema_of
 from trunkline.storage.engines.postgres.ownership import OWNER_TABLE, WRITER_TABLE, Fenced
 from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK, READER_THREADS, PostgresQueue, clean
-from trunkline.storage.engines.postgres.queue_sql import Reads
 from trunkline.storage.engines.postgres.readers import NEAR_S, Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
+from trunkline.storage.engines.postgres.shapes import SPEAKER_TABLE, Shapes, has_old_shape
 from trunkline.storage.engines.postgres.writer import Cursor, Writer
+from trunkline.storage.pivots import NEWEST
 from trunkline.storage.queue import PARTITION_BITS
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
 PARKED_S = 0.8
 """Longest read of the parked receipts, on the event loop: not longer than a node's lease leaves it."""
-_TABLES = (WRITER_TABLE, OWNER_TABLE, sql.SCHEMA, sql.FIELD, sql.FENCED_APPLY_FUNCTION)
-_DDL = hashlib.sha256("".join(_TABLES).encode()).hexdigest()[:16]
+_TABLES = (WRITER_TABLE, OWNER_TABLE, sql.SCHEMA, sql.FIELD, *sql.FENCED_FUNCTIONS)
+_DDL = hashlib.sha256("".join((*_TABLES, SPEAKER_TABLE, sql.INDEX_OF_OLD)).encode()).hexdigest()[:16]
 """Names what `_TABLES` makes; where it is there already, nothing is locked."""
 _OWNERS = "select {place}, epoch, node, at from {schema}owner"
-
-
-def schema_of(partition: int, partitions: int) -> str:
-    """The schema of a partition; empty: the server's choice."""
-    return f"p{partition:02d}" if partitions > 1 else ""
 
 
 def prepare(connection: Connection, partitions: int, databases: int = 1, place: int = 0) -> None:
@@ -66,11 +63,16 @@ def prepare(connection: Connection, partitions: int, databases: int = 1, place: 
                 connection.execute(f"set local search_path to {schema}".encode())
             for statement in _TABLES:
                 connection.execute(statement.encode())
+            if has_old_shape(connection):
+                connection.execute(sql.INDEX_OF_OLD.encode())
+    connection.execute(SPEAKER_TABLE.encode())
     connection.execute("update layout set ddl = %s", (_DDL,))
 
 
 class PostgresPartition(PostgresQueue):
     """One partition; with a writer, as its owner."""
+
+    _fenced = True
 
     def __init__(
         self, partition: int, partitions: int, readers: Readers, survives: Survives, carrier_ids: CarrierIds
@@ -79,7 +81,7 @@ class PostgresPartition(PostgresQueue):
         self.partition = partition
         self._several = partitions > 1
         self._per_ms = 1_000_000 if self._several else 1000
-        self._reads = Reads(schema_of(partition, partitions), self._per_ms)
+        self._shape_with(schema_of(partition, partitions), self._per_ms)
         self._readers = readers
         self._writer = None
         self._fence: Fenced | None = None
@@ -90,6 +92,7 @@ class PostgresPartition(PostgresQueue):
     async def begin(self, writer: Writer, fence: Fenced) -> None:
         """Write from now on. Raises StoreUnavailable."""
         self._writer, self._fence = writer, fence
+        self.use_shape(self._shape)
 
         def newest(cursor: Cursor) -> int:
             row = cursor.execute(self._reads.newest.encode()).fetchone()
@@ -145,6 +148,7 @@ class PostgresPartitions:
         zones: Mapping[str, str] | None = None,
         wait_s: float = 10.0,
         node: str = "",
+        speaks: int = NEWEST,
     ) -> None:
         """Looks at each database; one that cannot be reached is looked at later. Raises CannotSurvive, and
         StoreUnavailable when none can."""
@@ -157,6 +161,8 @@ class PostgresPartitions:
         self.carrier_ids = CarrierIds()
         names = ["queue"] if len(dsns) == 1 else [f"queue[{place}]" for place in range(len(dsns))]
         self._servers = [Servers(dsn, name) for dsn, name in zip(dsns, names, strict=True)]
+        for servers in self._servers:
+            servers.speaks = min(speaks, NEWEST)
         self._readers = [Readers(servers, servers.name, READER_THREADS) for servers in self._servers]
         self._prepared = [False] * len(dsns)
         self._parts = [
@@ -165,8 +171,18 @@ class PostgresPartitions:
             )
             for partition in range(partitions)
         ]
+        self._shapes = []
+        for place, readers in enumerate(self._readers):
+            own = [schema_of(partition, partitions) for partition in range(place, partitions, self.databases)]
+            self._shapes.append(Shapes(readers, own, speaks, node))
+        for part in self._parts:
+            self._follow(part)
         self._finds = [self._find_statement(place) for place in range(len(dsns))]
         self._look()
+
+    def _follow(self, part: PostgresPartition) -> None:
+        schema = schema_of(part.partition, self.partitions)
+        self._shapes[self.database_of(part.partition)].follow(schema, part)
 
     def _look(self) -> None:
         errors = []
@@ -179,6 +195,8 @@ class PostgresPartitions:
                 self._readers[place].seek()
         if len(errors) == self.databases:
             raise errors[0]
+        for shapes in self._shapes:
+            shapes.announce()
 
     def _prepare(self, place: int) -> None:
         if self._prepared[place]:
@@ -216,6 +234,10 @@ class PostgresPartitions:
         schema = schema_of(partition, self.partitions)
         fence = Fenced(schema or "queue", self._node, "" if schema else "queue")
 
+        def check(connection: Connection) -> None:
+            durability.check(durability.read(connection), self.survives, self._zones)
+            self._shapes[place].look(connection)
+
         def make() -> Writer:
             self._prepare(place)
             return Writer(
@@ -223,16 +245,18 @@ class PostgresPartitions:
                 f"queue {schema}".strip(),
                 owner=fence,
                 prepare=lambda connection: None,
-                check=lambda connection: durability.check(durability.read(connection), self.survives, self._zones),
+                check=check,
                 wait_s=self._wait_s,
                 schema=schema,
             )
 
         writer = await asyncio.to_thread(make)
         writer.elsewhere = elsewhere
+        writer.stale = self._shapes[place].look
         writer.on_deposed = deposed
         writer.start(asyncio.get_running_loop())
         part = PostgresPartition(partition, self.partitions, self._readers[place], self.survives, self.carrier_ids)
+        self._follow(part)
         try:
             await part.begin(writer, fence)
         except BaseException:
@@ -300,4 +324,5 @@ class PostgresPartitions:
 
     async def close(self) -> None:
         """Finish the reads under way."""
+        await asyncio.gather(*(asyncio.to_thread(shapes.close) for shapes in self._shapes))
         await asyncio.gather(*(readers.close() for readers in self._readers))

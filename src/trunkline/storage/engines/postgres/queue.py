@@ -4,6 +4,7 @@ Ids are Unix microseconds, counted up where two fall together, as in the SQLite 
 in. They are above every id that the database holds, so a clock that is behind the former owner's does no harm.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,10 @@ from trunkline.storage.engines.postgres.ownership import WRITER_TABLE
 from trunkline.storage.engines.postgres.queue_sql import Op, Reads
 from trunkline.storage.engines.postgres.readers import NEAR_LONG_S, Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
+from trunkline.storage.engines.postgres.shapes import SPEAKER_TABLE, Shapes, has_old_shape
 from trunkline.storage.engines.postgres.writer import Cursor, Writer
+from trunkline.storage.pivots import NEWEST
+from trunkline.storage.pivots.model import Shape
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
@@ -45,8 +49,10 @@ def prepare(connection: Connection) -> None:
     connection.execute("begin")
     try:
         connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-        for statement in (WRITER_TABLE, sql.SCHEMA, sql.FIELD, sql.APPLY_FUNCTION):
+        for statement in (WRITER_TABLE, SPEAKER_TABLE, sql.SCHEMA, sql.FIELD, *sql.FUNCTIONS):
             connection.execute(statement.encode())
+        if has_old_shape(connection):
+            connection.execute(sql.INDEX_OF_OLD.encode())
         connection.execute("commit")
     except psycopg.Error:
         connection.execute("rollback")
@@ -115,6 +121,7 @@ class PostgresQueue:
     """See `trunkline.storage.queue.Queue`. An owner writes; without `own` it can only be read."""
 
     ordered = True
+    _fenced = False
 
     def __init__(
         self,
@@ -124,26 +131,38 @@ class PostgresQueue:
         zones: Mapping[str, str] | None = None,
         wait_s: float = 10.0,
         own: bool = True,
+        speaks: int = NEWEST,
     ) -> None:
-        """Raises StoreUnavailable, CannotSurvive."""
+        """`speaks`: the newest pivot whose new shape it may use. Raises StoreUnavailable, CannotSurvive."""
         self.survives = survives
         servers = Servers(dsn, "queue")
-        self._reads = Reads()
+        servers.speaks = min(speaks, NEWEST)
+        self._shape_with("", 1000)
         self._per_ms = 1000
         """Ids given out in a millisecond, as `made_ms` has it."""
         self._carrier_ids = CarrierIds()
         self._parked_s = NEAR_LONG_S
+        self._readers = Readers(servers, "queue", READER_THREADS)
+        self._shapes = shapes = Shapes(self._readers, [""], speaks)
         self._writer: Writer | None = None
+
+        def check(connection: Connection) -> None:
+            durability.check(durability.read(connection), survives, zones or {})
+            shapes.look(connection)
+
         if own:
             self._writer = Writer(
                 servers,
                 "queue",
                 owner="queue",
                 prepare=prepare,
-                check=lambda connection: durability.check(durability.read(connection), survives, zones or {}),
+                check=check,
                 wait_s=wait_s,
             )
-        self._readers = Readers(servers, "queue", READER_THREADS)
+            self._writer.stale = shapes.look
+        self._shapes.follow("", self)
+        if own:
+            self._shapes.announce()
         self._last_id = int(self._readers.near(self._reads.newest, (), NEAR_LONG_S)[0][0]) if own else 0
 
     @property
@@ -152,6 +171,21 @@ class PostgresQueue:
         if self._writer is None:
             raise StoreUnavailable("this queue is open for reading only")
         return self._writer
+
+    def _shape_with(self, schema: str, per_ms: int) -> None:
+        shapes: tuple[Shape, ...] = ("old", "new")
+        self._shaped = {shape: Reads(schema, per_ms, shape) for shape in shapes}
+        self._shape: Shape = "old"
+
+    @property
+    def _reads(self) -> Reads:
+        return self._shaped[self._shape]
+
+    def use_shape(self, shape: Shape) -> None:
+        """Make statements for this shape from now on (called on any thread)."""
+        self._shape = shape
+        if self._writer is not None:
+            self._writer.apply_by(sql.APPLIES[shape, self._fenced])
 
     def _next_id(self) -> int:
         self._last_id = max(self._last_id + 1, time.time_ns() // 1000)
@@ -187,7 +221,7 @@ class PostgresQueue:
         self._number(owed, flight.id)
         f, key = flight, flight.sid[2:]
         row = (
-            f.id, f.account, key, f.sid, f.kind, f.status, f.rev, clean(f.lane), f.due_ms, f.land_ms, bytes(f.record),
+            f.id, f.account, key, f.sid, f.kind, f.status, f.rev, f.due_ms, f.land_ms, bytes(f.record), clean(f.lane),
         )  # fmt: skip
         rows = [
             (
@@ -205,7 +239,7 @@ class PostgresQueue:
                 return False
             if carrier_id and not cursor.execute(sql.INSERT_CARRIER, carrier).rowcount:
                 return False
-            cursor.execute(sql.INSERT_FLIGHT, row)
+            cursor.execute(sql.INSERT_FLIGHT[self._shape].encode(), row)
             for owed_row in rows:
                 cursor.execute(sql.INSERT_OWED, owed_row)
             return True
@@ -252,10 +286,12 @@ class PostgresQueue:
         return decide
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
-        return [_flight(row) for row in await self._readers.rows(self._reads.waiting, (clean(lane), *after, limit))]
+        return [
+            _flight(row) for row in await self._readers.rows(lambda: self._reads.waiting, (clean(lane), *after, limit))
+        ]
 
     async def lanes(self) -> list[tuple[str, int, int]]:
-        return [tuple(row) for row in await self._readers.rows(self._reads.lanes)]
+        return [tuple(row) for row in await self._readers.rows(lambda: self._reads.lanes)]
 
     async def get(self, account: str, sid: str) -> tuple[Flight, list[Owed]] | None:
         def read(connection: Connection) -> tuple[Flight, list[Owed]] | None:
@@ -269,16 +305,18 @@ class PostgresQueue:
         return await self._readers.read(read)
 
     def by_id(self, flight_id: int) -> Flight | None:
-        rows = self._readers.near(self._reads.flight_by_id, (flight_id,))
+        rows = self._readers.near(lambda: self._reads.flight_by_id, (flight_id,))
         return _flight(rows[0]) if rows else None
 
     async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
-        return [_flight(row) for row in await self._readers.rows(self._reads.in_state, (status, after, kind, limit))]
+        return [
+            _flight(row) for row in await self._readers.rows(lambda: self._reads.in_state, (status, after, kind, limit))
+        ]
 
     async def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
     ) -> list[tuple[Flight, list[Owed]]]:
-        statement, bindings = self._reads.page, [account, kind]
+        statement, bindings = "", [account, kind]
         for name, value in filters.items():
             statement += f" and {self._reads.filters[name]}"
             bindings.append(clean(value) if isinstance(value, str) else value)  # type: ignore[arg-type]
@@ -289,7 +327,7 @@ class PostgresQueue:
             statement += " and key > %s"
             bindings.append(clean(after))
         statement += f" order by key {'asc' if after and not before else 'desc'} limit {int(limit)}"
-        flights = [_flight(row) for row in await self._readers.rows(statement, bindings)]
+        flights = [_flight(row) for row in await self._readers.rows(lambda: self._reads.page + statement, bindings)]
         flights.sort(key=lambda flight: flight.sid[2:], reverse=True)
         return [(flight, []) for flight in flights]
 
@@ -438,6 +476,7 @@ class PostgresQueue:
         )
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._shapes.close)
         if self._writer is not None:
             await self._writer.close()
         await self._readers.close()

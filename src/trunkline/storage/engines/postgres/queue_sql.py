@@ -10,6 +10,9 @@ has its schema in `search_path`, those that read name it (`Reads`).
 
 from typing import NamedTuple
 
+from trunkline.storage.pivots import lane_split
+from trunkline.storage.pivots.model import Shape
+
 SCHEMA = """
 create table if not exists flight(
     id bigint primary key, account text collate "C" not null, key text collate "C" not null,
@@ -17,7 +20,6 @@ create table if not exists flight(
     rev bigint not null, lane text collate "C" not null, due_ms bigint not null, land_ms bigint not null,
     record bytea not null) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 create unique index if not exists flight_account_key on flight(account, key);
-create index if not exists flight_lane on flight(lane, due_ms, id) where lane <> '';
 create index if not exists flight_land on flight(land_ms) where land_ms > 0;
 
 create table if not exists owed(
@@ -50,7 +52,14 @@ create table if not exists replay(
     expires_ms bigint not null, primary key (account, method, path, key));
 create index if not exists replay_expires on replay(expires_ms);
 create index if not exists replay_sid on replay(account, sid) where sid <> '';
+
+create table if not exists pivot(
+    name text primary key, shape text not null, phase text not null, cursor bigint not null, done bigint not null,
+    total bigint not null, started_ms bigint not null, changed_ms bigint not null);
 """
+"""Without the index of lanes, which is of the shape that the tables have."""
+INDEX_OF_OLD = lane_split.OLD_INDEX
+PIVOT_COLUMNS = "shape, phase, cursor, done, total, started_ms, changed_ms"
 
 FIELD = r"""
 create or replace function trunkline_field(record bytea, name text) returns text language plpgsql immutable as $$
@@ -86,7 +95,7 @@ CLAIM, ADVANCE, ADVANCE_KEEPING_RECORD = 5, 6, 7
 OWE, SETTLE, FORGET_OWED, REMOVE, DROP_ORPHAN, PARK, COMPLETE = 8, 9, 10, 11, 12, 13, 14
 """`_TOO`: only if the last operation that was not `_TOO` took effect."""
 
-APPLY_FUNCTION = """
+_APPLY_FUNCTION = """
 create or replace function trunkline_apply_v1(
     writer text, batch bigint, kinds bigint[], n1s bigint[], n2s bigint[], n3s bigint[], n4s bigint[], n5s bigint[],
     t1s text[], t2s text[], t3s text[], t4s text[], t5s text[], b1s bytea[], b2s bytea[])
@@ -104,12 +113,14 @@ begin
         place := place + 1;
         case op.kind
         when 1 then  -- accept: id, rev, due_ms, land_ms; account, sid, kind, status, lane; record
-            insert into flight values (op.n1, op.t1, substr(op.t2, 3), op.t2, op.t3, op.t4, op.n2, op.t5, op.n3, op.n4,
-                op.b1) on conflict do nothing;
+            insert into flight(id, account, key, sid, kind, status, rev, due_ms, land_ms, record, @lane@)
+                values (op.n1, op.t1, substr(op.t2, 3), op.t2, op.t3, op.t4, op.n2, op.n3, op.n4, op.b1, @inserted@)
+                on conflict do nothing;
             ok := found;
         when 2, 8 then  -- owe: id, flight, seq, due_ms, tries; sid, account, kind, host, state; request, attempts
             if op.kind = 8 or ok then
-                insert into owed values (op.n1, op.n2, op.t1, op.t2, op.t3, op.t4, op.n3, op.n4, op.n5, op.t5,
+                insert into owed(id, flight, sid, account, kind, host, seq, due_ms, tries, state, request, attempts)
+                    values (op.n1, op.n2, op.t1, op.t2, op.t3, op.t4, op.n3, op.n4, op.n5, op.t5,
                     op.b1, op.b2) on conflict do nothing;
             end if;
         when 3, 14 then  -- complete a replay: status, epoch, expires_ms; account, method, path, key, sid; headers, body
@@ -120,18 +131,19 @@ begin
             end if;
         when 4 then  -- carrier's id: flight; connector, carrier_id, account, sid
             if ok then
-                insert into carrier values (op.t1, op.t2, op.n1, op.t3, op.t4) on conflict (connector, carrier_id)
+                insert into carrier(connector, carrier_id, flight, account, sid)
+                    values (op.t1, op.t2, op.n1, op.t3, op.t4) on conflict (connector, carrier_id)
                     do update set flight = excluded.flight, account = excluded.account, sid = excluded.sid;
             end if;
         when 5 then  -- claim: id, rev
-            update flight set status = 'sending', lane = '', rev = rev + 1 where id = op.n1 and rev = op.n2;
+            update flight set status = 'sending', @taken@, rev = rev + 1 where id = op.n1 and rev = op.n2;
             ok := found;
         when 6 then  -- advance: id, rev, due_ms, land_ms; status, lane; record
-            update flight set status = op.t1, lane = op.t2, due_ms = op.n3, land_ms = op.n4, rev = rev + 1,
+            update flight set status = op.t1, @left@, due_ms = op.n3, land_ms = op.n4, rev = rev + 1,
                 record = op.b1 where id = op.n1 and rev = op.n2;
             ok := found;
         when 7 then  -- the same, record left as it is
-            update flight set status = op.t1, lane = op.t2, due_ms = op.n3, land_ms = op.n4, rev = rev + 1
+            update flight set status = op.t1, @left@, due_ms = op.n3, land_ms = op.n4, rev = rev + 1
                 where id = op.n1 and rev = op.n2;
             ok := found;
         when 9 then  -- settle: id, tries, due_ms; state; attempts, request
@@ -163,22 +175,66 @@ begin
 end $$
 """
 
+_CONNECTOR, _LINE = lane_split.postgres_connector, lane_split.postgres_line
+
+
+def _lanes_as(**words: str) -> str:
+    """The function for one shape of `flight`."""
+    text = _APPLY_FUNCTION
+    for name, word in words.items():
+        text = text.replace(f"@{name}@", word)
+    return text
+
+
+APPLY_FUNCTION = _lanes_as(lane="lane", inserted="op.t5", taken="lane = ''", left="lane = op.t2")
+_NEW_APPLY_FUNCTION = _lanes_as(
+    lane="connector, line",
+    inserted=f"{_CONNECTOR('op.t5')}, {_LINE('op.t5')}",
+    taken="connector = null, line = null",
+    left=f"connector = {_CONNECTOR('op.t2')}, line = {_LINE('op.t2')}",
+).replace("trunkline_apply_v1", "trunkline_apply_v3")
 APPLY = "select trunkline_apply_v1(" + ", ".join(["%b"] * 15) + ")"
 
 FENCED = "TL001"
 """SQLSTATE of what a writer that has been fenced off sends; nothing of it is kept."""
-FENCED_APPLY_FUNCTION = APPLY_FUNCTION.replace("trunkline_apply_v1", "trunkline_apply_v2").replace(
-    "trunkline_apply_v2.writer;",
-    f"""trunkline_apply_v2.writer and not w.fenced;
+
+
+def _fenced(function: str, name: str, new_name: str) -> str:
+    return function.replace(name, new_name).replace(
+        f"{new_name}.writer;",
+        f"""{new_name}.writer and not w.fenced;
         if not found then
             raise exception using errcode = '{FENCED}', message = 'another node owns this partition';
         end if;""",
-)
-FENCED_APPLY = APPLY.replace("_v1", "_v2")
+    )
 
-INSERT_FLIGHT = "insert into flight values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%b)"
-INSERT_OWED = "insert into owed values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%b,%b)"
-INSERT_CARRIER = "insert into carrier values(%s,%s,%s,%s,%s) on conflict do nothing"
+
+FENCED_APPLY_FUNCTION = _fenced(APPLY_FUNCTION, "trunkline_apply_v1", "trunkline_apply_v2")
+_NEW_FENCED_APPLY_FUNCTION = _fenced(_NEW_APPLY_FUNCTION, "trunkline_apply_v3", "trunkline_apply_v4")
+FENCED_APPLY = APPLY.replace("_v1", "_v2")
+FUNCTIONS = (APPLY_FUNCTION, _NEW_APPLY_FUNCTION)
+FENCED_FUNCTIONS = (FENCED_APPLY_FUNCTION, _NEW_FENCED_APPLY_FUNCTION)
+APPLIES: dict[tuple[Shape, bool], bytes] = {
+    ("old", False): APPLY.encode(),
+    ("old", True): FENCED_APPLY.encode(),
+    ("new", False): APPLY.replace("_v1", "_v3").encode(),
+    ("new", True): APPLY.replace("_v1", "_v4").encode(),
+}
+"""By shape, and whether the writer is fenced."""
+
+_INSERT_FLIGHT = "insert into flight(id, account, key, sid, kind, status, rev, due_ms, land_ms, record, "
+INSERT_FLIGHT: dict[Shape, str] = {
+    "old": f"{_INSERT_FLIGHT}lane) values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%b,%s)",
+    "new": f"{_INSERT_FLIGHT}connector, line) select %s,%s,%s,%s,%s,%s,%s,%s,%s,%b,"
+    f" {_CONNECTOR('asked.name')}, {_LINE('asked.name')} from (select %s::text as name) asked",
+}
+INSERT_OWED = """
+insert into owed(id, flight, sid, account, kind, host, seq, due_ms, tries, state, request, attempts)
+values(%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,%b,%b)
+"""
+INSERT_CARRIER = """
+insert into carrier(connector, carrier_id, flight, account, sid) values(%s,%s,%s,%s,%s) on conflict do nothing
+"""
 STRIP_OWED = "update owed set request = '{}', attempts = '[]' where flight = %s and state <> 'owed'"
 ERASE_FLIGHT = "delete from flight where id = %s"
 DELETE_OWED_OF_FLIGHT = "delete from owed where flight = %s"
@@ -188,11 +244,13 @@ select id, connector, carrier_id, at_ms, receipt from orphan where connector = %
 order by id
 """
 
-KEEP_PART = "insert into part values(%s,%s,%s,%s,%b) on conflict do nothing"
+KEEP_PART = "insert into part(connector, key, number, at_ms, body) values(%s,%s,%s,%s,%b) on conflict do nothing"
 DELETE_PARTS = "delete from part where connector = %s and key = any(%s::text[])"
 
 REPLAY_COLUMNS = "account, method, path, key, fingerprint, state, epoch, status, headers, body, sid, expires_ms"
-CLAIM_REPLAY = "insert into replay values(%s,%s,%s,%s,%b,%s,%s,%s,%b,%b,%s,%s) on conflict do nothing"
+CLAIM_REPLAY = (
+    f"insert into replay({REPLAY_COLUMNS}) values(%s,%s,%s,%s,%b,%s,%s,%s,%b,%b,%s,%s) on conflict do nothing"
+)
 TAKE_OVER_REPLAY = """
 update replay set fingerprint = %b, state = 'running', epoch = epoch + 1, expires_ms = %s
 where account = %s and method = %s and path = %s and key = %s and expires_ms <= %s
@@ -217,27 +275,31 @@ SWEEP_ORPHANS = "delete from orphan where id in (select id from orphan where at_
 WITH_CONTENT = ("flight", "owed", "orphan", "part", "replay")
 """Tables whose dead rows show what customers wrote."""
 
-FLIGHT_COLUMNS = "id, sid, account, kind, status, rev, lane, due_ms, land_ms, record"
 OWED_COLUMNS = "id, flight, sid, account, kind, host, seq, due_ms, tries, request, attempts, state"
 
 
 class Reads:
     """What is read, of the tables in `search_path` or, with a `schema`, in that one (a trusted name)."""
 
-    def __init__(self, schema: str = "", per_ms: int = 1000) -> None:
-        """`per_ms`: ids given out in a millisecond of Unix time."""
+    def __init__(self, schema: str = "", per_ms: int = 1000, shape: Shape = "old") -> None:
+        """`per_ms`: ids given out in a millisecond of Unix time. `shape`: of the lane."""
         p = f"{schema}." if schema else ""
-        self.flight_by_id = f"select {FLIGHT_COLUMNS} from {p}flight where id = %s"
-        self.flight_by_key = f"select {FLIGHT_COLUMNS} from {p}flight where account = %s and key = %s"
+        lane = "lane" if shape == "old" else lane_split.JOINED
+        columns = f"id, sid, account, kind, status, rev, {lane}, due_ms, land_ms, record"
+        self.flight_by_id = f"select {columns} from {p}flight where id = %s"
+        self.flight_by_key = f"select {columns} from {p}flight where account = %s and key = %s"
         self.owed_of_flight = f"select {OWED_COLUMNS} from {p}owed where flight = %s order by id"
         self.owed_of_flights = f"select {OWED_COLUMNS} from {p}owed where flight = any(%s::bigint[]) order by id"
-        self.waiting = f"""
-select {FLIGHT_COLUMNS} from {p}flight where lane = %s and lane <> '' and (due_ms, id) > (%s, %s)
-order by due_ms, id limit %s
-"""
-        self.lanes = f"select lane, count(*), min(due_ms) from {p}flight where lane <> '' group by lane"
+        if shape == "old":
+            waiting, waits = f"{p}flight where lane = %s and lane <> ''", "lane <> '' group by lane"
+        else:
+            waiting = f"""(select %s::text as name) asked, {p}flight
+where connector = {_CONNECTOR("asked.name")} and line = {_LINE("asked.name")}"""
+            waits = "connector is not null group by connector, line"
+        self.waiting = f"select {columns} from {waiting} and (due_ms, id) > (%s, %s) order by due_ms, id limit %s"
+        self.lanes = f"select {lane}, count(*), min(due_ms) from {p}flight where {waits}"
         self.in_state = (
-            f"select {FLIGHT_COLUMNS} from {p}flight where status = %s and id > %s and kind = %s order by id limit %s"
+            f"select {columns} from {p}flight where status = %s and id > %s and kind = %s order by id limit %s"
         )
         self.find_carrier = f"select flight, account, sid from {p}carrier where connector = %s and carrier_id = %s"
         self.owed_of_host = f"""
@@ -246,10 +308,10 @@ order by id limit %s
 """
         self.owed_hosts = f"select host, count(*), min(due_ms) from {p}owed where state = 'owed' group by host"
         self.landable = f"""
-select {FLIGHT_COLUMNS} from {p}flight f where land_ms > 0 and land_ms <= %s
+select {columns} from {p}flight f where land_ms > 0 and land_ms <= %s
 and not exists (select 1 from {p}owed o where o.flight = f.id and o.state = 'owed') order by land_ms limit %s
 """
-        self.page = f"select {FLIGHT_COLUMNS} from {p}flight where account = %s and kind = %s"
+        self.page = f"select {columns} from {p}flight where account = %s and kind = %s"
         self.newest = (
             f"select greatest((select coalesce(max(id), 0) from {p}flight), (select coalesce(max(id), 0) from {p}owed))"
         )

@@ -17,10 +17,12 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 
-from trunkline.storage.engines.postgres.session import Connection, Servers, is_lost, reason
+from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, is_lost, reason
 from trunkline.storage.unavailable import StoreUnavailable
 
 T = TypeVar("T")
+Statement = str | Callable[[], str]
+"""Made when it is sent, and again where the tables have changed their shape."""
 
 READ_MS = 30_000
 """Longest read."""
@@ -72,6 +74,10 @@ class Readers:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"reader-{name}")
         self._closing = threading.Event()
         self._near: NearConnection | None = None
+        self.stale: Callable[[Connection], None] = lambda connection: None
+        """Called when a statement did not fit the tables; then it is made anew, once."""
+        self.connected: Callable[[Connection], None] = lambda connection: None
+        """Called on each new connection, before anything is read on it."""
         self._near_sought = False
         """Whether a thread looks for a server now."""
         self._near_found = threading.Event()
@@ -86,12 +92,16 @@ class Readers:
         """Run `work` in a thread. Raises StoreUnavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
-    async def rows(self, statement: str, bindings: Sequence[Any] = ()) -> list[Any]:
+    async def rows(self, statement: Statement, bindings: Sequence[Any] = ()) -> list[Any]:
         """The rows of one statement, read in a thread. Raises StoreUnavailable."""
-        return await self.read(lambda connection: connection.execute(statement.encode(), bindings).fetchall())
+        return await self.read(lambda connection: connection.execute(_text(statement), bindings).fetchall())
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """The same for a thread that may wait. Raises StoreUnavailable; RuntimeError when closed."""
+        return self._threads.submit(self._run, work).result()
 
     def near(
-        self, statement: str, bindings: Sequence[Any] = (), patience_s: float = NEAR_S, *, again: bool = False
+        self, statement: Statement, bindings: Sequence[Any] = (), patience_s: float = NEAR_S, *, again: bool = False
     ) -> list[Any]:
         """The rows of a primary-key read, on this thread: one round trip. Raises StoreUnavailable: after `patience_s`,
         or at once where the connection was lost and there is no other yet."""
@@ -100,17 +110,30 @@ class Readers:
             raise StoreUnavailable(f"{self._servers!r}: the connection was lost")
         connection.patience_s = patience_s
         try:
-            return connection.execute(statement.encode(), bindings).fetchall()
+            return connection.execute(_text(statement), bindings).fetchall()
         except (TimeoutError, psycopg.Error) as error:
             silent = isinstance(error, TimeoutError)
             if isinstance(error, psycopg.Error) and not is_lost(error, connection):
-                raise StoreUnavailable(reason(error)) from error
+                if again or not self._reshaped(error, connection):
+                    raise StoreUnavailable(reason(error)) from error
+                return self.near(statement, bindings, patience_s, again=True)
             connection.close()
             self._near = None
             self.seek()
             if silent or again or not self._near_found.wait(patience_s):
                 raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
         return self.near(statement, bindings, patience_s, again=True)
+
+    def _reshaped(self, error: psycopg.Error, connection: Connection) -> bool:
+        """Whether a statement that failed may be made anew."""
+        if error.sqlstate not in STALE:
+            return False
+        try:
+            connection.execute("deallocate all")
+            self.stale(connection)
+        except (psycopg.Error, TimeoutError):
+            return False
+        return True
 
     def _first_near(self) -> NearConnection | None:
         """At the start, a connection made here and now."""
@@ -126,7 +149,16 @@ class Readers:
     def _connect_near(self) -> NearConnection:
         name = f"trunkline {self._name} near"
         connection = self._servers.connect(name, statement_ms=int(NEAR_LONG_S * 1000), kind=NearConnection)
+        self._begin(connection)
         return cast(NearConnection, connection)
+
+    def _begin(self, connection: Connection) -> None:
+        """Raises StoreUnavailable."""
+        try:
+            self.connected(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
 
     def seek(self) -> None:
         """Have a thread look for a server for `near`, unless one does."""
@@ -152,17 +184,21 @@ class Readers:
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         tries = 0
+        reshaped = False
         while True:
             connection: Connection | None = getattr(self._local, "connection", None)
             if connection is None or connection.closed:
-                connection = self._local.connection = self._servers.connect(
-                    f"trunkline {self._name} reads", statement_ms=READ_MS
-                )
+                connection = self._servers.connect(f"trunkline {self._name} reads", statement_ms=READ_MS)
+                self._begin(connection)
+                self._local.connection = connection
                 self._made.append(connection)
             try:
                 return work(connection)
             except psycopg.Error as error:
                 if not is_lost(error, connection):
+                    if not reshaped and self._reshaped(error, connection):
+                        reshaped = True
+                        continue
                     if isinstance(error, psycopg.OperationalError):
                         raise StoreUnavailable(reason(error)) from error
                     raise
@@ -179,3 +215,7 @@ class Readers:
         await asyncio.to_thread(self._threads.shutdown)
         for connection in [*self._made, *([self._near] if self._near else [])]:
             connection.close()
+
+
+def _text(statement: Statement) -> bytes:
+    return (statement if isinstance(statement, str) else statement()).encode()

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
+from trunkline.storage.pivots import NEWEST
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -32,6 +33,8 @@ OLDEST_SERVER = 130_000
 Connection = psycopg.Connection[tuple[Any, ...]]
 GONE = frozenset({"25006", "57P01", "57P02", "57P03", "57P05"})
 """This server takes no (more) writes: read-only (it was demoted), shutting down, crashed, starting up, timed out."""
+STALE = frozenset({"42703", "42883", "0A000"})
+"""No such column, no such function, a plan that the session keeps does not fit: the tables have changed their shape."""
 
 
 class BadDsn(CannotSurvive):
@@ -54,6 +57,8 @@ class Servers:
         self._hosts = [(host, ports[index % len(ports)]) for index, host in enumerate(hosts)]
         self._first = 0
         self.name = name
+        self.speaks = NEWEST
+        """The newest pivot that its sessions know; each says so in its name."""
 
     def __repr__(self) -> str:
         return f"{self.name} at {', '.join(host or 'the local socket' for host, _ in self._hosts)}"
@@ -105,7 +110,7 @@ class Servers:
                 **self._options,
                 "host": host or None,
                 "port": port or None,
-                "application_name": application,
+                "application_name": f"{application} s{self.speaks}",
                 "connect_timeout": CONNECT_S,
                 "target_session_attrs": "read-write" if writes else "any",
                 "tcp_user_timeout": SILENCE_MS,

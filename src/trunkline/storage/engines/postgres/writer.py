@@ -45,7 +45,7 @@ from trunkline.storage.engines.postgres.batch import (
 )
 from trunkline.storage.engines.postgres.batch import Cursor as Cursor  # re-exported
 from trunkline.storage.engines.postgres.ownership import WRITER_TABLE as WRITER_TABLE  # re-exported
-from trunkline.storage.engines.postgres.session import Connection, Servers, cut, is_lost, reason
+from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, cut, is_lost, reason
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 from trunkline.storage.written import Written
@@ -107,6 +107,9 @@ class Writer:
         """Whether there is a place for work that may spill; asked on any thread."""
         self.on_deposed: Callable[[], None] = lambda: None
         """Called on the event loop, once, after everything that waited has failed."""
+        self.stale: Callable[[Connection], None] = lambda connection: None
+        """Called on its thread when a statement did not fit the tables; then the batch is applied anew, once."""
+        self._reshaped = 0
         self._deposed = False
         self._told_deposed = False
         self.commits = 0
@@ -364,9 +367,9 @@ class Writer:
                 elif has_no_room(error) or (careful and error.sqlstate not in REPEATABLE):
                     return self._refused(batch, error)
                 else:
-                    careful = careful or error.sqlstate not in REPEATABLE
                     doubtful = doubtful and not applying
                     self._roll_back()
+                    careful = careful or not (error.sqlstate in REPEATABLE or self._reshape(error))
                     continue
             except Exception as error:  # one operation cannot even be sent
                 if careful:
@@ -432,6 +435,23 @@ class Writer:
             loop.call_soon_threadsafe(tell)
         except RuntimeError:
             return  # the loop has closed: nobody waits any more
+
+    def apply_by(self, statement: bytes) -> None:
+        """Have operations applied by this statement from now on."""
+        self._ownership.apply = statement
+
+    def _reshape(self, error: psycopg.Error) -> bool:
+        """Whether a batch that did not fit the tables may do so now, once."""
+        connection = self._connection
+        if error.sqlstate not in STALE or self._reshaped == self._batch or connection is None:
+            return False
+        self._reshaped = self._batch
+        try:
+            connection.execute("deallocate all")
+            self.stale(connection)
+        except psycopg.Error as lost:
+            self._lost(lost)
+        return True
 
     def _roll_back(self) -> None:
         connection = self._connection

@@ -14,7 +14,9 @@ from typing import Any
 import apsw
 
 from trunkline.storage.engines.sqlite import queue_sql as sql
+from trunkline.storage.engines.sqlite.shapes import Shapes
 from trunkline.storage.engines.sqlite.writer import Writer, check_settings, connect
+from trunkline.storage.pivots import NEWEST
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.survives import Survives
 
@@ -109,10 +111,20 @@ class SqliteQueue:
     survives = Survives.POWER
     ordered = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, own: bool = False, speaks: int = NEWEST) -> None:
+        """`own`: it is the server's. `speaks`: the newest pivot whose new shape it may use. Raises CannotSurvive."""
         self._path = path
         self._writer = Writer(path, sql.SCHEMA, "queue")
         check_settings(self._writer.connection)
+        self.sql = sql.SHAPES["old", False]
+        """The statements for the shape that the file has now."""
+        self._shapes = Shapes(path, speaks, self._use)
+        self._shapes.look(self._writer.connection)
+        if self.sql is sql.SHAPES["old", False]:
+            self._writer.connection.execute(sql.INDEX_OF_OLD)
+        self._writer.stale = self._stale
+        if own:
+            self._shapes.announce()
         self._near = connect(path, read_only=True, cache_kib=READER_CACHE_KIB).cursor()
         self._far = connect(path, read_only=True, cache_kib=READER_CACHE_KIB)
         self._far_lock = asyncio.Lock()
@@ -128,18 +140,35 @@ class SqliteQueue:
         """The writer thread (its counters and failure are shown by /metrics and /readyz)."""
         return self._writer
 
+    def _use(self, statements: sql.FlightSql) -> None:
+        self.sql = statements
+
+    def _stale(self, cursor: apsw.Cursor) -> bool:
+        """A write's statement did not fit: whether there are others for it by now."""
+        return self._shapes.look(cursor)
+
     def _next_id(self) -> int:
         self._last_id = max(self._last_id + 1, time.time_ns() // 1000)
         return self._last_id
 
-    async def _read(self, statement: str, bindings: Sequence[Any]) -> list[Any]:
+    async def _read(self, make: Callable[[], str], bindings: Sequence[Any]) -> list[Any]:
         """A read that may be long, off the event loop."""
         async with self._far_lock:
-            return await asyncio.to_thread(self._read_now, statement, bindings)
+            return await asyncio.to_thread(self._read_now, make, bindings)
 
-    def _read_now(self, statement: str, bindings: Sequence[Any]) -> list[Any]:
+    def _read_now(self, make: Callable[[], str], bindings: Sequence[Any]) -> list[Any]:
         with self._far_use:
-            return self._far.execute(statement, bindings).fetchall()
+            return self._rows(self._far, make, bindings)
+
+    def _rows(self, on: apsw.Connection | apsw.Cursor, make: Callable[[], str], bindings: Sequence[Any]) -> list[Any]:
+        """The rows of a statement, made anew where the table has changed its shape."""
+        seen = self.sql
+        try:
+            return on.execute(make(), bindings).fetchall()
+        except apsw.SQLError:
+            if not self._shapes.looked_again(on, seen, self.sql):
+                raise
+        return on.execute(make(), bindings).fetchall()
 
     # -- flights ---------------------------------------------------------------------------------------------
 
@@ -148,7 +177,7 @@ class SqliteQueue:
 
         def write(cursor: apsw.Cursor) -> None:
             try:
-                cursor.execute(sql.INSERT_FLIGHT, row)
+                cursor.execute(self.sql.insert_flight, row)
             except apsw.ConstraintError:
                 raise Exists(flight.sid) from None
             if owed_rows:
@@ -166,13 +195,13 @@ class SqliteQueue:
 
         def write(cursor: apsw.Cursor) -> bool:
             cursor.executemany(sql.DELETE_PARTS, [(connector, key) for key in consumed])
-            if cursor.execute(sql.FLIGHT_BY_KEY, (row[1], row[2])).fetchall():
+            if cursor.execute(self.sql.flight_by_key, (row[1], row[2])).fetchall():
                 return False
             if carrier_id:
                 if cursor.execute(sql.FIND_CARRIER, (connector, carrier_id)).fetchall():
                     return False
                 cursor.execute(sql.INSERT_CARRIER, carrier)
-            cursor.execute(sql.INSERT_FLIGHT, row)
+            cursor.execute(self.sql.insert_flight, row)
             if owed_rows:
                 cursor.executemany(sql.INSERT_OWED, owed_rows)
             return True
@@ -205,7 +234,7 @@ class SqliteQueue:
 
     def claim(self, flights: Sequence[tuple[int, int]]) -> Awaitable[list[int]]:
         def write(cursor: apsw.Cursor) -> list[int]:
-            rows: list[Any] = cursor.executemany(sql.CLAIM, flights).fetchall()
+            rows: list[Any] = cursor.executemany(self.sql.claim, flights).fetchall()
             if len(rows) == len(flights):
                 return []
             ours = {row[0] for row in rows}
@@ -215,16 +244,15 @@ class SqliteQueue:
 
     def advance(self, step: Advance) -> Awaitable[bool]:
         owed_rows = self._owed_rows(step.owed, step.id) if step.owed else None
-        if step.record is None:
-            statement = sql.ADVANCE_KEEPING_RECORD
+        keeping = step.record is None
+        if keeping:
             bindings: tuple[Any, ...] = (step.status, step.lane, step.due_ms, step.land_ms, step.id, step.rev)
         else:
-            statement = sql.ADVANCE
             bindings = (step.status, step.lane, step.due_ms, step.land_ms, step.record, step.id, step.rev)
         carriers = [(connector, cid, step.id, step.account, step.sid) for connector, cid in step.carrier_ids]
 
         def write(cursor: apsw.Cursor) -> bool:
-            cursor.execute(statement, bindings)
+            cursor.execute(self.sql.advance_keeping_record if keeping else self.sql.advance, bindings)
             if not cursor.connection.changes():
                 return False
             if owed_rows:
@@ -236,30 +264,30 @@ class SqliteQueue:
         return self._writer.submit_light(write, lazy=True)
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
-        return [_flight(row) for row in await self._read(sql.WAITING, (lane, *after, limit))]
+        return [_flight(row) for row in await self._read(lambda: self.sql.waiting, (lane, *after, limit))]
 
     async def lanes(self) -> list[tuple[str, int, int]]:
-        return [tuple(row) for row in await self._read(sql.LANES, ())]
+        return [tuple(row) for row in await self._read(lambda: self.sql.lanes, ())]
 
     async def get(self, account: str, sid: str) -> tuple[Flight, list[Owed]] | None:
-        rows = self._near.execute(sql.FLIGHT_BY_KEY, (account, sid[2:])).fetchall()
+        rows = self._rows(self._near, lambda: self.sql.flight_by_key, (account, sid[2:]))
         if not rows or rows[0][1] != sid:
             return None
         flight = _flight(rows[0])
         return flight, [_owed(row) for row in self._near.execute(sql.OWED_OF_FLIGHT, (flight.id,)).fetchall()]
 
     def by_id(self, flight_id: int) -> Flight | None:
-        rows = self._near.execute(sql.FLIGHT_BY_ID, (flight_id,)).fetchall()
+        rows = self._rows(self._near, lambda: self.sql.flight_by_id, (flight_id,))
         return _flight(rows[0]) if rows else None
 
     async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
-        rows = await self._read(sql.IN_STATE, (status, after, kind, limit))
+        rows = await self._read(lambda: self.sql.in_state, (status, after, kind, limit))
         return [_flight(row) for row in rows]
 
     async def page(
         self, account: str, kind: str, *, before: str, after: str, limit: int, filters: dict[str, object]
     ) -> list[tuple[Flight, list[Owed]]]:
-        statement, bindings = sql.PAGE, [account, kind]
+        statement, bindings = "", [account, kind]
         for name, value in filters.items():
             statement += f" and {_FILTERS[name]}"
             bindings.append(value)  # type: ignore[arg-type]
@@ -270,7 +298,7 @@ class SqliteQueue:
             statement += " and key > ?"
             bindings.append(after)
         statement += f" order by key {'asc' if after and not before else 'desc'} limit {int(limit)}"
-        flights = [_flight(row) for row in await self._read(statement, bindings)]
+        flights = [_flight(row) for row in await self._read(lambda: self.sql.page + statement, bindings)]
         flights.sort(key=lambda flight: flight.sid[2:], reverse=True)
         return [(flight, []) for flight in flights]
 
@@ -324,10 +352,10 @@ class SqliteQueue:
         return self._writer.submit_light(write)
 
     async def owed(self, host: str, after: int, limit: int, now_ms: int) -> list[Owed]:
-        return [_owed(row) for row in await self._read(sql.OWED_OF_HOST, (host, after, now_ms, limit))]
+        return [_owed(row) for row in await self._read(lambda: sql.OWED_OF_HOST, (host, after, now_ms, limit))]
 
     async def owed_hosts(self) -> list[tuple[str, int, int]]:
-        return [tuple(row) for row in await self._read(sql.OWED_HOSTS, ())]
+        return [tuple(row) for row in await self._read(lambda: sql.OWED_HOSTS, ())]
 
     def settle(self, owed: Owed) -> Awaitable[None]:
         bindings = (owed.state, owed.tries, owed.attempts, owed.due_ms, owed.request, owed.id)
@@ -358,7 +386,7 @@ class SqliteQueue:
 
     def _landable_now(self, now_ms: int, limit: int) -> list[tuple[Flight, list[Owed]]]:
         cursor = self._far.cursor()
-        flights = [_flight(row) for row in cursor.execute(sql.LANDABLE, (now_ms, limit)).fetchall()]
+        flights = [_flight(row) for row in self._rows(cursor, lambda: self.sql.landable, (now_ms, limit))]
         return [
             (flight, [_owed(row) for row in cursor.execute(sql.OWED_OF_FLIGHT, (flight.id,)).fetchall()])
             for flight in flights
@@ -393,7 +421,7 @@ class SqliteQueue:
         return self._writer.submit(write)
 
     async def stale_parts(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self._read(sql.STALE_PARTS, (before_ms, limit))]
+        return [tuple(row) for row in await self._read(lambda: sql.STALE_PARTS, (before_ms, limit))]
 
     # -- idempotency -----------------------------------------------------------------------------------------
 
@@ -447,6 +475,7 @@ class SqliteQueue:
         return self._writer.submit(write)
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._shapes.close)
         await self._writer.close()
         self._near.connection.close()
         await asyncio.to_thread(self._close_far)

@@ -118,6 +118,8 @@ class Writer:
         self._connection.execute(schema)
         self._connection.execute("commit")
         self._cursor = self._connection.cursor()
+        self.stale: Callable[[apsw.Cursor], bool] = lambda cursor: False
+        """Asked within the transaction when a statement did not fit the tables: whether the write, made anew, may."""
         self.commits = 0
         self.writes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -306,10 +308,14 @@ class Writer:
             return written, write(cursor), None
         except apsw.ConstraintError as error:
             return written, None, error
+        except apsw.SQLError:
+            if not self.stale(cursor):
+                raise
         except (apsw.Error, OSError):
             raise
         except Exception as error:
             return written, None, error
+        return self._apply(cursor, write, written)
 
     def _undo(self, done: _Done, rest: list[_Waiting], error: BaseException) -> _Done:
         """Nothing of a batch was written: its writers learn why."""
