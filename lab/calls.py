@@ -12,7 +12,7 @@ import msgspec
 from lab import outside
 from lab.cluster import Lab
 from lab.ledgers import CALL_FINAL, Webhooks
-from lab.node import CALLED
+from lab.node import CALLED, SAID
 from lab.phones import PORT, Leg, Phones
 
 UP_S = 20.0
@@ -52,6 +52,10 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """Most packets that one leg had from its former host after the new one had begun."""
     ends: dict[str, int]
     """Why those ended that ended before their time."""
+    said: int = 0
+    """Calls that were to hear what nobody had said before; those that never went on count as stuck."""
+    said_longest_s: float = 0.0
+    """Longest time until one of them went on."""
     trace: list[str] = []
     """What one of these said and heard."""
 
@@ -60,6 +64,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
             f"calls: {self.up} up, {self.struck} struck, {self.survived} survived, {self.reinvited} re-INVITEd; "
             f"silence p50 {self.silence_p50} p95 {self.silence_p95} max {self.silence_max} s; stuck {self.stuck}, "
             f"wrong {self.wrong_final}, stale {self.stale}, ends {self.ends}"
+            + (f"; {self.said} with new words, the last went on after {self.said_longest_s} s" if self.said else "")
         )
 
 
@@ -81,6 +86,7 @@ class Calls:
     def __init__(self, lab: Lab, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
         self._phones = Phones([zone.node for zone in lab.nodes])
+        self._nodes = len(lab.nodes)
         self._calls: list[Leg] = []
 
     async def __aenter__(self) -> "Calls":
@@ -109,6 +115,12 @@ class Calls:
         deadline = time.monotonic() + UP_S
         while time.monotonic() < deadline and not all(leg.answered or leg.ended for leg in self._calls):
             await asyncio.sleep(POLL_S)
+
+    async def say(self, each: int) -> None:
+        """Place so many calls at each node that hear what nobody has said before; they are up after that."""
+        for _ in range(each * self._nodes):
+            self._calls.append(self._phones.call(SAID, "ivr", speaks=False))
+            await asyncio.sleep(SPREAD_S)
 
     async def end(self, struck: float) -> Heard | None:
         """Hang up, wait for the callbacks, and draw the verdict; `struck` is when the fault came."""
@@ -173,13 +185,18 @@ def verdict(legs: list[Leg], before: dict[str, float], struck: float, ended: flo
         silence_p50=_rank(silences, 0.5),
         silence_p95=_rank(silences, 0.95),
         silence_max=_rank(silences, 1.0),
-        stuck=max(0, sum(bool(leg.answered) for leg in calls) - sum(map(bool, finals))),
+        stuck=max(0, sum(bool(leg.answered) for leg in calls) - sum(map(bool, finals)))
+        + len(webhooks.said.keys() - webhooks.went_on.keys()),
         wrong_final=sum(
             len({t.status for t in found}) > 1 or found[0].status != "completed" for found in finals if found
         )
         + max(0, early),
         stale=max((leg.stale for leg in legs), default=0),
         ends=ends,
+        said=len(webhooks.said),
+        said_longest_s=round(
+            max((webhooks.went_on.get(sid, ended) - at for sid, at in webhooks.said.items()), default=0.0), 2
+        ),
         trace=next((leg.trace for leg in up if before[leg.call_id]), []),
     )
 

@@ -86,11 +86,13 @@ async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
     async with ledgers.Webhooks() as webhooks:
         async with Load(lab.customer, webhooks, prefix, rate=burden.rate) as load, Calls(lab, webhooks) as calls:
             await calls.begin(burden.calls)
+            await calls.say(bool(fault.says))
             await asyncio.sleep(WARM_S)
             try:
                 struck = time.monotonic()
                 hit = await asyncio.to_thread(fault.inject)
                 say(f"  hit: {hit}")
+                await calls.say(fault.says)
                 await asyncio.sleep(fault.hold_s)
                 began = time.monotonic()
                 await asyncio.to_thread(fault.heal)

@@ -19,6 +19,8 @@ from lab.system import patroni as install_patroni
 
 WHOLE_S = 90.0
 POLL_S = 0.2
+SPREAD_S, SPREAD_AGAIN_S = 60.0, 3.0
+"""For primaries to be back where they began, and between two tries."""
 OUT = "out"
 """The host of what is not ours."""
 
@@ -171,10 +173,13 @@ class Lab:
         """Bring each primary back to the zone that it began in, as an operator does after a fail-over: two queues whose
         primaries are in one zone are one queue to whoever loses that zone. Raises Failed."""
         for cluster in self.plan.clusters:
-            now = patroni.primary(self.plan, cluster)
-            if now is not None and now.name != cluster.first:
+            deadline = time.monotonic() + SPREAD_S
+            while (now := patroni.primary(self.plan, cluster)) is None or now.name != cluster.first:
                 said = patroni.switch_over(self.plan, cluster, cluster.first)
                 say(f"  {cluster.name} back to {cluster.first}: {said}")
+                if time.monotonic() > deadline:
+                    raise Failed(f"{cluster.name} does not go back to {cluster.first}: {said}")
+                time.sleep(SPREAD_AGAIN_S)
         self.until_whole()
 
     def _databases(self) -> None:
@@ -186,8 +191,9 @@ class Lab:
     def _outside(self) -> None:
         host = self.hosts[OUT]
         host.put(outside.smsc())
+        host.put(outside.names())
         host.start()
-        host.until_ready("smsc")
+        host.until_ready("smsc", "names")
         for zone in self.nodes:
             self.node(zone).put(node.service(self.plan, zone, self.node(zone).folder))
         first = self.nodes[0] if self.nodes else None

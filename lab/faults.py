@@ -5,9 +5,11 @@
 
 import random
 import shutil
+import signal
+import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from lab import made, node, outside, patroni, redis
+from lab import made, node, outside, patroni, redis, throttle
 from lab.hosts import Host
 from lab.network import zone_network
 from lab.plan import Zone
@@ -28,6 +30,8 @@ class Fault:
     """Whether hosts need file systems of their own."""
     nodes: ClassVar[int] = 1
     """Least number of nodes of the cluster for which it makes sense."""
+    says: ClassVar[int] = 0
+    """Calls at each node, placed while it lasts, that are to hear what nobody has said before."""
 
     def __init__(self, lab: "Lab") -> None:
         self.lab = lab
@@ -352,6 +356,20 @@ class FullStoreDisk(FullNodeDisk):
         host.start()
 
 
+class SlowDisk(_Hosts):
+    name, what, disks = "slow-disk", "the disk of the engine host with the first queue's primary: 10 writes/s", True
+    writes_s: ClassVar[int] = 10
+
+    def targets(self) -> list[Host]:
+        return [self.lab.store(self.primary())]
+
+    def do(self, host: Host) -> None:
+        throttle.slow(host.folder, self.writes_s, made.processes_in(host.namespace), self.lab.plan.namespace("slow"))
+
+    def undo(self, host: Host) -> None:
+        throttle.quick(host.folder, self.lab.plan.namespace("slow"))
+
+
 class ClockJump(Fault):
     name, what, hold_s = (
         "clock-jump",
@@ -400,6 +418,36 @@ class WebhooksDown(CarrierDown):
     address = outside.WEBHOOKS
 
 
+class NamesDown(CarrierDown):
+    name, what, hold_s = "dns-down", "the name server that knows the customers' web server falls silent", 45.0
+    address = outside.NAMES
+
+
+class SpeechDown(Fault):
+    name, what, hold_s, says = "speech-down", "every process that speaks is stopped, new ones too", 40.0, 2
+    role: ClassVar[str] = '"role":"speech"'
+    look_s: ClassVar[float] = 0.05
+
+    def inject(self) -> str:
+        self.ends = threading.Event()
+        self.stopped: set[int] = set()
+        self.stopper = threading.Thread(target=self._stop, daemon=True)
+        self.stopper.start()
+        return "all nodes"
+
+    def _stop(self) -> None:
+        while not self.ends.wait(self.look_s):
+            spaces = [self.lab.node(zone).namespace for zone in self.lab.nodes]
+            found = {pid for space in spaces for pid in made.processes_in(space) if self.role in made.command(pid)}
+            made.send(list(found - self.stopped), signal.SIGSTOP)
+            self.stopped |= found
+
+    def heal(self) -> None:
+        self.ends.set()
+        self.stopper.join()
+        made.send(list(self.stopped), signal.SIGCONT)
+
+
 class ObjectsDown(Fault):
     name, what, hold_s = "object-store-down", "the object store (a shared folder) is not there", 20.0
 
@@ -438,15 +486,12 @@ FAULTS: dict[str, type[Fault]] = {
     for fault in (
         Nothing, KillNode, KillNodeProcess, KillMedia, KillPostgres, KillPatroni, KillRedis, KillSentinel, KillEtcd,
         KillNodeHost, KillStoreHost, KillZone, KillOtherZone, Cut, PartialCut, StopNode, StopStore, Rolling,
-        RollingEngines, SwitchOver, PowerLoss, FullNodeDisk, FullStoreDisk, ClockJump, CarrierDown, WebhooksDown,
-        ObjectsDown, RedisAndOwner,
+        RollingEngines, SwitchOver, PowerLoss, FullNodeDisk, FullStoreDisk, SlowDisk, ClockJump, CarrierDown,
+        WebhooksDown, NamesDown, ObjectsDown, SpeechDown, RedisAndOwner,
     )
 }  # fmt: skip
 """Every fault, by its name."""
 NOT_DONE = {
-    "slow-disk": "needs the io controller of cgroup v2 for the hosts' loop devices, which is not everywhere",
-    "dns-down": "the lab's hosts know each other by address; no name is looked up",
-    "speech-down": "speech is made by each node itself",
     "region-loss": "the lab has one region so far",
 }
 """Faults that are asked for and cannot be put in yet, and why."""

@@ -30,6 +30,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     command: tuple[str, ...]
     user: str = ""
+    resolver: Path | None = None
+    """What it sees as /etc/resolv.conf; None: this machine's."""
     environment: Mapping[str, str] = {}
     ready: Callable[[], bool] | None = None
 
@@ -68,7 +70,7 @@ class Host:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         with log.open("ab") as out:
             child = subprocess.Popen(
-                in_network(self.namespace, service.command, service.user),
+                in_network(self.namespace, service.command, service.user, service.resolver),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.folder, start_new_session=True,
                 env={**environment, "HOME": str(self.folder), **service.environment},
             )  # fmt: skip

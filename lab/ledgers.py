@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from lab import outside, probe
+from lab.node import CALLED, SAID
 from lab.plan import SMSC_CONTROL_PORT, WEBHOOK_PORT
 
 FINAL = frozenset({"delivered", "undelivered", "failed"})
@@ -53,17 +54,22 @@ class Webhooks:
         self.documents: dict[str, str] = {}
         """Number called -> TwiML."""
         self.prompt = b""
+        self.said: dict[str, float] = {}
+        """CallSid of a call that asked what to hear new -> when it did."""
+        self.went_on: dict[str, float] = {}
+        """The same -> when it had heard that, or its platform had given it up, and asked for more."""
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{outside.WEBHOOKS}:{WEBHOOK_PORT}"
+        return f"http://{outside.CUSTOMER}:{WEBHOOK_PORT}"
 
     async def __aenter__(self) -> "Webhooks":
         app = web.Application()
         app.router.add_post("/status", self._message)
         app.router.add_post("/calls", self._call)
         app.router.add_route("*", "/voice", self._voice)
+        app.router.add_route("*", "/more", self._more)
         app.router.add_get("/prompt.wav", self._prompt)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -88,8 +94,18 @@ class Webhooks:
 
     async def _voice(self, request: web.Request) -> web.Response:
         form = parse_qs((await request.read()).decode())
-        document = self.documents.get(form.get("To", [""])[0], "<Response><Hangup/></Response>")
+        called = form.get("To", [""])[0]
+        document = self.documents.get(called, "<Response><Hangup/></Response>")
+        if called == SAID:
+            number = len(self.said)
+            self.said[form["CallSid"][0]] = time.monotonic()
+            document = f"<Response><Say>Hello.</Say><Say>Number {number}.</Say><Redirect>/more</Redirect></Response>"
         return web.Response(text=document, content_type="text/xml")
+
+    async def _more(self, request: web.Request) -> web.Response:
+        form = parse_qs((await request.read()).decode())
+        self.went_on.setdefault(form["CallSid"][0], time.monotonic())
+        return web.Response(text=self.documents[CALLED["ivr"]], content_type="text/xml")
 
     async def _prompt(self, _: web.Request) -> web.Response:
         return web.Response(

@@ -35,6 +35,8 @@ MASTER_KEY = "00" * 32
 """The same on every node; on real machines from a secret store."""
 CALLED = {"ivr": "+12025550142", "bridged": "+12025550143", "recorded": "+12025550144"}
 """What a call is about -> the number that is called for it."""
+SAID = "+12025550145"
+"""The number of calls that hear what nobody has said before."""
 SENDER = "+12025550140"
 STORAGE_WAIT_S = 10.0
 LEGS = 400
@@ -135,6 +137,7 @@ def service(plan: Plan, zone: Zone, folder: Path) -> Service:
     return Service(
         name="trunkline", kind="node",
         command=(sys.executable, "-m", "trunkline", "--config", str(file), "serve"),
+        resolver=outside.resolver(folder),
         ready=lambda: ready(zone),
     )  # fmt: skip
 
@@ -159,8 +162,8 @@ def seed(file: Path) -> Customer:
         database = open_database(load(file, {}), clock)
         try:
             account = await create_account(database, clock, "Lab")
-            webhooks = f"http://{outside.WEBHOOKS}:{WEBHOOK_PORT}"
-            for number in (SENDER, *CALLED.values()):
+            webhooks = f"http://{outside.CUSTOMER}:{WEBHOOK_PORT}"
+            for number in (SENDER, *CALLED.values(), SAID):
                 await database.insert(
                     PhoneNumber(
                         sid=new_sid(PHONE_NUMBER),

@@ -1,15 +1,17 @@
-"""What is not ours: the carrier's SMSC and the edge in front of the nodes' HTTP ports (HAProxy)."""
+"""What is not ours: the carrier's SMSC, the name server, and the edge in front of the nodes' HTTP ports (HAProxy)."""
 
 import sys
 from pathlib import Path
 
 from lab import probe
 from lab.hosts import Service
-from lab.plan import EDGE_PORT, HTTP_PORT, OUTSIDE, SMSC_CONTROL_PORT, SMSC_PORT, Zone
+from lab.plan import DNS_PORT, EDGE_PORT, HTTP_PORT, OUTSIDE, SMSC_CONTROL_PORT, SMSC_PORT, Zone
 from lab.system import ROOT, program
 
-EDGE, SMSC, WEBHOOKS, PHONES = (f"{OUTSIDE}.{number}" for number in (1, 2, 3, 4))
-ADDRESSES = (EDGE, SMSC, WEBHOOKS, PHONES)
+EDGE, SMSC, WEBHOOKS, PHONES, NAMES = (f"{OUTSIDE}.{number}" for number in (1, 2, 3, 4, 5))
+ADDRESSES = (EDGE, SMSC, WEBHOOKS, PHONES, NAMES)
+CUSTOMER = "webhooks.lab.test"
+"""Name of the customers' web server."""
 LATENCY_MS, RECEIPT_DELAY_MS = 5, 100
 
 HAPROXY = """
@@ -59,3 +61,19 @@ def smsc() -> Service:
         name="smsc", kind="smsc", command=(sys.executable, str(ROOT / "bench/fake_smsc.py"), *words),
         ready=lambda: probe.answers_http(SMSC, SMSC_CONTROL_PORT, "/stats"),
     )  # fmt: skip
+
+
+def names() -> Service:
+    """The name server that the nodes ask."""
+    words = ("--host", NAMES, "--port", str(DNS_PORT), f"{CUSTOMER}={WEBHOOKS}")
+    return Service(
+        name="names", kind="other", command=(sys.executable, str(ROOT / "lab/names.py"), *words),
+        ready=lambda: probe.resolves(NAMES, DNS_PORT, CUSTOMER),
+    )  # fmt: skip
+
+
+def resolver(folder: Path) -> Path:
+    """What /etc/resolv.conf is for a node."""
+    file = folder / "resolv.conf"
+    file.write_text(f"nameserver {NAMES}\n")
+    return file

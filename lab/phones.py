@@ -112,6 +112,7 @@ class Leg:
     stale: int = 0
     """Packets from a former host after the new one had begun."""
     newest: str = ""
+    """Host that it is to hear: whose description came last."""
     hang_up_answered: bool = False
     octets: tuple[int, int, int] = (0, 0, 0)
     """Sequence, timestamp, SSRC of what it sends."""
@@ -308,6 +309,7 @@ class Phones:
         if found:
             leg.target = found[1]
         leg.to_media = message.media() or leg.to_media
+        leg.newest = leg.to_media[0] if leg.to_media else leg.newest
         if not leg.caller:
             leg.status = int(message.get("cseq").partition(" ")[0] or 0)
         self._answer("200 OK", message, source, leg.local, self._sdp(leg))

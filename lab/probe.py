@@ -5,6 +5,8 @@ import json
 import socket
 from typing import Any
 
+from lab import names
+
 TIMEOUT_S = 1.0
 
 
@@ -57,6 +59,17 @@ def _read(answer: Any) -> Any:
     if kind == b"*":
         return [_read(answer) for _ in range(int(rest))]
     return rest.decode()
+
+
+def resolves(host: str, port: int, name: str) -> bool:
+    """Whether the name server knows the name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.settimeout(TIMEOUT_S)
+        try:
+            line.sendto(names.ask(name, 1), (host, port))
+            return line.recv(4096)[7:8] == b"\x01"
+        except OSError:
+            return False
 
 
 def pings(host: str, port: int) -> bool:

@@ -119,9 +119,13 @@ def enter(descriptor: int) -> None:
         raise Failed(f"setns: {os.strerror(ctypes.get_errno())}")
 
 
-def in_network(name: str, command: Sequence[object], user: str = "") -> list[str]:
-    """The command as it runs inside a network namespace, as another user if named."""
+def in_network(name: str, command: Sequence[object], user: str = "", resolver: Path | None = None) -> list[str]:
+    """The command as it runs inside a network namespace, as another user if named, with a resolv.conf of its own if
+    given (seen by it alone)."""
     words = ["nsenter", f"--net=/run/netns/{name}", "--"]
+    if resolver is not None:
+        bound = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        words += ["unshare", "--mount", "--", "sh", "-c", bound, str(resolver)]
     if user:
         words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
     return [*words, *map(str, command)]
