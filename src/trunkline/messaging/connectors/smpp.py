@@ -162,6 +162,10 @@ class SmppConnector:
             text += f"; throttled by the SMSC, paced to {sum(paced):.3g}/s"
         return sending, text
 
+    def binds(self) -> list[tuple[str, bool]]:
+        """What each bind is (`trx`, `tx`, `rx`) and whether it is up."""
+        return [(link.label.rstrip("0123456789"), link.connection is not None) for link in self._links]
+
     # -- links' owner -----------------------------------------------------------------------------------------
 
     def finished(self, job: Job, outcome: Outcome) -> None:
