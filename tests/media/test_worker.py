@@ -92,6 +92,30 @@ async def test_a_worker_that_takes_too_long_is_killed(workers: Workers, tmp_path
     assert await decode(workers, source) == 100
 
 
+async def test_while_none_answers_nobody_waits_for_all_before_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Silent:
+        alive = True
+
+        async def ask(self, request: Request) -> None:
+            asked.append(request.id)
+            await asyncio.Event().wait()
+
+        async def end(self, *, kill: bool) -> None:
+            pass
+
+    async def start(self: Workers, index: int) -> Silent:
+        return Silent()
+
+    monkeypatch.setattr(Workers, "_start", start)
+    workers = Workers(Setup(role=SPEECH, memory_bytes=GIB), timeout_s=0.05)
+    calls = [workers.call("speak") for _ in range(20)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(one) for one in failed} == {WorkerFailed}
+    assert len(asked) < len(calls) / 2
+
+
 async def test_memory_is_bounded(tmp_path: Path) -> None:
     workers = Workers(Setup(role=AUDIO, memory_bytes=60 << 20), timeout_s=20)
     with pytest.raises(WorkerFailed):  # its libraries alone are larger

@@ -109,6 +109,8 @@ class Workers:
         self._started_at = [-RESTART_S] * processes
         self._next_id = 0
         self._waiting = 0
+        self._silent = 0
+        """How often a worker did not answer in time."""
         self._closed = False
         self.starts = 0
         """How often a process was started."""
@@ -129,19 +131,30 @@ class Workers:
         if self._waiting >= MAX_WAITING:
             raise WorkerFailed("too many requests wait for a worker")
         self._waiting += 1
+        limit = timeout_s or self._timeout_s
         try:
-            index = await self._free.get()
+            index = await self._one(limit)
         finally:
             self._waiting -= 1
         self._busy.add(index)
         try:
-            reply = await self._ask(index, op, args, timeout_s or self._timeout_s)
+            reply = await self._ask(index, op, args, limit)
         finally:
             self._free.put_nowait(index)
             self._used(index)
         if reply.error:
             raise Refused(reply.kind, reply.error)
         return reply.result
+
+    async def _one(self, limit_s: float) -> int:
+        """A free worker. Waits as long as the others work; while they do not answer, `limit_s` and no longer."""
+        while True:
+            silent = self._silent
+            try:
+                return await asyncio.wait_for(self._free.get(), limit_s)
+            except TimeoutError:
+                if self._silent != silent:
+                    raise WorkerFailed(f"none was free in {limit_s:g} s, they do not answer") from None
 
     async def _ask(self, index: int, op: str, args: dict[str, Any], timeout_s: float) -> Reply:
         running = self._running[index]
@@ -155,6 +168,7 @@ class Workers:
             reply = await asyncio.wait_for(running.ask(Request(self._next_id, op, args)), timeout_s)
             answered = True
         except TimeoutError:
+            self._silent += 1
             raise WorkerFailed(f"took more than {timeout_s:g} s") from None
         finally:
             if not answered:  # timed out, died or was cancelled: what it would still say has nobody to hear it
