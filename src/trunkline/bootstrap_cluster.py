@@ -41,6 +41,7 @@ from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.settings.connectors import Smpp
 from trunkline.storage.memory import MemoryStore
+from trunkline.storage.queue import Queue
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.shared_registrations import SharedRegistrations
@@ -108,7 +109,8 @@ class ClusterNode(Listener):
         node.receipts.entry = self.across.receipt
         node.dispatcher.may_send = self.open
         if node.voice is not None:
-            node.voice.join(self.name, self.fence, self.is_our_sid)
+            node.voice.join(self.name, self.fence, self.is_our_sid, self.speaks_for)
+            node.voice.outbound.beside = self.shard_beside
         self.ownership.register("p", PartitionHooks(node, self))
         node.maintenance.pause()
         self.ownership.register(SINGLE, UpkeepHooks(node.maintenance))
@@ -235,7 +237,17 @@ class ClusterNode(Listener):
     def owns_key(self, key: str) -> bool:
         """Whether a key of the memory store is this node's to write: a call's are its owner's alone."""
         kind, _, rest = key.partition("/")
-        return kind != "call" or self.is_our_sid(rest.partition("/")[0])
+        return kind != "call" or self.speaks_for(rest.partition("/")[0])
+
+    def speaks_for(self, sid: str) -> bool:
+        """Whether this node, and no other, sends for what a SID names, be its partition open already or not."""
+        number = self.queue.partition_of(sid)
+        return number in self.queue.owned or self.ownership.grants(f"p/{number}")
+
+    def shard_beside(self, sid: str) -> int:
+        """A shard for what belongs to a SID: its own, unless that cannot be written now and another one of ours can."""
+        shard = sids.shard_of(sid)
+        return shard if self.is_ours(shard) or not self.queue.owned else self.queue.shard_for_new()
 
     def spare_shard(self) -> int | None:
         """A shard of another node, while this one owns no part of the queue."""
@@ -353,27 +365,33 @@ def tls_contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLCont
 class PartCalls(Protocol):
     """The calls of a partition, told by their SIDs (trunkline.bootstrap_voice.Voice)."""
 
-    async def gained(self, is_in: Callable[[str], bool], former: str) -> None:
-        """They are this node's; those of a `former` owner that died go on here."""
+    def granted(self, number: int, is_in: Callable[[str], bool]) -> None:
+        """Nobody else speaks for them: they go on here."""
+
+    def gained(self, number: int, is_in: Callable[[str], bool], queue: Queue) -> None:
+        """Their part of the queue is this node's."""
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
         """Whether one is up."""
 
-    def lost(self, is_in: Callable[[str], bool]) -> None:
+    def lost(self, number: int, is_in: Callable[[str], bool]) -> None:
         """They are another's: nothing more is sent for them."""
 
 
 class NoCalls:
     """Of a node that takes no calls."""
 
-    async def gained(self, is_in: Callable[[str], bool], former: str) -> None:
+    def granted(self, number: int, is_in: Callable[[str], bool]) -> None:
+        """Nothing."""
+
+    def gained(self, number: int, is_in: Callable[[str], bool], queue: Queue) -> None:
         """Nothing."""
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
         """Never."""
         return False
 
-    def lost(self, is_in: Callable[[str], bool]) -> None:
+    def lost(self, number: int, is_in: Callable[[str], bool]) -> None:
         """Nothing."""
 
 
@@ -389,6 +407,11 @@ class PartitionHooks(Hooks):
         cluster.queue.lost = cluster.ownership.deposed
         node.outbound.leaves = lambda sid: cluster.queue.partition_of(sid) in cluster.queue.closing
 
+    def granted(self, thing: str) -> None:
+        """Whoever is on the line waits: its calls go on before its database is asked."""
+        number = _number(thing)
+        self._calls.granted(number, self._is_in(number))
+
     async def gained(self, thing: str, former: str) -> None:
         """Take up what is in it."""
         number = _number(thing)
@@ -397,7 +420,7 @@ class PartitionHooks(Hooks):
         self._node.dispatcher.enter(number)
         self._node.delivery.enter(number)
         try:
-            await self._calls.gained(self._is_in(number), former)  # whoever is on the line waits
+            self._calls.gained(number, self._is_in(number), self._cluster.queue.partition(number))
         except Exception:
             log.exception("calls of partition %d could not be taken up; its messages are", number)
         if not await self._took_up(number):
@@ -458,7 +481,7 @@ class PartitionHooks(Hooks):
         self._node.dispatcher.leave(number)
         self._node.delivery.leave(number)
         self._node.inflight.leave(number)
-        self._calls.lost(self._is_in(number))
+        self._calls.lost(number, self._is_in(number))
         self._spawn(self._look_again())
 
     def _is_in(self, number: int) -> Callable[[str], bool]:

@@ -43,7 +43,6 @@ from trunkline.storage.object_blobs import ObjectBlobs
 from trunkline.storage.objects import AsyncObjects
 from trunkline.storage.queue import Queue
 from trunkline.storage.secrets import Secrets
-from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import number_risks
 from trunkline.voice.audio_fetch import AudioFetch
 from trunkline.voice.bans import Bans
@@ -52,6 +51,7 @@ from trunkline.voice.domains import Domains
 from trunkline.voice.doorkeeper import Doorkeeper
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.guesses import Guesses
+from trunkline.voice.heir import Heir
 from trunkline.voice.inbound import Inbound
 from trunkline.voice.logins import Logins
 from trunkline.voice.lost_recordings import LostRecordings
@@ -67,7 +67,7 @@ from trunkline.voice.service import VoiceServices
 from trunkline.voice.session import APOLOGY
 from trunkline.voice.sources import Sources
 from trunkline.voice.spending import Spending
-from trunkline.voice.takeover import Report, Takeover
+from trunkline.voice.takeover import Takeover
 from trunkline.voice.trunk_service import TrunkService
 from trunkline.voice.trunks import Trunks
 from trunkline.voice.verbs.sms import SendMessage
@@ -92,15 +92,8 @@ WRITTEN_LOOK_S = 0.01
 """Between two looks whether what happened to them is stored."""
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
-GAIN_RETRY_S = 0.2
-"""Between two tries to read what was gained while a store is away."""
-LEASES_MS = 1300
-"""A lost node was last known to live so long before its calls are another's, per second of its lease: rather a few
-words twice than some left out."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
-Gained = tuple[Callable[[str], bool], int]
-"""Whether a SID is in a partition that was gained, and when its node was last known to live (Unix ms)."""
 log = logging.getLogger("trunkline")
 
 
@@ -109,6 +102,7 @@ class Fence(Protocol):
 
     deadline_ns: int
     on_extend: list[Callable[[int], None]]
+    on_open: list[Callable[[], None]]
 
     @property
     def open(self) -> bool: ...
@@ -179,7 +173,7 @@ class Voice:
         self._wire_lost_recordings(objects, database, clock)
         self.takeover: Takeover | None = None
         """Of a node that is one of several."""
-        self._gained: list[Gained] = []
+        self.heir: Heir | None = None
         self.listening = asyncio.Event()
         """SIP messages are taken, and the calls of the process before this one have been taken up."""
         self.media.on_hello(self.recovery.greeted)
@@ -390,65 +384,44 @@ class Voice:
 
     # -- one of several nodes --------------------------------------------------------------------------------
 
-    def join(self, node: str, fence: Fence, mine: Callable[[str], bool]) -> None:
+    def join(self, node: str, fence: Fence, mine: Callable[[str], bool], speaks_for: Callable[[str], bool]) -> None:
         """Be one of several nodes that take over each other's calls. Before `start`. `fence`: whether this one may
-        still say anything; `mine`: whether what a SID names is its own."""
+        still say anything; `mine`: whether what a SID names is its own; `speaks_for`: the same, though its partition of
+        the queue may not be open yet."""
         services, memory = self.services, self.services.memory
         services.settled = memory.settled
-        self.sip.fence = services.gate = fence
+        self.flights.memory = memory
+        self.sip.fence = services.gate = self.flights.gate = fence
+        fence.on_open.append(self.flights.reopened)
         self.recordings.is_ours = mine
         fd = inherited.descriptors().get(MEDIA_FENCE)
         if fd is not None:
             deadline = FenceMemory(fd)
             deadline.set(fence.deadline_ns)
             fence.on_extend.append(deadline.set)
-        self.recovery.join(node, mine)
+        self.recovery.join(node, speaks_for)
         continues = self.shared.takeover if self.shared is not None else None
         self.takeover = Takeover(services, self.sip.stack, continues)
+        self.heir = Heir(services, self.takeover, self.listening, self.lost_recordings.take)
 
-    async def gained(self, is_in: Callable[[str], bool], former: str, lost_ms: int = 0) -> None:
-        """A partition of the queue is this node's, by what its SIDs say: go on with its calls, as soon as SIP works.
-        `lost_ms`: when their node was last known to live (Unix ms); 0: not known."""
-        lost_ms = lost_ms or self.services.clock.now_ms() - int(self.settings.cluster.lease_s * LEASES_MS)
-        self._gained.append((is_in, lost_ms))
-        if len(self._gained) == 1:
-            self._tasks.append(asyncio.get_running_loop().create_task(self._take_over()))
+    def granted(self, number: int, is_in: Callable[[str], bool]) -> None:
+        """A partition of the queue is this node's, by what its SIDs say, though its database may be away."""
+        if self.heir is not None:
+            self.heir.granted(number, is_in)
 
-    async def _take_over(self) -> None:
-        """Go on with the calls of what has been gained; together with those of what is gained meanwhile."""
-        await self.listening.wait()
-        while self._gained and self.takeover is not None:
-            gained = list(self._gained)
-
-            def is_in(sid: str, gained: list[Gained] = gained) -> bool:
-                return any(one(sid) for one, _ in gained)
-
-            try:
-                report = await self.takeover.take_over(is_in, lost_ms=min(lost_ms for _, lost_ms in gained))
-                self._tasks.append(asyncio.get_running_loop().create_task(self._look_after(report, is_in)))
-            except StoreUnavailable as error:
-                log.warning("the calls of %d partitions cannot be read yet: %s", len(gained), error)
-                await asyncio.sleep(GAIN_RETRY_S)
-                continue
-            except Exception:
-                log.exception("the calls of %d partitions could not be taken over", len(gained))
-            del self._gained[: len(gained)]
-
-    async def _look_after(self, report: Report, is_in: Callable[[str], bool]) -> None:
-        """Recordings of calls that did not go on are put together of what there is."""
-        await report.settled.wait()
-        try:
-            await self.lost_recordings.take(is_in)
-        except StoreUnavailable as error:
-            log.error("recordings of another host cannot be looked for now: %s", error)
+    def gained(self, number: int, is_in: Callable[[str], bool], queue: Queue) -> None:
+        """Now it can be written."""
+        if self.heir is not None:
+            self.heir.gained(number, is_in, queue)
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
         """Whether a call of a partition is up, or on its way there."""
-        return any(is_in(sid) for sid in self.services.live)
+        return any(is_in(sid) for sid in self.services.live) or bool(self.flights.held(is_in))
 
-    def lost(self, is_in: Callable[[str], bool]) -> None:
+    def lost(self, number: int, is_in: Callable[[str], bool]) -> None:
         """A partition is another node's: its calls are dropped here, without a word."""
-        if self.takeover is not None:
+        if self.heir is not None and self.takeover is not None:
+            self.heir.lost(number)
             self.takeover.let_go(is_in)
 
     async def drain(self, wait_s: float, hurry: Callable[[], bool]) -> None:
@@ -487,6 +460,8 @@ class Voice:
         await self.recordings.close()
         if self.shared is not None:
             await self.shared.stop()
+        if self.heir is not None:
+            await self.heir.close()
         await self.trunks.stop()
         await self.sip.close()
         for task in self._tasks:

@@ -43,6 +43,8 @@ class Hosts:
         self.lost, self.heir = lost, heir
         self.takeover = Takeover(heir.services, heir.stack)
         self.net = lost.net
+        for node in (lost, heir):
+            node.flights.memory = node.memory
         self.phone = MobilePhone(lost.net, CARRIER)
 
     async def calls(self, document, count=1, **options):
@@ -81,9 +83,23 @@ class Hosts:
         await asyncio.sleep(0.01)
 
     async def goes_on(self, lost_ms=0, mine=lambda sid: True):
-        """The heir takes over; every leg is reached or over."""
+        """The heir takes over, and the queue is its own; every leg is reached or over."""
+        report = await self.speaks(lost_ms, mine)
+        told = await self.writes(lost_ms, mine)
+        report.early, report.lost, report.queued = report.early + told.early, report.lost + told.lost, told.queued
+        return report
+
+    async def speaks(self, lost_ms=0, mine=lambda sid: True):
+        """The heir takes over, and cannot write to the queue; every leg is reached or over."""
         report = await self.takeover.take_over(mine, lost_ms=lost_ms)
-        await asyncio.wait_for(report.settled.wait(), 10)
+        await asyncio.wait_for(report.settled.wait(), 30)
+        await asyncio.sleep(0.01)
+        return report
+
+    async def writes(self, lost_ms=0, mine=lambda sid: True):
+        """The queue is the heir's."""
+        report = await self.takeover.settle(self.heir.queue, mine, lost_ms=lost_ms)
+        await asyncio.wait_for(report.settled.wait(), 30)
         await asyncio.sleep(0.01)
         return report
 

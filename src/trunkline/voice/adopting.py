@@ -13,11 +13,13 @@ import msgspec
 from trunkline.model.call import Call, Status
 from trunkline.voice.checkpoints import (
     DOCUMENT,
+    FLIGHT,
     INVITE,
     LEG,
     NEXT,
     POSITION,
     DocumentCheckpoint,
+    FlightCheckpoint,
     InviteCheckpoint,
     LegCheckpoint,
     NextCheckpoint,
@@ -47,7 +49,7 @@ log = logging.getLogger(__name__)
 class Saved:
     """What was stored of one call."""
 
-    __slots__ = ("document", "invite", "leg", "next", "position")
+    __slots__ = ("document", "flight", "invite", "leg", "next", "position")
 
     def __init__(self, parts: Mapping[str, bytes]) -> None:
         self.leg = _decode(parts.get(LEG), LegCheckpoint)
@@ -55,6 +57,7 @@ class Saved:
         self.position = _decode(parts.get(POSITION), Position)
         self.next = _decode(parts.get(NEXT), NextCheckpoint)
         self.invite = _decode(parts.get(INVITE), InviteCheckpoint)
+        self.flight = _decode(parts.get(FLIGHT), FlightCheckpoint)
 
     @property
     def state(self) -> dict[str, Any]:

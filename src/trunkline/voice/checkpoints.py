@@ -4,6 +4,10 @@ A few keys of the `MemoryStore` a call, each small and written only when it chan
 `call/<sid>/document` (the document that runs), `call/<sid>/position` (where in it, and the verb's own state); before
 the answer `call/<sid>/invite` (the INVITE that came in); after a live update `call/<sid>/next` (what was asked for).
 Writing never waits (`MemoryStore.post`): the embedded default has it when `post` returns.
+
+Where other nodes take calls over there is also `call/<sid>/flight`: the record with its status, so that they need
+no database to go on. It stays until the last status is in the queue (trunkline.voice.flights), all else until the call
+ends.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 LEG, DOCUMENT, POSITION, INVITE, NEXT = PARTS = ("leg", "document", "position", "invite", "next")
+FLIGHT: Final = "flight"
 LIFE_MS: Final = 26 * 3600 * 1000
 """Longer than any call: what nobody removed goes by itself."""
 
@@ -94,6 +99,18 @@ class NextCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
         return Goto(self.url, self.method) if self.url else Inline(self.twiml)
 
 
+class FlightCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A call's flight, as far as its owner knows it: the queue may be behind."""
+
+    v: int = VERSION
+    id: int
+    status: str
+    path: list[tuple[str, int]] = []
+    """The statuses it has been in and since when (Unix ms), oldest first."""
+    record: bytes
+    """trunkline.model.call.Call, as in the queue."""
+
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -142,6 +159,19 @@ def put_all(memory: MemoryStore, sid: str, parts: dict[str, msgspec.Struct | Non
     memory.post_all(changes, LIFE_MS)
 
 
+def ended(call: LiveCall) -> None:
+    """A live call is over: nobody is to go on with it. What another host may have by now (the fence is closed) is left
+    to that one."""
+    gate = call.services.gate
+    if not call.abandoned and (gate is None or gate.open):
+        drop(call.services.memory, call.sid)
+
+
 def drop(memory: MemoryStore, sid: str) -> None:
-    """A call has ended: forget it."""
+    """A call has ended: forget it, but for its flight."""
     memory.post_all([(key(sid, part), None) for part in PARTS])
+
+
+def forget(memory: MemoryStore, sid: str) -> None:
+    """The end of a call is in the queue: nothing of it is left here."""
+    memory.post_all([(key(sid, part), None) for part in (*PARTS, FLIGHT)])

@@ -6,6 +6,8 @@ owes the status callbacks of that event in the same commit; a terminal status dr
 land. A whole call costs three commits: accepted, answered, ended.
 
 A step that the store could not write (a full disk) is repeated until it is written, unless the flight moved on.
+
+One of several nodes keeps each step in the `MemoryStore` too, until the last is in the queue (trunkline.voice.held).
 """
 
 import asyncio
@@ -20,6 +22,8 @@ from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.storage.written import when_done
 from trunkline.telemetry.stages import Stage, of_calls, standing
 from trunkline.voice import callbacks
+from trunkline.voice.checkpoints import FlightCheckpoint
+from trunkline.voice.held import Held, HeldFlights
 from trunkline.voice.timeline import masked
 
 KIND = "call"
@@ -41,7 +45,10 @@ class IllegalTransition(Exception):
 class CallFlight:
     """The working copy of a call in flight."""
 
-    __slots__ = ("begun_here", "call", "id", "land_ms", "next_seq", "pending", "rev", "since", "stage", "status")
+    __slots__ = (
+        "begun_here", "call", "held", "id", "land_ms", "next_seq", "path", "pending", "rev", "since", "stage",
+        "status",
+    )  # fmt: skip
 
     def __init__(self, call: Call, status: Status, flight_id: int, rev: int) -> None:
         self.call = call
@@ -55,6 +62,10 @@ class CallFlight:
         """Writes under way."""
         self.begun_here = False
         """Whether this process accepted it."""
+        self.path: list[tuple[str, int]] = []
+        """The statuses it has been in, and since when (Unix ms); of a node that is one of several."""
+        self.held: Held | None = None
+        """What of it is to be written later; None: its steps go to the queue."""
         self.stage: Stage | None = None
         self.since = 0.0
         """When it came into its stage (trunkline.telemetry.stages)."""
@@ -65,10 +76,11 @@ class CallFlight:
         return self.status in TERMINAL
 
 
-class CallFlights:
+class CallFlights(HeldFlights):
     """See the module. Used by one event loop."""
 
     def __init__(self, queue: Queue, clock: Clock) -> None:
+        super().__init__()
         self.queue = queue
         self.clock = clock
         self._by_id: dict[int, CallFlight] = {}
@@ -121,12 +133,24 @@ class CallFlights:
     def adopt(self, stored: Flight) -> CallFlight:
         """The working copy of a stored flight (the cached one if it is there already)."""
         flight = self._by_id.get(stored.id)
+        if flight is not None and flight.held is not None:
+            return flight  # the queue is behind
         if flight is None or (stored.rev > flight.rev and not flight.pending):  # it moved on at another node
             flight = CallFlight(codec.decode(stored.record), Status(stored.status), stored.id, stored.rev)
             flight.land_ms = stored.land_ms
             flight.next_seq = flight.call.callback_sequence + stored.rev
+            flight.path = [(stored.status, flight.call.updated_ms)]
             self.line.take_up(flight, flight.status, (self.clock.now_ms() - flight.call.updated_ms) / 1000)
             self._keep(flight)
+        return flight
+
+    def _copy(self, saved: FlightCheckpoint) -> CallFlight:
+        flight = CallFlight(codec.decode(saved.record), Status(saved.status), saved.id, 0)
+        former = self._by_sid.get(flight.call.sid)
+        if former is not None:  # from when somebody asked for it here
+            self._drop(former)
+        self.line.take_up(flight, flight.status, (self.clock.now_ms() - flight.call.updated_ms) / 1000)
+        self._keep(flight)
         return flight
 
     async def find(self, account: str, sid: str) -> CallFlight | None:
@@ -175,6 +199,9 @@ class CallFlights:
         flight.next_seq, flight.land_ms, flight.begun_here = len(owed), land_ms, True
         flight.pending = 1
         self._keep(flight)
+        if self.memory is not None:
+            flight.path.append((status, now))
+            self._save(flight, stored.record)
         when_done(written, lambda future: self._accepted(flight, future, owed, parent))
         return flight, written
 
@@ -195,14 +222,22 @@ class CallFlights:
         moves = to is not flight.status
         if moves and to not in TRANSITIONS[flight.status]:
             raise IllegalTransition(f"{flight.call.sid}: {flight.status} -> {to}")
-        call, now = flight.call, self.clock.now_ms()
-        call.updated_ms = now
+        now = self.clock.now_ms()
+        flight.call.updated_ms = now
         if moves:
-            self.line.hand_over(flight, call, to, now)
-            if to in TERMINAL:
-                self._finish(call)
-                flight.land_ms = now + stays_ms
-            events = callbacks.status_events(call, to, now, before=flight.status, places=self.places)
+            self.line.hand_over(flight, flight.call, to, now)
+        if moves and to in TERMINAL:
+            self._finish(flight.call)
+            flight.land_ms = now + stays_ms
+        if flight.held is not None or (self.gate is not None and not self.gate.open):
+            return self._hold(flight, to, owed)
+        return self._step(flight, to, now, owed)
+
+    def _step(self, flight: CallFlight, to: Status, at_ms: int, owed: Sequence[Owed]) -> Awaitable[bool]:
+        """Hand a step to the queue, with the events that it is to be told."""
+        call = flight.call
+        if to is not flight.status:
+            events = callbacks.status_events(call, to, at_ms, before=flight.status, places=self.places)
             owed = [*events, *owed]
             if to in TERMINAL:
                 _forget_logins(call)
@@ -210,9 +245,14 @@ class CallFlights:
             item.seq = flight.next_seq
             flight.next_seq += 1
         step = Advance(
-            id=flight.id, sid=call.sid, account=call.account_sid, rev=flight.rev, status=to, land_ms=flight.land_ms,
-            record=codec.encode(call), owed=owed,
+            id=flight.id, sid=call.sid, account=call.account_sid, rev=flight.rev, status=to,
+            land_ms=flight.land_ms if to in TERMINAL else 0, record=codec.encode(call), owed=owed,
         )  # fmt: skip
+        if self.memory is not None:
+            if to is not flight.status:
+                flight.path.append((to, at_ms))
+            flight.status = to
+            self._save(flight, step.record or b"")
         flight.status = to
         flight.rev += 1
         flight.pending += 1
@@ -241,6 +281,8 @@ class CallFlights:
             return
         if owed:
             self.owed(owed)
+        if self.memory is not None and flight.ended and not flight.pending:
+            self._forget(flight.call.sid)
         if flight.land_ms and not flight.pending and flight.land_ms <= self.clock.now_ms():
             self._drop(flight)  # it may have to wait for its webhooks, and nothing changes it any more
             self.landed()
@@ -249,6 +291,7 @@ class CallFlights:
         """A write failed: a new call is forgotten, a step is repeated where the store was not there."""
         if step is None:
             self._drop(flight)
+            self._forget(flight.call.sid)
         elif not future.cancelled():
             error = future.exception()
             if isinstance(error, StoreUnavailable) or (error is None and step.id in self._unwritten):
@@ -280,6 +323,7 @@ class CallFlights:
                 self.owed(step.owed)
             if step.land_ms:
                 self.landed()
+                self._forget(step.sid)
 
     def abandon(self, mine: Callable[[str], bool]) -> None:
         """Other nodes have the flights of which `mine` says so, by SID: drop the working copies and what could not be
@@ -287,6 +331,7 @@ class CallFlights:
         for flight in [one for one in self._by_id.values() if mine(one.call.sid)]:
             self._unwritten.pop(flight.id, None)
             self._drop(flight)
+            self._let_go(flight)
 
     def forget(self, flight_id: int, rev: int) -> None:
         """The flight has landed at `rev`; a copy that has moved on stays."""

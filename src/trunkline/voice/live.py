@@ -28,8 +28,8 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
 from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
-from trunkline.voice import leg_changes, securing, settling, timeline
-from trunkline.voice.checkpoints import LegCheckpoint, drop, save_leg
+from trunkline.voice import checkpoints, leg_changes, securing, settling, timeline
+from trunkline.voice.checkpoints import LegCheckpoint, save_leg
 from trunkline.voice.info_keys import info_digit
 from trunkline.voice.media_leg import MediaLeg, quality_of
 from trunkline.voice.steps import Goto, Inline
@@ -451,8 +451,9 @@ class LiveCall(DialogListener, InviteListener):
             self._timer.cancel()
         self.dialog = self.invite = None
         self.cancel = None
-        if not self.abandoned:
-            drop(self.services.memory, self.sid)
+        if self.flight is not None:
+            self.services.flights.ends(self.flight, status)
+        checkpoints.ended(self)
         self.audio.on_closed = self._closed
         self._closing = asyncio.get_running_loop().call_later(CLOSED_WAIT_S, self._closed, {})
         self.audio.close()
@@ -482,8 +483,7 @@ class LiveCall(DialogListener, InviteListener):
         if services.traced.get(self._call_id) is self:
             del services.traced[self._call_id]
         self.settled.set()
-        if not self.abandoned:
-            drop(services.memory, self.sid)
+        checkpoints.ended(self)
         if services.recordings is not None and services.recordings.of_call(self.sid):
             asyncio.get_running_loop().call_later(RECORDED_WAIT_S, self.audio.forget)  # their audio is yet to come
         else:

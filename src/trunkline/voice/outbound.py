@@ -102,6 +102,8 @@ class Outbound:
         self.domains: Domains | None = None
         """SIP domains, whose phones are called where they are registered."""
         self.refuse = ""
+        self.beside: Callable[[str], int] = shard_of
+        """The virtual shard for a leg of a call that has this SID."""
         """Why new calls are refused just now (the disk is nearly full, the node stops), or empty."""
         wires.busy_on_decline = self._voice.busy_on_decline
         services.flights.price = wires.trunks.price
@@ -403,7 +405,7 @@ class Outbound:
         self.placed(account.sid, new.to)
         now = self._flights.clock.now_ms()
         record = Call(
-            sid=new_sid(CALL, now, shard_of(parent.sid)),  # whoever takes one over takes both
+            sid=new_sid(CALL, now, self.beside(parent.sid)),  # whoever takes one over takes both
             account_sid=account.sid,
             direction=Direction.OUTBOUND_DIAL,
             from_=new.from_,

@@ -23,6 +23,8 @@ import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from trunkline.media.protocol import Close, LegState
 from trunkline.model.call import Direction, Status
 from trunkline.sip.core import DialogListener
@@ -104,9 +106,10 @@ class Recovery:
         found = [one for status in OPEN for one in await services.flights.in_state(status)]
         flights = {one.call.sid: one for one in found if self._mine(one.call.sid)}
         for sid, saved in (await adopting.read(memory, self._mine)).items():
-            flight = flights.get(sid)
+            flight = flights.get(sid) or (self._inherit(saved) if same else None)
             if flight is None:
-                checkpoints.drop(memory, sid)
+                if not self._is_followed:  # else the queue's partition may not be open yet
+                    checkpoints.drop(memory, sid)
             elif self._is_followed and not (same and saved.leg is not None and saved.leg.dialog is not None):
                 continue
             elif saved.leg is None or saved.leg.dialog is None:
@@ -134,6 +137,17 @@ class Recovery:
                 len(self._saved), len(self._rung), len(self._lost),
             )  # fmt: skip
         return len(self._saved)
+
+    def _inherit(self, saved: Saved) -> CallFlight | None:
+        """The flight of a call that goes on, where the queue's partition cannot be read yet."""
+        flight, leg = saved.flight, saved.leg
+        if not self._is_followed or flight is None or leg is None or leg.dialog is None or flight.status not in OPEN:
+            return None
+        try:
+            return self._services.flights.inherit(flight)
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.warning("a call's record cannot be read: %s", error)
+            return None
 
     def _take_up(self, flight: CallFlight, leg: LegCheckpoint) -> bool:
         """Make a live call; False when its account is gone."""

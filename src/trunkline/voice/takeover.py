@@ -4,12 +4,14 @@ Theory. The partitions of the queue that a lost node owned belong to this one no
 partition); what it stored of them is in the `MemoryStore`, which is on other hosts. Nothing that it had in its
 processes is left: its peers have to learn where their call goes on. So:
 
-    read      flights and checkpoints; live calls are made, with ports and SRTP keys of ours, and their dialogs adopted,
-              with our addresses and a gap in CSeq (trunkline.sip.takeover)
+    read      checkpoints, and nothing else; live calls are made, with ports and SRTP keys of ours, and their dialogs
+              adopted, with our addresses and a gap in CSeq (trunkline.sip.takeover)
     reach     each peer gets a re-INVITE with our Contact and description, LEGS_PER_S at most, legs that speak or listen
               first; what may not have been acknowledged (a 200 or an ACK of the last 32 s) goes before it
     go on     once it is answered the media process has the leg; when both legs of a <Dial> are there, or one is lost,
               the session goes on at its verb: the prompt where its peer last heard it, the keys so far, the bridge
+    settle    once the partition of the queue can be written (which may take a database's fail-over): what happened to
+              the calls meanwhile is written (trunkline.voice.held), and calls of which nothing was stored are ended
 
 Whatever else answers ends the leg, `completed` as of when its host was last seen: 481, because the peer hung up
 meanwhile, 408 or silence for PATIENCE_S, because it cannot be reached from here (a NAT, a firewall, a carrier that
@@ -17,7 +19,7 @@ knows one address; see trunkline.voice.takeover_ways). 491 is retried by the rul
 AGAIN_S. Applications are told the last as ever.
 
 Calls that were not answered end `failed`: callers get 503, so that their carrier tries another of our nodes, callees a
-CANCEL by the stored Via. Calls of the API that waited for their turn are placed here.
+CANCEL by the stored Via. Calls of the API that waited for their turn are placed here, once they can be read.
 
 `let_go` is the other side: a node that has lost its lease drops its calls without a word, for another has them.
 """
@@ -28,7 +30,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -42,11 +43,14 @@ from trunkline.sip.errors import MalformedMessage, NotAcceptable
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import adopting, checkpoints, securing, timeline
 from trunkline.voice.adopting import OPEN, Saved
+from trunkline.voice.flights import KIND, RECOVERY_PAGE
 from trunkline.voice.outbound import PROCESS_LOST
+from trunkline.voice.takeover_report import Report
 
 if TYPE_CHECKING:
     from trunkline.model.recording import Recording
     from trunkline.sip.stack import Stack
+    from trunkline.storage.queue import Flight, Queue
     from trunkline.voice.flights import CallFlight
     from trunkline.voice.live import LiveCall
     from trunkline.voice.service import VoiceServices
@@ -86,35 +90,6 @@ class ContinuesRecordings(Protocol):
 
     async def continue_recording(self, call: LiveCall, sid: str, lost_ms: int) -> bool:
         """Go on recording, with a gap from `lost_ms` to now; False: it cannot, and has ended as it is."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What became of the calls of one `take_over`. The counts below `settled` are final once that is set."""
-
-    legs: int = 0
-    """Answered legs that were adopted."""
-    early: int = 0
-    """Calls that were not answered: ended."""
-    queued: int = 0
-    """Calls that waited to be placed: they wait here."""
-    lost: int = 0
-    """Answered calls of which nothing was stored: ended."""
-    took_s: float = 0.0
-    """From the call of `take_over` until the last re-INVITE had left."""
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Every leg is reached or over."""
-    reached: int = 0
-    gone: int = 0
-    """Legs whose peer had hung up, or was not reached."""
-    reached_ms: list[int] = field(default_factory=list)
-    """For each leg reached: from when its host was last seen."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.legs} legs in {self.took_s * 1000:.0f} ms: {self.reached} reached, {self.gone} gone; {self.early} "
-            f"calls were ringing, {self.queued} waiting, {self.lost} lost"
-        )
 
 
 class _Leg:
@@ -166,43 +141,95 @@ class Takeover:
         self._per_s = legs_per_s
         self._pace = asyncio.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._unread: dict[str, Saved] = {}
+        """What is stored of calls without their flights: the queue has those."""
 
     # -- taking over -----------------------------------------------------------------------------------------
 
     async def take_over(self, mine: Callable[[str], bool] | Collection[str], *, lost_ms: int = 0) -> Report:
         """Go on with the calls of which `mine` says, by SID, that they are this node's since a moment ago; those that
         it has in hand already are left alone. `lost_ms`: when their host was last known to live (Unix ms); 0: just now.
+        The queue is not asked: `settle` follows when it can be.
 
         Returns when all re-INVITEs have left; `Report.settled` tells when all peers have answered, or not.
         """
         began, services, report = time.monotonic(), self._services, Report()
+        lost_ms = min(lost_ms or services.clock.now_ms(), services.clock.now_ms())
+        legs: dict[str, _Leg] = {}
+        for sid, one in (await self._saved(mine if callable(mine) else mine.__contains__)).items():
+            if self._in_hand(sid):
+                continue
+            flight = self._inherit(one)
+            if flight is None:
+                self._unread[sid] = one
+            elif flight.ended:
+                report.ended += 1
+            else:
+                self._take(flight, one, lost_ms, legs, report)
+        await self._go(legs, report)
+        report.took_s = time.monotonic() - began
+        if report.complete:
+            report.tell()
+        return report
+
+    async def settle(self, queue: Queue, mine: Callable[[str], bool] | Collection[str], *, lost_ms: int = 0) -> Report:
+        """The queue, or this partition of it, can be read and written: write what is held of these calls, and deal with
+        those that only the queue knows. After `take_over`. Raises StoreUnavailable: to be done again."""
+        began, services, report = time.monotonic(), self._services, Report()
         chosen = mine if callable(mine) else mine.__contains__
         lost_ms = min(lost_ms or services.clock.now_ms(), services.clock.now_ms())
-        saved, flights = await asyncio.gather(self._saved(chosen), self._flights(chosen))
+        open_ = {one.sid: one for one in await self._open(queue, chosen)}
+        unknown = []
+        for held in services.flights.held(chosen):
+            stored = open_.pop(held.call.sid, None)
+            if stored is None or not services.flights.settle(held, stored):
+                unknown.append(held)
         legs: dict[str, _Leg] = {}
-        for flight in flights:
-            sid = flight.call.sid
-            if sid in services.live or flight.begun_here:
+        for sid, stored in open_.items():
+            if self._in_hand(sid):
                 continue
-            one = saved.get(sid) or Saved({})
+            flight, one = services.flights.adopt(stored), self._unread.pop(sid, None) or Saved({})
             if flight.status is Status.QUEUED:
                 report.queued += 1
                 services.outbound.wait_again(flight)
-            elif (live := self._make(flight, one, lost_ms)) is not None:
-                legs[sid] = _Leg(live, one)
-            else:
-                self._end(flight, one, lost_ms, report)
-        open_ = {flight.call.sid for flight in flights}
-        for sid in saved.keys() - open_ - services.live.keys():
-            checkpoints.drop(services.memory, sid)
-        self._join(legs)
-        self._record_on(legs)
-        report.legs = len(legs)
-        await self._reach_all(legs.values(), report)
+            elif flight.status in OPEN:
+                self._take(flight, one, lost_ms, legs, report)
+        for sid in [sid for sid in self._unread if chosen(sid)]:
+            del self._unread[sid]
+            checkpoints.forget(services.memory, sid)
+        for held in unknown:
+            await self._look_up(queue, held)
+        await self._go(legs, report)
         report.took_s = time.monotonic() - began
-        if report.reached + report.gone == report.legs:
-            _tell(report)
+        if report.complete:
+            report.tell()
         return report
+
+    def _in_hand(self, sid: str) -> bool:
+        """Whether this process has begun the call, or goes on with it."""
+        flight = self._services.flights.cached(sid)
+        return sid in self._services.live or (flight is not None and (flight.begun_here or flight.held is not None))
+
+    def _inherit(self, saved: Saved) -> CallFlight | None:
+        """Its flight; None where nothing of it is stored that can be read."""
+        if saved.flight is None:
+            return None
+        try:
+            return self._services.flights.inherit(saved.flight)
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.warning("a call's record cannot be read: %s", error)
+            return None
+
+    async def _look_up(self, queue: Queue, held: CallFlight) -> None:
+        """One that is not open in the queue: it had ended, and is over here too."""
+        services, sid = self._services, held.call.sid
+        found = await queue.get(held.call.account_sid, sid)
+        if held.held is None or services.flights.settle(held, found[0] if found is not None else None):
+            return
+        live = services.live.get(sid)
+        if live is not None:
+            live.flight = None
+            live.hangup(LOST)
 
     async def _saved(self, mine: Callable[[str], bool]) -> dict[str, Saved]:
         """What is stored of these calls. A store whose primary was lost with them is waited for."""
@@ -215,10 +242,31 @@ class Takeover:
                     raise
                 await asyncio.sleep(STORE_LOOK_S)
 
-    async def _flights(self, mine: Callable[[str], bool]) -> list[CallFlight]:
+    async def _open(self, queue: Queue, mine: Callable[[str], bool]) -> list[Flight]:
+        """The calls that have not ended, as the queue has them."""
         statuses = (*OPEN, Status.QUEUED) if self._services.outbound is not None else OPEN
-        found = [one for status in statuses for one in await self._services.flights.in_state(status)]
-        return [one for one in found if mine(one.call.sid) and one.status in statuses]
+        found: list[Flight] = []
+        for status in statuses:
+            after = 0
+            while page := await queue.in_state(KIND, status, after, RECOVERY_PAGE):
+                after = page[-1].id
+                found += [one for one in page if mine(one.sid)]
+        return found
+
+    def _take(self, flight: CallFlight, saved: Saved, lost_ms: int, legs: dict[str, _Leg], report: Report) -> None:
+        """Make a live call, or end what cannot be one."""
+        live = self._make(flight, saved, lost_ms)
+        if live is not None:
+            legs[live.sid] = _Leg(live, saved)
+        else:
+            self._end(flight, saved, lost_ms, report)
+
+    async def _go(self, legs: dict[str, _Leg], report: Report) -> None:
+        """Reach the peers of all."""
+        self._join(legs)
+        self._record_on(legs)
+        report.legs = len(legs)
+        await self._reach_all(legs.values(), report)
 
     def _make(self, flight: CallFlight, saved: Saved, lost_ms: int) -> LiveCall | None:
         """A live call of one that was answered; None where that cannot be."""
@@ -262,7 +310,7 @@ class Takeover:
                 call.sip_response_code = 503
             self._say_so(call.direction, saved)
             services.flights.advance(flight, Status.FAILED)
-        checkpoints.drop(services.memory, call.sid)
+        checkpoints.drop(services.memory, call.sid)  # its flight stays until that is written
 
     def _say_so(self, direction: Direction, saved: Saved) -> None:
         """503 to a caller, CANCEL to callees."""
@@ -411,8 +459,8 @@ class Takeover:
             report.reached += 1
         else:
             report.gone += 1
-        if report.took_s and report.reached + report.gone == report.legs:
-            _tell(report)
+        if report.took_s and report.complete:
+            report.tell()
         root = one.parent or one
         if root.settled and not root.resumed and all(child.settled for child in root.children):
             root.resumed = True
@@ -492,11 +540,3 @@ class Takeover:
         if gone:
             log.warning("%d calls were dropped: this node has lost them to another", len(gone))
         return len(gone)
-
-
-def _tell(report: Report) -> None:
-    """Every leg is reached or over."""
-    report.settled.set()
-    if report.legs or report.early or report.lost:
-        longest_ms = max(report.reached_ms, default=0)
-        log.warning("calls of another host were taken over: %s; the longest silence is %d ms", report, longest_ms)
