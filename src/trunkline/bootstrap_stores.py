@@ -3,6 +3,7 @@
 import fcntl
 import importlib
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from trunkline.storage.blobs import FolderBlobs
 from trunkline.storage.engines.journal.memory import JournalStore, peek
 from trunkline.storage.engines.sqlite.archive import SqliteRecent
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
+from trunkline.storage.engines.sqlite.pivots import SqliteBench
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import compact_file
 from trunkline.storage.object_blobs import ObjectBlobs
@@ -25,6 +27,7 @@ from trunkline.storage.unavailable import StoreUnavailable
 
 if TYPE_CHECKING:
     from trunkline.storage.engines.postgres.database import PostgresDatabase
+    from trunkline.storage.engines.postgres.pivots import PostgresBench
     from trunkline.storage.engines.postgres.queue import PostgresQueue
     from trunkline.storage.engines.postgres.recent import PostgresRecent
     from trunkline.storage.engines.valkey.memory import ValkeyStore
@@ -70,11 +73,13 @@ def open_queue(settings: Settings, *, own: bool = False) -> "SqliteQueue | Postg
     """What is in flight: to be read by the command line beside a running server, or `own`ed by the server. Raises
     CannotSurvive, StoreUnavailable."""
     if settings.storage.engine == "sqlite":
-        return SqliteQueue(data_folder(settings) / QUEUE_FILE)
+        return SqliteQueue(data_folder(settings) / QUEUE_FILE, own=own, speaks=settings.storage.speaks)
     if settings.storage.partitions > 1:
         raise CannotSurvive("storage.partitions: a queue of several needs a cluster; without one say partitions = 1")
     make = _postgres("queue", "PostgresQueue")
-    queue: PostgresQueue = make(settings.storage.queue[0], own=own, **_promises(settings))
+    queue: PostgresQueue = make(
+        settings.storage.queue[0], own=own, speaks=settings.storage.speaks, **_promises(settings)
+    )
     return queue
 
 
@@ -83,7 +88,22 @@ def open_sharded_queue(settings: Settings, node: str = "") -> ShardedQueue:
     CannotSurvive, StoreUnavailable."""
     own = settings.storage
     make = _postgres("partitions", "PostgresPartitions")
-    return ShardedQueue(make(own.queue, own.partitions, node=node, **_promises(settings)), node)
+    return ShardedQueue(make(own.queue, own.partitions, node=node, speaks=own.speaks, **_promises(settings)), node)
+
+
+def open_benches(settings: Settings) -> "list[SqliteBench | PostgresBench]":
+    """Each partition of the queue, for its schema's pivots, beside running servers. Raises CannotPivot, CannotStart,
+    StoreUnavailable."""
+    own = settings.storage
+    if own.engine == "sqlite":
+        folder = settings.data_path
+        if not (folder / QUEUE_FILE).exists():
+            raise CannotStart(f"there is no queue in {folder}: name its folder with --data")
+        return [SqliteBench(folder / QUEUE_FILE, folder / LOCK_FILE)]
+    make, servers = _postgres("pivots", "PostgresBench"), _postgres("session", "Servers")
+    names = ["queue"] if len(own.queue) == 1 else [f"queue[{place}]" for place in range(len(own.queue))]
+    databases = [servers(dsn, name) for dsn, name in zip(own.queue, names, strict=True)]
+    return [make(databases[one % len(databases)], one, own.partitions) for one in range(own.partitions)]
 
 
 def check_storage(settings: Settings) -> list[tuple[str, str]]:
@@ -264,3 +284,17 @@ def take_folder(folder: Path) -> int:
         os.close(descriptor)
         raise CannotStart(f"another server runs on {folder}: stop it, or name another folder with --data") from None
     return descriptor
+
+
+def port_is_free(host: str, port: int) -> None:
+    """Seen before carriers are connected, not after. Raises CannotStart."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotStart(f"cannot listen on {host} port {port}: {reason}; see server.host and server.port") from None

@@ -29,6 +29,7 @@ from trunkline.cli import (
     registrations,
     release,
     routes,
+    schema,
     serve,
     trunks,
 )
@@ -36,6 +37,7 @@ from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
 from trunkline.settings import SettingsError
 from trunkline.storage.database import Conflict, Duplicate
+from trunkline.storage.pivots.model import CannotPivot
 from trunkline.storage.secrets import BadMasterKey, CannotOpen
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable
@@ -46,6 +48,7 @@ EXPECTED = (
     ApiError,
     BadMasterKey,
     CannotOpen,
+    CannotPivot,
     CannotSurvive,
     Conflict,
     Duplicate,
@@ -68,6 +71,7 @@ GROUPS = {
     "keys": keys.app,
     "numbers": numbers.app,
     "routes": routes.app,
+    "schema": schema.app,
     "archive": archive.app,
     "region": region.app,
     "doctor": doctor.app,

@@ -61,6 +61,9 @@ class Server(Section, frozen=True, kw_only=True):
     shutdown_s: Seconds = 30
     """Seconds to finish submits and callbacks under way at a stop; what remains is taken up at the next start. As long
     calls that are up may take to end before they are hung up, while new ones are refused (503)."""
+    supervisor: Literal["auto", "yes", "no"] = "auto"
+    """Whether a small process keeps the listening sockets and runs the server as its child, so that `trunkline restart`
+    and `trunkline upgrade` fail no request; `auto`: outside the development profile, and wherever calls are taken."""
     metrics_token: Secret = Secret("")
     """Bearer token that `/metrics` asks for; empty: open to whoever reaches the port."""
 
@@ -106,6 +109,9 @@ class Storage(Section, frozen=True, kw_only=True):
     with which it follows the primary."""
     wait_s: Seconds = 10
     """Seconds that writes wait for a server before they are refused (503 with Retry-After)."""
+    speaks: CountOrNone = 1000
+    """The newest schema pivot (its number in `trunkline schema status`) whose new shape this server may use, if its
+    release knows it; 0: none, so that it goes on as the release before did (docs/howto/schema-pivots.md)."""
 
 
 class Security(Section, frozen=True, kw_only=True):

@@ -106,8 +106,8 @@ async def test_a_killed_session_is_not_noticed_by_callers(postgres):
         with psycopg.connect(dsn, autocommit=True) as connection:
             for _ in range(5):
                 connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'trunkline queue s%'"
-                    " and datname = current_database()"
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name like 'trunkline queue s%' and datname = current_database()"
                 )
                 await asyncio.sleep(0.05)
 
