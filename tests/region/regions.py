@@ -1,5 +1,6 @@
 """Two regions of one PostgreSQL server each: the second follows the first."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,16 +55,14 @@ class Regions:
         servers = {"one": self.one, "two": self.two}
         (other,) = servers.keys() - {name}
         given = Ways(
-            name=name, own=dsns(servers[name]), others={other: dsns(servers[other])}, witness=self.witness, alone_s=30.0,
-            drain_s=5.0, say=self.said.append,
+            name=name, own=dsns(servers[name]), others={other: dsns(servers[other])}, witness=self.witness,
+            alone_s=30.0, drain_s=5.0, say=self.said.append,
         )  # fmt: skip
         return given._replace(**changes)
 
     def follow_again(self, server: PostgresServer, primary: PostgresServer, name: str) -> None:
         """A former primary becomes a standby of the new one, from nothing."""
         server.end()
-        import shutil
-
         shutil.rmtree(server.data)
         server.follow(primary, name).start()
 

@@ -68,9 +68,10 @@ class Guard:
 
     async def run(self) -> None:
         """Until cancelled, or replaced."""
+        await self.look()
         while self.replaced_by is None:
-            await self.look()
             await asyncio.sleep(LOOK_S)
+            await self.look()
 
     async def look(self) -> None:
         """Ask once."""
