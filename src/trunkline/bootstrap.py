@@ -16,12 +16,14 @@ from trunkline.accounts.callbacks import StatusHandler
 from trunkline.accounts.directory import Directory
 from trunkline.api.asgi import Api
 from trunkline.api.auth import Authenticator
+from trunkline.api.closed import Closed
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
-from trunkline.bootstrap_cluster import ARCHIVE, CannotJoin, ClusterNode, lease, things, tls_contexts
+from trunkline.bootstrap_cluster import CannotJoin, ClusterNode, lease, tls_contexts
+from trunkline.bootstrap_roles import ARCHIVE, MESSAGING, missing_roles, reading_calls, things
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
@@ -107,6 +109,7 @@ __all__ = [
     "check_objects",
     "check_storage",
     "compact_stores",
+    "missing_roles",
     "open_archive",
     "open_database",
     "open_queue",
@@ -145,6 +148,7 @@ class Node:
         self._wire_webhooks()
         self._wire_messages()
         self.connectors = self._make_connectors()
+        self.from_calls = FromCalls(self.outbound, self.directory)
         self._wire_dispatch()
         self.maintenance = Maintenance(
             self.archive,
@@ -165,7 +169,7 @@ class Node:
         """Be one node of several: the queue, of which it will own parts."""
         queue = open_sharded_queue(self.settings, self.settings.node.name)
         self.cluster = ClusterNode(self.settings, self.clock, queue, self.memory)
-        sids.use_shards(self.cluster.shard_for_new)
+        sids.use_shards(self.cluster.roles.shard_for_new)
         if not isinstance(self.memory, JournalStore):
             self.memory.own(self.cluster.owns_key)
         return queue
@@ -297,7 +301,7 @@ class Node:
             fetcher=self.fetcher,
             delivery=self.delivery,
             base_url=lambda: self.base_url,
-            send_message=FromCalls(self.outbound, self.directory),
+            send_message=self.from_calls if self.cluster is None else self.cluster.sender(self.from_calls),
             blobs=open_blobs(self.settings, RECORDING_FOLDER, recording_bytes, recording_bytes),
             objects=open_objects(self.settings),
         )
@@ -317,7 +321,8 @@ class Node:
             idempotency_retention_ms=int(settings.messaging.idempotency_s * 1000),
             idempotency_wait_ms=int(settings.messaging.idempotency_wait_s * 1000),
         )
-        self.recording_audio = RecordingAudio() if settings.sip.enabled else None
+        calls = self.voice.calls if self.voice is not None else reading_calls(self)
+        self.recording_audio = RecordingAudio() if calls is not None else None
         self.services = Services(
             settings=settings,
             clock=self.clock,
@@ -334,7 +339,7 @@ class Node:
             alerts=self.alerts,
             privacy=self.privacy,
             scheduler=self.scheduler,
-            calls=self.voice.calls if self.voice is not None else None,
+            calls=calls,
             audio=self.recording_audio,
         )
         self.metrics = metrics.Metrics(self)
@@ -353,7 +358,14 @@ class Node:
         if self.cluster is not None:
             self.cluster.answer_for(api)
         mounted: dict[str, Any] = {n: c for n, c in self.connectors.items() if hasattr(c, "handle")}
-        return CarrierFront(MediaFront(api, self.services), mounted, self._simulator())
+        if self.cluster is not None:
+            mounted = self.cluster.mount(mounted)
+        app = MediaFront(api, self.services) if self.does("api") else Closed(api, self.metrics.mounts())
+        return CarrierFront(app, mounted, self._simulator())
+
+    def does(self, role: str) -> bool:
+        """Whether this node has a role."""
+        return role in self.settings.node.roles
 
     def _simulator(self) -> Mounted | None:
         """The control surface of handsets and phones, where the profile allows them and there are some."""
@@ -386,7 +398,8 @@ class Node:
             connector.start(sink, lambda name=name: self.dispatcher.wake(name))  # type: ignore[misc]
             self.dispatcher.wake(name)
         try:
-            await self.smpp_server.start()
+            if self.does(MESSAGING):
+                await self.smpp_server.start()
         except (OSError, ValueError) as error:
             raise CannotStart(f"smpp_server: {error}") from None
         self.telemetry.start()
@@ -399,7 +412,8 @@ class Node:
                 raise CannotStart(f"sip: {error}") from None
             if self.phones is not None:
                 await self.phones.point_at(remote.platform(self.settings, self.voice.sip.port))
-        self.scheduler.start()
+        if self.does(MESSAGING):
+            self.scheduler.start()
         self.usage_triggers.start()
         self.inbound.start()
         loop = asyncio.get_running_loop()

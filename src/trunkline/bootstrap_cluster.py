@@ -8,7 +8,6 @@ of "this node owns it now" what the node does about it.
 import asyncio
 import contextlib
 import logging
-import random
 import ssl
 import time
 import uuid
@@ -20,24 +19,30 @@ from trunkline.api import homes
 from trunkline.api.asgi import Api
 from trunkline.api.homes import Homes
 from trunkline.api.idempotency import parse_key
+from trunkline.bootstrap_owned import ConnectorHooks, TrunkHooks, UpkeepHooks
+from trunkline.bootstrap_roles import CONNECTOR, SINGLE, TRUNK, RoleMap, things
 from trunkline.bootstrap_stores import CannotStart
-from trunkline.cluster import clocks, placement
+from trunkline.cluster import clocks
 from trunkline.cluster.events import Listener, NameTaken, Timing
 from trunkline.cluster.fence import Fence
+from trunkline.cluster.kinds import MESSAGING
 from trunkline.cluster.membership import Membership
 from trunkline.cluster.ownership import Hooks, Ownership
 from trunkline.cluster.peers import Peers, Refused
-from trunkline.cluster.placement import Thing
 from trunkline.cluster.records import NodeRecord
+from trunkline.listeners import carriers_elsewhere
 from trunkline.listeners.smpp import SmppServer
+from trunkline.messaging import from_calls_elsewhere
 from trunkline.messaging.across import Across
 from trunkline.messaging.connectors.base import Connector
+from trunkline.messaging.connectors.incoming import Mounted
 from trunkline.messaging.connectors.table import Context, make
+from trunkline.messaging.from_calls import FromCalls
+from trunkline.messaging.from_calls_elsewhere import FromCallsElsewhere
 from trunkline.messaging.leased import LeasedConnector
 from trunkline.messaging.shared_rates import SharedRates
 from trunkline.model import sid as sids
 from trunkline.model.clock import Clock
-from trunkline.postflight.retention import Maintenance
 from trunkline.settings import Settings
 from trunkline.settings.connectors import Smpp
 from trunkline.storage.memory import MemoryStore
@@ -45,14 +50,10 @@ from trunkline.storage.queue import Queue
 from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.shared_registrations import SharedRegistrations
-from trunkline.voice.trunk_registration import TrunkRegistrations
 
 if TYPE_CHECKING:
     from trunkline.bootstrap import Node
 
-CONNECTOR, TRUNK, SINGLE = "connector", "trunk", "single"
-ARCHIVE: Final = f"{SINGLE}/archive"
-"""Rolling up, retention and compaction of what has landed: one node does it."""
 SETTLE_S: Final = 10.0
 """How long a start waits for what is this node's to be opened."""
 LOOK_S: Final = 0.02
@@ -83,12 +84,14 @@ class ClusterNode(Listener):
         me = NodeRecord(
             name=own.name, zone=own.zone, region=own.region, address=own.address, http=settings.base_url,
             sip=f"{sip.advertised or sip.host}:{sip.port}" if sip.enabled else "",
-            place=f"{machine()} {settings.data_path.resolve()}",
+            place=f"{machine()} {settings.data_path.resolve()}", roles=own.roles,
+            voice_partitions=settings.cluster.voice_partitions,
         )  # fmt: skip
         timing = Timing(lease_s=settings.cluster.lease_s)
         self.membership = Membership(me, memory, self.peers, self.fence, clock, timing)
         self.membership.listeners.append(self)
         self.ownership = Ownership(self.membership, queue)
+        self.roles = RoleMap(settings, queue, self.membership, self.ownership)
         clocks.serve(self.peers)
         self.joined_by: list[Callable[[str], None]] = []
         """Told of each node that has come."""
@@ -111,6 +114,8 @@ class ClusterNode(Listener):
         if node.voice is not None:
             node.voice.join(self.name, self.fence, self.is_our_sid, self.speaks_for)
             node.voice.outbound.beside = self.shard_beside
+        if MESSAGING in self.roles.mine:
+            from_calls_elsewhere.serve(self.peers.handle, node.from_calls)
         self.ownership.register("p", PartitionHooks(node, self))
         node.maintenance.pause()
         self.ownership.register(SINGLE, UpkeepHooks(node.maintenance))
@@ -129,6 +134,21 @@ class ClusterNode(Listener):
     def answer_for(self, api: Api) -> None:
         """Answer requests that other nodes hand over."""
         self.peers.handle(homes.HTTP, lambda node, payload: homes.answer(api, payload))
+
+    def sender(self, here: FromCalls) -> FromCalls | FromCallsElsewhere:
+        """What takes on the messages of this node's calls."""
+        return here if MESSAGING in self.roles.mine else FromCallsElsewhere(self)
+
+    def mount(self, connectors: Mapping[str, Mounted]) -> dict[str, Mounted]:
+        """Where carriers' own requests go: here, or to a node that has to do with messages."""
+        if MESSAGING not in self.roles.mine:
+            return {name: carriers_elsewhere.Elsewhere(name, self) for name in connectors}
+        carriers_elsewhere.serve(self.peers.handle, connectors)
+        return dict(connectors)
+
+    def with_role(self, role: str) -> list[str]:
+        """The other live nodes that have a role."""
+        return self.roles.with_role(role)
 
     def share_clients(self, server: SmppServer) -> None:
         """Deliver to SMPP clients that are bound to other nodes, and for them."""
@@ -160,6 +180,7 @@ class ClusterNode(Listener):
         try:
             await self.peers.listen(self._settings.node.address)
             await self.membership.start(alone_here=True)
+            await self._agree()
         except OSError as error:
             raise CannotJoin(f"node.address {self._settings.node.address}: {error.strerror or error}") from None
         except (NameTaken, Refused, ValueError) as error:
@@ -171,12 +192,20 @@ class ClusterNode(Listener):
         while not self._is_settled() and time.monotonic() < end:  # noqa: ASYNC110 - several things, no one event
             await asyncio.sleep(LOOK_S)
 
+    async def _agree(self) -> None:
+        """See that the others think alike. Raises ValueError."""
+        try:
+            self.roles.check()
+        except ValueError:
+            await self.membership.stop()
+            raise
+
     def _is_settled(self) -> bool:
         """Whether what the map gives to this node is open here, and nothing is without an owner."""
         now = self.membership.view.map
         wanted = [thing.name for thing in things(self._settings)]
         ours = {name for name in wanted if self.ownership.owner_of(name) == self.name}
-        return ours <= self.ownership.owned and all(now.owner(name) is not None for name in wanted)
+        return ours <= self.ownership.owned and all(now.owner(name) is not None for name in self.ownership.claimable())
 
     async def leave(self, timeout_s: float) -> None:
         """Hand everything over and go; no calls between nodes after that."""
@@ -217,9 +246,9 @@ class ClusterNode(Listener):
 
     # -- api.homes.Cluster -------------------------------------------------------------------------------------
 
-    def home(self, account: str, key: str) -> int:
+    def home(self, account: str, key: str, path: str) -> int:
         """The virtual shard of an Idempotency-Key."""
-        return self.queue.home(account, key)
+        return self.queue.home_of(account, key, path)
 
     def is_ours(self, shard: int) -> bool:
         """Whether this node owns the partition of a shard."""
@@ -228,11 +257,6 @@ class ClusterNode(Listener):
     def shard_of(self, sid: str) -> int:
         """The virtual shard of a SID."""
         return sids.shard_of(sid)
-
-    def shard_for_new(self) -> int:
-        """Where what is made now lies: at its key's home, or in any partition of this node's that takes writes."""
-        home = homes.HOME.get()
-        return home if home is not None and self.is_ours(home) else self.queue.shard_for_new()
 
     def owns_key(self, key: str) -> bool:
         """Whether a key of the memory store is this node's to write: a call's are its owner's alone."""
@@ -247,14 +271,15 @@ class ClusterNode(Listener):
     def shard_beside(self, sid: str) -> int:
         """A shard for what belongs to a SID: its own, unless that cannot be written now and another one of ours can."""
         shard = sids.shard_of(sid)
-        return shard if self.is_ours(shard) or not self.queue.owned else self.queue.shard_for_new()
+        return shard if self.is_ours(shard) or not self.queue.owned else self.queue.shard_for_new(calls=True)
 
-    def spare_shard(self) -> int | None:
-        """A shard of another node, while this one owns no part of the queue."""
-        if self.queue.owned:
-            return None
-        owned = [one for one in range(self.queue.partitions) if self.ownership.owner_of(one) not in (None, self.name)]
-        return random.choice(owned) if owned else None
+    def spare_shard(self, path: str) -> int | None:
+        """A shard of another node for what a POST makes that is not made here."""
+        return self.roles.spare_shard(path)
+
+    def lacks(self, path: str) -> str:
+        """The role that a POST needs and no live node has."""
+        return self.roles.lacks(path)
 
     def is_our_sid(self, sid: str) -> bool:
         """Whether what a SID names is this node's to work on."""
@@ -328,16 +353,6 @@ def lease(settings: Settings, context: Context, cluster: ClusterNode) -> dict[st
         return LeasedConnector(own.name, lambda: make(own, context), cluster)
 
     return {own.name: of(own) for own in settings.connectors if isinstance(own, Smpp)}
-
-
-def things(settings: Settings) -> list[Thing]:
-    """All that there is to own."""
-    own = settings.storage
-    found = placement.partitions(own.partitions, max(1, len(own.queue)))
-    found += [Thing(f"{CONNECTOR}/{one.name}", "connectors") for one in settings.connectors if isinstance(one, Smpp)]
-    found += [Thing(f"{TRUNK}/{one.name}", "trunks") for one in settings.trunks if one.register]
-    found.append(Thing(ARCHIVE, "singletons"))
-    return found
 
 
 def tls_contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
@@ -497,78 +512,6 @@ class PartitionHooks(Hooks):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class ConnectorHooks(Hooks):
-    """A carrier's binds."""
-
-    def __init__(self, connectors: Mapping[str, object], grace_s: float) -> None:
-        self._connectors = connectors
-        self._grace_s = grace_s
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def _leased(self, thing: str) -> LeasedConnector | None:
-        found = self._connectors.get(thing.partition("/")[2])
-        return found if isinstance(found, LeasedConnector) else None
-
-    async def gained(self, thing: str, former: str) -> None:
-        """Bind."""
-        leased = self._leased(thing)
-        if leased is not None:
-            leased.gain()
-
-    async def released(self, thing: str) -> None:
-        """Unbind, after the answers under way."""
-        leased = self._leased(thing)
-        if leased is not None:
-            await leased.lose(self._grace_s)
-
-    def lost(self, thing: str) -> None:
-        """Unbind at once."""
-        leased = self._leased(thing)
-        if leased is not None:
-            task = asyncio.get_running_loop().create_task(leased.lose())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-
-class TrunkHooks(Hooks):
-    """A trunk's registrations at its carrier."""
-
-    def __init__(self, registrations: TrunkRegistrations) -> None:
-        self._registrations = registrations
-        registrations.leased = True
-
-    async def gained(self, thing: str, former: str) -> None:
-        """Register."""
-        self._registrations.gain(thing.partition("/")[2])
-
-    async def released(self, thing: str) -> None:
-        """Take it back."""
-        await self._registrations.release(thing.partition("/")[2])
-
-    def lost(self, thing: str) -> None:
-        """Another node registers."""
-        self._registrations.lose(thing.partition("/")[2])
-
-
-class UpkeepHooks(Hooks):
-    """The archive's upkeep."""
-
-    def __init__(self, upkeep: Maintenance) -> None:
-        self._upkeep = upkeep
-
-    async def gained(self, thing: str, former: str) -> None:
-        """See to it from now on."""
-        self._upkeep.resume()
-
-    async def released(self, thing: str) -> None:
-        """Another node does."""
-        self._upkeep.pause()
-
-    def lost(self, thing: str) -> None:
-        """Another node does."""
-        self._upkeep.pause()
 
 
 def _number(thing: str) -> int:

@@ -25,8 +25,10 @@ class Link:
         self.answer = homes._encode(homes.Answered(201, [(b"content-type", b"application/json")], b"{}"))
         self.owners = {OURS: "here", THEIRS: "other"}
         self.lost: PeerUnavailable | None = None
+        self.missing = ""
 
-    def home(self, account, key):
+    def home(self, account, key, path):
+        assert path == "/Messages"
         return {"mine": OURS, "theirs": THEIRS}[key]
 
     def is_ours(self, shard):
@@ -35,8 +37,11 @@ class Link:
     def shard_of(self, sid):
         return int(sid[14:16], 16)
 
-    def spare_shard(self):
+    def spare_shard(self, path):
         return None if "here" in self.owners.values() else next(iter(self.owners), None)
+
+    def lacks(self, path):
+        return self.missing
 
     async def owner(self, shard):
         if shard not in self.owners:
@@ -62,6 +67,7 @@ def here(link):
 
 def request(method="POST", sid=""):
     made = Request(method, "/Messages")
+    made.resource_path = "/Messages"
     made.account_sid, made.params, made.body, made.request_id = ACCOUNT, ({"Sid": sid} if sid else {}), b"To=1", "RQ1"
     return made
 
@@ -236,3 +242,18 @@ async def test_errors_of_the_other_node_are_its_answer(here, link):
     response = await here.elsewhere(request("POST", sid_in(THEIRS)), scope(), None)
     assert isinstance(response, Response)
     assert (response.status, orjson.loads(response.body)) == (404, {"code": 20404})
+
+
+async def test_a_role_that_no_node_has_is_waited_for_then_a_clear_503(here, link):
+    link.missing = "voice"
+    with pytest.raises(ApiError, match="No live node has the role voice") as refused:
+        await here.elsewhere(request(), scope(), None)
+    assert (refused.value.status, refused.value.headers) == (503, (("Retry-After", "1"),))
+    assert await here.elsewhere(request("GET"), scope(), None) is None, "reading needs no role"
+
+    async def comes():
+        link.missing = ""
+
+    held = asyncio.create_task(here.elsewhere(request(), scope(), b"theirs"))
+    await asyncio.create_task(comes())
+    assert (await held).status == 201

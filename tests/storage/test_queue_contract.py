@@ -33,7 +33,7 @@ PARTITIONS = 4
 def open_queue(request, tmp_path):
     """Opens the same queue each time it is called. What is made goes round all shards."""
     turn = itertools.count()
-    use_shards(lambda: next(turn) % SHARDS)
+    use_shards(lambda prefix: next(turn) % SHARDS)
     yield _opener(request, tmp_path)
     use_shards(None)
 

@@ -9,7 +9,7 @@ from tests.storage.partitions import owning_all, sharded_sqlite
 from trunkline.model.sid import new_sid, shard_of
 from trunkline.storage import partitions as storage_partitions
 from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
-from trunkline.storage.sharded import home
+from trunkline.storage.partitions import home
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 
 AC = "AC" + "a" * 32
@@ -82,7 +82,7 @@ async def test_new_work_leaves_a_database_that_is_down_at_once(node):
 
 async def test_a_key_and_its_message_are_one_commit_or_refused(node):
     row = Replay(account=AC, method="POST", path="/p", key="k", fingerprint=b"f", expires_ms=100)
-    shard = node.home(AC, "k")
+    shard = home(AC, "k")
     assert shard == home(AC, "k")
     assert await node.claim_replay(row, 1) is None
     row.status = 201
@@ -301,6 +301,23 @@ async def test_sids_that_are_none_are_nowhere(node):
     assert await node.get(AC, "SM" + "z" * 32) is None
     assert node.by_id(200) is None
     assert shard_of(new_sid("SM", shard=9)) == 9
+
+
+async def test_calls_and_messages_are_made_in_partitions_of_their_own(nodes):
+    a, b = nodes
+    for node in nodes:
+        node.voice_partitions = 2
+    for partition in range(K):
+        await a.own(partition)
+    assert {a.shard_for_new() % K for _ in range(9)} < set(range(K - 2))
+    assert {a.shard_for_new(calls=True) % K for _ in range(9)} < {K - 2, K - 1}
+    await a.release(K - 1)
+    await b.own(K - 1)
+    assert b.shard_for_new(calls=True) % K == K - 1
+    with pytest.raises(NotOwned):
+        await b.accept(flight(b.shard_for_new()))
+    await b.park(Orphan(connector="c", carrier_id="1", at_ms=0, receipt=b""))
+    assert b.parked() == [("c", "1")], "what belongs to no flight lies where there is room"
 
 
 async def test_a_key_whose_home_has_just_gone_is_refused_as_not_ours(nodes):

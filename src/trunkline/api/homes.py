@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 class Cluster(Protocol):
     """Who owns what, and the way there (trunkline.bootstrap_cluster)."""
 
-    def home(self, account: str, key: str) -> int:
-        """The virtual shard of an Idempotency-Key."""
+    def home(self, account: str, key: str, path: str) -> int:
+        """The virtual shard of an Idempotency-Key that comes with a POST to a path."""
 
     def is_ours(self, shard: int) -> bool:
         """Whether this node owns the partition of a shard."""
@@ -51,8 +51,12 @@ class Cluster(Protocol):
     def shard_of(self, sid: str) -> int:
         """The virtual shard of a SID."""
 
-    def spare_shard(self) -> int | None:
-        """A shard of another node for what is made anew, while none is this node's; None: it is made here."""
+    def spare_shard(self, path: str) -> int | None:
+        """A shard of another node for what a POST to a path makes, where this one has no part of the queue for it;
+        None: it is made here."""
+
+    def lacks(self, path: str) -> str:
+        """The role that a POST to a path needs and no live node has; empty: all is well."""
 
     def owner(self, shard: int) -> Awaitable[str]:
         """The node that owns a shard's partition, ours included; waits a while for there to be one. Raises
@@ -106,11 +110,13 @@ class Homes:
             if is_sid(sid, *_FLIGHTS):
                 return self._cluster.shard_of(sid)
         if key is not None and request.method == "POST":
-            return self._cluster.home(request.account_sid, self._parse_key(key))
-        return self._cluster.spare_shard() if request.method == "POST" else None
+            return self._cluster.home(request.account_sid, self._parse_key(key), request.resource_path)
+        return self._cluster.spare_shard(request.resource_path) if request.method == "POST" else None
 
     async def elsewhere(self, request: Request, scope: Any, key: bytes | None) -> Response | None:
         """Another node's answer; None: it is this one's to give. Raises ApiError 20503."""
+        if request.method == "POST" and self._cluster.lacks(request.resource_path):
+            await self._wait_for_role(request.resource_path)
         shard = self.shard(request, key)
         if shard is None:
             return None
@@ -118,6 +124,14 @@ class Homes:
             return await self._forward(request, scope, shard, key)
         HOME.set(shard)
         return None
+
+    async def _wait_for_role(self, path: str) -> None:
+        """Hold a request open until a node can answer it. Raises ApiError 20503."""
+        end = time.monotonic() + self._wait_s
+        while role := self._cluster.lacks(path):
+            if time.monotonic() > end:
+                raise ApiError.of(20503, message=f"No live node has the role {role}, please try again", headers=_AGAIN)
+            await asyncio.sleep(AGAIN_S)
 
     async def _forward(self, request: Request, scope: Any, shard: int, key: bytes | None) -> Response | None:
         try:

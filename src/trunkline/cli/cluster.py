@@ -8,9 +8,10 @@ import typer
 
 from trunkline.cli.common import CommandError, settings_of, show_table
 from trunkline.cli.doctor_cluster import read, wanted
+from trunkline.cluster.placement import ROLES
 from trunkline.cluster.records import ClusterMap, NodeRecord
 
-NODE_COLUMNS = ("node", "zone", "region", "address", "http", "sip", "epoch", "since", "heir", "owns")
+NODE_COLUMNS = ("node", "zone", "region", "address", "http", "sip", "epoch", "since", "heir", "owns", "roles")
 THING_COLUMNS = ("what", "node", "epoch", "inherited from")
 
 
@@ -47,7 +48,7 @@ def _nodes(now: ClusterMap, nodes: dict[str, NodeRecord]) -> list[dict[str, Any]
         {"node": name, "zone": node.zone, "region": node.region, "address": node.address, "http": node.http,
          "sip": node.sip, "epoch": now.members[name],
          "since": f"{datetime.fromtimestamp(node.started_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}", "heir": node.heir,
-         "owns": owns[name]}
+         "owns": owns[name], "roles": ",".join(node.roles or ROLES)}
         for name, node in sorted(nodes.items())
     ]  # fmt: skip
 

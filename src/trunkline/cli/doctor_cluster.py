@@ -32,6 +32,13 @@ def look_at_cluster(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", SECTION, f"{len(nodes)} nodes: {', '.join(f'{one.name} ({one.zone})' for one in nodes)}")
     if len(nodes) < 2:
         yield Finding("warn", SECTION, "one node alone: nobody takes over what it does")
+    for role in bootstrap().missing_roles(nodes):
+        yield Finding("bad", SECTION, f"no live node has the role {role} (node.roles): what needs it is refused (503)")
+    told = {one.voice_partitions for one in nodes} | {settings.cluster.voice_partitions}
+    if len(told) > 1:
+        yield Finding(
+            "bad", "cluster.voice_partitions", f"not the same everywhere: {', '.join(map(str, sorted(told)))}"
+        )
     free = [name for name in wanted(settings) if now.owner(name) is None]
     if free:
         yield Finding("bad", SECTION, f"nobody owns {', '.join(free)}")

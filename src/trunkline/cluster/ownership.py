@@ -168,6 +168,11 @@ class Ownership(Listener):
         self._things = {thing.name: thing for thing in things}
         self._news.set()
 
+    def claimable(self) -> set[str]:
+        """Things that a live node may own."""
+        now = self._membership.view.map
+        return set(self._placed(now, self._present(now)))
+
     async def start(self) -> None:
         """Begin to own what is ours."""
         self._retiring = False
@@ -199,7 +204,7 @@ class Ownership(Listener):
         if view.map.members != self._last_members:
             self._last_members = view.map.members
             self._steady_since = asyncio.get_running_loop().time()
-        for thing in [thing for thing in self._granted if not self._is_mine(thing)]:
+        for thing in [thing for thing in sorted(self._granted) if not self._is_mine(thing)]:
             self._drop(thing)
         for thing in [thing for thing in self._given if not self._is_mine(thing)]:
             del self._given[thing]
@@ -208,7 +213,7 @@ class Ownership(Listener):
         self._changed = asyncio.Event()
 
     def expelled(self) -> None:
-        for thing in list(self._granted):
+        for thing in sorted(self._granted):
             self._drop(thing)
         self._given.clear()
 

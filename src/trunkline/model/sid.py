@@ -65,11 +65,12 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
-_shards: Callable[[], int] | None = None
+_shards: Callable[[str], int] | None = None
 
 
-def use_shards(source: Callable[[], int] | None) -> None:
-    """Have `source` say, from now on and for this process, in which shard what is new is made (None: all in 0)."""
+def use_shards(source: Callable[[str], int] | None) -> None:
+    """Have `source` say, from now on and for this process, in which shard what is new is made, by its SID's two letters
+    ("" of a key alone). None: all in 0."""
     global _shards
     _shards = source
 
@@ -78,12 +79,14 @@ def new_key(now_ms: int | None = None, shard: int | None = None) -> str:
     """A fresh key; `now_ms` is Unix milliseconds (default: the wall clock), `shard` the virtual shard (default: what
     the source given to `use_shards` says, whose errors are the caller's)."""
     if shard is None:
-        shard = 0 if _shards is None else _shards()
+        shard = 0 if _shards is None else _shards("")
     return f"{time.time_ns() // 1_000_000 if now_ms is None else now_ms:012x}{shard:02x}{_random_hex()}"
 
 
 def new_sid(prefix: str, now_ms: int | None = None, shard: int | None = None) -> str:
     """A fresh SID with the two-letter `prefix` (see `new_key`)."""
+    if shard is None and _shards is not None:
+        shard = _shards(prefix)
     return prefix + new_key(now_ms, shard)
 
 

@@ -4,7 +4,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MIN_SECRET_CHARS = 32
 MAX_BODY_BYTES = 7 * 1024 * 1024
 """Of a request that one node hands to another whole, in one frame with its headers (trunkline.cluster.peers_wire)."""
+Role = Literal["api", "messaging", "voice", "media"]
+ROLES: tuple[Role, ...] = ("api", "messaging", "voice", "media")
+VoicePartitions = Annotated[int, Meta(ge=0, le=63)]
 LeaseSeconds = Annotated[float, Meta(ge=0.2, le=30.0)]
 WaitSeconds = Annotated[float, Meta(ge=0.1, le=60.0)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -35,6 +38,10 @@ class Node(Section, frozen=True, kw_only=True):
     """The region that its zone lies in."""
     address: str = ""
     """`host:port` at which other nodes reach it; it listens there."""
+    roles: tuple[Role, ...] = ROLES
+    """What it does: `api` answers customers' requests; `messaging` sends and takes messages, holds carriers' binds and
+    serves SMPP clients; `voice` has the calls, SIP and registrations; `media` their sound, on the same machine as
+    `voice`. A single server has all."""
 
 
 class Cluster(Section, frozen=True, kw_only=True):
@@ -51,6 +58,10 @@ class Cluster(Section, frozen=True, kw_only=True):
     home_wait_s: WaitSeconds = 5
     """Seconds that a request is held open for the one node that may answer it (a message being changed, a repeated
     Idempotency-Key) while that node is being replaced; then 503 with Retry-After."""
+    voice_partitions: VoicePartitions = 0
+    """How many of `storage.partitions`, the last ones, hold calls alone, the others messages alone: for nodes with
+    `voice` and without `messaging`. 0: all hold both, and their owners do both. The same on each node, fixed for the
+    life of a cluster."""
     tls_certificate: str = ""
     """PEM file of this node's certificate, with its chain: then nodes speak TLS with each other."""
     tls_key: str = ""
@@ -68,9 +79,15 @@ def cluster_absolute(own: Cluster, base: Path) -> Cluster:
     return msgspec.structs.replace(own, **paths)
 
 
+def does(settings: "Settings", role: Role) -> bool:
+    """Whether this server has a role."""
+    return role in settings.node.roles
+
+
 def cluster_problems(settings: "Settings") -> Iterator[str]:
     """What does not fit together, one line each."""
     own, node = settings.cluster, settings.node
+    yield from _role_problems(settings)
     if not own.enabled:
         return
     if not _NAME.fullmatch(node.name):
@@ -95,3 +112,20 @@ def cluster_problems(settings: "Settings") -> Iterator[str]:
             yield f"cluster.{name}: {value} cannot be read; check the path and its mode"
     if own.tls_certificate and not own.tls_ca:
         yield "cluster.tls_ca: nodes check each other's certificates; name the authority that signs them"
+
+
+def _role_problems(settings: "Settings") -> Iterator[str]:
+    own, roles = settings.cluster, settings.node.roles
+    if not roles:
+        yield f"node.roles: a node needs one at least: {', '.join(ROLES)}"
+    elif not own.enabled and set(roles) != set(ROLES):
+        yield "node.roles: a single server has all; remove it, or set cluster.enabled"
+    elif ("voice" in roles) != ("media" in roles):
+        yield "node.roles: voice and media go together today, for they share memory; name both or neither"
+    elif "voice" in roles and "messaging" not in roles and not own.voice_partitions:
+        yield "cluster.voice_partitions: a node with voice and without messaging needs some; the same on each node"
+    if own.voice_partitions and own.voice_partitions >= settings.storage.partitions:
+        yield (
+            f"cluster.voice_partitions: {own.voice_partitions} of {settings.storage.partitions} storage.partitions "
+            "leave none for messages"
+        )

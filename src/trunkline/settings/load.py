@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from trunkline.settings.allowed import allowed
-from trunkline.settings.cluster import Cluster, Node, cluster_absolute, cluster_problems
+from trunkline.settings.cluster import Cluster, Node, cluster_absolute, cluster_problems, does
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
 from trunkline.settings.memory import Memory, memory_absolute, memory_problems
@@ -372,6 +372,7 @@ def _complete(settings: Settings, label: str, base: Path) -> Settings:
         smpp_server=_absolute(settings.smpp_server, base),
         memory=memory_absolute(settings.memory, base),
         cluster=cluster_absolute(settings.cluster, base),
+        sip=msgspec.structs.replace(settings.sip, enabled=settings.sip.enabled and does(settings, "voice")),
     )
     for problem in problems(whole):
         raise SettingsError(f"{label}: {problem}")

@@ -148,7 +148,12 @@ class OwnPartitions:
         self._owned: dict[int, Engine] = {}
         self._moves = [asyncio.Lock() for _ in range(parts.partitions)]
         self._order = sorted(range(parts.partitions), key=lambda one: zlib.crc32(f"{node}/{one}".encode()))
-        self._favourite = -1
+        self.voice_partitions = 0
+        """As many of the last partitions hold calls alone, the others none; 0: all hold everything."""
+        self.home_of: Callable[[str, str, str], int] = lambda account, key, path: home(account, key)
+        """The shard (0..255) that judges an account's idempotency key for a path."""
+        self._favourites = [-1, -1]
+        """For all but calls, and for calls."""
         self._turn = itertools.count()
         self._missed: set[int] = set()
         self._looker: asyncio.Task[None] | None = None
@@ -197,7 +202,7 @@ class OwnPartitions:
             taken.append(engine)
             self._owned[partition] = engine
             self._missed.discard(partition)
-            self._favourite = -1
+            self._favourites = [-1, -1]
 
     async def release(self, partition: int) -> None:
         """Take no more writes for a partition, commit those that were handed in, and let go."""
@@ -216,7 +221,7 @@ class OwnPartitions:
 
     def _drop(self, partition: int) -> Engine | None:
         self._missed.discard(partition)
-        self._favourite = -1
+        self._favourites = [-1, -1]
         return self._owned.pop(partition, None)
 
     def _lose(self, partition: int) -> None:
@@ -249,24 +254,24 @@ class OwnPartitions:
         """The partition that a virtual shard belongs to."""
         return shard % self.partitions
 
-    def home(self, account: str, key: str) -> int:
-        """The shard (0..255) that judges an account's idempotency key."""
-        return home(account, key)
-
-    def shard_for_new(self) -> int:
+    def shard_for_new(self, calls: bool = False) -> int:
         """A shard for new work: of the first of our partitions that takes writes now, the same as long as it does. When
-        none does, of one of ours, where the work waits; when none is ours, 0, where it is refused."""
-        favourite = self._favourite
+        none does, of one of ours, where the work waits; when none is ours, of one that is not, where it is refused.
+        `calls`: for a call."""
+        favourite = self._favourites[calls]
         engine = self._owned.get(favourite)
         if engine is None or not engine.takes_writes or favourite in self.closing:
-            ours = [one for one in self._order if one in self._owned]
+            ours = [one for one in self._order if one in self._owned and self._holds(one, calls)]
             ours = [one for one in ours if one not in self.closing] or ours
             if not ours:
-                return 0
+                return self.partitions - 1 if calls else 0
             favourite = next((one for one in ours if self._owned[one].takes_writes), ours[0])
-            self._favourite = favourite
+            self._favourites[calls] = favourite
         step = self.partitions
         return favourite + step * (next(self._turn) % ((SHARDS - 1 - favourite) // step + 1))
+
+    def _holds(self, partition: int, calls: bool) -> bool:
+        return not self.voice_partitions or calls == (partition >= self.partitions - self.voice_partitions)
 
     def _elsewhere(self, partition: int) -> bool:
         """Whether another database has a partition of ours that takes writes; asked on any thread."""
@@ -281,7 +286,8 @@ class OwnPartitions:
         """The partition of ours for what belongs to no flight. Raises NotOwned."""
         if not self._owned:
             raise NotOwned("no partition of the queue is this node's")
-        return self.shard_for_new() % self.partitions
+        partition = self.shard_for_new() % self.partitions
+        return partition if partition in self._owned else self.shard_for_new(calls=True) % self.partitions
 
     @property
     def healthy(self) -> dict[str, str]:

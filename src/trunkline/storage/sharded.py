@@ -14,8 +14,8 @@ must be whole (`page`, `find_carrier_id`, `in_state`, `parked`) raises StoreUnav
 a partition that takes writes (`shard_for_new`); what had been handed in for another and was not sent yet fails with
 Spill at once rather than wait, unless it carries a customer's idempotency key, which only its home can judge.
 
-**A key of idempotency** lies in its home (`home`), and the message that it makes in the same partition, so that both
-are one commit: the owner of the home makes the SID with `shard=home(account, key)`.
+**A key of idempotency** lies in its home, and the message that it makes in the same partition, so that both
+are one commit: the owner of the home makes the SID in that shard (`home_of`).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from trunkline.storage.partitions import Engine, OwnPartitions, Partitions, home, plain
+from trunkline.storage.partitions import Engine, OwnPartitions, Partitions, plain
 from trunkline.storage.queue import PARTITION_BITS, Advance, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 from trunkline.storage.written import Written
@@ -50,7 +50,7 @@ class ShardedQueue(OwnPartitions):
         """To the partition of the SID's shard; with a `replay`, that must be its key's home too. Raises besides
         NotOwned, Spill (see the module)."""
         partition = self.partition_of(flight.sid)
-        at = partition if replay is None else home(replay.account, replay.key) % self.partitions
+        at = partition if replay is None else self._home(replay)
         if at != partition:
             if at not in self._owned:
                 return _not_owned(at)  # since a moment ago: the SID was made elsewhere for that very reason
@@ -306,8 +306,11 @@ class ShardedQueue(OwnPartitions):
     def release_replay(self, row: Replay) -> Awaitable[None]:
         return self._at_home(row, lambda engine: engine.release_replay(row))
 
+    def _home(self, row: Replay) -> int:
+        return self.home_of(row.account, row.key, row.path) % self.partitions
+
     def _at_home(self, row: Replay, write: Callable[[Engine], Awaitable[T]]) -> Awaitable[T]:
-        partition = home(row.account, row.key) % self.partitions
+        partition = self._home(row)
         engine = self._owned.get(partition)
         return write(engine) if engine else _not_owned(partition)
 
