@@ -1,6 +1,7 @@
 """`trunkline serve` and `trunkline dev`: run the server."""
 
 from contextlib import suppress
+from typing import Annotated
 
 import typer
 
@@ -18,9 +19,18 @@ DEV_NUMBERS = ("+12025550142", "+12025550143")
 """Numbers of the range that North America keeps for fiction."""
 
 
-def serve(context: typer.Context) -> None:
-    """Run the server until a signal ends it."""
-    settings = settings_of(context)
+def serve(
+    context: typer.Context,
+    roles: Annotated[
+        str, typer.Option(help="What this node of a cluster does, of api,messaging,voice,media; else node.roles.")
+    ] = "",
+) -> None:
+    """Run the server until a signal ends it.
+
+    Example: trunkline --config trunkline.toml serve --roles api,messaging
+    """
+    given = {"node": {"roles": [role.strip() for role in roles.split(",")]}} if roles else None
+    settings = settings_of(context, given=given)
     _check_files(settings)
     log.configure(settings.log)
     serving().serve(settings)
