@@ -15,7 +15,7 @@ LINES = [SimpleNamespace(trunk="acme", kind="gateway", what="sip:acme.example", 
 
 def page(stats: Stats | None, *, available: bool = True) -> list[str]:
     def call(direction: Direction) -> Any:
-        return SimpleNamespace(record=SimpleNamespace(direction=direction))
+        return SimpleNamespace(record=SimpleNamespace(direction=direction), status="in-progress")
 
     voice = SimpleNamespace(
         trunks=SimpleNamespace(status=SimpleNamespace(lines=lambda: LINES)),
@@ -43,6 +43,7 @@ def test_calls_and_where_they_came_from() -> None:
     lines = page(None, available=False)
     assert 'trunkline_calls{direction="inbound"} 2.0' in lines
     assert 'trunkline_calls{direction="outbound-dial"} 1.0' in lines
+    assert 'trunkline_call_legs{status="in-progress"} 3.0' in lines
     assert 'trunkline_calls_offered_total{what="refused-403"} 5.0' in lines
     assert 'trunkline_sip_total{what="retransmissions"} 3.0' in lines
     assert 'trunkline_registers_total{what="challenged"} 7.0' in lines

@@ -105,6 +105,8 @@ class Line:
     def accepted(self, one: Standing, record: Envelope, status: str, now_ms: int, parent: str, failed: bool) -> None:
         """It is stored, or could not be."""
         stage, now = self.stages[ACCEPT], monotonic()
+        if one.stage is not stage:
+            return  # it has gone on meanwhile (a caller who hangs up at once)
         seconds = now - one.since
         stage.left(seconds, failed)
         if record.traceparent:
