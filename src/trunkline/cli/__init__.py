@@ -31,6 +31,7 @@ from trunkline.cli import (
     routes,
     schema,
     serve,
+    top,
     trunks,
 )
 from trunkline.cli.common import CommandError, State
@@ -88,6 +89,7 @@ app.command()(registrations.registrations)
 app.command()(bans.bans)
 app.command()(trunks.trunks)
 app.command()(cluster.cluster)
+app.command()(top.top)
 app.command()(promote.promote)
 app.command()(backup.backup)
 app.command()(backup.restore)
