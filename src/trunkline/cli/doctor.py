@@ -18,6 +18,7 @@ import typer
 from trunkline.cli.common import settings_of, show_table
 from trunkline.cli.doctor_cluster import look_at_cluster
 from trunkline.cli.doctor_durability import COLUMNS, durability, kept, look_at_memory, look_at_objects, look_at_postgres
+from trunkline.cli.doctor_region import look_at_regions
 from trunkline.cli.doctor_sip import sip
 from trunkline.cli.doctor_voice import look_at_voice
 from trunkline.cli.findings import Finding
@@ -233,6 +234,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     look_at_memory,
     look_at_objects,
     look_at_cluster,
+    look_at_regions,
     look_at_limits,
     look_at_clock,
     look_at_carriers,

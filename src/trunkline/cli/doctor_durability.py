@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from trunkline.cli.common import bootstrap, settings_of, show_table
+from trunkline.cli.doctor_region import look_at_regions
 from trunkline.cli.findings import Finding
 from trunkline.settings import Http, Loopback, Settings, Smpp, Twilio
 from trunkline.storage.secrets import KEY_FILE
@@ -54,13 +55,18 @@ def _loss(survives: str) -> str:
     return f"what came after the last backup, if more than one {survives} is lost at once"
 
 
+def _elsewhere(settings: Settings) -> str:
+    """What a standby region adds: all but what was not yet over there (`look_at_regions` says how much that is)."""
+    return ", region but for the lag" if settings.regions and settings.storage.survives != "region" else ""
+
+
 def kept(settings: Settings) -> list[Kept]:
     """The table of data, as these settings keep it."""
     own = settings.storage
     synced = DISK if settings.data.survives == "power" else "process"
     sqlite = "SQLite (WAL, synchronous=FULL)"
     if own.engine == "postgres":
-        store, outlives, lost = "PostgreSQL", SURVIVED[own.survives], _loss(own.survives)
+        store, outlives, lost = "PostgreSQL", SURVIVED[own.survives] + _elsewhere(settings), _loss(own.survives)
     else:
         store, outlives, lost = sqlite, synced, ONE_MACHINE
     retention = settings.archive.retention_days
@@ -198,6 +204,7 @@ def durability(
     does not keep its promise."""
     settings = settings_of(context)
     findings = [*look_at_postgres(settings), *look_at_memory(settings), *look_at_objects(settings)]
+    findings += look_at_regions(settings)
     if as_json:
         table = [row._asdict() for row in kept(settings)]
         found = [{"verdict": one.verdict, "check": one.what, "finding": one.text} for one in findings]
