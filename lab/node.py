@@ -138,6 +138,7 @@ def service(plan: Plan, zone: Zone, folder: Path) -> Service:
         name="trunkline", kind="node",
         command=(sys.executable, "-m", "trunkline", "--config", str(file), "serve"),
         resolver=outside.resolver(folder),
+        environment={"TRUNKLINE_CACHE": str(plan.home / "cache")},  # the nodes of a lab need not compile one by one
         ready=lambda: ready(zone),
     )  # fmt: skip
 
