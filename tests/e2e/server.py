@@ -18,7 +18,7 @@ from trunkline.settings import load
 from trunkline.storage.database import Database
 
 T = TypeVar("T")
-START_S = 30.0
+START_S = 90.0
 """Longest wait for a start on a busy machine."""
 STOP_S = 40.0
 POLL_S = 0.02
