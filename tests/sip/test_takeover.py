@@ -195,6 +195,32 @@ def test_a_callee_of_a_lost_host_is_cancelled_by_the_stored_via():
     assert cancel.via.branch == parse(request).via.branch
 
 
+@pytest.mark.parametrize("picks_up", [True, False])
+def test_a_callee_who_picks_up_as_the_host_is_lost_is_hung_up_on(picks_up):
+    network, caller, callee = pair()
+    callee.on_call = lambda invite: invite.ring(180)
+    call = caller.call(callee)
+    network.run(0.1)
+    request, flow = call.invite.sent
+    (ringing,) = network.of(180, callee.address)
+    del network.stacks[caller.address]
+    if picks_up:
+        callee.answer(callee.invites[0])
+        network.run(1)
+    heir = Phone(network, HEIR)
+    takeover.withdraw(heir.stack, request, flow, [ringing.encode()])
+    network.run(40)
+    assert len(network.of("ACK", heir.address)) >= 1
+    (bye,) = network.of("BYE", heir.address)
+    assert bye.headers.get("To").endswith(f"tag={ringing.to_tag}")
+    assert bool(callee.cancelled) is not picks_up
+    assert [leg.heard[-1:] for leg in callee.legs] == ([["bye"]] if picks_up else [])
+    assert len(network.of(200, callee.address)) < 10, "the 200 is not repeated for 32 s"
+    network.run(40)
+    assert heir.quiet
+    assert callee.quiet
+
+
 def test_what_is_abandoned_says_nothing_more():
     network, ours, theirs = pair()
     up_call = ours.call(theirs)

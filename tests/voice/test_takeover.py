@@ -468,6 +468,24 @@ async def test_a_callee_who_was_ringing_is_called_again(hosts):
     assert bridged.a == call.sid
 
 
+async def test_a_callee_who_picks_up_as_the_host_dies_is_hung_up_on(hosts):
+    async def settled(timeout_s):
+        return True
+
+    hosts.lost.services.settled = settled
+    hosts.phone.plan = hosts.phone.rings
+    sid = await hosts.lost.create()
+    await hosts.lost.until(sid, "ringing")
+    await hosts.die()
+    hosts.phone.picks_up(ring=False)  # his 200 finds nobody
+    await hosts.goes_on()
+    await eventually(lambda: hosts.phone.byes)
+    stored = await hosts.heir.until(sid, "failed")
+    assert stored.hangup_cause == "process-lost"
+    assert [event["CallStatus"] for event in hosts.heir.events(sid)] == ["failed"]
+    assert await hosts.heir.memory.scan("call/") == []
+
+
 async def test_calls_that_waited_are_placed_here(hosts):
     hosts.lost.outbound._pump = lambda account: None
     hosts.lost.outbound.reserve = lambda account, to="": False

@@ -130,6 +130,19 @@ class ClientInvite:
         made._transaction = stack.resume_client(request, flow, made._report)
         return made
 
+    def part(self, early: Response) -> None:
+        """After `cancel` of a resumed one: a callee who has shown us an early dialog may have picked up meanwhile, and
+        the process that he told is lost. ACK and BYE in that dialog are what he needs then; one who still rings ignores
+        the one and is ended by the other, as by the CANCEL (section 15). Raises MalformedMessage."""
+        transaction = self._transaction
+        if transaction is None or not early.to_tag or early.contact is None or early.to_tag in self._dialogs:
+            return
+        dialog = Dialog.of_caller(self._stack, transaction, early, None)
+        self._dialogs[early.to_tag] = dialog
+        dialog.ack_early()
+        self._stack.add_dialog(dialog)
+        dialog.bye()
+
     @property
     def sent(self) -> tuple[bytes, Flow]:
         """The INVITE as it went out last, and where to; see `Stack.withdraw`."""

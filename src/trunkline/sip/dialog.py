@@ -193,6 +193,11 @@ class Dialog:
         self.prepare_ack(sdp)
         self.send_ack()
 
+    def ack_early(self) -> None:
+        """ACK a 2xx that nobody has seen, should there have been one."""
+        self._ack_due = True
+        self.ack()
+
     def info(self, content_type: str, body: bytes) -> None:
         """INFO (RFC 6086); what is answered is of no consequence, but for 481."""
         self.request("INFO", [("Content-Type", content_type)], body)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from trunkline.sip.client_invite import ClientInvite
 from trunkline.sip.dialog_state import DialogState
 from trunkline.sip.flow import Flow
 from trunkline.sip.headers import Field
@@ -91,6 +92,19 @@ def refuse(stack: "Stack", invite: bytes, flow: Flow, status: int, headers: Sequ
     stack.traced(request.call_id, True, f"{status} {REASONS.get(status, '')}")
     if not stack.transmit(data, back) and reopen is not None:
         stack.transmit(data, reopen)
+
+
+def withdraw(stack: "Stack", invite: bytes, flow: Flow, early: Sequence[bytes] = ()) -> None:
+    """Cancel an INVITE that a lost host sent and that rang there. `early`: provisional responses that it got: whoever
+    has picked up meanwhile told that host, so that he is hung up on in the dialog that he began then. Raises
+    MalformedMessage."""
+    request = parse(invite)
+    assert isinstance(request, Request)
+    resumed = ClientInvite.resumed(stack, request, moved_flow(flow, stack))
+    resumed.cancel()
+    for response in map(parse, early):
+        if isinstance(response, Response):
+            resumed.part(response)
 
 
 def abandon(stack: "Stack", call_ids: Collection[str]) -> None:

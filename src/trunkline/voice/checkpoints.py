@@ -85,6 +85,8 @@ class InviteCheckpoint(msgspec.Struct, kw_only=True):
     flow: Flow
     others: list[tuple[bytes, Flow]] = []
     """Where it rings too."""
+    early: list[bytes] = []
+    """Of one that rings: a response for each early dialog (RFC 3261 section 12.1), where other hosts may go on."""
 
 
 class NextCheckpoint(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -142,10 +144,16 @@ def leg_of(call: LiveCall) -> LegCheckpoint:
 
 
 def save_invite(
-    memory: MemoryStore, sid: str, request: bytes, flow: Flow, others: Sequence[tuple[bytes, Flow]] = ()
+    memory: MemoryStore,
+    sid: str,
+    request: bytes,
+    flow: Flow,
+    others: Sequence[tuple[bytes, Flow]] = (),
+    early: Sequence[bytes] = (),
 ) -> None:
     """Store the INVITE of a call that is not answered yet: one that came in, or one of ours that rings there."""
-    put(memory, key(sid, INVITE), InviteCheckpoint(request=request, flow=flow, others=list(others)))
+    kept = InviteCheckpoint(request=request, flow=flow, others=list(others), early=list(early))
+    put(memory, key(sid, INVITE), kept)
 
 
 def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:

@@ -53,6 +53,8 @@ SILENCE_S: Final = 4.0
 """How long the host of a `sip:` URI may be silent when there is another to try."""
 SICK: Final = frozenset({TIMED_OUT, NO_PORT})
 """Responses of a gateway that is no better than a dead one."""
+MAX_EARLY: Final = 4
+"""Early dialogs of an INVITE that are kept for other hosts."""
 MAX_HEADERS: Final = 50
 """Headers of an answer that are kept."""
 
@@ -157,7 +159,8 @@ class Outgoing(CallListener):
         """The way whose far end refused SRTP, and is tried without it."""
         self._unreached = 0
         """The status of a user who has no phone."""
-        self._rang = self._kept = False
+        self._rang = self._kept = self._forked = False
+        self._early: dict[str, bytes] = {}  # by the callee's tag
         self._hops = 0
         self._seen: set[str] = set()
         """URIs that a 3xx named, or came from."""
@@ -288,7 +291,8 @@ class Outgoing(CallListener):
         if offer is None:
             self._fail(NO_PORT, "no-media-port")
             return
-        self._offer, self._way, self._kept = offer, way, False
+        self._offer, self._way, self._kept, self._forked = offer, way, False, False
+        self._early.clear()
         uri = str(way.uri.replace(headers={}))
         domain = way.host if way.transport == "TLS" else ""  # whose certificate it has to be
         target = Target(way.transport, address, default if way.port is None else way.port, domain)
@@ -319,7 +323,7 @@ class Outgoing(CallListener):
     def _fork(self, way: Way, phones: Phones) -> Invite:
         """Ring all phones of a user. Raises MalformedMessage."""
         live = self.live
-        self._kept = True  # it is kept for all of them
+        self._forked = True  # it is kept for all of them
 
         def rings(sent: list[tuple[bytes, Flow]]) -> None:
             save_invite(live.services.memory, live.sid, *sent[0], others=sent[1:])
@@ -366,9 +370,7 @@ class Outgoing(CallListener):
         live = self.live
         if live.is_over:
             return
-        if not self._kept and self._invite is not None:  # so that another process can cancel it
-            self._kept = True
-            save_invite(live.services.memory, live.sid, *self._invite.sent)
+        self._keep(response)
         if response.status != 183:
             self._rang = True
         if self._silence_timer is not None:
@@ -382,6 +384,21 @@ class Outgoing(CallListener):
         live.ringing(response.status, early)
         if early is not None:
             self.early(early)
+
+    def _keep(self, response: Response) -> None:
+        """Store the INVITE, so that another process can cancel it; for another host with the early dialogs, in which it
+        hangs up on a callee who has picked up just then."""
+        live, new = self.live, False
+        if self._forked or self._invite is None:
+            return
+        if live.services.settled is not None and "Contact" in response.headers and len(self._early) < MAX_EARLY:
+            tag = response.to_tag
+            new = bool(tag) and tag not in self._early
+            if new:
+                self._early[tag] = response.encode()
+        if new or not self._kept:
+            self._kept = True
+            save_invite(live.services.memory, live.sid, *self._invite.sent, early=[*self._early.values()])
 
     def on_answer(self, dialog: Dialog, response: Response, sdp: bytes) -> None:
         live = self.live

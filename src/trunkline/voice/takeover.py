@@ -321,8 +321,9 @@ class Takeover:
             if direction is Direction.INBOUND:
                 dialogs.refuse(self._stack, invite.request, invite.flow, 503, [RETRY_AFTER])
             else:
-                for request, flow in ((invite.request, invite.flow), *invite.others):
-                    self._stack.withdraw(request, dialogs.moved_flow(flow, self._stack))
+                dialogs.withdraw(self._stack, invite.request, invite.flow, invite.early)
+                for request, flow in invite.others:
+                    dialogs.withdraw(self._stack, request, flow)
         except MalformedMessage as error:
             log.warning("a stored INVITE cannot be read: %s", error)
 
