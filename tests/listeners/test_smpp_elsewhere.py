@@ -5,14 +5,16 @@ import asyncio
 import pytest
 
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID, Node
-from tests.listeners.helpers import delivered, message_of
+from tests.listeners.helpers import carrier, delivered, message_of
 from tests.messaging.world import AC, Carrier, MovableClock, World, eventually
+from trunkline.cluster.peers import PeerError
 from trunkline.listeners import smpp_elsewhere
 from trunkline.settings import Loopback, Settings, SmppServer, Webhooks
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
 from trunkline.smpp import receipt
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
+from trunkline.storage.unavailable import StoreUnavailable
 
 
 class Peer(Node):
@@ -22,6 +24,7 @@ class Peer(Node):
         super().__init__(world, settings)
         self.name, self.net, self.handlers = name, net, {}
         net[name] = self
+        self.sids, self.owners = set(), []
 
     async def start(self):
         await super().start()
@@ -30,6 +33,12 @@ class Peer(Node):
 
     def others(self):
         return [name for name in self.net if name != self.name]
+
+    def is_our_sid(self, sid):
+        return sid in self.sids
+
+    async def owner(self, shard):
+        return self.owners.pop(0)
 
     async def call(self, node, kind, payload, timeout_s):
         return await self.net[node].handlers[kind](self.name, payload)
@@ -151,3 +160,45 @@ async def test_a_node_that_was_taken_for_dead_tells_of_its_clients_again(nodes, 
     (pdu,) = await esme.until(1)
     assert receipt.parse(pdu).message_id == message.sid
     telling.cancel()
+
+
+async def test_a_message_of_another_node_is_cancelled_there(nodes):
+    a, b = nodes
+    carrier(a).down = True
+    sender = await a.bind(p.BindTransmitter)
+    sid = (await sender.submit()).message_id
+    a.sids.add(sid)
+    esme = await b.bind()
+    b.owners = ["a"] * 2
+    assert (await esme.ask(p.CancelSm(message_id=sid))).status == c.ESME_ROK
+    assert (await esme.ask(p.CancelSm(message_id=sid))).status == c.ESME_RCANCELFAIL
+    assert (await a.world.reader.get(AC, sid)).status == "canceled"
+    b.owners = ["a"]
+    a.sids.add("SM" + "0" * 32)
+    assert (await esme.ask(p.CancelSm(message_id="SM" + "0" * 32))).status == c.ESME_RINVMSGID
+
+
+async def test_a_cancel_follows_a_message_that_moves_and_gives_up(nodes, monkeypatch):
+    a, b = nodes
+    carrier(a).down = True
+    sid = (await (await a.bind(p.BindTransmitter)).submit()).message_id
+    esme = await b.bind()
+    called = []
+
+    async def call(node, kind, payload, timeout_s):
+        called.append(node)
+        if len(called) < 2:
+            raise PeerError("failed", "the partition has just left")
+        return await a.handlers[kind]("b", payload)
+
+    monkeypatch.setattr(b, "call", call)
+    b.owners = ["c", "a"]
+    a.sids.add(sid)
+    assert (await esme.ask(p.CancelSm(message_id=sid))).status == c.ESME_ROK
+    assert called == ["c", "a"]
+
+    async def away(shard):
+        raise StoreUnavailable("nobody owns it")
+
+    monkeypatch.setattr(b, "owner", away)
+    assert (await esme.ask(p.CancelSm(message_id=sid))).status == c.ESME_RSYSERR

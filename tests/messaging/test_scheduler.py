@@ -210,6 +210,21 @@ async def test_anothers_messages_are_left_to_that_node_until_they_are_ours(world
     assert None not in [await world.reader.get(AC, message.sid) for message in (ours, theirs, begun)]
 
 
+async def test_messages_of_an_owner_who_is_away_hold_up_nobody_elses(world, monkeypatch):
+    """They come due first, and there are many pages of them."""
+    monkeypatch.setattr(scheduler, "MAX_DUE", 2)
+    monkeypatch.setattr(scheduler, "MORE_PAGES", 1)
+    theirs = {(await schedule(world, to=f"+1415555{number:04}")).sid for number in range(100, 111)}
+    world.clock.offset_ms += 1000
+    ours = [await schedule(world, to=f"+1415555{number:04}") for number in range(200, 203)]
+    world.scheduler.is_ours = lambda sid: sid not in theirs
+    world.clock.offset_ms += HOUR_MS + 1
+    taken = [await world.scheduler.send_due() for _ in range(8)]
+    assert sum(taken) == 3
+    assert {record.sid for record in await left(world)} == theirs
+    assert None not in [await world.reader.get(AC, message.sid) for message in ours]
+
+
 async def test_what_a_former_owner_has_begun_too_late_is_sent(world, monkeypatch):
     """A node that was stopped marks a message as its own after another has taken it over, and cannot send it."""
     monkeypatch.setattr(scheduler, "TICK_S", 0.01)

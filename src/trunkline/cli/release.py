@@ -203,8 +203,12 @@ def start(
         except BadCanary as error:
             raise CommandError(str(error)) from None
         world = NodesWorld(settings.release, settings.server.metrics_token or "", typer.echo)
-        whole = Run(desk.records, chain, world, settings.release, by or author(repo))
-        is_done = run(desk.do(lambda _: whole.go(nodes, first)))
+        who = by or author(repo)
+
+        async def go(desk: Desk) -> bool:
+            return await Run(desk.records, chain, world, settings.release, who).go(nodes, first)
+
+        is_done = run(desk.do(go))
     typer.echo(f"{plan.release} is {standing(chain)}")
     if not is_done:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ import logging
 import ssl as ssl_module
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
@@ -20,7 +20,7 @@ from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
 from trunkline.listeners.smpp_elsewhere import Elsewhere, Handle, Peers
 from trunkline.listeners.smpp_parts import Parts
-from trunkline.listeners.smpp_query import Queries
+from trunkline.listeners.smpp_query import Owners, Queries
 from trunkline.listeners.smpp_submit import Intake
 from trunkline.messaging import smpp_clients
 from trunkline.messaging.outbound import Outbound
@@ -51,6 +51,10 @@ EXPIRE_CHECKS: Final = 60
 EXPIRE_PAGE: Final = 500
 
 log = logging.getLogger(__name__)
+
+
+class Members(Peers, Owners, Protocol):
+    """The other nodes of a cluster."""
 
 
 class Client(transport.Handler):
@@ -145,8 +149,9 @@ class SmppServer:
             name.startswith(smpp_clients.SCHEME) and not self._reachable(name.removeprefix(smpp_clients.SCHEME))
         )
 
-    def join(self, peers: Peers, handle: Handle) -> Elsewhere:
+    def join(self, peers: Members, handle: Handle) -> Elsewhere:
         """Deliver by other nodes of a cluster too. Before the delivery gets the `handlers`."""
+        self._queries.join(peers, handle)
         self.elsewhere = Elsewhere(peers, self._deliverer, lambda sid: bool(self.receivers(sid)), self._look_at)
         self.elsewhere.serve(handle)
         self.handlers = dict.fromkeys(self.handlers, self.elsewhere)

@@ -26,7 +26,10 @@ TICK_S = 1.0
 BATCH = 200
 """Messages taken on at once."""
 MAX_DUE = 5 * BATCH
-"""Messages looked at for it: in a cluster most may be other nodes'."""
+"""Messages of one page that is looked at for it: in a cluster most may be other nodes'."""
+MORE_PAGES = 3
+"""Looked at in one turn, beside the first, where that is full of other nodes' messages. The next turn goes on behind
+them: what an owner who is away has left undone holds up nobody else's."""
 AGAIN_S = 60.0
 """How often it is looked for messages that were begun and not ended: by a node that had lost them just before, say."""
 RETRY_S = 5.0
@@ -52,6 +55,8 @@ class Scheduler:
         self._reader = reader
         self._task: asyncio.Task[None] | None = None
         self._recovered = False
+        self._after = ""
+        """Up to where the pages behind the first one have been looked at; empty: they begin anew."""
         self.is_ours: Callable[[str], bool] = lambda sid: True
         """Whether a message is this node's to send, by its SID."""
         self.sent = 0
@@ -100,13 +105,31 @@ class Scheduler:
 
     async def send_due(self) -> int:
         """Take on a batch of the messages whose time has come; returns how many there were."""
-        where = {"status": Status.SCHEDULED.value, "send_at_ms__le": self._inflight.clock.now_ms()}
-        found: Sequence[ScheduledMessage] = await self._database.find(
-            ScheduledMessage, where, order="send_at_ms", limit=MAX_DUE
-        )
-        due = [record for record in found if self.is_ours(record.sid)][:BATCH]
+        found = await self._due("")
+        due = [record for record in found if self.is_ours(record.sid)]
+        if len(found) == MAX_DUE and len(due) < BATCH:
+            due += await self._due_behind(found[-1].sid)
+        else:
+            self._after = ""
+        due = due[:BATCH]
         await _all(self._take_on(record) for record in due)
         return len(due)
+
+    async def _due(self, after: str) -> Sequence[ScheduledMessage]:
+        where = {"status": Status.SCHEDULED.value, "send_at_ms__le": self._inflight.clock.now_ms()}
+        return await self._database.find(ScheduledMessage, where, order="send_at_ms", after=after, limit=MAX_DUE)
+
+    async def _due_behind(self, first: str) -> list[ScheduledMessage]:
+        """Ours of the next few pages; from the `first` one's end if they begin anew."""
+        ours: list[ScheduledMessage] = []
+        for _ in range(MORE_PAGES):
+            found = await self._due(self._after or first)
+            ours += [record for record in found if self.is_ours(record.sid)]
+            others = [record.sid for record in found if not self.is_ours(record.sid)]  # they stay where they are
+            self._after = (others or [found[-1].sid])[-1] if len(found) == MAX_DUE else ""
+            if not self._after or len(ours) >= BATCH:
+                break
+        return ours
 
     async def _take_on(self, record: ScheduledMessage) -> None:
         record.status = Status.SENDING.value
