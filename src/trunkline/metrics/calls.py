@@ -60,7 +60,8 @@ def of_media(stats: Stats) -> Iterator[Any]:
     for name, (text, value) in counters.items():
         yield CounterMetricFamily(f"trunkline_media_{name}", text, value)
     ends = [str(bound / 1e6) for bound in TICK_BOUNDS_US] + ["+Inf"]
-    buckets = list(zip(ends, accumulate(stats.tick_us), strict=False))
+    ticks = stats.tick_us or [0] * len(ends)
+    buckets = list(zip(ends, map(float, accumulate(ticks)), strict=False))
     yield HistogramMetricFamily(
         "trunkline_media_tick_seconds", "Time that ticks took", buckets=buckets, sum_value=stats.tick_sum_us / 1e6
     )
