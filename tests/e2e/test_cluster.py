@@ -158,6 +158,7 @@ async def test_a_key_acts_once_wherever_it_is_used(lab: Lab) -> None:
     assert set((await lab.carrier.taken()).values()) == {1}
 
 
+@pytest.mark.slow  # a shorter one: test_chaos.py
 async def test_a_node_that_is_killed_loses_nothing(lab: Lab) -> None:
     """Each node has customers of its own; those of the one that dies get no answers while it is away, the others do."""
     loads = [Load(client, lab.tenant, lab.sink, 60.0) for client in lab.clients]
