@@ -15,7 +15,7 @@ from lab.ledgers import CALL_FINAL, Webhooks
 from lab.node import CALLED, SAID
 from lab.phones import PORT, Leg, Phones
 
-UP_S = 20.0
+UP_S = 60.0
 """How long calls may take to be answered."""
 SPREAD_S = 0.1
 """Between two calls."""

@@ -21,7 +21,7 @@ from lab.system import Failed
 
 WARM_S, AFTER_S = 5.0, 5.0
 """Of load before the fault and after everything is whole again."""
-WHOLE_S = 120.0
+WHOLE_S = 180.0
 SETTLE_S = 90.0
 """How long callbacks are waited for after the load."""
 POLL_S = 0.25

@@ -17,7 +17,7 @@ from lab.plan import Cluster, Plan, Zone
 from lab.system import Failed, enter, enter_network, need_packages, need_root, version
 from lab.system import patroni as install_patroni
 
-WHOLE_S = 90.0
+WHOLE_S = 180.0
 POLL_S = 0.2
 SPREAD_S, SPREAD_AGAIN_S = 60.0, 3.0
 """For primaries to be back where they began, and between two tries."""

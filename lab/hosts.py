@@ -14,7 +14,7 @@ from lab import made
 from lab.made import Made
 from lab.system import Failed, in_network
 
-READY_S = 60.0
+READY_S = 180.0
 STOP_S = 15.0
 POLL_S = 0.1
 LOG_LINES = 12
