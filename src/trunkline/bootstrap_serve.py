@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import resource
@@ -72,8 +71,6 @@ def serve(settings: Settings) -> None:
 
     Where calls are taken this process becomes the supervisor, which runs the same command again as its child.
     """
-    if settings.regions:
-        importlib.import_module("trunkline.bootstrap_region").wait_until_active(settings)
     if settings.sip.enabled and not inherited.supervised():
         _supervise(settings)
     if inherited.supervised():

@@ -1,5 +1,6 @@
 """`trunkline serve` and `trunkline dev`: run the server."""
 
+import importlib
 from contextlib import suppress
 from typing import Annotated
 
@@ -32,6 +33,7 @@ def serve(
     given = {"node": {"roles": [role.strip() for role in roles.split(",")]}} if roles else None
     settings = settings_of(context, given=given)
     _check_files(settings)
+    _await_region(settings)
     log.configure(settings.log)
     serving().serve(settings)
 
@@ -41,6 +43,13 @@ def _check_files(settings: Settings) -> None:
     SettingsError."""
     if settings.sip.enabled:
         number_risks.load(settings.voice.high_risk_file)
+
+
+def _await_region(settings: Settings) -> None:
+    """Wait, with no socket open but the API's, until this region is the active one, where there are several."""
+    if settings.regions:
+        log.configure(settings.log)
+        importlib.import_module("trunkline.bootstrap_region").wait_until_active(settings)
 
 
 def dev(

@@ -67,16 +67,25 @@ for _method in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH"):
     setattr(_Handler, f"do_{_method}", _Handler.answer)
 
 
+class _Server(ThreadingHTTPServer):
+    text = ""
+    request_queue_size = 64
+
+    def server_bind(self) -> None:
+        """Without the look-up of a name for the address, which may take long."""
+        socketserver.TCPServer.server_bind(self)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class Notice:
     """Says on a port what is waited for."""
 
     def __init__(self, host: str, port: int) -> None:
         """Raises OSError."""
-        kind: type[socketserver.TCPServer] = ThreadingHTTPServer
-        if ":" in host:
-            kind = type("Server6", (ThreadingHTTPServer,), {"address_family": socket.AF_INET6})
-        self._server = kind((host, port), _Handler)
-        self._server.text = ""  # type: ignore[attr-defined]
+        self._server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
@@ -87,7 +96,7 @@ class Notice:
 
     def say(self, text: str) -> None:
         """From now on."""
-        self._server.text = text  # type: ignore[attr-defined]
+        self._server.text = text
 
     def close(self) -> None:
         """The port is free again."""
