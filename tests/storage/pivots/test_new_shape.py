@@ -18,13 +18,13 @@ from trunkline.storage.sharded import ShardedQueue
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param("postgres", marks=needs_postgres),
+        pytest.param("postgres", marks=[needs_postgres, pytest.mark.slow]),
         pytest.param("partition", marks=[needs_postgres, pytest.mark.slow]),
     ]
 )
 def open_queue(request, tmp_path):
     turn = itertools.count()
-    use_shards(lambda: next(turn) % SHARDS)
+    use_shards(lambda *_: next(turn) % SHARDS)
     yield _opener(request, tmp_path)
     use_shards(None)
 
