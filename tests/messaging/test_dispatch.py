@@ -5,12 +5,13 @@ import random
 
 import pytest
 
+from tests.storage.partitions import owning_all, sharded_sqlite
 from trunkline.messaging.connectors.base import Submitted, Unavailable
 from trunkline.messaging.lanes import HEAD, lane_name
 from trunkline.model.account import Account
 from trunkline.model.message import Status
 from trunkline.model.numbers import PhoneNumber
-from trunkline.model.sid import new_sid
+from trunkline.model.sid import new_sid, use_shards
 from trunkline.settings import Messaging, Route, Settings
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.writer import WriterFull
@@ -440,3 +441,35 @@ async def test_a_node_whose_lease_has_run_out_since_the_claim_submits_nothing(fa
     fast.dispatcher.may_send = lambda: True
     sent = await fast.until(message, "sent")
     assert (len(carrier.taken), sent.in_doubt, sent.tried) == (1, False, [])
+
+
+@pytest.fixture
+async def halves(fast, tmp_path):
+    """A world whose queue has two partitions, both of this node."""
+    (tmp_path / "halves").mkdir()
+    queue = await owning_all(sharded_sqlite(tmp_path / "halves", 2))
+    fast.inflight.queue = queue
+    yield queue
+    use_shards(None)
+    await queue.close()
+
+
+async def test_a_lane_goes_on_with_other_partitions_while_one_leaves(fast, halves):
+    """Though what waits in the one that leaves is older, and more than is read at once."""
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    use_shards(lambda prefix: 1)
+    leaving = [await fast.send(f"leaving {n}") for n in range(3 * HEAD)]
+    use_shards(lambda prefix: 0)
+    staying = [await fast.send(f"staying {n}") for n in range(2 * HEAD)]
+    halves.closing.add(1)
+    fast.dispatcher.leave(1)
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await eventually(lambda: len(carrier.taken) == len(staying))
+    assert [m.sid for m in carrier.taken] == [m.sid for m in staying]
+    halves.closing.discard(1)
+    fast.dispatcher.enter(1)
+    await fast.dispatcher.recover()
+    await eventually(lambda: len(carrier.taken) == len(staying) + len(leaving))
+    assert {m.sid for m in carrier.taken[len(staying) :]} == {m.sid for m in leaving}

@@ -134,7 +134,13 @@ class ShardedQueue(OwnPartitions):
         return sum(_some(removed))
 
     async def waiting(self, lane: str, after: tuple[int, int], limit: int) -> list[Flight]:
-        found = await self._of_owned(lambda engine: engine.waiting(lane, after, limit))
+        """Not of partitions that are about to leave, while there are others: what waits in them would stand before what
+        can go."""
+
+        async def read(partition: int, engine: Engine) -> list[Flight]:
+            return [] if partition in self.closing else await engine.waiting(lane, after, limit)
+
+        found = await self._of_each(read)
         return sorted(itertools.chain(*found), key=lambda one: (one.due_ms, one.id))[:limit]
 
     async def lanes(self) -> list[tuple[str, int, int]]:
