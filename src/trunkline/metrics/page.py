@@ -5,7 +5,8 @@ customer did is told by his post-flight documents.
 """
 
 import hmac
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import orjson
@@ -69,6 +70,9 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._depths = Depths(node.queue)
+        self._failing: dict[str, float] = {}
+        """Store -> since when it has been seen failing, seconds of `monotonic`."""
+        self.monotonic: Callable[[], float] = time.monotonic
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """One answered request; labels are routes of our own table and status classes."""
@@ -132,15 +136,20 @@ class Metrics(Collector):
         """200 when messages can be accepted; the body names what is wrong otherwise, and what each connector says."""
         node = self._node
         problems = [] if node.ready else ["starting or stopping"]
+        noted = {}
         for store, part in (("queue", node.queue), ("database", node.database)):
-            if part.writer.failed is not None:
+            if part.writer.failed is None:
+                self._failing.pop(store, None)
+            elif self._stops(store):
                 problems.append(f"{store}: {part.writer.failed}")
+            else:
+                noted[store] = str(part.writer.failed)
         if node.cluster is not None and (problem := node.cluster.health()):
             problems.append(problem)
         if node.outbound.refuse:
             problems.append(node.outbound.refuse)
         connectors = {name: connector.health()[1] for name, connector in node.connectors.items()}
-        told: dict[str, object] = {"ready": not problems, "problems": problems, "connectors": connectors}
+        told: dict[str, object] = {"ready": not problems, "problems": problems, "connectors": connectors, **noted}
         if node.cluster is not None and node.cluster.queue.healthy:  # new work goes to the databases that are well
             told["queue"] = node.cluster.queue.healthy
         if node.voice is not None and node.memory.problem:  # costs takeover: this node goes on, as all others do then
@@ -149,6 +158,15 @@ class Metrics(Collector):
             told["archive"] = node.archive.problem
         body = orjson.dumps(told)
         return text_response(body, "application/json", 503 if problems else 200)
+
+    def _stops(self, store: str) -> bool:
+        """Whether a store that fails makes the node unfit. In a cluster it is the others' too, and a balancer that
+        found all nodes unfit would refuse what they can hold open: messages go on without the database of records,
+        and wait for a queue that is switched over."""
+        node, now = self._node, self.monotonic()
+        if node.cluster is None:
+            return True
+        return store == "queue" and now - self._failing.setdefault(store, now) >= node.settings.storage.wait_s
 
     async def _metrics(self, request: Request) -> Response:
         token = str(node_token(self._node))
