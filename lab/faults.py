@@ -291,7 +291,11 @@ class Rolling(Fault):
 
 
 class RollingEngines(Fault):
-    name, what, hold_s = "rolling-engines", "every engine host restarted in turn, each whole before the next", 2.0
+    name, what, hold_s = (
+        "rolling-engines",
+        "every engine host restarted in turn, each whole and primaries back in their zones before the next",
+        2.0,
+    )
 
     def inject(self) -> str:
         for zone in self.lab.plan.zones:
@@ -299,6 +303,7 @@ class RollingEngines(Fault):
             host.stop()
             host.start()
             self.lab.until_whole()
+            self.lab.spread()
         return "all engine hosts in turn"
 
 
