@@ -24,6 +24,7 @@ from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
 from trunkline.bootstrap_cluster import CannotJoin, ClusterNode, lease, tls_contexts
 from trunkline.bootstrap_roles import ARCHIVE, MESSAGING, missing_roles, reading_calls, things
+from trunkline.bootstrap_stop import Grace
 from trunkline.bootstrap_stores import (
     ARCHIVE_FILE,
     MEDIA_FOLDER,
@@ -131,6 +132,7 @@ class Node:
         self.phones = phones
         self.clock = clock or SystemClock()
         self.base_url = settings.base_url
+        self.grace = Grace(settings.server.shutdown_s)
         folder = data_folder(settings)
         self._lock = take_folder(folder)
         self.secrets = open_secrets(settings)
@@ -474,20 +476,22 @@ class Node:
     async def drain(self, hurry: Callable[[], bool]) -> None:
         """Be no longer ready, take no new calls, and wait for those that are up, `server.shutdown_s` at most."""
         self.ready = False
+        self.grace.begin()
         if self.voice is not None:
-            await self.voice.drain(self.settings.server.shutdown_s, hurry)
+            await self.voice.drain(self.grace.left(), hurry)
 
     async def stop(self) -> None:
-        """Finish what is under way within `server.shutdown_s`; the rest is taken up at the next start."""
+        """Finish what is under way within `server.shutdown_s`, what `drain` took of it included; the rest is taken up
+        at the next start."""
         self.ready = False
-        grace_s = self.settings.server.shutdown_s
+        self.grace.begin()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.voice is not None:
             await self.voice.stop()
         if self.cluster is not None:
-            await self.cluster.leave(grace_s)
+            await self.cluster.leave(self.grace.left())
         self.dispatcher.stop()
         await asyncio.gather(
             self.smpp_server.stop(),
@@ -495,9 +499,9 @@ class Node:
             self.usage_triggers.stop(),
             self.media_fetch.stop(),
             self.inbound.stop(),
-            *(connector.stop(grace_s) for connector in self.connectors.values()),
+            *(connector.stop(self.grace.left()) for connector in self.connectors.values()),
         )
-        await self.delivery.stop(grace_s)
+        await self.delivery.stop(self.grace.left())
         await self.landing.stop()
         await self.telemetry.stop()
         if self.recording_audio is not None:

@@ -1,7 +1,7 @@
 """What a node of a cluster does about what it owns, beside its parts of the queue (`trunkline.bootstrap_cluster`)."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trunkline.cluster.ownership import Hooks
 from trunkline.messaging.leased import LeasedConnector
@@ -12,7 +12,8 @@ from trunkline.voice.trunk_registration import TrunkRegistrations
 class ConnectorHooks(Hooks):
     """A carrier's binds."""
 
-    def __init__(self, connectors: Mapping[str, object], grace_s: float) -> None:
+    def __init__(self, connectors: Mapping[str, object], grace_s: Callable[[], float]) -> None:
+        """`grace_s`: how long answers under way are waited for."""
         self._connectors = connectors
         self._grace_s = grace_s
         self._tasks: set[asyncio.Task[None]] = set()
@@ -31,7 +32,7 @@ class ConnectorHooks(Hooks):
         """Unbind, after the answers under way."""
         leased = self._leased(thing)
         if leased is not None:
-            await leased.lose(self._grace_s)
+            await leased.lose(self._grace_s())
 
     def lost(self, thing: str) -> None:
         """Unbind at once."""

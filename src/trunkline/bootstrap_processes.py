@@ -29,9 +29,8 @@ CONTROL_SOCKET = "media.sock"
 PORTS_SOCKET = "ports.sock"
 MAX_SOCKET_PATH = 100
 """Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
-STOP_EXTRA_S = 15.0
-STOP_STAGES = 4
-"""A node that stops waits for `server.shutdown_s` at most this often: calls, requests, submits, callbacks."""
+STOP_EXTRA_S = 25.0
+"""What a stop takes at most beside `server.shutdown_s`: the least that each of its steps gets, and closing."""
 
 
 def socket_path(settings: Settings, name: str = CONTROL_SOCKET) -> str:
@@ -89,7 +88,7 @@ def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) ->
         http_port=settings.server.port,
         memories=[MEDIA_STATE, RECORD_RING, *fences],
         ports=Ports(ports, own.host or settings.sip.host, own.port_min, own.port_max, own.legs * SLOTS_PER_LEG),
-        stop_s=STOP_STAGES * settings.server.shutdown_s + STOP_EXTRA_S,
+        stop_s=settings.server.shutdown_s + STOP_EXTRA_S,
     )
 
 

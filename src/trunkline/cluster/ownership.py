@@ -37,6 +37,8 @@ HANDOVER_AFTER_S: Final = 5.0
 """How long nobody must have come or gone before things move for balance alone."""
 LEAVING_S: Final = 30.0
 """Longest wait for what is under way of a thing that is to be handed over."""
+GIVE_S: Final = 1.0
+"""What a node that leaves takes at least to tell who owns its things now."""
 HANDOVER_AGAIN_S: Final = 60.0
 """Wait after a thing could not be let go of (a call is up)."""
 
@@ -181,12 +183,15 @@ class Ownership(Listener):
         self._news.set()
 
     async def leave(self, timeout_s: float) -> None:
-        """Hand everything over, waiting up to `timeout_s` for what is under way; nothing is gained any more."""
+        """Hand everything over, waiting up to `timeout_s` for what is under way; nothing is gained any more. The next
+        owners are told in what is left of that time, a second at least."""
         self._retiring = True
+        clock = asyncio.get_running_loop().time
+        end = clock() + timeout_s
         things = list(self._owned)
         self.leaving.update(things)
         await asyncio.gather(*(self._let_go(thing, timeout_s, always=True) for thing in things))
-        await self._give(things, timeout_s)
+        await self._give(things, max(end - clock(), min(GIVE_S, timeout_s)))
         self._granted.clear()
         await self.stop()
 
