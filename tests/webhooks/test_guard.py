@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 
@@ -167,6 +168,50 @@ async def test_a_slow_name_server_is_given_up() -> None:
         await guard.resolve("b", timeout_s=0.01)
     guard.close()
     await asyncio.sleep(0)
+
+
+async def test_while_no_name_server_answers_the_last_address_is_used_on() -> None:
+    names = Names(shop=["1.1.1.1"])
+    answers: list[BaseException] = []
+
+    async def ask(host: str) -> Sequence[str]:
+        if answers:
+            raise answers[0]
+        return await names(host)
+
+    guard = Guard(resolver=ask, ttl_s=0)
+    answers[:] = [socket.gaierror(socket.EAI_AGAIN, "silent")]
+    with pytest.raises(HostUnknown):
+        await guard.resolve("shop")
+    answers.clear()
+    assert await guard.resolve("shop") == "1.1.1.1"
+    for silent in (socket.gaierror(socket.EAI_AGAIN, "silent"), TimeoutError()):
+        answers[:] = [silent]
+        assert await guard.resolve("shop") == "1.1.1.1"
+    answers[:] = [socket.gaierror(socket.EAI_NONAME, "gone")]
+    with pytest.raises(HostUnknown):
+        await guard.resolve("shop")
+    answers[:] = [TimeoutError()]
+    with pytest.raises(HostUnknown):
+        await guard.resolve("shop")
+
+
+async def test_a_silent_name_server_is_not_waited_for_where_an_address_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STALE_AFTER_S", 0.01)
+    names, silent = Names(shop=["1.1.1.1"]), asyncio.Event()
+
+    async def ask(host: str) -> Sequence[str]:
+        if silent.is_set():
+            await asyncio.Event().wait()
+        return await names(host)
+
+    guard = Guard(resolver=ask, ttl_s=0, timeout_s=600)
+    assert await guard.resolve("shop") == "1.1.1.1"
+    silent.set()
+    assert await asyncio.wait_for(guard.resolve("shop"), 20) == "1.1.1.1"
+    guard.close()
 
 
 async def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ Customers choose the URLs, so a URL must not reach into the operator's own netwo
 every address is checked against the IANA special-purpose registries (RFC 6890 and its updates), and the
 connection is made to the checked address: the name is never resolved a second time (no DNS rebinding).
 
+While no name server answers, an address that was right lately is used on (RFC 8767): it has been checked. A name
+that is said not to exist is unknown at once.
+
 IPv6 is an allow list: only global unicast 2000::/3, so that loopback, link-local, unique local, multicast,
 IPv4-mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96, 64:ff9b:1::/48) are all outside.
 """
@@ -71,6 +74,15 @@ LOOKUP_THREADS: Final = 8
 TTL_S: Final = 30.0
 NEGATIVE_TTL_S: Final = 5.0
 LOOKUP_TIMEOUT_S: Final = 5.0
+STALE_S: Final = 24 * 3600.0
+"""How long an address is used on while no name server answers; RFC 8767 section 6 says one to three days."""
+STALE_AFTER_S: Final = 1.0
+"""How long the name servers are waited for where there is such an address (its client response timer: 1.8 s)."""
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+class LookupFailed(HostUnknown):
+    """Nobody said whether there is such a host."""
 
 
 def refusal(address: Address, allowed: Iterable[Network] = ()) -> str | None:
@@ -114,6 +126,8 @@ class Guard:
         self._timeout_s = timeout_s
         # Host -> (expiry on the loop's clock, permitted addresses or the failure).
         self._cache: OrderedDict[str, tuple[float, tuple[str, ...] | Failure]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+        """Host -> (until when they may be used though nobody confirms it, permitted addresses)."""
         self._pending: dict[str, asyncio.Task[tuple[str, ...]]] = {}
 
     @classmethod
@@ -147,10 +161,19 @@ class Guard:
             self._pending[host] = task
             task.add_done_callback(lambda done: self._looked_up(host, done))
         limit = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        until, stale = self._known.get(host, (0.0, ()))
+        if until <= now:
+            stale = ()
         try:
             # Shielded: others wait for the same answer.
-            return (await asyncio.wait_for(asyncio.shield(task), limit))[0]
+            return (await asyncio.wait_for(asyncio.shield(task), min(limit, STALE_AFTER_S) if stale else limit))[0]
+        except LookupFailed:
+            if stale:
+                return stale[0]
+            raise
         except TimeoutError:
+            if stale:
+                return stale[0]
             raise HostUnknown(f"looking up {host} took longer than {limit:g} s") from None
 
     def refuses(self, host: str, address: str) -> bool:
@@ -182,7 +205,10 @@ class Guard:
                 async with asyncio.timeout(self._timeout_s):
                     found = await self._resolver(host)
             except TimeoutError:
-                raise HostUnknown(f"looking up {host} took longer than {self._timeout_s:g} s") from None
+                raise LookupFailed(f"looking up {host} took longer than {self._timeout_s:g} s") from None
+            except socket.gaierror as error:
+                kind = HostUnknown if error.errno in _NO_SUCH_NAME else LookupFailed
+                raise kind(f"the host name {host} does not resolve") from None
             except (OSError, UnicodeError):
                 raise HostUnknown(f"the host name {host} does not resolve") from None
         else:
@@ -217,11 +243,18 @@ class Guard:
         now = task.get_loop().time()
         if error is None:
             self._cache[host] = (now + self._ttl_s, task.result())
+            self._known[host] = (now + STALE_S, task.result())
+            self._known.move_to_end(host)
         elif isinstance(error, Failure):
-            self._cache[host] = (now + min(NEGATIVE_TTL_S, self._ttl_s), error)
+            if not isinstance(error, LookupFailed):
+                self._known.pop(host, None)
+            until, stale = self._known.get(host, (0.0, ()))
+            goes_on = until > now
+            self._cache[host] = (now + min(NEGATIVE_TTL_S, self._ttl_s), stale if goes_on else error)
         self._cache.move_to_end(host)
-        while len(self._cache) > MAX_CACHED_HOSTS:
-            self._cache.popitem(last=False)
+        for kept in (self._cache, self._known):
+            while len(kept) > MAX_CACHED_HOSTS:
+                kept.popitem(last=False)
 
     async def _getaddrinfo(self, host: str) -> Sequence[str]:
         """The system's resolver, in threads of its own: a slow name server must not block other work."""
