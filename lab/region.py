@@ -6,7 +6,7 @@ It is added to a lab that runs, as an operator would add it: the nodes of the fi
 
 import json
 import sys
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from lab import etcd, node, outside, patroni, probe, redis
@@ -119,10 +119,7 @@ class RegionLab(Lab):
             own = self.node(zone).folder / "trunkline.toml"
             own.write_text(own.read_text() + regions(self.two, TWO.region, ""))
             self.node(zone).stop()
-        for zone in self.nodes:
-            self.node(zone).start()
-        for zone in self.nodes:
-            self.node(zone).until_ready(timeout_s=WAIT_S)
+            self._until(partial(up, self.node(zone)), f"the node in {zone.name}", WAIT_S)
         self.second.start()
         self._until(lambda: probe.answers_http(TWO.node, 8080, "/healthz"), "region two's node waits", WAIT_S)
         outer = self.hosts[OUT]
@@ -146,6 +143,13 @@ class RegionLab(Lab):
         """The line is whole again."""
         self.network.heal(self.second_store.name)
         self.network.heal(self.second.name)
+
+
+def up(host: Host) -> bool:
+    """Whether a node takes work; one that has ended is started again, as systemd would."""
+    host.start("trunkline")
+    ready = host.services["trunkline"].ready
+    return ready is not None and ready()
 
 
 def follow(one: Plan, two: RegionPlan, cluster: Cluster, file: Path) -> None:
