@@ -181,6 +181,8 @@ class ClusterNode(Listener):
             await self.peers.listen(self._settings.node.address)
             await self.membership.start(alone_here=True)
             await self._agree()
+        except TimeoutError:
+            raise CannotJoin("the memory store did not answer in time: is it, or this machine, too busy?") from None
         except OSError as error:
             raise CannotJoin(f"node.address {self._settings.node.address}: {error.strerror or error}") from None
         except (NameTaken, Refused, ValueError) as error:

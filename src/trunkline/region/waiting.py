@@ -75,6 +75,9 @@ class _Server(ThreadingHTTPServer):
         """Without the look-up of a name for the address, which may take long."""
         socketserver.TCPServer.server_bind(self)
 
+    def handle_error(self, *_: object) -> None:
+        """A client that went away."""
+
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
