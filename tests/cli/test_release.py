@@ -157,14 +157,15 @@ def stage(tmp_path, monkeypatch, capsys):
         node.server.server_close()
 
 
+slow = pytest.mark.slow
 WALKS = [
     ("content", {"README.md": "two\n"}, ()),
-    ("configuration", {"Makefile": "all: x\n"}, ()),
-    ("route", {"trunkline.toml": '[[routes]]\nname = "a"\n'}, ()),
-    ("handler", {"src/a.py": "a = 1\n"}, ()),
-    ("api", {"src/trunkline/api/a.py": "a = 1\n"}, ("ada",)),
-    ("state", {"src/trunkline/inflight/a.py": "a = 1\n"}, ("ada",)),
-    ("schema", {"src/trunkline/storage/pivots/a.py": "a = 1\n"}, ("ada",)),
+    pytest.param("configuration", {"Makefile": "all: x\n"}, (), marks=slow),
+    pytest.param("route", {"trunkline.toml": '[[routes]]\nname = "a"\n'}, (), marks=slow),
+    pytest.param("handler", {"src/a.py": "a = 1\n"}, (), marks=slow),
+    pytest.param("api", {"src/trunkline/api/a.py": "a = 1\n"}, ("ada",), marks=slow),
+    pytest.param("state", {"src/trunkline/inflight/a.py": "a = 1\n"}, ("ada",), marks=slow),
+    pytest.param("schema", {"src/trunkline/storage/pivots/a.py": "a = 1\n"}, ("ada",), marks=slow),
     ("money", {"src/trunkline/voice/spending.py": "a = 1\n"}, ("ada", "bo")),
 ]
 CANARY = {"route", "handler", "api", "state", "schema", "money"}
@@ -258,6 +259,7 @@ def test_checks_are_of_exactly_that_commit_and_a_failed_one_shuts_the_gate(stage
     assert "is no check" in stage.check("integration", "hope", code=1)
 
 
+@slow
 def test_performance_compares_both_versions_in_turns(stage):
     busy = "sum(range({}))\n"
     stage.repo.commit({"cost.py": busy.format(10), "Makefile": "all: x\n"})

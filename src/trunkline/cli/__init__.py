@@ -31,6 +31,7 @@ from trunkline.cli import (
     routes,
     schema,
     serve,
+    soak,
     top,
     trunks,
 )
@@ -91,6 +92,7 @@ app.command()(trunks.trunks)
 app.command()(cluster.cluster)
 app.command()(top.top)
 app.command()(promote.promote)
+app.command()(soak.soak)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

@@ -225,6 +225,11 @@ class Local:
     # -- what tests use --------------------------------------------------------------------------------------
 
     @property
+    def pid(self) -> int:
+        """Of the process that was started; the rest of the server are its children. 0: it does not run."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def number(self) -> str:
         """The first of the account's numbers."""
         return self.numbers[0]

@@ -1,0 +1,71 @@
+"""A soak of a real server: quiet when nothing grows, loud when something does."""
+
+import textwrap
+
+import msgspec
+import pytest
+
+from trunkline.cli import main
+from trunkline.testing.soak import Point, Result, compared, problems
+
+LEAK = """
+    import os, sys, threading, time
+    if "serve" in sys.orig_argv or "dev" in sys.orig_argv:
+        kept = []
+        def leak():
+            while True:
+                time.sleep(0.05)
+                kept.append(os.urandom(200_000))
+        threading.Thread(target=leak, daemon=True).start()
+"""
+
+
+def result(points=(), **changes):
+    given = {
+        "version": "1", "minutes": 1.0, "accepted": 100, "refused": 0, "untold": 0, "calls": 1, "calls_failed": 0,
+        "cpu_s_per_1000": 1.0, "memory_mb": 100.0, "disk_bytes_per_message": 1000.0, "problems": (),
+    }  # fmt: skip
+    return Result(points=tuple(points), **{**given, **changes})
+
+
+def points(**grow):
+    base = {"memory_mb": 100.0, "files": 100, "threads": 10, "p50_ms": 5.0, "p99_ms": 20.0}
+    return [
+        Point(at_s=float(n), **{name: value + type(value)(grow.get(name, 0) * n) for name, value in base.items()})
+        for n in range(60)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grow", "said"), [({}, ""), ({"memory_mb": 1}, "memory_mb"), ({"files": 1}, "files"), ({"p99_ms": 5}, "p99_ms")]
+)
+def test_what_grows_is_named(grow, said):
+    assert [line.split()[0] for line in problems(result(points(**grow)))] == ([said] if said else [])
+
+
+def test_what_was_lost_is_named():
+    assert len(list(problems(result(points(), refused=1, untold=1, calls_failed=1)))) == 3
+
+
+def test_what_is_worse_than_before_is_named():
+    assert list(compared(result(), result())) == []
+    assert [line.split()[0] for line in compared(result(memory_mb=130.0), result())] == ["memory_mb"]
+
+
+def test_a_result_that_cannot_be_read_is_refused(tmp_path, capsys):
+    (tmp_path / "soak-1.json").write_text("{}")
+    assert main(["soak", "--results", str(tmp_path)]) == 1
+    assert "no result of a soak" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_planted_leak_is_caught_and_without_it_nothing_grows(tmp_path, monkeypatch, capsys):
+    run = ["soak", "--minutes", "1.5", "--rate", "20", "--calls", "1", "--results", str(tmp_path / "kept")]
+    assert main(run) == 0, capsys.readouterr().out
+    assert "nothing grows" in capsys.readouterr().out
+    (kept,) = (tmp_path / "kept").glob("soak-*.json")
+    assert msgspec.json.decode(kept.read_bytes(), type=Result).untold == 0
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(LEAK))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert main(run) == 1
+    assert "memory_mb grows by" in capsys.readouterr().out
