@@ -9,7 +9,7 @@ CONFIG ?=
 FAULTS ?=
 RUNS ?=
 
-.PHONY: help install demo cluster chaos run test test-all check format bench docs lock clean
+.PHONY: help install demo cluster chaos run test test-all check format soak bench docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ check: install ## lint, format, types, layers
 format: install ## write the code as `check` wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+soak: install ## a server under steady load for MINUTES=10: exit status 1 if anything grows
+	@$(BIN)/trunkline soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: install ## messages beside Kannel, or NAME=queued alone (bench/README.md); QUICK=1 in 90 s; ARGS="..." for it
 	@if [ -n "$(NAME)" ] && [ -f "bench/$(NAME).py" ]; then $(BIN)/python -m bench.$(NAME) $(ARGS); \
