@@ -204,7 +204,7 @@ class Lab:
                 self.node(zone).start()
             for zone in self.nodes:
                 self.node(zone).until_ready()
-            host.put(outside.edge(self.nodes, host.folder, "/readyz" if len(self.nodes) > 1 else "/healthz"))
+            host.put(outside.edge(self.nodes, host.folder, "/readyz/drain" if len(self.nodes) > 1 else "/healthz"))
             host.start("edge")
             host.until_ready("edge")
 

@@ -34,6 +34,7 @@ backend nodes
   balance roundrobin
   option httpchk GET {check}
   http-check expect status 200
+  http-check disable-on-404
   default-server inter 250ms fastinter 100ms fall 2 rise 2 on-marked-down shutdown-sessions
 {servers}
 """

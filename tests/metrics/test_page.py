@@ -29,8 +29,8 @@ class World:
     def store(self) -> Any:
         return SimpleNamespace(writer=SimpleNamespace(failed=None))
 
-    async def ask(self) -> tuple[int, Any]:
-        answer: Any = await self.metrics.mounts()["/readyz"](None)  # type: ignore[arg-type]
+    async def ask(self, path: str = "/readyz") -> tuple[int, Any]:
+        answer: Any = await self.metrics.mounts()[path](None)  # type: ignore[arg-type]
         return answer.status, orjson.loads(answer.body)
 
 
@@ -38,8 +38,10 @@ class World:
 async def test_a_node_that_is_alone_is_unfit_at_once(name: str) -> None:
     world = World(clustered=False)
     assert (await world.ask())[0] == 200
+    assert (await world.ask("/readyz/drain"))[0] == 200
     getattr(world, name).writer.failed = OSError("gone")
     assert (await world.ask())[0] == 503
+    assert (await world.ask("/readyz/drain"))[0] == 404
 
 
 async def test_a_cluster_holds_requests_open_while_its_queues_are_switched_over() -> None:

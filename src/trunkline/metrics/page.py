@@ -24,6 +24,9 @@ from trunkline.metrics.depths import Depths, of_binds
 from trunkline.metrics.stages import of_stages, of_telemetry
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+UNFIT, DRAIN = 503, 404
+"""HAProxy takes 404 for a node that is to get nothing new and may answer what it has (`disable-on-404`); for anything
+else it cuts the connections, as to a host that is gone."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -126,7 +129,12 @@ class Metrics(Collector):
 
     def mounts(self) -> dict[str, Mount]:
         """The paths outside the API."""
-        return {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        return {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/readyz/drain": self._drain,
+            "/metrics": self._metrics,
+        }
 
     async def _healthz(self, request: Request) -> Response:
         """200 while the process serves at all."""
@@ -134,6 +142,13 @@ class Metrics(Collector):
 
     async def _readyz(self, request: Request) -> Response:
         """200 when messages can be accepted; the body names what is wrong otherwise, and what each connector says."""
+        return self._fitness(UNFIT)
+
+    async def _drain(self, request: Request) -> Response:
+        """The same, for balancers that leave an unfit node what it has already, when it says 404."""
+        return self._fitness(DRAIN)
+
+    def _fitness(self, unfit: int) -> Response:
         node = self._node
         problems = [] if node.ready else ["starting or stopping"]
         noted = {}
@@ -157,7 +172,7 @@ class Metrics(Collector):
         if node.archive.problem:  # messages are taken all the same, and land later
             told["archive"] = node.archive.problem
         body = orjson.dumps(told)
-        return text_response(body, "application/json", 503 if problems else 200)
+        return text_response(body, "application/json", unfit if problems else 200)
 
     def _stops(self, store: str) -> bool:
         """Whether a store that fails makes the node unfit. In a cluster it is the others' too, and a balancer that
