@@ -39,7 +39,8 @@ class Customer(NamedTuple):
 
 class Trunkline:
     """See bench.gateway.Gateway. `rates` are the messages a second of each customer's number, 0 for no limit; requests
-    are the first customer's unless `customer` is set. `messaging` and `storage` are settings of those sections."""
+    are the first customer's unless `customer` is set. `messaging` and `storage` are settings of those sections, `more`
+    of any. `module`: what is run instead of the package."""
 
     name = "trunkline"
 
@@ -51,7 +52,10 @@ class Trunkline:
         rates: tuple[float, ...] = (0,),
         messaging: Mapping[str, float] | None = None,
         storage: Mapping[str, str] | None = None,
+        more: Mapping[str, Mapping[str, object]] | None = None,
+        module: str = "trunkline",
     ) -> None:
+        self._module = module
         (self.port,) = free_ports(1)
         self._folder = folder
         self._configuration = folder / "trunkline.toml"
@@ -62,6 +66,8 @@ class Trunkline:
             "messaging": {"long_code_mps": 0, **(messaging or {})},
             "storage": storage or {},
         }
+        for name, section in (more or {}).items():
+            sections[name] = {**sections.get(name, {}), **section}
         carrier = {
             "name": "carrier",
             "kind": "smpp",
@@ -107,7 +113,7 @@ class Trunkline:
         return [self._process.pid] if self._process else []
 
     def start(self) -> None:
-        command = python("-m", "trunkline", "--config", str(self._configuration), "serve")
+        command = python("-m", self._module, "--config", str(self._configuration), "serve")
         self._process = Process(command, self._folder, "trunkline.log")
         self._process.until(self._is_ready, START_S, "waiting for Trunkline")
 
