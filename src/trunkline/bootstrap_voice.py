@@ -393,7 +393,7 @@ class Voice:
         self.flights.memory = memory
         self.sip.fence = services.gate = self.flights.gate = fence
         fence.on_open.append(self.flights.reopened)
-        self.recordings.is_ours = mine
+        self.recordings.is_ours, self.recordings.memory, self.recordings.gate = mine, memory, fence
         fd = inherited.descriptors().get(MEDIA_FENCE)
         if fd is not None:
             deadline = FenceMemory(fd)

@@ -44,7 +44,7 @@ class Hosts:
         self.takeover = Takeover(heir.services, heir.stack)
         self.net = lost.net
         for node in (lost, heir):
-            node.flights.memory = node.memory
+            node.flights.memory = node.recordings.memory = node.memory
         self.phone = MobilePhone(lost.net, CARRIER)
 
     async def calls(self, document, count=1, **options):

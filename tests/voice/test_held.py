@@ -9,7 +9,7 @@ from tests.voice.lines import APP, OTHER
 from trunkline.media import protocol
 from trunkline.model.call import Status
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.voice import checkpoints
+from trunkline.voice import checkpoints, recordings
 from trunkline.voice.checkpoints import FlightCheckpoint
 
 from ..messaging.world import eventually
@@ -188,6 +188,58 @@ async def test_a_dial_goes_on_and_its_callee_is_told_of_later(hosts):
     await hosts.writes()
     (child,) = await hosts.heir.children(call.sid)
     await hosts.heir.until(child.sid, "completed")
+
+
+async def test_a_recording_goes_on_while_the_databases_are_away(hosts):
+    went_on = []
+
+    class Continues:
+        async def continue_recording(self, call, sid, lost_ms, known_row=None):
+            went_on.append((call.sid, sid, known_row))
+            return True
+
+    (call,) = await hosts.calls(f"<Record action='{APP}recorded'/>")
+    (sid,) = await eventually(lambda: list(hosts.lost.media.recording))
+    await eventually(lambda: hosts.lost.recordings.running(sid).stored.done())
+    row = hosts.lost.recordings.running(sid).row
+    await hosts.die()
+    back = no_queue(hosts.heir)
+    hosts.heir.recordings._database, database = NoDatabase(), hosts.heir.recordings._database
+    hosts.takeover.recordings = Continues()
+    await hosts.speaks()
+    ((of, went, known),) = await eventually(lambda: went_on)
+    assert (of, went, known.sid, known.start_ms) == (call.sid, sid, sid, row.start_ms)
+    back()
+    hosts.heir.recordings._database = database
+    await hosts.writes()
+    assert len(went_on) == 1
+    hosts.phone.hangs_up()
+    await hosts.heir.until(call.sid, "completed")
+
+
+class NoDatabase:
+    def __getattr__(self, name):
+        raise StoreUnavailable(f"{name}: the test says so")
+
+
+async def test_a_recording_is_not_finished_while_another_node_may_have_it(hosts, monkeypatch):
+    monkeypatch.setattr(recordings, "STORE_RETRY_S", 0.01)
+    (call,) = await hosts.calls("<Record/>")
+    (sid,) = await eventually(lambda: list(hosts.lost.media.recording))
+    running = hosts.lost.recordings.running(sid)
+    await eventually(lambda: running.stored.done())
+    fence = hosts.lost.recordings.gate = Fence()
+    fence.open = False
+    hosts.lost.recordings.event(protocol.Recorded(recording=sid, leg=call.sid, why="failed"))
+    await asyncio.sleep(0.05)
+    (row,) = await hosts.lost.recordings_of(call.sid)
+    assert row.status == "in-progress"
+    assert [name for name, _ in await hosts.lost.memory.scan(f"call/{call.sid}/recording/")]
+    fence.open = True
+    await asyncio.wait_for(asyncio.shield(running.finished), 20)
+    (row,) = await hosts.lost.recordings_of(call.sid)
+    assert row.status == "failed"
+    assert await hosts.lost.memory.scan(f"call/{call.sid}/recording/") == []
 
 
 async def test_a_closed_fence_writes_nothing_until_it_is_open(hosts):

@@ -2,12 +2,15 @@
 
 import struct
 
+import msgspec
 import pytest
 
 from tests.objects import shared_folder
 from trunkline.media import protocol, recorded
 from trunkline.model.recording import Recording
 from trunkline.storage.objects import AsyncObjects, Objects
+from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice import recording_takeover
 from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.recording_pieces import Head, pack, piece_name
 from trunkline.voice.recording_takeover import SharedRecordings
@@ -51,8 +54,6 @@ async def left(lines):
 
 def upload(lines, frames=100, ago_ms=3000, **changes):
     """What the lost host had uploaded; its last frame is so old."""
-    import msgspec
-
     now = lines.services.clock.now_ms()
     fields = {"end_ms": now - ago_ms, "end_sample": frames * FRAME, **changes}
     head = Head(description=msgspec.to_builtins(lines.was), **fields)
@@ -92,6 +93,53 @@ async def test_it_goes_on_where_it_would_be_by_now(left):
     row = await completed(left)
     assert (row.status, row.duration_ms) == ("completed", 9000)
     await eventually(lambda: not list(left.store.names("live")))
+
+
+class Away:
+    """A database that answers from when the test says so."""
+
+    def __init__(self, database):
+        self._database = database
+        self.is_back = False
+
+    async def get(self, kind, sid):
+        if not self.is_back:
+            raise StoreUnavailable("the test says so")
+        return await self._database.get(kind, sid)
+
+    def __getattr__(self, name):
+        return getattr(self._database, name)
+
+
+async def test_it_goes_on_before_the_database_can_be_asked(left, monkeypatch):
+    monkeypatch.setattr(recording_takeover, "CATCH_UP_S", 0.01)
+    upload(left)
+    known = msgspec.structs.replace(left.row, rev=0)
+    away = left.takeover._database = Away(left.database)
+    assert await left.takeover.continue_recording(left.call, known.sid, left.services.clock.now_ms() - 3000, known)
+    command = await eventually(lambda: left.media.recording.get(known.sid))
+    assert command.offset_ms > 4000
+    running = left.recordings.running(known.sid)
+    left.media.recorded(known.sid, ms=9000)
+    assert not running.stored.done()
+    away.is_back = True
+    assert (await completed(left)).duration_ms == 9000
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_one_that_has_ended_in_the_database_is_let_go_of(left, monkeypatch, status):
+    monkeypatch.setattr(recording_takeover, "CATCH_UP_S", 0.01)
+    upload(left)
+    known = msgspec.structs.replace(left.row)
+    left.row.status, left.row.duration_ms = status, 5000
+    await left.database.update(left.row)
+    away = left.takeover._database = Away(left.database)
+    assert await left.takeover.continue_recording(left.call, known.sid, left.services.clock.now_ms() - 3000, known)
+    away.is_back = True
+    await eventually(lambda: left.recordings.running(known.sid) is None)
+    assert [one.recording for one in left.media.sent if isinstance(one, protocol.StopRecord)] == [known.sid]
+    stored = await left.database.get(Recording, known.sid)
+    assert (stored.status, stored.duration_ms) == (status, 5000)
 
 
 async def test_a_paused_one_stays_paused_and_its_time_stood_still(left):

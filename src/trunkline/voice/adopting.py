@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from trunkline.model.call import Call, Status
+from trunkline.model.recording import Recording
 from trunkline.voice.checkpoints import (
     DOCUMENT,
     FLIGHT,
@@ -18,6 +19,7 @@ from trunkline.voice.checkpoints import (
     LEG,
     NEXT,
     POSITION,
+    RECORDING,
     DocumentCheckpoint,
     FlightCheckpoint,
     InviteCheckpoint,
@@ -49,7 +51,7 @@ log = logging.getLogger(__name__)
 class Saved:
     """What was stored of one call."""
 
-    __slots__ = ("document", "flight", "invite", "leg", "next", "position")
+    __slots__ = ("document", "flight", "invite", "leg", "next", "position", "recordings")
 
     def __init__(self, parts: Mapping[str, bytes]) -> None:
         self.leg = _decode(parts.get(LEG), LegCheckpoint)
@@ -58,6 +60,8 @@ class Saved:
         self.next = _decode(parts.get(NEXT), NextCheckpoint)
         self.invite = _decode(parts.get(INVITE), InviteCheckpoint)
         self.flight = _decode(parts.get(FLIGHT), FlightCheckpoint)
+        rows = [_decode(value, Recording) for part, value in parts.items() if part.startswith(f"{RECORDING}/")]
+        self.recordings = [row for row in rows if row is not None]
 
     @property
     def state(self) -> dict[str, Any]:

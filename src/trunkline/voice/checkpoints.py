@@ -25,11 +25,14 @@ from trunkline.voice.steps import Goto, Inline, Source
 from trunkline.webhooks import fetch
 
 if TYPE_CHECKING:
+    from trunkline.model.recording import Recording
     from trunkline.voice.live import LiveCall
 
 VERSION: Final = 1
 LEG, DOCUMENT, POSITION, INVITE, NEXT = PARTS = ("leg", "document", "position", "invite", "next")
 FLIGHT: Final = "flight"
+RECORDING: Final = "recording"
+"""Before the SID of a recording: its row while it runs, where other nodes may go on with it."""
 LIFE_MS: Final = 26 * 3600 * 1000
 """Longer than any call: what nobody removed goes by itself."""
 
@@ -154,6 +157,16 @@ def save_invite(
     """Store the INVITE of a call that is not answered yet: one that came in, or one of ours that rings there."""
     kept = InviteCheckpoint(request=request, flow=flow, others=list(others), early=list(early))
     put(memory, key(sid, INVITE), kept)
+
+
+def save_recording(memory: MemoryStore, row: Recording) -> None:
+    """Store the row of a recording that runs."""
+    put(memory, key(row.call_sid, f"{RECORDING}/{row.sid}"), row)
+
+
+def drop_recording(memory: MemoryStore, row: Recording) -> None:
+    """It has ended: whoever takes over its call has nothing to go on with."""
+    memory.post(key(row.call_sid, f"{RECORDING}/{row.sid}"), None)
 
 
 def put(memory: MemoryStore, name: str, value: msgspec.Struct) -> None:

@@ -25,7 +25,8 @@ from trunkline.voice.key_relay import Keys
 from trunkline.voice.leg_changes import heard_early
 from trunkline.voice.outbound import ACCOUNT_INACTIVE, ACTIVE, NewLeg
 from trunkline.voice.params import SIP_DOMAIN
-from trunkline.voice.recordings import NewRecording, Running
+from trunkline.voice.recording_running import Running
+from trunkline.voice.recordings import NewRecording
 from trunkline.voice.session import END, CallEnded, Session
 from trunkline.voice.steps import Goto, Next, Redirected, Stop
 from trunkline.voice.steps import Source as Document

@@ -142,3 +142,4 @@ class Heir:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._takeover.close()

@@ -22,10 +22,13 @@ from trunkline.storage.database import Database
 from trunkline.storage.objects import AsyncObjects
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.recording_pieces import Known, RecordingPieces, RecordingUploads
-from trunkline.voice.recordings import OPEN, Recordable, Recordings
+from trunkline.voice.recording_running import Recordable, Running
+from trunkline.voice.recordings import OPEN, Recordings
 
 FINISH_S: Final = 900.0
 """Longest making of a WAV file."""
+CATCH_UP_S: Final = 0.5
+"""Between two tries to read a row while the database is away."""
 LEAST_MS: Final = 1000
 """A recording that has less than that left of its longest time is ended."""
 _GOES_ON: Final = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
@@ -77,10 +80,13 @@ class RecordingTakeover:
         self._longest_ms = longest_ms
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def continue_recording(self, call: Recordable, sid: str, lost_ms: int) -> bool:
+    async def continue_recording(
+        self, call: Recordable, sid: str, lost_ms: int, known_row: Recording | None = None
+    ) -> bool:
         """Go on recording a call that was taken over, with a gap from `lost_ms` (its host was last seen) to now. False:
-        there is nothing to go on with, or it had ended; then it is kept as far as it had come."""
-        row = await self._database.get(Recording, sid)
+        there is nothing to go on with, or it had ended; then it is kept as far as it had come. `known_row`: what the
+        lost host kept of it in the `MemoryStore`: the database is asked later."""
+        row = known_row or await self._database.get(Recording, sid)
         if row is None or row.status not in OPEN or self._recordings.running(sid) is not None:
             return False
         try:
@@ -96,10 +102,34 @@ class RecordingTakeover:
             self._spawn(self._end(row))
             return False
         self._pieces.expect_earlier(sid, self._recordings.folder(sid))
-        self._recordings.carry_on(row, call, command, known.paused if known is not None else "")
+        paused = known.paused if known is not None else ""
+        running = self._recordings.carry_on(row, call, command, paused, stored=known_row is None)
+        if known_row is not None:
+            self._spawn(self._catch_up(running))
         self._spawn(self._pieces.gather_earlier(sid, self._recordings.folder(sid)))
         log.info("%s goes on at %d ms; its host was lost %d ms ago", sid, offset_ms, now - lost_ms)
         return True
+
+    async def _catch_up(self, running: Running) -> None:
+        """Know of a row what the database knows, before anything of it is written. One that had ended there is let
+        go of."""
+        row = running.row
+        while self._recordings.running(row.sid) is running:
+            try:
+                found = await self._database.get(Recording, row.sid)
+                if found is None:
+                    await self._database.insert(row)
+            except StoreUnavailable:
+                await asyncio.sleep(CATCH_UP_S)
+                continue
+            if found is not None and found.status not in OPEN:
+                running.send(protocol.StopRecord(recording=row.sid))
+                self._recordings.drop(running)
+            elif found is not None:
+                row.rev = found.rev
+            break
+        if not running.stored.done():
+            running.stored.set_result(None)
 
     def _command(self, row: Recording, call: Recordable, known: Known | None, offset_ms: int) -> protocol.Record:
         """What the media process is told: as the lost host was, as far as is known."""

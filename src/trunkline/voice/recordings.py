@@ -13,13 +13,12 @@ import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from trunkline.media import protocol
 from trunkline.media.protocol import Recorded
-from trunkline.model.call import Call
 from trunkline.model.clock import Clock
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, RecordingStatus, Source
@@ -27,10 +26,13 @@ from trunkline.model.sid import RECORDING, derived_sid, new_sid
 from trunkline.settings import Settings
 from trunkline.storage.blobs import BlobsFull, BlobStore, BlobTooLarge
 from trunkline.storage.database import Conflict, Database
+from trunkline.storage.memory import MemoryStore
 from trunkline.storage.queue import Owed, Queue
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.voice import callbacks
+from trunkline.voice import callbacks, checkpoints
+from trunkline.voice.held import Gate
 from trunkline.voice.recording_pieces import RecordingPieces
+from trunkline.voice.recording_running import Recordable, Running
 
 NOT_ELIGIBLE = 21220
 NOT_KEPT = 31000
@@ -96,58 +98,6 @@ class NewRecording(msgspec.Struct, kw_only=True):
     beep: bool = False
 
 
-class MediaSide(Protocol):
-    """What is needed of a leg's media side (trunkline.voice.media_leg.MediaLeg)."""
-
-    def send(self, command: protocol.Command) -> None: ...
-
-
-class Recordable(Protocol):
-    """What is needed of a live call (trunkline.voice.live.LiveCall)."""
-
-    @property
-    def record(self) -> Call: ...
-
-    @property
-    def is_up(self) -> bool: ...
-
-    @property
-    def audio(self) -> MediaSide: ...
-
-    def note(self, kind: str, what: str, **details: Any) -> None:
-        """Write into the timeline."""
-
-
-class Running:
-    """A recording that runs, or whose file is being finished."""
-
-    __slots__ = ("call", "done", "finished", "lock", "row", "stored")
-
-    def __init__(self, row: Recording, call: Recordable | None) -> None:
-        self.row = row
-        self.call = call
-        """None: the call has ended with a process before this one."""
-        self.lock = asyncio.Lock()
-        """Held while the row is written: each write needs the rev of the one before."""
-        loop = asyncio.get_running_loop()
-        self.stored: asyncio.Future[None] = loop.create_future()
-        """Done once the row is in the database."""
-        self.done: asyncio.Future[Recorded] = loop.create_future()
-        """What the media side said of its end."""
-        self.finished: asyncio.Future[None] = loop.create_future()
-        """Done once the audio is kept and the row says so."""
-
-    def send(self, command: protocol.Command) -> None:
-        """Tell the media side."""
-        if self.call is not None:
-            self.call.audio.send(command)
-
-    def note(self, what: str, **details: Any) -> None:
-        """Write into the call's timeline."""
-        if self.call is not None:
-            self.call.note("recording", what, **details)
-
-
 class Recordings:
     """See the module. `blobs` is the store of recordings alone; `spool` a folder that the writer process fills."""
 
@@ -180,6 +130,10 @@ class Recordings:
         self.find_call: Callable[[str], Recordable | None] = lambda sid: None
         """The live call of a SID."""
 
+        self.memory: MemoryStore | None = None
+        """Where other nodes find the rows of what runs; None: there are none."""
+        self.gate: Gate | None = None
+        """Whether calls can only be this node's; None: always."""
         self.is_ours: Callable[[str], bool] = lambda call_sid: True
         """Whether a call, by its SID, is this node's: recordings of others' are no business of ours."""
 
@@ -222,13 +176,17 @@ class Recordings:
         )  # fmt: skip
         record.recordings.append(row.sid)
         call.note("recording", f"started {row.sid}", source=str(new.source), channels=new.channels)
+        self._keep_row(row)
         self._spawn(self._insert(running))
         return running
 
-    def carry_on(self, row: Recording, call: Recordable, command: protocol.Record, pause: str = "") -> Running:
+    def carry_on(
+        self, row: Recording, call: Recordable, command: protocol.Record, pause: str = "", *, stored: bool = True
+    ) -> Running:
         """Go on recording a leg that another host has begun to record, under the same SID (`command`); a paused one
-        stays paused, as `pause` says (`skip`, `silence`)."""
-        running = self._adopt(row)
+        stays paused, as `pause` says (`skip`, `silence`). Unless `stored`, the row is not the database's, which is to
+        be asked before anything is written: `stored` of what is returned says when that is done."""
+        running = self._adopt(row, stored=stored)
         running.call = call
         call.audio.send(command)
         if row.status == RecordingStatus.PAUSED:
@@ -287,6 +245,7 @@ class Recordings:
         running.row.status = status
         running.row.updated_ms = self._clock.now_ms()
         running.note(f"{status} {running.row.sid}")
+        self._keep_row(running.row)
         self._spawn(self._update(running))
 
     # -- read and delete -------------------------------------------------------------------------------------
@@ -376,10 +335,15 @@ class Recordings:
         if row.status in OPEN and row.sid not in self._running:
             self._ended(self._adopt(row), event)
 
-    def _adopt(self, row: Recording) -> Running:
+    def _adopt(self, row: Recording, *, stored: bool = True) -> Running:
         running = self._running[row.sid] = Running(row, self.find_call(row.call_sid))
-        running.stored.set_result(None)
+        if stored:
+            running.stored.set_result(None)
         return running
+
+    def _keep_row(self, row: Recording) -> None:
+        if self.memory is not None:
+            checkpoints.save_recording(self.memory, row)
 
     async def recover(self) -> int:
         """Take up recordings of calls that a process before this one left to us; how many. Those of calls that are
@@ -403,7 +367,11 @@ class Recordings:
     def abandon(self, call_sid: str) -> None:
         """Another node has the call, and goes on with its recordings."""
         for running in self.of_call(call_sid):
-            del self._running[running.row.sid]
+            self.drop(running)
+
+    def drop(self, running: Running) -> None:
+        """It is not ours, or had ended: nothing of it is written."""
+        self._running.pop(running.row.sid, None)
 
     def lost(self, call_sid: str) -> None:
         """The media side has lost a leg with what it recorded."""
@@ -413,6 +381,10 @@ class Recordings:
     async def _finish(self, running: Running, event: Recorded) -> None:
         await asyncio.shield(running.stored)
         row = running.row
+        if not await self._is_still_ours(running):
+            return
+        if self.memory is not None:
+            checkpoints.drop_recording(self.memory, row)
         row.updated_ms = self._clock.now_ms()
         row.duration_ms, row.gaps = event.duration_ms, event.gaps
         if event.why == "failed":
@@ -424,6 +396,14 @@ class Recordings:
         else:
             await self._keep(row, Path(event.file))
         await self._settle(running)
+
+    async def _is_still_ours(self, running: Running) -> bool:
+        """Wait while the fence is closed: another node may be recording it by now."""
+        while self.gate is not None and not self.gate.open:
+            if self._closing.is_set():
+                return False
+            await asyncio.sleep(STORE_RETRY_S)
+        return self._running.get(running.row.sid) is running
 
     async def _keep(self, row: Recording, file: Path) -> None:
         """Move the audio into the blob store; while that cannot be reached, again and again. Raises StoreUnavailable:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from trunkline.storage.queue import Flight, Queue
     from trunkline.voice.flights import CallFlight
     from trunkline.voice.live import LiveCall
+    from trunkline.voice.recordings import Recordings
     from trunkline.voice.service import VoiceServices
 
 LEGS_PER_S: Final = 1000
@@ -70,6 +71,8 @@ AGAIN_S: Final = (0.5, 2.0)
 PORT_LOOK_S: Final = 0.02
 PORT_LOOKS: Final = 50
 """A leg that finds no port looks again, for a second: the media process leases more while they are taken."""
+DATABASE_LOOK_S: Final = 0.5
+"""Between two looks whether a database that is away is there again."""
 STORE_LOOK_S: Final = 0.1
 STORE_WAIT_S: Final = 15.0
 """How long stores that are being switched over may be away."""
@@ -88,8 +91,11 @@ log = logging.getLogger(__name__)
 class ContinuesRecordings(Protocol):
     """What goes on with the recordings of calls that were taken over (segments that left the lost host)."""
 
-    async def continue_recording(self, call: LiveCall, sid: str, lost_ms: int) -> bool:
-        """Go on recording, with a gap from `lost_ms` to now; False: it cannot, and has ended as it is."""
+    async def continue_recording(
+        self, call: LiveCall, sid: str, lost_ms: int, known_row: Recording | None = None
+    ) -> bool:
+        """Go on recording, with a gap from `lost_ms` to now; False: it cannot, and has ended as it is. `known_row`:
+        what is known of it without the database."""
 
 
 class _Leg:
@@ -195,7 +201,8 @@ class Takeover:
             elif flight.status in OPEN:
                 self._take(flight, one, lost_ms, legs, report)
         for sid in [sid for sid in self._unread if chosen(sid)]:
-            del self._unread[sid]
+            for row in self._unread.pop(sid).recordings:
+                checkpoints.drop_recording(services.memory, row)
             checkpoints.forget(services.memory, sid)
         for held in unknown:
             await self._look_up(queue, held)
@@ -467,6 +474,12 @@ class Takeover:
             root.resumed = True
             self._keep(asyncio.get_running_loop().create_task(self._go_on(root)))
 
+    async def close(self) -> None:
+        """End without a word."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def _keep(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -487,37 +500,48 @@ class Takeover:
         """Have the recordings of these calls go on once their legs are here; sessions wait for that."""
         if self._services.recordings is None or not legs:
             return
-        rows = asyncio.ensure_future(self._open_recordings(list(legs)))
+        rows = asyncio.ensure_future(self._open_recordings(self._services.recordings, list(legs)))
         self._keep(rows)
         for leg in legs.values():
-            leg.recording = asyncio.ensure_future(self._recorded(leg, rows))
-            self._keep(leg.recording)
+            known, its_own = leg.saved.recordings, leg.saved.state.get("recording")
+            first = asyncio.ensure_future(self._recorded(leg, known)) if known and self.recordings is not None else None
+            then = asyncio.ensure_future(self._recorded_there(leg, first, rows))
+            self._keep(then)
+            if first is not None:
+                self._keep(first)
+            leg.recording = first if any(row.sid == its_own for row in known) and first is not None else then
 
-    async def _open_recordings(self, sids: list[str]) -> list[Recording]:
-        recordings = self._services.recordings
-        assert recordings is not None
-        until = time.monotonic() + RECORDS_WAIT_S
+    async def _open_recordings(self, recordings: Recordings, sids: list[str]) -> list[Recording]:
+        """As the database knows them, once it answers."""
         while True:
             try:
                 return await recordings.open_of(sids)
             except StoreUnavailable as error:
-                if time.monotonic() > until:
-                    raise
-                log.warning("recordings of calls taken over wait: %s", error)
-            await asyncio.sleep(RECORDS_LOOK_S)
+                log.warning("recordings of %d calls cannot be read yet: %s", len(sids), error)
+                await asyncio.sleep(DATABASE_LOOK_S)
 
-    async def _recorded(self, leg: _Leg, rows: asyncio.Future[list[Recording]]) -> None:
+    async def _recorded_there(
+        self, leg: _Leg, first: asyncio.Future[None] | None, rows: asyncio.Future[list[Recording]]
+    ) -> None:
+        """Those that only the database knows."""
+        if first is not None:
+            await first
+        known = {row.sid for row in leg.saved.recordings} if first is not None else set()
+        found = [row for row in await asyncio.shield(rows) if row.call_sid == leg.live.sid and row.sid not in known]
+        await self._recorded(leg, found, stored=True)
+
+    async def _recorded(self, leg: _Leg, rows: list[Recording], *, stored: bool = False) -> None:
         """The recordings of a leg go on, or have ended with the host that wrote them."""
         live, recordings = leg.live, self._services.recordings
         try:
-            sids = [row.sid for row in await asyncio.shield(rows) if row.call_sid == live.sid]
-            if sids:
+            if rows:
                 await leg.arrived.wait()
-            for sid in sids if live.reached and not live.is_over and recordings is not None else ():
+            for row in rows if live.reached and recordings is not None else ():
                 if self.recordings is not None:
-                    await self.recordings.continue_recording(live, sid, live.lost_ms)
+                    known = () if stored else (row,)
+                    await self.recordings.continue_recording(live, row.sid, live.lost_ms, *known)
                 elif recordings is not None:  # its audio was on the lost host
-                    recordings.event(Recorded(recording=sid, leg=live.sid, why="failed"))
+                    recordings.event(Recorded(recording=row.sid, leg=live.sid, why="failed"))
         except Exception:
             log.exception("%s: its recordings do not go on", live.sid)
 

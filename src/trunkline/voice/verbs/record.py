@@ -20,7 +20,8 @@ from trunkline.twiml.schema import Attribute, Notes, Value, VerbSpec, check_cont
 from trunkline.twiml.xmltree import Element
 from trunkline.voice.callbacks import RECORDING_EVENTS, seconds
 from trunkline.voice.dial_nouns import events
-from trunkline.voice.recordings import NewRecording, Recordings, Running
+from trunkline.voice.recording_running import Running
+from trunkline.voice.recordings import NewRecording, Recordings
 from trunkline.voice.steps import Goto
 
 if TYPE_CHECKING:
