@@ -70,6 +70,55 @@ async def test_when_both_dial_at_once_one_connection_stays_and_no_call_fails(
     assert await b.call("a", "echo", b"2", 2) == b"b:2"
 
 
+async def test_requests_under_way_have_a_budget_of_bytes_that_small_ones_need_not_heed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_link, "MAX_BYTES_IN_FLIGHT", 100_000)
+    a, b = await pair(make)
+    done = asyncio.Event()
+    came: list[int] = []
+
+    async def slow(node: str, payload: bytes) -> bytes:
+        came.append(len(payload))
+        await done.wait()
+        return b"done"
+
+    b.handle("slow", slow)
+    large = [asyncio.create_task(a.call("b", "slow", b"x" * 40_000, 20)) for _ in range(2)]
+    await until(lambda: len(came) == 2)
+    with pytest.raises(PeerUnavailable) as refused:
+        await a.call("b", "slow", b"x" * 40_000, 20)
+    assert not refused.value.sent
+    assert await a.call("b", "echo", b"small", 20) == b"a:small"
+    done.set()
+    assert await asyncio.gather(*large) == [b"done"] * 2
+    assert await a.call("b", "slow", b"x" * 90_000, 20) == b"done", "what is answered is under way no longer"
+    await until(lambda: {(link._sent_bytes, link._asked_bytes) for link in (*a._all, *b._all)} == {(0, 0)})
+
+
+async def test_who_sends_more_than_the_budget_is_told_that_we_are_busy(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(make)
+    done = asyncio.Event()
+
+    async def slow(node: str, payload: bytes) -> bytes:
+        monkeypatch.setattr(peers_link, "MAX_BYTES_IN_FLIGHT", 100_000)
+        await done.wait()
+        return b"done"
+
+    b.handle("slow", slow)
+    first = asyncio.create_task(a.call("b", "slow", b"x" * 90_000, 20))
+    await until(lambda: peers_link.MAX_BYTES_IN_FLIGHT == 100_000)
+    (link,) = a._all
+    link._sent_bytes = 0  # a peer that does not count
+    with pytest.raises(PeerError) as busy:
+        await a.call("b", "slow", b"x" * 90_000, 20)
+    assert busy.value.code == "busy"
+    done.set()
+    assert await first == b"done"
+
+
 async def test_a_slow_answer_holds_up_nobody_and_ends_at_its_deadline(make: Make) -> None:
     a, b = await pair(make)
     done = asyncio.Event()

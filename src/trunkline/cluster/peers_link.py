@@ -14,6 +14,9 @@ from trunkline.cluster.peers_wire import Handshake, Malformed
 
 MAX_IN_FLIGHT: Final = 4096
 """Requests of one peer that are being answered, and of ours that wait for one peer, at once."""
+MAX_BYTES_IN_FLIGHT: Final = 64 * 1024 * 1024
+"""Of all these requests together, in each direction; SMALL_BYTES ones, by which nodes keep their leases, always go."""
+SMALL_BYTES: Final = 4096
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 """Written but not yet taken by the peer; beyond it the connection is closed."""
 HANDSHAKE_S: Final = 2.0
@@ -75,6 +78,10 @@ class Link(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
         self._answering: set[asyncio.Task[None]] = set()
+        self._sent_bytes = 0
+        """Of requests that wait for their answers."""
+        self._asked_bytes = 0
+        """Of requests that are being answered."""
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self.opened: asyncio.Future[None] = self._loop.create_future()
@@ -127,16 +134,21 @@ class Link(asyncio.Protocol):
             raise PeerUnavailable(f"{self.peer}: {self.reason}", sent=False)
         if len(self._waiting) >= MAX_IN_FLIGHT:
             raise PeerUnavailable(f"{self.peer}: {MAX_IN_FLIGHT} requests wait for it", sent=False)
-        if len(payload) > wire.MAX_FRAME_BYTES - 300:
-            raise PeerUnavailable(f"{len(payload)} bytes are more than a frame holds", sent=False)
+        size = len(payload)
+        if size > wire.MAX_FRAME_BYTES - 300:
+            raise PeerUnavailable(f"{size} bytes are more than a frame holds", sent=False)
+        if size > SMALL_BYTES and self._sent_bytes + size > MAX_BYTES_IN_FLIGHT:
+            raise PeerUnavailable(f"{self.peer}: {self._sent_bytes} bytes wait for it", sent=False)
         self._number = number = self._number + 1
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[number] = future
         timer = self._loop.call_later(timeout_s, self._expire, future, timeout_s)
+        self._sent_bytes += size
         self._send(wire.call(number, kind, payload))
         try:
             return await future
         finally:
+            self._sent_bytes -= size
             timer.cancel()
             self._waiting.pop(number, None)
 
@@ -251,12 +263,16 @@ class Link(asyncio.Protocol):
             self._send(wire.error(number, "unknown-kind", kind.decode("utf-8", "replace")))
         elif len(self._answering) >= MAX_IN_FLIGHT:
             self._send(wire.error(number, "busy", f"{MAX_IN_FLIGHT} requests are under way"))
+        elif len(payload) > SMALL_BYTES and self._asked_bytes + len(payload) > MAX_BYTES_IN_FLIGHT:
+            self._send(wire.error(number, "busy", f"{self._asked_bytes} bytes of requests are under way"))
         else:
+            self._asked_bytes += len(payload)
             task = self._loop.create_task(self._answer(number, handler, payload))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
     async def _answer(self, number: int, handler: Handler, payload: bytes) -> None:
+        size = len(payload)
         try:
             told: Any = await handler(self.peer, payload)
             if len(told) > wire.MAX_FRAME_BYTES - 300:
@@ -267,3 +283,5 @@ class Link(asyncio.Protocol):
         except Exception as error:  # it belongs to who asked
             log.warning("a call of %s failed", self.peer, exc_info=True)
             self._send(wire.error(number, type(error).__name__, str(error)[:MAX_TEXT_CHARS]))
+        finally:
+            self._asked_bytes -= size
