@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
+# Compiled once and kept: each test process and each server that a test starts would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 # A test that hangs shows where after two minutes, and cannot hold the run for ever. Tests that follow each other stay in
 # one process, so that the servers they share are started once; a process that is done takes over half of what is left.
 PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 3 --dist worksteal -o faulthandler_timeout=120

@@ -13,7 +13,7 @@ import pytest
 from tests.redis import free_port
 from trunkline.storage.objects import Location
 
-START_S = 30.0
+START_S = 120.0
 BUCKET = "trunkline"
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-START_S = 30.0
+START_S = 120.0
 USER = "postgres"
 
 needs_postgres = pytest.mark.skipif(

@@ -143,7 +143,7 @@ async def test_another_process_is_followed(database, clock, secrets, tmp_path, m
     account.status = "suspended"
     await command_line.update(account)
     await command_line.delete(gone)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while directory.account(AC).status == "active" or directory.account(OTHER) is not None:
             await asyncio.sleep(0.01)
     await command_line.close()
@@ -163,7 +163,7 @@ async def test_an_engine_that_waits_for_its_reads_is_followed_too(database):
     directory = Directory(Remote())
     await directory.start()
     await database.insert(Account(sid=AC))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while directory.account(AC) is None:
             await asyncio.sleep(0)
 

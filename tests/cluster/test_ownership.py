@@ -89,7 +89,7 @@ async def made():
 
 
 async def until(condition):
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

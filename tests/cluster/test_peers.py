@@ -44,7 +44,7 @@ async def pair(make: Make) -> tuple[Peers, Peers]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)
 

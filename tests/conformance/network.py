@@ -20,7 +20,7 @@ from typing import Protocol
 PROGRAMS = Path(__file__).parent / "programs"
 SUBDOMAINS = ("api", "messaging", "lookups", "monitor", "accounts", "trunking", "voice")
 HTTPS_PORT = 443
-READY_S = 20.0
+READY_S = 60.0
 CHUNK_BYTES = 65536
 WAY_ENV = "TRUNKLINE_TEST_NETWORK"
 """`namespace` or `redirect` asks for that way; unset: the first that works."""

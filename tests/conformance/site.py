@@ -44,7 +44,7 @@ MESSAGE_PRICE = Decimal("0.0075")
 """A segment."""
 MINUTE_PRICE = Decimal("0.02")
 """A begun minute of a call out."""
-WEB_S = 20.0
+WEB_S = 60.0
 SETTINGS = {
     "profile": "development",
     "messaging": {"long_code_mps": 0, "toll_free_mps": 0, "short_code_mps": 0, "schedule_min_s": 300},

@@ -5,7 +5,7 @@ import time
 from tests.conformance.sdk import Record, Sdk
 from tests.conformance.site import Site, Tenant
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def alerts(sdk: Sdk, **filters: object) -> list[Record]:

@@ -15,7 +15,7 @@ from tests.conformance.sdk import Record, Sdk, SdkError
 from tests.conformance.site import Site, Tenant
 from trunkline.testing.phones.client import RemotePhone
 
-WAIT_S = 15.0
+WAIT_S = 60.0
 MINUTE_PRICE = "0.02000"
 FIELDS = {
     "account_sid", "answered_by", "api_version", "caller_name", "date_created", "date_updated", "direction", "duration",

@@ -15,7 +15,7 @@ FIELDS = {
     "error_message", "from", "messaging_service_sid", "num_media", "num_segments", "price", "price_unit", "sid",
     "status", "subresource_uris", "to", "uri",
 }  # fmt: skip
-SETTLE_S = 10.0
+SETTLE_S = 60.0
 
 
 def settled(sdk: Sdk, sid: str, status: str = "delivered") -> Record:

@@ -27,7 +27,7 @@ QUERIES = {
     "/v1/PhoneNumbers/{PhoneNumber}": "?Type=carrier&Type=caller-name&AddOns=spam_score",
     "/v2/PhoneNumbers/{PhoneNumber}": "?Fields=" + ",".join(PACKAGES),
 }
-WAIT_S = 15.0
+WAIT_S = 60.0
 
 
 class Reader:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tests.e2e.audio_peer import HOST, LAWS, Peer, Wire
 from trunkline.sip.message import Request, Response, parse
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 REPEAT_S = 0.5
 _PORT = re.compile(rb"m=audio (\d+)")
 

@@ -10,9 +10,9 @@ import aiohttp
 from tests.e2e.server import Server
 from trunkline.model.account import Account
 
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 POLL_S = 0.02
-TIMEOUT = aiohttp.ClientTimeout(total=30)
+TIMEOUT = aiohttp.ClientTimeout(total=90)
 
 
 class Answer(NamedTuple):

@@ -18,9 +18,9 @@ from trunkline.settings import load
 from trunkline.storage.database import Database
 
 T = TypeVar("T")
-START_S = 90.0
+START_S = 120.0
 """Longest wait for a start on a busy machine."""
-STOP_S = 40.0
+STOP_S = 90.0
 POLL_S = 0.02
 SAID = re.compile(rb"listening on \S+ port (\d+)")
 LISTENING = "0A"

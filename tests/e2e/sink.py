@@ -7,7 +7,7 @@ from typing import NamedTuple
 from aiohttp import web
 from twilio.request_validator import RequestValidator
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Hook(NamedTuple):

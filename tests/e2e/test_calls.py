@@ -15,7 +15,7 @@ from trunkline.testing.phones import hearing
 from trunkline.testing.phones.client import RemotePhone
 from trunkline.testing.phones.rtp_peer import decoded, encoded
 
-SETTLE_S = 10.0
+SETTLE_S = 60.0
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from trunkline.sip.server_invite import ServerInvite
 from trunkline.sip.tls import TlsConfig
 from trunkline.sip.transport import SipTransport
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 HOST = "127.0.0.1"
 CARRIER = "carrier.example.net"
 HOLD = "<Say loop='0'>Please hold the line.</Say>"

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 POLL_S = 0.02
 
 Answer = str | Callable[[dict[str, str]], str]

@@ -217,7 +217,7 @@ async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, m
     await asyncio.sleep(0.05)
     assert not repeated.is_set()
     disk.full = False
-    await asyncio.wait_for(repeated.wait(), 5)
+    await asyncio.wait_for(repeated.wait(), 60)
     assert queue.by_id(live.id).status == Status.SENT
     assert [one.sid for one in owed] == [live.message.sid]
     assert inflight.by_carrier_id("c", "c-1").status is Status.SENT

@@ -20,7 +20,7 @@ from tests.interop.conftest import program
 from tests.interop.switch import HOST, free_port
 from trunkline.testing.phones.hearing import Listener
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 POLL_S = 0.05
 RATE = 8000
 WAV_HEADER = 44

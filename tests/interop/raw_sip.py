@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 MAX_DATAGRAM = 65_536
 _numbers = itertools.count(1)
 

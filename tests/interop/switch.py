@@ -23,8 +23,8 @@ from trunkline.storage.database import Database
 
 NUMBER = "+12025550142"
 PORTS = 30_000, 32_700
-START_S = 30.0
-SETTLE_S = 15.0
+START_S = 120.0
+SETTLE_S = 60.0
 POLL_S = 0.02
 HOST = "127.0.0.1"
 ERROR = re.compile(r"^(?:\S+ (?:ERROR|CRITICAL) |.*Traceback |\w*(?:Error|Exception)\b).*$", re.MULTILINE)

@@ -60,7 +60,7 @@ catch-all = true
 max-messages = 0
 get-url = "http://127.0.0.1:{sink}/mo?from=%p&to=%P&text=%b&coding=%c"
 """
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Kannel:
@@ -108,7 +108,7 @@ class Kannel:
         for process in reversed(self.processes):
             process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), 5)
+                await asyncio.wait_for(process.wait(), 60)
             except TimeoutError:
                 process.kill()
                 await process.wait()

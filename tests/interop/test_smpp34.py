@@ -34,7 +34,7 @@ class Peer:
         self.connector = make(Smpp(**given | settings), Context())
         self.connector.start(self.sink, lambda: None)
         self.esme = await soon(self.server.next())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.connector.capacity():
                 await asyncio.sleep(0.001)
         return self

@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs/howto/trunk.md"
 DOMAIN, USER, SECRET = "carrier.example", "customer7", "s3cret"
 TO, TO_FAILING, TO_DECLINING = "+12025552", "+12025553", "+12025554"
 ENDLESS = "<Pause length='60'/>"
-SETTLE_S = 15.0
+SETTLE_S = 60.0
 CALLS = 3
 
 

@@ -32,7 +32,7 @@ class Esme(transport.Handler):
         self._changed.set()
 
     async def until(self, count):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.got) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -40,7 +40,7 @@ class Esme(transport.Handler):
 
     async def ask(self, pdu):
         """The response to a request."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return (await self.connection.request(pdu)).pdu
 
     async def submit(self, text="hello", **fields):

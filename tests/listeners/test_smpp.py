@@ -84,7 +84,7 @@ async def test_as_many_binds_as_the_account_may_have(make_node):
 async def test_a_connection_that_does_not_bind_is_dropped(make_node):
     node = await make_node(bind_timeout_s=0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
     await writer.wait_closed()
 
@@ -95,7 +95,7 @@ async def test_a_suspended_account_is_unbound(node):
     account.status = "suspended"
     await node.world.database.update(account)
     assert (await esme.submit()).status == c.ESME_RSUBMITFAIL
-    await asyncio.wait_for(esme.connection.closed, 5)
+    await asyncio.wait_for(esme.connection.closed, 60)
 
 
 async def test_a_new_password_unbinds(node):
@@ -106,7 +106,7 @@ async def test_a_new_password_unbinds(node):
     account.smpp_password = "another"
     await node.world.database.update(account)
     node.server.check()
-    await asyncio.wait_for(esme.connection.closed, 5)
+    await asyncio.wait_for(esme.connection.closed, 60)
 
 
 async def test_tls(make_node, tmp_path):

@@ -119,7 +119,7 @@ async def test_the_answer_waits_for_the_commit(node, monkeypatch):
     await eventually(lambda: carrier(node).taken)
     assert not response.done()
     commit.set_result(None)
-    assert (await asyncio.wait_for(response, 5)).pdu.status == 0
+    assert (await asyncio.wait_for(response, 60)).pdu.status == 0
 
 
 async def test_what_could_not_be_stored_is_not_accepted(node, monkeypatch):

@@ -192,7 +192,7 @@ async def test_the_request_is_signed_and_says_what_fired(scene: Scene, method: s
         delivery.finished = lambda owed: ended.set()
         await scene.evaluate(12)
         delivery.push(scene.pushed)
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
     (seen,) = server.requests
     assert seen.method == method
     sent = seen.body.decode() if method == "POST" else seen.path.partition("?x=1&")[2]
@@ -217,7 +217,7 @@ async def test_what_is_tried_again(scene: Scene, status: int, retry: bool) -> No
         await scene.evaluate(10)
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         handler.begin(scene.pushed[0], done.set_result)
-        result = await asyncio.wait_for(done, 5)
+        result = await asyncio.wait_for(done, 60)
     assert (result.delivered, result.retry, result.error_code) == (False, retry, 11200)
     handler.exhausted(scene.pushed[0], result)
     assert alerts.raised == [(11200, "UT" + "1" * 32)]
@@ -229,5 +229,5 @@ async def test_a_url_that_cannot_be_requested_is_given_up(scene: Scene) -> None:
         await scene.evaluate(10)
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         handler.begin(scene.pushed[0], done.set_result)
-        result = await asyncio.wait_for(done, 5)
+        result = await asyncio.wait_for(done, 60)
     assert (result.delivered, result.retry) == (False, False)

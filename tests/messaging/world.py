@@ -31,7 +31,7 @@ from trunkline.webhooks.http import Client
 AC = "AC" + "a" * 32
 TOKEN = "0123456789abcdef0123456789abcdef"
 OURS, THEM = "+12025550100", "+14155550199"
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class MovableClock:

@@ -8,7 +8,7 @@ import pytest
 
 from trunkline.metrics.page import Metrics
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class World:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import NamedTuple
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Reply(NamedTuple):

@@ -17,7 +17,7 @@ from trunkline.sip.flow import Flow, bracketed
 from trunkline.sip.timers import Timing
 from trunkline.sip.transport import SipTransport, TransportLimits, bind
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 PATIENT, HASTY = Timing(t1=0.1), Timing(t1=0.02)
 """Requests are given up after 64 T1: 6.4 s, which no busy machine takes; 1.3 s."""
 

@@ -83,7 +83,7 @@ async def listener(smsc: Smsc) -> AsyncIterator[Listener]:
 
 
 async def soon(awaitable: Any) -> Any:
-    return await asyncio.wait_for(awaitable, 5)
+    return await asyncio.wait_for(awaitable, 60)
 
 
 async def test_submit_deliver_and_goodbye(listener: Listener, smsc: Smsc) -> None:

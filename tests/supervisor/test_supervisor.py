@@ -12,7 +12,7 @@ import pytest
 from trunkline.supervisor.plan import Child, Plan, Ports
 from trunkline.supervisor.run import CannotBind, bind_http, bind_sip, bind_tls
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 HEADER = """
 import os, signal, socket, sys, time
 from trunkline.inherited import descriptors, end_with_parent

@@ -196,7 +196,7 @@ async def test_a_recording_goes_on_before_its_verb_does(hosts, away, monkeypatch
     hosts.heir.recordings.event(
         protocol.Recorded(recording=sid, leg=call.sid, duration_ms=900, file=str(file), voiced_ms=500, digit="#")
     )
-    await asyncio.wait_for(running.finished, 5)
+    await asyncio.wait_for(running.finished, 60)
     (params,) = await eventually(lambda: hosts.heir.web.params(APP + "recorded"))
     assert (params["RecordingSid"], params["Digits"]) == (sid, "#")
 
@@ -316,7 +316,7 @@ async def test_a_peer_whose_own_change_is_under_way_is_asked_again(hosts):
     await asyncio.sleep(0.1)
     assert not report.settled.is_set()  # 491
     dialog._reinvite = None  # its transaction ends
-    await asyncio.wait_for(report.settled.wait(), 10)
+    await asyncio.wait_for(report.settled.wait(), 60)
     assert (report.reached, report.gone) == (1, 0)
 
 

@@ -201,7 +201,7 @@ async def test_every_registrar_gets_one(net):
     await eventually(lambda: one.bound and two.bound)
     assert "<sip:+4930123456@carrier.example>" in two.asked[0].headers.get("To")
     assert str(two.asked[0].request_uri) == "sip:carrier.example"
-    await asyncio.wait_for(made.stop(), 5)
+    await asyncio.wait_for(made.stop(), 60)
     assert not one.bound
     assert not two.bound
 

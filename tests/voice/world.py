@@ -46,7 +46,7 @@ from trunkline.webhooks.http import Client
 ACCOUNT = "AC" + "a" * 32
 NUMBER = "+14155550100"
 CALLER = "+14155550199"
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 KEYS = re.compile("[0-9A-D*#]")
 
 

@@ -20,8 +20,8 @@ HANDSET: Final = "+12025550199"
 """Numbers of the range that North America keeps for fiction."""
 ACCOUNT_NAME: Final = "Demo"
 PORT: Final = 8080
-START_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 15.0
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 60.0
 CALL_TIMEOUT_S: Final = 30.0
 """One request about a call."""

@@ -26,7 +26,7 @@ MAX_INBOX: Final = 100
 """Messages a handset keeps; the oldest leave first."""
 MAX_WAITING: Final = 100
 """Tasks that wait for one handset's messages."""
-RECEIVE_TIMEOUT_S: Final = 10.0
+RECEIVE_TIMEOUT_S: Final = 30.0
 UNREACHABLE: Final = 30003
 GSM7, UCS2 = 0, 8
 """data_coding (3GPP TS 23.038)."""

@@ -33,9 +33,9 @@ import msgspec
 from trunkline.testing.handsets import RECEIVE_TIMEOUT_S, UNREACHABLE, NotReceived, Text
 from trunkline.testing.phones.client import RemotePhone, RemoteSipPhone
 
-START_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 15.0
-CALL_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
+CALL_TIMEOUT_S: Final = 90.0
 POLL_S: Final = 0.05
 LOG_LINES: Final = 20
 """Lines of the server's log that a failure shows."""

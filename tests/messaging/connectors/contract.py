@@ -21,7 +21,7 @@ from trunkline.model.message import Direction, Message
 from trunkline.model.sid import new_sid
 from trunkline.sms import segment
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 """Bound of everything that a test waits for."""
 WINDOW = 2
 """The window that every rig configures."""

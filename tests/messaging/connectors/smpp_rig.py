@@ -53,7 +53,7 @@ class SmppRig:
         return self
 
     async def up(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.connector.capacity():
                 await asyncio.sleep(0.001)
 

@@ -100,7 +100,7 @@ class Smsc(Handler):
 
     async def until(self, check: Callable[[], Any]) -> None:
         """Wait until `check` holds; asked after everything that comes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not check():
                 self._changed.clear()
                 await self._changed.wait()

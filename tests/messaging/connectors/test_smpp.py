@@ -116,7 +116,7 @@ async def test_tls_checks_the_certificate(smsc, tmp_path):
     assert isinstance(await good.outcome(), Submitted)
     assert isinstance(await unchecked.outcome(), Submitted)
     bad.connector.start(bad.sink, lambda: None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while "CERTIFICATE_VERIFY_FAILED" not in bad.connector.health()[1]:
             await asyncio.sleep(0.005)
     for rig in (good, bad, unchecked):

@@ -52,7 +52,7 @@ class Call:
 
     async def until(self, good):
         state = await self.state()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not good(state):
                 state = await self.phones.ask("GET", self.path, after=state["changes"], wait_s=1)
         return state

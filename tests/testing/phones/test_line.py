@@ -85,7 +85,7 @@ async def test_it_registers_again_in_order_and_leaves(there):
 
 async def test_it_refreshes_by_itself(there):
     await ask(there, "POST", "phones/ada/registration", ADA | {"expires_s": 1})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(there.requests) < 4:
             await asyncio.sleep(0.02)
 
@@ -93,7 +93,7 @@ async def test_it_refreshes_by_itself(there):
 async def test_it_dials_by_its_domain(there):
     await ask(there, "POST", "phones/ada/registration", ADA)
     made = await ask(there, "POST", "phones/ada/calls", {"to": "bob"}, status=201)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await ask(there, "GET", f"phones/ada/calls/{made['id']}"))["status"] != 486:
             await asyncio.sleep(0.02)
     last = there.invites[-1].request

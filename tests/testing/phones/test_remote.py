@@ -116,7 +116,7 @@ async def test_it_ends_when_it_is_left_alone(tmp_path, monkeypatch):
     writer.write(wire.frame(wire.Request(id=1, method="GET", path="phones")))
     assert wire.decode_reply(await wire.read(reader)).status == 200
     writer.close()
-    await asyncio.wait_for(server.ended.wait(), 5)
+    await asyncio.wait_for(server.ended.wait(), 60)
     listener.close()
 
 

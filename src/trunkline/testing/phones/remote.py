@@ -19,7 +19,7 @@ from trunkline.testing.phones import wire
 
 NOTE: Final = "phones.json"
 """In the data folder: `wire.Ready` of the process."""
-START_TIMEOUT_S: Final = 20.0
+START_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 5.0
 ASK_TIMEOUT_S: Final = 15.0
 MAX_WAITING: Final = 1000

@@ -164,7 +164,7 @@ async def test_taking_does_not_wait_for_a_transaction_that_hangs(nodes, dsn):
 
     hanging = writer_of(a, 0).submit(hang)
     await held.wait()
-    await asyncio.wait_for(b.own(0), 5)
+    await asyncio.wait_for(b.own(0), 60)
     await b.accept(flight())
     with pytest.raises(NotOwned):
         await hanging
@@ -396,7 +396,7 @@ async def test_while_one_database_is_away_the_other_takes_the_work(postgres, oth
     await asyncio.to_thread(other_server.end)
     held = asyncio.ensure_future(_plain(node.accept(flight(home(AC, key)), (), row)))
     with pytest.raises(Spill):
-        await asyncio.wait_for(_plain(node.accept(flight(1))), 10)
+        await asyncio.wait_for(_plain(node.accept(flight(1))), 60)
     assert node.shard_for_new() % 2 == 0
     assert len(node.healthy) == 1
     assert node.writer.failed is None

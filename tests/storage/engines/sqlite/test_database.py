@@ -154,7 +154,7 @@ async def test_commits_of_another_process_are_noticed(tmp_path, monkeypatch):
     server.watch(ShortCode, changed)
     await server.insert(ShortCode(sid="SC1", short_code="12345"))
     await command_line.insert(ShortCode(sid="SC2", short_code="12346"))
-    await asyncio.wait_for(heard.wait(), 5)
+    await asyncio.wait_for(heard.wait(), 60)
     assert calls == [["SC1"], []]
     await server.close()
     await command_line.close()
@@ -186,6 +186,6 @@ async def test_commit_of_another_process_before_the_first_look_is_noticed(tmp_pa
     await theirs.insert(Account(sid="AC" + "2" * 32))
     told = asyncio.Event()
     ours.watch(Account, lambda sids: told.set() if not sids else None)
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), 60)
     await theirs.close()
     await ours.close()
