@@ -74,7 +74,7 @@ async def test_calls_wait_until_others_have_ended(make_lines):
     lines = await make_lines(calls_at_once=1)
     first, second = await lines.create(), await lines.create()
     await lines.until(first, "in-progress")
-    assert (await lines.stored(second)).status == "queued"
+    await lines.until(second, "queued")
     lines.phone.hangs_up()
     await lines.until(second, "in-progress")
 
@@ -155,7 +155,7 @@ async def test_a_call_waits_for_a_full_trunk_when_there_is_no_other(make_lines):
     lines = await make_lines(trunks=(only,))
     one, two = await lines.create(), await lines.create()
     await lines.until(one, "in-progress")
-    assert (await lines.stored(two)).status == "initiated"
+    await lines.until(two, "initiated")
     lines.phone.hangs_up()
     await lines.until(two, "in-progress")
 

@@ -60,7 +60,7 @@ async def test_whom_a_pbx_called_is_transferred_to_a_number(premises, lines, cal
     await eventually(lambda: premises.pbx.byes)
     assert (await lines.until(call.sid, "completed")).hangup_cause == "transferred"
     (child,) = await lines.children(call.sid)
-    assert (await lines.stored(child.sid)).status == "in-progress"
+    await lines.until(child.sid, "in-progress")
     lines.phone.dialogs[-1].bye()
     await lines.until(child.sid, "completed")
 

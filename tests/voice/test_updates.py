@@ -131,7 +131,7 @@ async def test_an_update_at_any_moment(lines, stage, moment, change):
         assert "Digits" not in params
         await stage.up()
         assert not lines.web.params(APP + "after"), "what was left is over: its action is not asked"
-        assert (await lines.stored(stage.sid)).status == "in-progress"
+        await lines.until(stage.sid, "in-progress")
         await eventually(lambda: set(lines.services.live) == {stage.sid})
     children = await lines.children(stage.sid)
     assert all(child.ended_ms for child in [await lines.until(one.sid, "completed", "canceled") for one in children])

@@ -203,7 +203,7 @@ async def test_answer_on_bridge_picks_up_when_the_callee_does(dialled):
     dialled.phone.plan = dialled.phone.rings
     sid = await dialled.run(f'<Dial answerOnBridge="true">{OTHER}</Dial>')
     await ringing(dialled)
-    assert (await dialled.stored(sid)).status == "ringing"
+    await dialled.until(sid, "ringing")
     assert set(dialled.phone.progress) == {180}, "again where the INVITE is repeated"
     assert not dialled.phone.dialogs
     dialled.phone.picks_up(ring=False)
@@ -402,7 +402,7 @@ async def test_a_live_update_of_the_caller_ends_the_callee(dialled):
     await dialled.calls.update(AC, sid, CallChange(url=APP + "new"))
     await eventually(lambda: dialled.web.params(APP + "new"))
     await dialled.until(child, "completed")
-    assert (await dialled.stored(sid)).status == "in-progress"
+    await dialled.until(sid, "in-progress")
     assert not dialled.web.params(APP + "after")
 
 

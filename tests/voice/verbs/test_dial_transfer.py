@@ -52,7 +52,7 @@ async def test_the_callee_transfers_the_caller(talking):
     assert params["CallStatus"] == "in-progress"
     assert (await talking.until(child, "completed")).hangup_cause == "transferred"
     assert [(one.response, one.status, one.over) for one in talking.heard][-1] == (202, 200, True)
-    assert (await talking.stored(parent)).status == "in-progress"
+    await talking.until(parent, "in-progress")
     assert [one.leg for one in talking.media.of(protocol.Unbridge)] == [parent]
     assert talking.web.params(APP + "after") == [], "referUrl takes the action's place"
 
@@ -64,7 +64,7 @@ async def test_the_caller_transfers_the_callee(talking):
     assert (params["ReferTransferTarget"], params["CallSid"], params["ParentCallSid"]) == (TARGET, child, parent)
     assert (await talking.until(parent, "completed")).hangup_cause == "transferred"
     assert talking.heard[-1].status == 200
-    assert (await talking.stored(child)).status == "in-progress"
+    await talking.until(child, "in-progress")
 
 
 async def test_by_get(talking):
@@ -80,8 +80,8 @@ async def test_without_a_refer_url_it_is_declined_with_an_alert(talking):
     await eventually(lambda: talking.heard)
     assert (talking.heard[-1].response, talking.heard[-1].over) == (603, True)
     assert 13802 in await talking.alert_codes()
-    assert (await talking.stored(child)).status == "in-progress"
-    assert (await talking.stored(parent)).status == "in-progress"
+    await talking.until(child, "in-progress")
+    await talking.until(parent, "in-progress")
 
 
 async def test_a_flood_asks_once(talking):
@@ -91,7 +91,7 @@ async def test_a_flood_asks_once(talking):
         dialog.request("REFER", [("Refer-To", TARGET)])
     await eventually(lambda: talking.web.params(APP + "refer"))
     assert len(talking.web.params(APP + "refer")) == 1
-    assert (await talking.stored(parent)).status == "in-progress"
+    await talking.until(parent, "in-progress")
 
 
 async def test_a_refer_outside_of_a_dial_is_declined(talking):
