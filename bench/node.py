@@ -24,7 +24,7 @@ from trunkline.model.numbers import PhoneNumber
 from trunkline.model.sid import PHONE_NUMBER, new_sid
 from trunkline.settings import load
 
-START_S = 30.0
+START_S = 120.0
 QUERY_S = 60.0
 
 
