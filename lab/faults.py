@@ -497,6 +497,6 @@ FAULTS: dict[str, type[Fault]] = {
 }  # fmt: skip
 """Every fault, by its name."""
 NOT_DONE = {
-    "region-loss": "the lab has one region so far",
+    "region-loss": "has a lab of its own, of two regions: python -m lab.region_loss",
 }
 """Faults that are asked for and cannot be put in yet, and why."""

@@ -178,6 +178,20 @@ def test_a_promotion_whose_command_fails_can_be_repeated(regions):
     assert promote(ways._replace(command="")).epoch.epoch == 2
 
 
+def test_a_promotion_that_came_to_nothing_is_taken_back(regions):
+    with pytest.raises(databases.StoreUnavailable, match="promote_command"):
+        promote(regions.ways("two", command="false"))
+    assert standing(regions, "one").role is Role.REPLACED
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        accept(regions.one, 1)
+    handover = promote(regions.ways("one"))
+    assert (handover.epoch.epoch, handover.lost_s) == (3, 0)
+    assert standing(regions, "one").role is Role.ACTIVE
+    assert accept(regions.one, 1)
+    caught_up(regions)
+    assert standing(regions, "two").role is Role.STANDBY
+
+
 def test_two_that_promote_at_once_do_not_get_one_epoch(regions):
     newest = regions.witness.newest()
     ways = regions.ways("two")

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -97,23 +98,32 @@ def _ask(dsn: str, name: str) -> Server:
     )  # fmt: skip
 
 
+def _try(dsn: str, name: str) -> Server | None:
+    try:
+        return _ask(dsn, name)
+    except StoreUnavailable:
+        return None
+
+
 def look(dsn: str, name: str) -> Server | None:
     """What a database's primary says or, where there is none, the standby that is furthest; None: no server answers."""
-    found = []
-    for one in each_server(dsn):
-        try:
-            server = _ask(one, name)
-        except StoreUnavailable:
-            continue
-        if server.takes_writes:
-            return server
-        found.append(server)
-    return max(found, key=lambda server: max(server.lsn, server.received), default=None)
+    return look_at({name: dsn})[name]
 
 
 def look_at(databases: Mapping[str, str]) -> Seen:
-    """The same of several: name -> DSN."""
-    return {name: look(dsn, name) for name, dsn in databases.items()}
+    """The same of several: name -> DSN. All servers at once: those of a lost region may swallow packets."""
+    asked = [(name, one) for name, dsn in databases.items() for one in each_server(dsn)]
+    with ThreadPoolExecutor(max(1, len(asked))) as threads:
+        answers = list(threads.map(lambda one: _try(one[1], one[0]), asked))
+    found: dict[str, Server | None] = dict.fromkeys(databases)
+    for (name, _), server in zip(asked, answers, strict=True):
+        if server is not None:
+            found[name] = max(filter(None, (server, found[name])), key=_rank)
+    return found
+
+
+def _rank(server: Server) -> tuple[bool, int]:
+    return server.takes_writes, max(server.lsn, server.received)
 
 
 def _write(dsn: str, name: str) -> Connection:
@@ -262,7 +272,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _promote_plain(dsn: str, name: str) -> None:
-    furthest = max(each_server(dsn), key=lambda one: _progress(one, name))
+    furthest = max(each_server(dsn), key=lambda one: -1 if (seen := _try(one, name)) is None else _rank(seen)[1])
     connection = Servers(furthest, name).connect(APPLICATION, writes=False)
     try:
         connection.execute(f"select pg_promote(true, {PROMOTE_S})".encode())
@@ -270,11 +280,3 @@ def _promote_plain(dsn: str, name: str) -> None:
         raise StoreUnavailable(f"{name}: {reason(error)}; see region.promote_command") from None
     finally:
         connection.close()
-
-
-def _progress(dsn: str, name: str) -> int:
-    try:
-        server = _ask(dsn, name)
-    except StoreUnavailable:
-        return -1
-    return max(server.lsn, server.received)

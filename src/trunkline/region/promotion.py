@@ -67,6 +67,8 @@ def promote(ways: Ways, *, lost: bool = False, wait: bool = True) -> Handover:
     if newest.region == ways.name and all(one and one.takes_writes and one.epoch == newest.epoch
                                           for one in own.values()):  # fmt: skip
         raise CannotPromote(f"region {ways.name} is active already: epoch {newest.epoch}")
+    if newest.former == ways.name and (back := _take_back(ways, own, newest)) is not None:
+        return back
     former = newest.former if newest.region == ways.name else newest.region
     there = dict(ways.others.get(former, {}))
     if not lost:
@@ -92,6 +94,25 @@ def promote(ways: Ways, *, lost: bool = False, wait: bool = True) -> Handover:
     handover = Handover(epoch=epoch, positions=positions, at_ms=ways.now_ms())
     if lost and wait:
         _wait_alone(ways, former, max(began, promoted))
+    _reign(ways, handover)
+    return handover
+
+
+def _take_back(ways: Ways, own: Seen, newest: Epoch) -> Handover | None:
+    """Be active again where the other region's promotion was begun and never came to anything: its databases all still
+    follow. None: they do not, or do not answer."""
+    theirs = databases.look_at(ways.others.get(newest.region, {}))
+    if not theirs or not all(one is not None and one.standby for one in theirs.values()):
+        return None
+    if not all(one is not None and one.takes_writes for one in own.values()):
+        return None
+    epoch = _claim(ways, newest, planned=False)
+    positions = tuple(
+        Position(database=name, lsn=one.lsn, beat=one.beat, beat_ms=one.beat_ms, silent_s=one.silent_s, missing_bytes=0)
+        for name, one in own.items()
+        if one is not None
+    )
+    handover = Handover(epoch=epoch, positions=positions, at_ms=ways.now_ms())
     _reign(ways, handover)
     return handover
 

@@ -27,6 +27,16 @@ def server(names, *standbys):
             ZONES,
             ["p4 follows asynchronously"],
         ),
+        (  # another region's
+            server("ANY 1 (p2,p3)", standby("p2"), standby("p3"), standby("p4", "async")),
+            {"p1": "one/a", "p2": "one/b", "p3": "one/c", "p4": "two/a"},
+            [],
+        ),
+        (
+            server("ANY 1 (p2,p3)", standby("p2"), standby("p3"), standby("p4", "async")),
+            {"p1": "one/a", "p2": "one/b", "p3": "one/c", "p4": "one/d"},
+            ["p4 follows asynchronously"],
+        ),
         (server("ANY 1 (p2,p3)", standby("p2")), ZONES, ["p3 is listed as a standby and does not follow"]),
         (server("ANY 1 (p1,p2,p3)", standby("p2"), standby("p3")), ZONES, []),
         (server("ANY 2 (p2,p3)", standby("p2"), standby("p3")), ZONES, ["waits for all 2 standbys"]),

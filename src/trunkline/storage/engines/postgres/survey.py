@@ -64,7 +64,7 @@ def weaknesses(server: Server, zones: Mapping[str, str]) -> Iterator[str]:
     connected = {one.name for one in server.standbys}
     primary = server.settings.get("cluster_name", "")
     for one in server.standbys:
-        if one.state == "async":
+        if one.state == "async" and not _is_elsewhere(zones.get(one.name, ""), primary_label(server, zones)):
             yield f"{one.name} follows asynchronously: if it takes over, acknowledged messages are lost"
     missing = [name for name in listed if name not in {*connected, primary, "*"}]
     for name in missing:
@@ -75,6 +75,11 @@ def weaknesses(server: Server, zones: Mapping[str, str]) -> Iterator[str]:
     for label, count in labels.items():
         if count > 1:
             yield f"{count} of its servers are in {label}: losing that loses them together"
+
+
+def _is_elsewhere(label: str, primary: str) -> bool:
+    """Whether a standby is of another region: it follows asynchronously because it should (docs/design/regions.md)."""
+    return "/" in label and "/" in primary and label.partition("/")[0] != primary.partition("/")[0]
 
 
 def beside_each_other(primaries: Sequence[tuple[str, str]]) -> Iterator[str]:
