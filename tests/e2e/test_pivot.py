@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import apsw
-import orjson
 import psycopg
 import pytest
 
@@ -32,11 +31,13 @@ from tests.e2e.test_cluster import free_port
 from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
 from tests.redis import RedisServer, needs_redis
 from tests.storage.partitions import owning_all
-from trunkline.bootstrap_stores import open_queue, open_sharded_queue
+from trunkline.bootstrap_stores import open_benches, open_queue, open_sharded_queue
 from trunkline.model import message as codec
 from trunkline.model.message import Message
 from trunkline.model.sid import new_sid
 from trunkline.settings import load as load_settings
+from trunkline.storage.pivots.lane_split import PIVOT
+from trunkline.storage.pivots.model import Speaker, State
 from trunkline.storage.queue import Flight, Queue
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ RATE = 22.0
 """Requests a second and number: more than the number may send, so that lanes fill and are read."""
 WAITING = 8000
 """Messages that wait in the queue meanwhile, all to be filled."""
-KILLS = 4
+KILLS = 3
 BETWEEN = 40
 """Requests accepted between two steps."""
 PATIENCE_S = 300
@@ -102,28 +103,35 @@ class Pivot:
             await asyncio.sleep(self._random.uniform(0, 0.8))
             process.send_signal(signal.SIGKILL)
             await process.communicate()
-            self.killed.append(sum(one["pivots"]["lane_split"]["done"] for one in await self.status()))
-        assert self.killed == sorted(self.killed)
+            self.killed.append(sum(state.done for state, _ in await self.status()))
+        assert self.killed[-KILLS:] == sorted(self.killed[-KILLS:])
         assert 0 < self.killed[-1] < WAITING, "killed before the end"
         await self("backfill", "lane_split")
 
-    async def status(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = orjson.loads(await self("status", "--json"))
-        return found
+    async def status(self) -> list[tuple[State, list[Speaker]]]:
+        """What `trunkline schema status` shows of each partition."""
+
+        def look() -> list[tuple[State, list[Speaker]]]:
+            benches = open_benches(load_settings(Path(self._config), {}))
+            try:
+                return [(bench.state(PIVOT), bench.speakers()) for bench in benches]
+            finally:
+                for bench in benches:
+                    bench.close()
+
+        return await asyncio.to_thread(look)
 
     async def shapes(self) -> set[tuple[str, str]]:
-        return {
-            (one["pivots"]["lane_split"]["shape"], one["pivots"]["lane_split"]["phase"]) for one in await self.status()
-        }
+        return {(state.shape, state.phase) for state, _ in await self.status()}
 
     async def used(self, shape: str, processes: int) -> None:
         """Wait until so many processes use a shape, in every partition."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                told = await self.status()
-                uses = [[p for p in one["processes"] if p["shapes"].get("lane_split") == shape] for one in told]
-                if all(len(own) >= processes for own in uses):
+                uses = [[one.shapes.get("lane_split") for one in speakers] for _, speakers in await self.status()]
+                if all(own.count(shape) >= processes for own in uses):
                     return
+                await asyncio.sleep(0.5)
 
 
 async def wait_in(queue: Queue, tenant: Tenant, count: int) -> dict[int, str]:
