@@ -132,7 +132,7 @@ def options_of(words: list[str]) -> tuple[list[str], set[str]]:
 def test_commands_exist(page: Path) -> None:
     unknown = []
     for line in COMMAND.findall(page.read_text(encoding="utf-8")):
-        words = line.split()
+        words = line.partition(" -- ")[0].split()  # what follows is another command
         path, options = options_of(words)
         first = typer.main.get_command(app).commands[path[0]] if path else None  # type: ignore[attr-defined]
         leaf = first is not None and (first.invoke_without_command if hasattr(first, "commands") else True)
