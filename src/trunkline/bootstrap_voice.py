@@ -92,6 +92,8 @@ WRITTEN_LOOK_S = 0.01
 """Between two looks whether what happened to them is stored."""
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
+HAND_OVER_S = 1.0
+"""How long what happened to calls may take to be stored before they are another node's."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
@@ -436,6 +438,18 @@ class Voice:
             if not live or hurry():
                 return
             await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def hand_over(self) -> None:
+        """Before this node leaves a cluster: the next owners of the calls go on with them, as with those of a lost host,
+        so nothing more is said of them here. Those that are to end by themselves have had their time (`drain`)."""
+        self.inbound.draining = True
+        self.outbound.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while any(flight.pending for flight in self.flights):  # noqa: ASYNC110 - has no event
+                    await asyncio.sleep(WRITTEN_LOOK_S)
+        if self.takeover is not None:
+            self.takeover.let_go()
 
     async def stop(self) -> None:
         """Take no more calls, end those that are up, and let what they say be stored."""
