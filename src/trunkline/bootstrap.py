@@ -488,10 +488,16 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.voice is not None:
-            await self.voice.stop()
-        if self.cluster is not None:
+        if self.voice is not None and self.cluster is not None and self.cluster.others():
+            await self.voice.hand_over()
+            await self.memory.settled(MEMORY_STOP_S)
             await self.cluster.leave(self.grace.left())
+            await self.voice.stop()
+        else:
+            if self.voice is not None:
+                await self.voice.stop()
+            if self.cluster is not None:
+                await self.cluster.leave(self.grace.left())
         self.dispatcher.stop()
         await asyncio.gather(
             self.smpp_server.stop(),
