@@ -440,8 +440,8 @@ class Voice:
             await asyncio.sleep(DRAIN_LOOK_S)
 
     async def hand_over(self) -> None:
-        """Before this node leaves a cluster: the next owners of the calls go on with them, as with those of a lost host,
-        so nothing more is said of them here. Those that are to end by themselves have had their time (`drain`)."""
+        """Before this node leaves a cluster: the next owners of the calls go on with them, as with those of a lost
+        host, so nothing more is said of them here. Those about to end have had their time (`drain`)."""
         self.inbound.draining = True
         self.outbound.stop()
         with contextlib.suppress(TimeoutError):
