@@ -58,7 +58,7 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
             while waiting:
                 kind, number = waiting.pop(0)
                 say(f"{kind.name} {number + 1}/{runs}: {kind.what}")
-                prefix = kind.name.replace("-", "") + f"{number}."
+                prefix = f"{kind.name.replace('-', '')}{len(done)}."  # the carrier's ledger lasts as long as the lab
                 run = asyncio.run(one(lab, kind(lab), prefix, burden))
                 done.append(run)
                 keep(run, results)
