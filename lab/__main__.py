@@ -24,6 +24,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faults", default="", help="chaos: names, separated by commas; empty: all")
     parser.add_argument("--results", type=Path, default=RESULTS, help="chaos, report: folder of the results")
     parser.add_argument("--runs", type=int, default=5, help="chaos: runs of each fault")
+    parser.add_argument(
+        "--since", type=int, default=0, help="report: older runs (Unix s) only where there are no newer"
+    )
     parser.add_argument("--once", action="store_true", help="cluster: start, print the table once, stop")
     return parser.parse_args()
 
@@ -49,7 +52,7 @@ def main() -> int:
         if given.what == "report":
             from lab.report import update
 
-            print(f"{update(folder=given.results)} runs")
+            print(f"{update(folder=given.results, since=given.since)} runs")
             return 0
         need_root()
         plan = plan_of(given)

@@ -25,6 +25,8 @@ WHOLE_S = 180.0
 SETTLE_S = 90.0
 """How long callbacks are waited for after the load."""
 POLL_S = 0.25
+WIDTH = 200
+"""Characters of the table, wherever it is printed."""
 
 
 class Burden(NamedTuple):
@@ -67,7 +69,8 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
                     say(f"  logs: {lab.keep_logs(f'{kind.name}-{int(time.time())}')}")
                 if run.problem:
                     break
-    Console().print(report.table(done))
+    console = Console()
+    Console(width=max(console.width, WIDTH)).print(report.table(done))
     return int(not all(map(good, done)))
 
 
@@ -139,7 +142,7 @@ def keep(run: Run, results: Path) -> Path:
     results.mkdir(parents=True, exist_ok=True)
     file = results / f"{run.fault}-{run.nodes}.jsonl"
     with file.open("ab") as out:
-        out.write(msgspec.json.encode({"at": int(time.time()), **msgspec.to_builtins(run)}) + b"\n")
+        out.write(msgspec.json.encode({**msgspec.to_builtins(run), "at": int(time.time())}) + b"\n")
     return file
 
 

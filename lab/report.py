@@ -31,6 +31,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     messages: Messages
     calls: Heard | None = None
     problem: str = ""
+    at: int = 0
+    """When it was kept, Unix seconds."""
     version: str = ""
     """What was measured: the commit, with a `+` where files differed from it."""
 
@@ -44,7 +46,7 @@ def spread(values: list[float]) -> str:
 COLUMNS = (
     "fault", "runs", "accepted", "lost", "callbacks lost", "wrong final", "duplicates (unmarked)",
     "failed without key", "failed with key", "gap, s", "calls up", "struck", "survived", "silence p50, p95, max, s",
-    "stuck, wrong",
+    "stuck, wrong", "version",
 )  # fmt: skip
 
 
@@ -58,9 +60,15 @@ def row(name: str, runs: list[Run]) -> list[str]:
         sum(one.callbacks_lost for one in found), sum(one.wrong_final for one in found),
         f"{sum(one.duplicates for one in found)} ({sum(max(one.unmarked, 0) for one in found)})",
         spread(failed), sum(one.failed.get("keyed", 0) for one in found), spread([one.gap_s for one in found]),
-        *_calls(heard),
+        *_calls(heard), versions(runs),
     ]  # fmt: skip
     return [str(cell) for cell in cells]
+
+
+def versions(runs: list[Run]) -> str:
+    """The first and the last of what was measured."""
+    found = list(dict.fromkeys(run.version or "older" for run in runs))
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _calls(heard: list[Heard]) -> list[object]:
@@ -91,11 +99,13 @@ def read(folder: Path = RESULTS) -> list[Run]:
     return found
 
 
-def markdown(runs: list[Run]) -> str:
-    """The page's table: every fault, also those that were not measured, and why."""
+def markdown(runs: list[Run], since: int = 0) -> str:
+    """The page's table: every fault, also those that were not measured, and why. Runs from before `since` (Unix
+    seconds) only where there are no later ones."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for name in FAULTS:
         own = [run for run in runs if run.fault == name and run.nodes == NODES and not run.problem]
+        own = [run for run in own if run.at >= since] or own
         cells = row(name, own) if own else [name, NOT_MEASURED, *[""] * (len(COLUMNS) - 2)]
         lines.append("| " + " | ".join(cells) + " |")
     for name, reason in NOT_DONE.items():
@@ -103,11 +113,11 @@ def markdown(runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
-def update(page: Path = PAGE, folder: Path = RESULTS) -> int:
-    """Put the table into the page; returns how many runs it is of."""
+def update(page: Path = PAGE, folder: Path = RESULTS, since: int = 0) -> int:
+    """Put the table into the page; returns how many runs are kept."""
     text = page.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     runs = read(folder)
-    page.write_text(f"{before}{BEGIN}\n{markdown(runs)}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{markdown(runs, since)}\n{END}{after}")
     return len(runs)

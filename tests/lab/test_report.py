@@ -34,6 +34,17 @@ def test_runs_of_other_sizes_or_with_a_problem_do_not_count() -> None:
     assert "| kill-zone | not measured" in text
 
 
+def test_newer_runs_take_the_place_of_older_ones() -> None:
+    def line(*runs: Run) -> str:
+        return next(line for line in report.markdown(list(runs), since=10).splitlines() if line.startswith("| kill-z"))
+
+    old, new = (msgspec.structs.replace(run(), at=at, version=version) for at, version in ((5, "aaa"), (15, "bbb")))
+    assert line(old).endswith("| aaa |"), "better than none"
+    assert line(old, new).startswith("| kill-zone | 1 |")
+    assert line(old, new).endswith("| bbb |")
+    assert line(new, msgspec.structs.replace(new, version="ccc")).endswith("| bbb to ccc |")
+
+
 def test_the_page_is_changed_between_its_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
