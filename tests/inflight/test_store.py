@@ -223,6 +223,57 @@ async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, m
     assert inflight.by_carrier_id("c", "c-1").status is Status.SENT
 
 
+class OneByOne(FullDisk):
+    """Its writes of steps end when the test says so."""
+
+    def __init__(self, queue):
+        super().__init__(queue)
+        self.held = None
+        self.handed = asyncio.Event()
+
+    def advance(self, step):
+        if self.held is None:
+            return super().advance(step)
+        written = Written()
+        self.held.append((step, written))
+        self.handed.set()
+        return written
+
+    async def both(self):
+        while len(self.held) < 2:
+            self.handed.clear()
+            await self.handed.wait()
+        held, self.held = self.held, []
+        return held
+
+
+async def test_a_step_that_was_tried_before_the_one_it_follows_is_not_forgotten(queue, monkeypatch):
+    """A database that is switched over writes the second and not the first: it found nothing to fit on."""
+    monkeypatch.setattr("trunkline.inflight.store.REPEAT_S", 0.01)
+    disk = OneByOne(queue)
+    inflight = Inflight(disk, Clock())
+    live, written = inflight.accept(message(), Status.SENDING)
+    await written
+    disk.held = []
+    inflight.advance(live, Status.SENT)
+    inflight.advance(live, Status.DELIVERED)
+    for _ in range(3):
+        (_, sent), (_, delivered) = await asyncio.wait_for(disk.both(), 60)
+        sent.settle(None, StoreUnavailable("no primary"))
+        await asyncio.sleep(0)
+        delivered.settle(False, None)
+        assert inflight.in_hand(live.id)
+        assert inflight.busy(partition_of(live.id))
+    held, disk.held = await asyncio.wait_for(disk.both(), 60), None
+    repeated = asyncio.Event()
+    inflight.repeated = lambda live, step: repeated.set() if step.status == Status.DELIVERED else None
+    for step, was in held:
+        was.settle(await queue.advance(step), None)
+    await asyncio.wait_for(repeated.wait(), 60)
+    assert queue.by_id(live.id).status == Status.DELIVERED
+    assert not inflight.in_hand(live.id)
+
+
 async def test_a_repeated_step_does_not_undo_what_happened_meanwhile(queue, monkeypatch):
     monkeypatch.setattr("trunkline.inflight.store.REPEAT_S", 0.01)
     disk = FullDisk(queue)

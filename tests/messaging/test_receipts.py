@@ -8,6 +8,7 @@ from trunkline.messaging.connectors.base import Receipt, Submitted
 from trunkline.model.message import Status
 from trunkline.postflight.landing import document
 from trunkline.settings import Messaging, Settings
+from trunkline.storage.unavailable import StoreUnavailable
 
 from .world import AC, eventually
 
@@ -75,6 +76,17 @@ async def test_repeated_receipt_changes_nothing(world):
     message = await sent(world)
     for _ in range(3):
         await world.receipts.apply(receipt(message.segments[0].id))
+    assert told(world) == ["sent", "delivered"]
+
+
+async def test_a_receipt_that_is_said_again_while_the_first_is_written_is_not_taken_for_kept(world):
+    message = await sent(world)
+    first = world.receipts.apply(receipt(message.segments[0].id))
+    again = world.receipts.apply(receipt(message.segments[0].id))
+    with pytest.raises(StoreUnavailable):
+        await again
+    await first
+    await world.receipts.apply(receipt(message.segments[0].id))
     assert told(world) == ["sent", "delivered"]
 
 

@@ -88,6 +88,8 @@ class Inflight:
         self.repeated: Callable[[Live, Advance], None] = lambda live, step: None
         """Told of a step that was written at last."""
         self._unwritten: dict[int, list[Advance]] = {}
+        self._handed: dict[int, list[int]] = {}
+        """Flight -> revisions of those of its steps that are being tried again."""
         self._repeating = False
         self.landed: Callable[[], None] = lambda: None
         """Told when a flight may land."""
@@ -146,14 +148,14 @@ class Inflight:
             (live.status is Status.SENDING or (live.pending and live.status not in _BEFORE))
             and partition_of(live.id) == partition
             for live in self._live.values()
-        ) or any(partition_of(one) == partition for one in self._unwritten)
+        ) or any(partition_of(one) == partition for one in (*self._unwritten, *self._handed))
 
     def in_hand(self, flight_id: int) -> bool:
         """Whether this process is writing or submitting a flight just now: its outcome is still to come."""
         live = self._live.get(flight_id)
         if live is not None and (live.pending or live.status is Status.SENDING):
             return True
-        return flight_id in self._unwritten
+        return flight_id in self._unwritten or flight_id in self._handed
 
     def leave(self, partition: int) -> None:
         """Another node owns a partition now: its flights are read anew if they are wanted."""
@@ -300,13 +302,18 @@ class Inflight:
             self._drop(live)
             if step is not None and not future.cancelled():
                 error = future.exception()
-                if _may_pass(error) or (error is None and step.id in self._unwritten):
+                if _may_pass(error) or (error is None and self._follows(step)):
                     self._repeat_later(step)
             return
         if owed:
             self.owed(owed)
         if live.land_ms and not live.pending:
             self.landed()
+
+    def _follows(self, step: Advance) -> bool:
+        """Whether a step before it is still to be written: without that one it does not fit the flight."""
+        waiting = (one.rev for one in self._unwritten.get(step.id, ()))
+        return any(rev < step.rev for rev in (*waiting, *self._handed.get(step.id, ())))
 
     def _repeat_later(self, step: Advance) -> None:
         if step.id not in self._unwritten and len(self._unwritten) >= MAX_UNWRITTEN:
@@ -323,15 +330,22 @@ class Inflight:
         unwritten, self._unwritten = self._unwritten, {}
         for steps in unwritten.values():
             for step in sorted(steps, key=lambda one: one.rev):
+                self._handed.setdefault(step.id, []).append(step.rev)
                 when_done(self.queue.advance(step), lambda future, step=step: self._settle(step, future))  # type: ignore[misc]
 
     def _settle(self, step: Advance, future: "asyncio.Future[Any]") -> None:
         """A repeated step was written, found the flight elsewhere, or could still not be written."""
+        revs = self._handed[step.id]
+        revs.remove(step.rev)
+        if not revs:
+            del self._handed[step.id]
         if future.exception() is not None:
             if _may_pass(future.exception()):
                 self._repeat_later(step)
             return
         if not future.result():
+            if self._follows(step):
+                self._repeat_later(step)
             return
         old = self._live.get(step.id)
         if old is not None and old.rev <= step.rev and not old.pending:

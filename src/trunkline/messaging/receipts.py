@@ -83,7 +83,7 @@ class Receipts:
         if live is not None:
             step = self._step(live, receipt)
             if step is None:
-                return self._nothing()
+                return self._early(receipt) if live.pending and receipt.state in FINAL else self._nothing()
             return step if type(step) is Written else asyncio.ensure_future(step)
         found = self._inflight.queue.find_carrier_id(receipt.connector, receipt.carrier_id)
         if found is not None:
@@ -100,6 +100,13 @@ class Receipts:
         early = [carrier_id for carrier_id in carrier_ids if (connector, carrier_id) in self._parked]
         if early:
             self._unpark_later(connector, early)
+
+    def _early(self, receipt: Receipt) -> "Future[Any]":
+        """The same was said a moment ago and is not written yet: who takes it for kept may lose it. The carrier says it
+        again."""
+        future = self._loop.create_future()
+        future.set_exception(StoreUnavailable(f"what was said of {receipt.carrier_id} before is still being written"))
+        return future
 
     def _nothing(self) -> "Future[Any]":
         future = self._loop.create_future()
