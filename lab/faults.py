@@ -499,4 +499,4 @@ FAULTS: dict[str, type[Fault]] = {
 NOT_DONE = {
     "region-loss": "has a lab of its own, of two regions: python -m lab.region_loss",
 }
-"""Faults that are asked for and cannot be put in yet, and why."""
+"""Faults that are asked for and are not put in here, and why."""
