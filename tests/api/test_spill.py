@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from trunkline.api import calls, messages
+from trunkline.api.anew import TRIES
 from trunkline.api.idempotency import Claim
 from trunkline.api.respond import Format
 from trunkline.model.call import Call
@@ -59,15 +60,15 @@ def accepted(kind, queue, request=REQUEST):
 @pytest.mark.parametrize("error", [Spill("gone"), NotOwned("another node has it")])
 @pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
 async def test_it_is_made_anew(kind, make, error):
-    queue = Queue(make, error, None)
+    queue = Queue(make, error, error, None)
     response = await accepted(kind, queue)
-    first, second = queue.made
-    assert (response.status, orjson.loads(response.body)["sid"]) == (201, second)
-    assert first != second
+    *others, last = queue.made
+    assert (response.status, orjson.loads(response.body)["sid"]) == (201, last)
+    assert len({last, *others}) == 3
 
 
 @pytest.mark.parametrize(("kind", "make"), [("message", message), ("call", call)])
-@pytest.mark.parametrize("outcomes", [(Spill("gone"), Spill("gone too")), (StoreUnavailable("all are gone"),)])
+@pytest.mark.parametrize("outcomes", [(Spill("gone"),) * (TRIES + 1), (StoreUnavailable("all are gone"),)])
 async def test_not_for_ever(kind, make, outcomes):
     queue = Queue(make, *outcomes)
     with pytest.raises(StoreUnavailable):

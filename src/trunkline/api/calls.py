@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Collection
 from decimal import Decimal
 from typing import Any
 
-from trunkline.api import dates, paging, respond
+from trunkline.api import anew, dates, paging, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
@@ -24,7 +24,6 @@ from trunkline.model.errors import ApiError
 from trunkline.model.sid import CALL, is_sid, new_sid
 from trunkline.model.sip_trunk import CUSTOMER_TRUNK
 from trunkline.storage.queue import Replay
-from trunkline.storage.unavailable import NotOwned, Spill
 from trunkline.voice.calls import MAX_TWIML, CallChange, Calls, NewCall
 from trunkline.voice.reader import StoredCall
 
@@ -156,12 +155,7 @@ def _accept(request: Request, calls: Calls, app: Services, new: NewCall) -> Awai
     _, written = calls.create(new, complete)
 
     async def wait() -> Response:
-        try:
-            await written
-        except (NotOwned, Spill):  # nothing of it is written: its database went away, or its partition to another node
-            if claim:
-                raise  # only its key's home may take it
-            await calls.create(new, complete)[1]
+        await anew.accepted(written, lambda: calls.create(new, complete)[1], at_home=claim is not None)
         return prepared[-1]
 
     return wait()

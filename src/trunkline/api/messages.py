@@ -6,7 +6,7 @@ Source: spec `api.v2010.account.message`; error codes and texts from Twilio's di
 from collections.abc import Awaitable
 from typing import Any
 
-from trunkline.api import dates, paging, respond
+from trunkline.api import anew, dates, paging, respond
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
@@ -24,7 +24,6 @@ from trunkline.model.numbers import MessagingService, ScheduledMessage
 from trunkline.model.phone import SenderKind
 from trunkline.model.sid import MEDIA, is_sid, new_sid
 from trunkline.storage.queue import Replay
-from trunkline.storage.unavailable import NotOwned, Spill
 from trunkline.webhooks.overrides import split as split_overrides
 
 MAX_BODY = 1600
@@ -113,12 +112,7 @@ def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Respo
     _, written = app.outbound.accept(new, complete)
 
     async def wait() -> Response:
-        try:
-            await written
-        except (NotOwned, Spill):  # nothing of it is written: its database went away, or its partition to another node
-            if claim:
-                raise  # only its key's home may take it
-            await app.outbound.accept(new, complete)[1]
+        await anew.accepted(written, lambda: app.outbound.accept(new, complete)[1], at_home=claim is not None)
         return prepared[-1]
 
     return wait()
