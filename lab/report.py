@@ -92,9 +92,9 @@ def table(runs: list[Run]) -> Table:
 
 
 def read(folder: Path = RESULTS) -> list[Run]:
-    """All results that are kept."""
+    """All results that are kept of faults in the table; others lie beside them."""
     found: list[Run] = []
-    for file in sorted(folder.glob("*.jsonl")):
+    for file in sorted(one for one in folder.glob("*.jsonl") if one.stem.rpartition("-")[0] in FAULTS):
         found += [msgspec.json.decode(line, type=Run) for line in file.read_bytes().splitlines()]
     return found
 
