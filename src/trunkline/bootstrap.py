@@ -5,12 +5,14 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trunkline import metrics
+from trunkline import inherited, metrics
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.callbacks import StatusHandler
 from trunkline.accounts.directory import Directory
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
 
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
+LET_GO_S = 2.0
+"""How long carriers' answers are waited for, seconds, once nothing new is accepted."""
 MEMORY_STOP_S = 2.0
 """How long a stop waits for the memory store to have what was posted, seconds."""
 
@@ -248,6 +252,8 @@ class Node:
         self.smpp_server = SmppServer(
             self.settings, self.directory, self.outbound, self.inflight, self.reader, self.alerts
         )
+        kept = [number for name, number in inherited.descriptors().items() if name.startswith(inherited.SMPP)]
+        self.smpp_server.given = [socket.socket(fileno=number) for number in kept]
         if self.cluster is not None:
             self.cluster.share_clients(self.smpp_server)
         handlers.update(self.smpp_server.handlers)
@@ -479,6 +485,45 @@ class Node:
         self.grace.begin()
         if self.voice is not None:
             await self.voice.drain(self.grace.left(), hurry)
+
+    async def settle(self, wait_s: float) -> None:
+        """Before another process takes over: hand nothing more out, and wait for what is under way, `wait_s` at most
+        for each kind. Requests are served meanwhile; what they accept waits in the queue."""
+        if self.voice is not None:
+            await self.voice.settle(wait_s)
+        self.dispatcher.stop()
+        await asyncio.gather(self.scheduler.stop(), self.usage_triggers.stop(), self.delivery.stop(wait_s))
+
+    async def let_go(self) -> None:
+        """Let another process go on with everything, calls included; nothing is said to anybody about them. After
+        `settle`, and once no request is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(
+            self.media_fetch.stop(),
+            self.inbound.stop(),
+            *(connector.stop(LET_GO_S) for connector in self.connectors.values()),
+        )
+        if self.voice is not None:
+            await self.voice.let_go()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LET_GO_S):
+                await self.landing.stop()
+        if self.recording_audio is not None:
+            await self.recording_audio.close()
+        if self.voice is not None or self.cluster is not None:
+            await self.memory.settled(MEMORY_STOP_S)
+        if self.cluster is not None:
+            await self.cluster.close()
+        await self.client.close()
+        await self.alerts.close()
+        await self.archive.close()
+        await self.queue.close()
+        await self.database.close()
+        if self.voice is not None or self.cluster is not None:
+            self.memory.close()
+        os.close(self._lock)
 
     async def stop(self) -> None:
         """Finish what is under way within `server.shutdown_s`, what `drain` took of it included; the rest is taken up

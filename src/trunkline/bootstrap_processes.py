@@ -1,8 +1,9 @@
 """The processes of a server that takes calls: what the supervisor runs.
 
-    supervisor   keeps the SIP sockets, the RTP ports and the shared memories, and starts the others (again)
-    recorder     writes recordings
-    media        the tick engine; a second one waits to follow it
+    supervisor   keeps the listening sockets (API, SMPP, SIP), the RTP ports and the shared memories, starts the others
+                 (again), and puts the node on another version (trunkline.supervisor.handover)
+    recorder     writes recordings (only where calls are taken)
+    media        the tick engine; a second one waits to follow it (only where calls are taken)
     node         everything else; its orderly end is the server's
 
 `run` turns the present process into the supervisor; its children run the same command again, and find that they are
@@ -19,14 +20,17 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from trunkline.inherited import HTTP, MEDIA_FENCE, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_TLS, SIP_UDP
+from trunkline.inherited import HTTP, MEDIA_FENCE, MEDIA_STATE, RECORD_RING, SIP_TCP, SIP_TLS, SIP_UDP, SMPP
 from trunkline.media.ports import SLOTS_PER_LEG
 from trunkline.settings import Settings
+from trunkline.sip.tls import TlsConfig
 from trunkline.supervisor.plan import Child, Plan, Ports
 
 SPOOL_FOLDER = "spool"
 CONTROL_SOCKET = "media.sock"
 PORTS_SOCKET = "ports.sock"
+ORDERS_SOCKET = "supervisor.sock"
+"""Where the supervisor takes orders (trunkline.supervisor.desk)."""
 MAX_SOCKET_PATH = 100
 """Bytes of a Unix socket's path that every system takes; a longer one is put into the system's folder for such."""
 STOP_EXTRA_S = 25.0
@@ -61,6 +65,26 @@ def media_config(settings: Settings, **more: Any) -> dict[str, Any]:
 def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) -> Plan:
     """The processes; `command` runs the node. `fenced`: it is one of a cluster, and says until when audio may be sent
     (trunkline.media.fence)."""
+    made = Plan(
+        children=[],
+        sip_port=-1,
+        http_host=settings.server.host,
+        http_port=settings.server.port,
+        control=socket_path(settings, ORDERS_SOCKET),
+        stop_s=settings.server.shutdown_s + STOP_EXTRA_S,
+    )
+    node = [HTTP]
+    if settings.smpp_server.enabled:
+        made.smpp_host, made.smpp_port = settings.smpp_server.host, settings.smpp_server.port
+        node.append(SMPP)
+    if settings.sip.enabled:
+        node += _plan_calls(settings, made, fenced)
+    made.children.append(Child("node", list(command), node, main=True))
+    return made
+
+
+def _plan_calls(settings: Settings, made: Plan, fenced: bool) -> list[str]:
+    """What a server that takes calls has besides the node; the names of what the node gets of it."""
     own, python = settings.media, sys.executable
     ports = socket_path(settings, PORTS_SOCKET)
     fence: dict[str, Any] = {"fence_fd": MEDIA_FENCE} if fenced else {}
@@ -70,32 +94,34 @@ def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) ->
     spool = str(spool_folder(settings))
     media = [python, "-m", "trunkline.media.process", "--config-json", config]
     recorder = [python, "-m", "trunkline.media.recorder", "--ring", RECORD_RING, "--folder", spool]
-    node = [SIP_UDP, SIP_TCP, HTTP]
-    if settings.sip.tls_port:
-        node.append(SIP_TLS)
     fences = [MEDIA_FENCE] if fenced else []
-    children = [
+    made.children += [
         Child("recorder", recorder, [RECORD_RING]),
         Child("media", media, [MEDIA_STATE, RECORD_RING, *fences], standby=True),
-        Child("node", list(command), [*node, *fences], main=True),
     ]
-    return Plan(
-        children=children,
-        sip_host=settings.sip.host,
-        sip_port=settings.sip.port,
-        sip_tls_port=settings.sip.tls_port,
-        http_host=settings.server.host,
-        http_port=settings.server.port,
-        memories=[MEDIA_STATE, RECORD_RING, *fences],
-        ports=Ports(ports, own.host or settings.sip.host, own.port_min, own.port_max, own.legs * SLOTS_PER_LEG),
-        stop_s=settings.server.shutdown_s + STOP_EXTRA_S,
-    )
+    made.sip_host, made.sip_port, made.sip_tls_port = settings.sip.host, settings.sip.port, settings.sip.tls_port
+    made.memories = [MEDIA_STATE, RECORD_RING, *fences]
+    made.ports = Ports(ports, own.host or settings.sip.host, own.port_min, own.port_max, own.legs * SLOTS_PER_LEG)
+    return [SIP_UDP, SIP_TCP, *([SIP_TLS] if settings.sip.tls_port else []), *fences]
 
 
 def run(settings: Settings) -> NoReturn:
     """Become the supervisor of what this process was started as."""
-    command = [sys.executable, *sys.orig_argv[1:]]
+    command = [sys.executable, *_as_module(sys.orig_argv[1:])]
     made = plan(settings, command, fenced=settings.cluster.enabled).to_json()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "trunkline.supervisor", made])  # noqa: S606 - our own program
+
+
+def _as_module(arguments: list[str]) -> list[str]:
+    """The arguments of Python with the module for the installed script, which belongs to one interpreter."""
+    if arguments and not arguments[0].startswith("-") and Path(arguments[0]).name == "trunkline":
+        return ["-m", "trunkline", *arguments[1:]]
+    return arguments
+
+
+def tls_config(settings: Settings) -> TlsConfig:
+    """How SIP shows and proves identities."""
+    own = settings.sip
+    return TlsConfig(own.tls_certificate, own.tls_key, own.tls_client_ca, own.tls_ca, own.tls_verify)

@@ -4,23 +4,18 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import resource
 import socket
-from collections.abc import Iterator
-from typing import Any, NoReturn
 
 import uvicorn
 import uvloop
 
-from trunkline import bootstrap_processes as processes
-from trunkline import inherited
+from trunkline import bootstrap_handover, bootstrap_supervise, inherited
 from trunkline.bootstrap import Node
-from trunkline.bootstrap_stores import CannotStart, data_folder, take_folder
-from trunkline.bootstrap_voice import tls_config
+from trunkline.bootstrap_handover import Server
+from trunkline.bootstrap_stores import CannotStart, data_folder, port_is_free
 from trunkline.listeners.guarded_http import HttpLimits, guarded
 from trunkline.settings import Settings
-from trunkline.sip.tls import TlsContexts, TlsError
 from trunkline.storage.secrets import BadMasterKey, CannotOpen
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable
@@ -36,62 +31,25 @@ loaded at the start is never garbage. A step takes about half a microsecond an o
 log = logging.getLogger("trunkline")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which tells when it listens and stops the node after it."""
-
-    def __init__(self, config: uvicorn.Config, node: Node) -> None:
-        super().__init__(config)
-        self._node = node
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own raises the signal again when serving has ended, which would end the process there and then: the
-        node has still to be stopped."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Calls that are up may end by themselves first; the API serves them meanwhile. Another interrupt hurries."""
-        await self._node.drain(lambda: self.force_exit)
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for listener in server.sockets:
-                host, port = listener.getsockname()[:2]
-                log.info("listening on %s port %d", host, port)
-                if not self._node.settings.server.public_url and not self._node.settings.server.port:
-                    self._node.base_url = f"http://{host}:{port}"
-
-
 def serve(settings: Settings) -> None:
     """Run one node until SIGINT or SIGTERM. Exits with status 1 and one line when it cannot start.
 
-    Where calls are taken this process becomes the supervisor, which runs the same command again as its child.
+    Mostly this process becomes the supervisor (trunkline.bootstrap_supervise), which runs the same command again as its
+    child.
     """
-    if settings.sip.enabled and not inherited.supervised():
-        _supervise(settings)
+    if bootstrap_supervise.wanted(settings):
+        bootstrap_supervise.supervise(settings)
+    channel = inherited.channel()
     if inherited.supervised():
         inherited.end_with_parent()
+        if not bootstrap_handover.await_turn(channel, settings):
+            return
     _allow_files(settings)
     try:
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(settings, channel))
     except (CannotStart, CannotSurvive, BadMasterKey, CannotOpen, StoreUnavailable) as error:
         raise SystemExit(f"trunkline: {error}") from None
-
-
-def _supervise(settings: Settings) -> NoReturn:
-    """See what would keep the node from starting before anything else is touched. Exits like `serve`."""
-    try:
-        os.close(take_folder(data_folder(settings)))
-        _port_is_free(settings.server.host, settings.server.port)
-        TlsContexts(tls_config(settings)).load()
-    except (CannotStart, TlsError) as error:
-        raise SystemExit(f"trunkline: {error}") from None
-    processes.run(settings)
 
 
 def _allow_files(settings: Settings) -> None:
@@ -105,20 +63,6 @@ def _allow_files(settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _port_is_free(host: str, port: int) -> None:
-    """Seen before carriers are connected, not after. Raises CannotStart."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CannotStart(f"cannot listen on {host} port {port}: {reason}; see server.host and server.port") from None
-
-
 async def _phones(settings: Settings) -> Phones | None:
     """The simulated phones, where a trunk leads to them. Raises CannotStart."""
     if not remote.wanted(settings):
@@ -129,21 +73,21 @@ async def _phones(settings: Settings) -> Phones | None:
         raise CannotStart(str(error)) from None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, channel: inherited.Channel | None) -> None:
     phones = await _phones(settings)
     try:
-        await _serve_with(remote.with_phones(settings, phones) if phones else settings, phones)
+        await _serve_with(remote.with_phones(settings, phones) if phones else settings, phones, channel)
     finally:
         if phones is not None:
             await phones.stop()
 
 
-async def _serve_with(settings: Settings, phones: Phones | None) -> None:
+async def _serve_with(settings: Settings, phones: Phones | None, channel: inherited.Channel | None) -> None:
     node = Node(settings, phones=phones)
     given = [number for name, number in inherited.descriptors().items() if name.startswith(inherited.HTTP)]
     sockets = [socket.socket(fileno=number) for number in given] or None
     if sockets is None:
-        _port_is_free(settings.server.host, settings.server.port)
+        port_is_free(settings.server.host, settings.server.port)
     await node.start()
     gc.collect()
     gc.freeze()
@@ -174,6 +118,6 @@ async def _serve_with(settings: Settings, phones: Phones | None) -> None:
         ssl_keyfile=own.tls_key or None,
     )
     try:
-        await _Server(config, node).serve(sockets)
+        await Server(config, node, channel).serve(sockets)
     finally:
         await node.stop()

@@ -20,20 +20,20 @@ import msgspec
 from trunkline import inherited
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
-from trunkline.bootstrap_processes import media_config, socket_path, spool_folder
+from trunkline.bootstrap_processes import media_config, socket_path, spool_folder, tls_config
 from trunkline.inherited import MEDIA_FENCE, SIP_TCP, SIP_TLS, SIP_UDP
 from trunkline.media.client import MediaClient
 from trunkline.media.fence import FenceMemory
 from trunkline.media.prompts import Prompts
 from trunkline.media.worker_client import AUDIO_IDLE_S, WorkerFailed, Workers
 from trunkline.media.worker_wire import AUDIO, SPEECH, Setup
-from trunkline.model.call import Call
+from trunkline.model.call import Call, Direction, Status
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.sip.core import StackConfig
 from trunkline.sip.flow import is_numeric
 from trunkline.sip.timers import Timing
-from trunkline.sip.tls import TlsConfig, TlsError
+from trunkline.sip.tls import TlsError
 from trunkline.sip.transport import SipTransport, TransportLimits
 from trunkline.storage.archive import Archive
 from trunkline.storage.blobs import FolderBlobs
@@ -53,6 +53,7 @@ from trunkline.voice.flights import CallFlights
 from trunkline.voice.guesses import Guesses
 from trunkline.voice.heir import Heir
 from trunkline.voice.inbound import Inbound
+from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Logins
 from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.outbound import Outbound
@@ -93,7 +94,7 @@ WRITTEN_LOOK_S = 0.01
 DRAIN_S = 6.0
 """How long calls that are ended by a stop, with what they owe and their recordings, may take to be stored."""
 HAND_OVER_S = 1.0
-"""How long what happened to calls may take to be stored before they are another node's."""
+"""How long what happened to calls may take to be stored before they are another node's, or another process's."""
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 log = logging.getLogger("trunkline")
@@ -446,10 +447,39 @@ class Voice:
         self.outbound.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
-                while any(flight.pending for flight in self.flights):  # noqa: ASYNC110 - has no event
-                    await asyncio.sleep(WRITTEN_LOOK_S)
+                await self._written()
         if self.takeover is not None:
             self.takeover.let_go()
+
+    async def settle(self, wait_s: float) -> None:
+        """Before another process takes over: place no new calls (they wait in the queue), and wait until those that
+        are being placed are answered or over, `wait_s` at most."""
+        self.outbound.hold()
+        for _ in range(int(wait_s / DRAIN_LOOK_S)):
+            if not any(map(_is_placed, self.services.live.values())):
+                return
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def _written(self) -> None:
+        """What happened to calls is stored."""
+        while any(flight.pending for flight in self.flights):  # noqa: ASYNC110 - has no event
+            await asyncio.sleep(WRITTEN_LOOK_S)
+
+    async def let_go(self) -> None:
+        """Say and hear nothing more; calls stay, for another process to go on with."""
+        await self.sip.close()
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._written()
+        await self.media.close()
+        for call in list(self.services.live.values()):
+            if call.session is not None:
+                call.session.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._written()
 
     async def stop(self) -> None:
         """Take no more calls, end those that are up, and let what they say be stored."""
@@ -464,8 +494,7 @@ class Voice:
                 for call in calls:
                     await call.settled.wait()
                 # What they owe is told before the end.
-                while any(flight.pending for flight in self.flights):  # noqa: ASYNC110 - has no event
-                    await asyncio.sleep(WRITTEN_LOOK_S)
+                await self._written()
                 kept = [one.finished for call in calls for one in self.recordings.of_call(call.sid)]
                 if kept:
                     await asyncio.wait(kept)
@@ -488,10 +517,9 @@ class Voice:
         await self.prompts.close()
 
 
-def tls_config(settings: Settings) -> TlsConfig:
-    """How SIP shows and proves identities."""
-    own = settings.sip
-    return TlsConfig(own.tls_certificate, own.tls_key, own.tls_client_ca, own.tls_ca, own.tls_verify)
+def _is_placed(live: LiveCall) -> bool:
+    """Whether it is a call of ours that rings, or will."""
+    return live.status in (Status.INITIATED, Status.RINGING) and live.record.direction is not Direction.INBOUND
 
 
 async def _keep_media(config: dict[str, Any]) -> None:

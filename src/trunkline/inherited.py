@@ -4,10 +4,13 @@ They are named in the environment variable NAMES, e.g. `sip-udp=5,sip-tcp=6`, wh
 processes that a child starts do not take it for theirs. Only the standard library is used: the supervisor stays small.
 """
 
+import contextlib
 import ctypes
+import json
 import os
 import signal
-from typing import Final
+import socket
+from typing import Any, Final
 
 NAMES: Final = "_TRUNKLINE_DESCRIPTORS"
 RUN: Final = "_TRUNKLINE_RUN"
@@ -19,12 +22,20 @@ SIP_TCP: Final = "sip-tcp"
 SIP_TLS: Final = "sip-tls"
 HTTP: Final = "http-"
 """Beginning of the names of the API's sockets."""
+SMPP: Final = "smpp-"
+"""Beginning of the names of the SMPP server's sockets."""
+CONTROL: Final = "control"
+"""What the supervisor and the node say to each other (`Channel`)."""
 MEDIA_STATE: Final = "media-state"
 """Memory of the media process's legs."""
 MEDIA_FENCE: Final = "media-fence"
 """Memory of the deadline up to which the media process may send (clusters only)."""
 RECORD_RING: Final = "record-ring"
 """Memory by which recorded audio goes from the media process to the recorder."""
+MAX_MESSAGE: Final = 65_536
+"""Bytes of one message between supervisor and node."""
+MAX_DESCRIPTORS: Final = 200
+"""Descriptors that go with one message (Linux takes 253)."""
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _names = os.environ.pop(NAMES, None)
 _run = os.environ.pop(RUN, "")
@@ -67,3 +78,65 @@ def end_with_parent() -> None:
     parent = run_name().partition("-")[0]
     if parent and os.getppid() != int(parent):  # it was gone before we asked
         os._exit(1)
+
+
+Message = dict[str, Any]
+"""Of the supervisor: `do`, from HAND_OVER etc.; of the node: `event`, from WARM etc.; and what goes with it."""
+HAND_OVER: Final = "hand-over"
+"""Supervisor: a successor is warm. Finish what is under way and let go of the data folder; calls go on."""
+HEALTH: Final = "health"
+"""Supervisor: how are you? Node: `ok`, `why`, `calls`."""
+CONNECTIONS: Final = "connections"
+"""Either: these connections of the API, with nothing under way on them, are the successor's."""
+WARM: Final = "warm"
+"""Node: everything that needs no data folder is done; waiting for the baton."""
+CLOSED: Final = "closed"
+"""Node: nothing new is accepted; connections wait in the kernel."""
+RELEASED: Final = "released"
+"""Node: the data folder is free, this process ends."""
+READY: Final = "ready"
+"""Node: it serves."""
+
+
+class Channel:
+    """One end of the control socket: whole messages, in order, with descriptors. Nothing here waits."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        end.setblocking(False)
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.end.fileno()
+
+    def say(self, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
+        """False when it could not be said: the other end is gone, or does not read."""
+        try:
+            socket.send_fds(self.end, [json.dumps(message).encode()], descriptors)
+        except OSError:
+            return False
+        return True
+
+    def heard(self) -> tuple[Message, list[int]] | None:
+        """The next message; None when there is none. Raises EOFError when the other end is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.end, MAX_MESSAGE, MAX_DESCRIPTORS)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise EOFError from error
+        if not data:
+            raise EOFError
+        with contextlib.suppress(ValueError):
+            message = json.loads(data)
+            if isinstance(message, dict):
+                return message, descriptors
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return {}, []
+
+
+def channel() -> Channel | None:
+    """The node's end; None without a supervisor."""
+    number = descriptors().get(CONTROL, -1)
+    return Channel(socket.socket(fileno=number)) if number >= 0 else None

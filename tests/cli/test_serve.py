@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from trunkline import bootstrap_serve
+from trunkline import bootstrap_serve, bootstrap_supervise
 from trunkline.settings import Settings
 from trunkline.sip.transport import bind
 
@@ -16,6 +16,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of each server that would have run."""
     handed: list[Settings] = []
     monkeypatch.setattr(bootstrap_serve, "serve", handed.append, raising=False)
+    monkeypatch.setattr(bootstrap_supervise, "wanted", lambda settings: False)
     return handed
 
 

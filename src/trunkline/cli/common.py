@@ -55,6 +55,11 @@ def serving() -> Any:
     return importlib.import_module("trunkline.bootstrap_serve")
 
 
+def supervising() -> Any:
+    """What becomes the supervisor, imported late and without the rest."""
+    return importlib.import_module("trunkline.bootstrap_supervise")
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end."""
     return asyncio.run(work)

@@ -9,7 +9,7 @@ import typer
 from trunkline import inherited
 from trunkline.cli import log
 from trunkline.cli.accounts import all_accounts, new_account
-from trunkline.cli.common import database_of, run, serving, settings_of
+from trunkline.cli.common import database_of, run, serving, settings_of, supervising
 from trunkline.cli.numbers import add_new, new_number
 from trunkline.model.account import Account
 from trunkline.settings import Settings, Sip
@@ -34,6 +34,14 @@ def serve(
     settings = settings_of(context, given=given)
     _check_files(settings)
     _await_region(settings)
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    """Be the supervisor, or the server itself."""
+    supervise = supervising()
+    if supervise.wanted(settings):
+        supervise.supervise(settings)
     log.configure(settings.log)
     serving().serve(settings)
 
@@ -64,8 +72,7 @@ def dev(
     _check_files(settings)
     if not inherited.supervised():  # else it has been said
         _introduce(settings, run(first_account(settings)))
-    log.configure(settings.log)
-    serving().serve(settings)
+    _run(settings)
 
 
 def _introduce(settings: Settings, account: Account) -> None:

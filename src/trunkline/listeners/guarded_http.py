@@ -177,6 +177,26 @@ class GuardedHttp(HttpToolsProtocol):
         self._whole = True
         super().on_message_complete()
 
+    # -- handing over ----------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way on this connection, in either direction."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not (self._in_head or self._over or self.pipeline or self.transport.is_closing())
+            and not self.transport.get_write_buffer_size()
+        )
+
+    def let_go(self) -> int:
+        """Read no more, so that another process may; its socket's descriptor, -1 where there is none. What the client
+        has sent meanwhile is still in the kernel."""
+        self._over = True
+        self._unset_keepalive_if_required()
+        self.transport.pause_reading()
+        found = self.transport.get_extra_info("socket")
+        return int(found.fileno()) if found is not None else -1
+
     # -- writing ---------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:

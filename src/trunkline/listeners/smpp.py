@@ -9,6 +9,7 @@ customer's view of it.
 import asyncio
 import hmac
 import logging
+import socket
 import ssl as ssl_module
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -138,6 +139,8 @@ class SmppServer:
         self._delivery: Delivery | None = None
         self.elsewhere: Elsewhere | None = None
         """In a cluster: the clients of other nodes."""
+        self.given: Sequence[socket.socket] = ()
+        """Sockets that listen already (the supervisor's), instead of host and port."""
         self._listener: transport.Listener | None = None
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -180,6 +183,7 @@ class SmppServer:
             limits=limits,
             ssl=tls_context(own.tls_cert, own.tls_key),
             max_connections=own.max_connections,
+            given=self.given,
         )
         log.info("SMPP server listens on %s port %d", own.host, self._listener.port)
 

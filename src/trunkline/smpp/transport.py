@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl as ssl_module
 from asyncio.trsock import TransportSocket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from trunkline.smpp import constants as c
@@ -347,24 +347,29 @@ class Listener:
         self._handler_for = handler_for
         self._limits = limits
         self._max_connections = max_connections
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self.connections: set[Connection] = set()
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        if self._server is None or not self._server.sockets:
+        if not self._servers or not self._servers[0].sockets:
             raise SessionStateError("not listening")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
-    async def start(self, host: str, port: int, ssl: ssl_module.SSLContext | None) -> None:
+    async def start(
+        self, host: str, port: int, ssl: ssl_module.SSLContext | None, given: Sequence[socket.socket] = ()
+    ) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, host, port, ssl=ssl)
+        if given:
+            self._servers = [await loop.create_server(self._accept, sock=one, ssl=ssl) for one in given]
+        else:
+            self._servers = [await loop.create_server(self._accept, host, port, ssl=ssl)]
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Stop listening, unbind every session, and abort those that are still there after `timeout_s`."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         ending = [connection.closed for connection in self.connections]
         for connection in list(self.connections):
             connection.close()
@@ -396,8 +401,10 @@ async def listen(
     limits: Limits | None = None,
     ssl: ssl_module.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
+    given: Sequence[socket.socket] = (),
 ) -> Listener:
-    """Listen in the SMSC role; `handler_for()` makes the handler of each connection."""
+    """Listen in the SMSC role; `handler_for()` makes the handler of each connection. `given`: sockets that listen
+    already, instead of host and port."""
     listener = Listener(handler_for, limits, max_connections)
-    await listener.start(host, port, ssl)
+    await listener.start(host, port, ssl, given)
     return listener

@@ -39,11 +39,17 @@ class Plan:
     children: list[Child]
     sip_host: str = "127.0.0.1"
     sip_port: int = 5060
+    """-1: no sockets are made for SIP."""
     sip_tls_port: int = 0
     """0: no socket is made for TLS."""
     http_host: str = "127.0.0.1"
     http_port: int = -1
     """-1: no socket is made for the API."""
+    smpp_host: str = "127.0.0.1"
+    smpp_port: int = -1
+    """-1: no socket is made for SMPP clients."""
+    control: str = ""
+    """Unix socket at which it takes orders (trunkline.supervisor.desk); empty: none."""
     memories: list[str] = field(default_factory=list)
     """Names of shared memories to make."""
     ports: Ports | None = None

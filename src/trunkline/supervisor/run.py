@@ -5,21 +5,19 @@ import os
 import resource
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
-from trunkline.inherited import BATON, HTTP, NAMES, RUN, SIP_TCP, SIP_TLS, SIP_UDP, describe
-from trunkline.media.ports import NoPorts, PortKeeper, PortService
-from trunkline.supervisor.plan import Child, Plan, Ports
+from trunkline.inherited import CONNECTIONS, HEALTH, RUN
+from trunkline.supervisor.desk import Client, Desk
+from trunkline.supervisor.handover import Handover, Patience, Stage
+from trunkline.supervisor.life import Life, Running, start
+from trunkline.supervisor.media import MediaSwap
+from trunkline.supervisor.plan import Child, Plan
+from trunkline.supervisor.sockets import CannotBind, bind_all, bind_http, bind_sip, bind_tls, serve_ports
 
-PORT_TRIES: Final = 20
-"""Tries to find one port that is free for UDP and TCP, where the system chooses."""
-UDP_BUFFER_BYTES: Final = 8 * 1024 * 1024
-"""Datagrams that wait while the node is started again."""
-TCP_BACKLOG: Final = 512
 FIRST_REST_S: Final = 0.0
 """Wait before a child that has run for long is started again."""
 SHORT_LIFE_S: Final = 10.0
@@ -31,53 +29,9 @@ SPARE_AFTER_S: Final = 2.0
 """How long a process works before another is made ready to follow it."""
 SIGNAL_LOOK_S: Final = 0.1
 """Between two looks for signals while a child is stopped."""
-_SO_RCVBUFFORCE: Final = 33
-
-
-class CannotBind(Exception):
-    """The SIP port is taken; the text is one line for the operator."""
-
-
-class Life:
-    """One process of a child."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", baton: int, began: float) -> None:
-        self.process = process
-        self.baton = baton
-        """Where its turn is told; -1: it works already."""
-        self.began = began
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def go(self) -> None:
-        """It is its turn."""
-        if self.baton >= 0:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self.baton, b"1")
-            self.forget()
-
-    def forget(self) -> None:
-        """Let go of the pipe: one that still waits ends."""
-        if self.baton >= 0:
-            os.close(self.baton)
-            self.baton = -1
-
-
-class Running:
-    """A child and its processes."""
-
-    def __init__(self, child: Child) -> None:
-        self.child = child
-        self.life: Life | None = None
-        self.spare: Life | None = None
-        """The one that waits."""
-        self.lives = 0
-        self.rest_s = FIRST_REST_S
-        self.due = 0.0
-        """When to start it (again), by the monotonic clock."""
-        self.spare_due = 0.0
+MAX_HELD: Final = 20_000
+"""Connections between two processes of the node; more are closed."""
+__all__ = ["CannotBind", "Supervisor", "bind_http", "bind_sip", "bind_tls"]
 
 
 class Supervisor:
@@ -86,22 +40,35 @@ class Supervisor:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.children = [Running(child) for child in plan.children]
+        self.main = next((running for running in self.children if running.child.main), None)
         self.stopping = False
         self.status = 0
+        self.handover: Handover | None = None
+        self.last: dict[str, Any] = {}
+        """How the last handover ended."""
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
-        self.sockets = bind_sip(plan.sip_host, plan.sip_port)
-        if plan.sip_tls_port:
-            self.sockets[SIP_TLS] = bind_tls(plan.sip_host, plan.sip_tls_port)
-        if plan.http_port >= 0:
-            self.sockets.update(bind_http(plan.http_host, plan.http_port))
+        self.sockets = bind_all(plan)
         self.descriptors = {name: one.fileno() for name, one in self.sockets.items()}
         for name in plan.memories:
             self.descriptors[name] = os.memfd_create(f"trunkline-{name}", os.MFD_CLOEXEC)
         self._environment = {**os.environ, RUN: f"{os.getpid()}-{os.urandom(8).hex()}"}
-        self._ports = None if plan.ports is None else _serve_ports(plan.ports)
+        self._ports = None if plan.ports is None else serve_ports(plan.ports)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain)
+        self._leaving: list[Life] = []
+        """Processes of the node that have handed over and are about to end."""
+        self._held: list[list[int]] = []
+        """Connections of the API on their way to the next process."""
+        self._desk = self._open_desk(plan.control) if plan.control else None
+        self.media = MediaSwap(self)
+        self._media_too = False
+
+    def _open_desk(self, path: str) -> Desk:
+        try:
+            return Desk(path, self._selector, self._order)
+        except OSError as error:
+            raise CannotBind(f"cannot listen at {path}: {error.strerror or error}") from None
 
     # -- loop ------------------------------------------------------------------------------------------------
 
@@ -117,15 +84,26 @@ class Supervisor:
             if self.stopping:
                 break
             self._start_due()
+            self._look()
             for key, _ in self._selector.select(self._timeout()):
                 key.data()
         self._stop_all()
         return self.status
 
+    def _look(self) -> None:
+        if self.handover is not None:
+            self.handover.look()
+            self._finish()
+        self.media.look()
+
     def _timeout(self) -> float | None:
         now = time.monotonic()
         waiting = [running.due for running in self.children if running.life is None]
         waiting += [running.spare_due for running in self.children if running.child.standby and not running.spare]
+        if self.handover is not None:
+            waiting.append(self.handover.due)
+        if self.media.due is not None:
+            waiting.append(self.media.due)
         return max(0.0, min(waiting) - now) if waiting else None
 
     def _noted(self, number: int, _frame: object) -> None:
@@ -137,8 +115,146 @@ class Supervisor:
 
     def _handle_signals(self) -> None:
         while self._signals:
-            if self._signals.pop(0) in (signal.SIGTERM, signal.SIGINT):
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
                 self.stopping = True
+            elif number == signal.SIGHUP and self.main is not None:
+                why = self.hand_over(self.main.child.argv, {})
+                if why:
+                    say(f"SIGHUP: {why}")
+
+    # -- orders ----------------------------------------------------------------------------------------------
+
+    def _order(self, client: Client, order: dict[str, Any]) -> None:
+        """Somebody asks for something (trunkline.supervisor.desk)."""
+        do, why = order.get("do"), ""
+        if do == "status":
+            client.tell({**self.state(), "over": True, "ok": True})
+            return
+        if do in ("restart", "upgrade") and self.main is not None:
+            argv = command(self.main.child.argv, str(order.get("python", "")))
+            why = self.hand_over(argv, order)
+        elif do == "media":
+            why = self.media.begin(str(order.get("python", "")))
+        elif do == "back":
+            asked = self.handover is not None and self.handover.ask_back(str(order.get("why", "it was asked for")))
+            why = "" if asked else "there is no restart in its grace time"
+        else:
+            why = "no such order"
+        if why:
+            client.tell({"over": True, "ok": False, "text": why})
+
+    def state(self) -> dict[str, Any]:
+        """What runs, for `status`."""
+        now = time.monotonic()
+        children = [
+            {"name": one.child.name, "pid": one.life.pid, "python": one.life.argv[0], "age_s": now - one.life.began,
+             "starts": one.lives}
+            for one in self.children if one.life is not None
+        ]  # fmt: skip
+        stage = self.handover.stage.value if self.handover is not None else ""
+        return {"pid": os.getpid(), "children": children, "stage": stage, "last": self.last}
+
+    def hand_over(self, argv: list[str], wanted: dict[str, Any]) -> str:
+        """Replace the node's process by one of this command. Why not, or empty."""
+        if self.handover is not None:
+            return f"a restart is under way ({self.handover.stage.value})"
+        if self.main is None or self.main.life is None or self.main.life.channel is None:
+            return "the node is not running"
+        grace_s = _seconds(wanted.get("grace_s"), Patience.grace_s)
+        ready_s = _seconds(wanted.get("ready_s"), Patience.ready_s)
+        self._media_too = bool(wanted.get("media"))
+        patience = Patience(drain_s=self.plan.stop_s, grace_s=grace_s, ready_s=ready_s, warm_s=ready_s)
+        self.handover = Handover(self, self.main.life, argv, patience)
+        self.handover.begin()
+        self._finish()
+        return ""
+
+    def _finish(self) -> None:
+        """Tell how a handover ended."""
+        done = self.handover
+        if done is None or not done.over:
+            return
+        self.handover = None
+        self._close_held()
+        ok = done.stage is Stage.DONE
+        if ok and done.argv[0] != done.before[0] and not self._media_too:
+            self.media.later(done.argv[0])
+        self.last = {"ok": ok, "why": done.why, "pause_s": round(done.pause_s, 3), "at": time.time()}
+        if self._desk is not None:
+            self._desk.tell({**self.last, "over": not (ok and self._media_too), "text": done.why})
+        if ok and self._media_too and (why := self.media.begin(done.argv[0])) and self._desk is not None:
+            self._desk.tell({"over": True, "ok": False, "text": why})
+
+    # -- handover.Host ---------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def successor(self, argv: list[str], *, wait: bool) -> Life:
+        assert self.main is not None
+        return self._start(self.main.child, argv, wait=wait)
+
+    def take_turn(self, process: Any) -> None:
+        """The node is this process; the one before is about to end."""
+        assert self.main is not None
+        before, self.main.life = self.main.life, process
+        if before is not None and before is not process:
+            self._leaving.append(before)
+        process.began = time.monotonic()
+        self.main.lives += 1
+        for held in self._held:
+            process.channel.say({"do": CONNECTIONS}, tuple(held))
+        process.go()
+
+    def tell(self, text: str, **more: Any) -> None:
+        say(text.strip())
+        if self._desk is not None:
+            self._desk.tell({"text": text, **more})
+
+    def settle(self, argv: list[str]) -> None:
+        assert self.main is not None
+        self.main.child.argv = argv
+
+    # -- the node's words ------------------------------------------------------------------------------------
+
+    def _listen(self, life: Life) -> None:
+        if life.channel is not None:
+            self._selector.register(life.channel, selectors.EVENT_READ, lambda: self._hear(life))
+
+    def _hear(self, life: Life) -> None:
+        try:
+            while life.channel is not None and (heard := life.channel.heard()) is not None:
+                message, descriptors = heard
+                if descriptors:
+                    self._hold(descriptors)
+                if message.get("event") == HEALTH:
+                    self.media.told(int(message.get("calls", 0)))
+                if self.handover is not None:
+                    self.handover.heard(life, message)
+                    self._finish()
+        except EOFError:
+            self._deafen(life)
+
+    def _deafen(self, life: Life) -> None:
+        if life.channel is not None:
+            self._selector.unregister(life.channel)
+            life.channel.end.close()
+            life.channel = None
+
+    def _hold(self, descriptors: list[int]) -> None:
+        """Keep the old process's connections for the next, until that serves."""
+        if self.handover is None or sum(map(len, self._held)) >= MAX_HELD:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        else:
+            self._held.append(descriptors)
+
+    def _close_held(self) -> None:
+        for descriptors in self._held:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._held = []
 
     # -- children --------------------------------------------------------------------------------------------
 
@@ -146,64 +262,86 @@ class Supervisor:
         now = time.monotonic()
         for running in self.children:
             if running.life is None and running.due <= now:
-                running.life, running.spare = running.spare or self._start(running.child, now), None
+                running.life, running.spare = running.spare or self._start(running.child, running.child.argv), None
                 running.life.began = now
                 running.life.go()
                 running.lives += 1
                 running.spare_due = now + SPARE_AFTER_S
             elif running.child.standby and running.spare is None and running.spare_due <= now:
-                running.spare = self._start(running.child, now)
+                running.spare = self._start(running.child, running.child.argv)
 
-    def _start(self, child: Child, now: float) -> Life:
-        given = {name: self.descriptors[name] for name in child.wants if not name.endswith("-")}
-        starts = tuple(name for name in child.wants if name.endswith("-"))
-        given.update({name: number for name, number in self.descriptors.items() if name.startswith(starts)})
-        baton_read = baton_write = -1
-        if child.standby:
-            baton_read, baton_write = os.pipe2(os.O_CLOEXEC)
-            given[BATON] = baton_read
-        process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-            child.argv,
-            env={**self._environment, NAMES: describe(given)},
-            stdin=subprocess.DEVNULL,
-            pass_fds=tuple(given.values()),
-            start_new_session=True,  # a terminal's interrupt reaches only the supervisor, which stops them in order
-        )
-        if baton_read >= 0:
-            os.close(baton_read)
-        return Life(process, baton_write, now)
+    def _start(self, child: Child, argv: list[str], *, wait: bool | None = None) -> Life:
+        waits = child.standby if wait is None else wait
+        life = start(child, argv, self.descriptors, self._environment, time.monotonic(), wait=waits)
+        self._listen(life)
+        return life
 
     def _reap(self) -> None:
         """Look after children that have ended."""
+        for life in [life for life in self._leaving if not life.alive]:
+            self._leaving.remove(life)
+            self._deafen(life)
         now = time.monotonic()
+        waiting = self.handover.new if self.handover is not None else None
+        if isinstance(waiting, Life) and not waiting.alive:
+            self._ended_new(waiting)
         for running in self.children:
             if running.spare is not None and not running.spare.alive:
                 running.spare.forget()
                 running.spare, running.spare_due = None, now + LONGEST_REST_S
-            life = running.life
-            if life is None or life.alive:
-                continue
-            status, lived = life.process.returncode, now - life.began
-            life.forget()
-            running.life = None
-            if running.child.main and (status == 0 or (status > 0 and running.lives == 1 and lived < NEVER_READY_S)):
-                self.stopping, self.status = True, status
+            if running.life is not None and not running.life.alive:
+                self._ended(running, running.life, now)
+                if self.stopping:
+                    return
+
+    def _ended_new(self, life: Life) -> None:
+        """The process that was to be the node, or has just become it, has ended."""
+        assert self.handover is not None
+        self._hear(life)  # what it said last
+        if self.handover is None or not self.handover.ended(life, _how(life)):
+            return
+        life.forget()
+        self._deafen(life)
+        if self.main is not None and self.main.life is life:
+            self.main.life, self.main.due = None, time.monotonic()
+        self._finish()
+
+    def _ended(self, running: Running, life: Life, now: float) -> None:
+        status, lived = life.process.returncode, now - life.began
+        self._hear(life)
+        if running.life is not life:  # with its last words it has handed over
+            return
+        life.forget()
+        self._deafen(life)
+        if self.handover is not None and running.child.main:
+            if self.handover.ended(life, _how(life)) or (status != 0 and self.handover.crashed()):
+                self._finish()
                 return
-            short = lived < SHORT_LIFE_S
-            running.rest_s = min(LONGEST_REST_S, running.rest_s * 2 or 0.1) if short else FIRST_REST_S
-            at_once = not short or running.lives == 1 or running.spare is not None  # a spare means: it ran for a while
-            running.due = now if at_once else now + running.rest_s
-            if not self.stopping:
-                how = f"signal {-status}" if status < 0 else f"status {status}"
-                _say(f"the {running.child.name} process ended ({how}) after {lived:.0f} s; it is started again")
+            if self.handover is not None and self.handover.new is not None and self.handover.new is not life:
+                self.handover.new.kill()
+            self.handover = None
+        running.life = None
+        if running.child.main and (status == 0 or (status > 0 and running.lives == 1 and lived < NEVER_READY_S)):
+            self.stopping, self.status = True, status
+            return
+        short = lived < SHORT_LIFE_S and not self.media.expects(running)
+        running.rest_s = min(LONGEST_REST_S, running.rest_s * 2 or 0.1) if short else FIRST_REST_S
+        at_once = not short or running.lives == 1 or running.spare is not None  # a spare means: it ran for a while
+        running.due = now if at_once else now + running.rest_s
+        if not self.stopping:
+            say(f"the {running.child.name} process ended ({_how(life)}) after {lived:.0f} s; it is started again")
 
     def _stop_all(self) -> None:
         """End the children, the last started first; each has `stop_s`."""
+        if self._desk is not None:
+            self._desk.close()
         for running in self.children:
             if running.spare is not None:
-                running.spare.process.kill()
-                running.spare.process.wait()
-                running.spare.forget()
+                running.spare.kill()
+        if self.handover is not None and self.handover.new is not None and self.main is not None:
+            if self.handover.new is not self.main.life:
+                self.handover.new.kill()
+            self.handover = None
         for running in reversed(self.children):
             if running.life is None or not running.life.alive:
                 continue
@@ -212,6 +350,8 @@ class Supervisor:
             status = self._await_end(process)
             if running.child.main and status > 0:
                 self.status = status
+        for life in self._leaving:
+            self._await_end(life.process)
         if self._ports is not None:
             self._ports.close()
 
@@ -228,80 +368,18 @@ class Supervisor:
         return process.wait()
 
 
-def _serve_ports(plan: Ports) -> PortService:
-    """Open the first RTP ports and hand them, and more on demand, to the media process. Raises CannotBind."""
-    keeper = PortKeeper(plan.host, plan.port_min, plan.port_max, plan.pairs)
-    try:
-        keeper.open_block()
-        return PortService(keeper, plan.path)
-    except (NoPorts, OSError) as error:
-        raise CannotBind(f"{error}; see media.host and media.port_min") from None
+def command(argv: list[str], python: str) -> list[str]:
+    """The same command with another interpreter: its version of everything."""
+    return [python, *argv[1:]] if python else list(argv)
 
 
-def bind_sip(host: str, port: int) -> dict[str, socket.socket]:
-    """UDP and TCP sockets on one port; 0 lets the system choose. Raises CannotBind."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for attempt in range(PORT_TRIES):
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            udp.bind((host, port))
-            tcp.bind((host, udp.getsockname()[1]))
-            tcp.listen(TCP_BACKLOG)
-        except OSError as error:
-            udp.close()
-            tcp.close()
-            if port or attempt == PORT_TRIES - 1:
-                reason = error.strerror or str(error)
-                text = f"cannot take SIP port {port} on {host}: {reason}; see sip.host and sip.port"
-                raise CannotBind(text) from None
-            continue
-        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):
-                udp.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_BYTES)
-                break
-        udp.setblocking(False)
-        tcp.setblocking(False)
-        return {SIP_UDP: udp, SIP_TCP: tcp}
-    raise AssertionError("unreachable")
+def _how(life: Life) -> str:
+    status = life.process.returncode
+    return f"signal {-status}" if status is not None and status < 0 else f"status {status}"
 
 
-def bind_tls(host: str, port: int) -> socket.socket:
-    """A listening socket for SIP over TLS. Raises CannotBind."""
-    tls = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        tls.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tls.bind((host, port))
-        tls.listen(TCP_BACKLOG)
-    except OSError as error:
-        tls.close()
-        reason = error.strerror or str(error)
-        raise CannotBind(f"cannot take TLS port {port} on {host}: {reason}; see sip.host and sip.tls_port") from None
-    tls.setblocking(False)
-    return tls
-
-
-def bind_http(host: str, port: int) -> dict[str, socket.socket]:
-    """Sockets for the API on every address that the host stands for (empty: all). Raises CannotBind."""
-    bound: dict[str, socket.socket] = {}
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = bound[f"{HTTP}{len(bound)}"] = socket.socket(family, kind, protocol)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
-            one.listen(TCP_BACKLOG)
-            one.setblocking(False)
-    except OSError as error:
-        for one in bound.values():
-            one.close()
-        reason = error.strerror or str(error)
-        text = f"cannot listen on {host} port {port}: {reason}; see server.host and server.port"
-        raise CannotBind(text) from None
-    return bound
+def _seconds(wanted: object, default: float) -> float:
+    return max(0.0, float(wanted)) if isinstance(wanted, int | float) else default
 
 
 def _allow_files() -> None:
@@ -311,6 +389,7 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line for the log."""
     sys.stderr.write(f"trunkline: {text}\n")
     sys.stderr.flush()

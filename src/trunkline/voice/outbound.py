@@ -97,6 +97,7 @@ class Outbound:
         self.bridged: dict[str, Callable[[Document], bool]] = {}
         """By SID, children that are connected: lets one go on with a document of its own."""
         self._stopped = False
+        self._held = False
         self.permissions: Permissions | None = None
         """Whom accounts may call; None: everybody."""
         self.domains: Domains | None = None
@@ -161,7 +162,7 @@ class Outbound:
         if is_bare(to):
             self.limits.of(account).force()
             return True
-        if account in self._lanes or self._is_full(account):
+        if self._held or account in self._lanes or self._is_full(account):
             return False
         return self.limits.of(account).begin(self._wires.now())
 
@@ -214,6 +215,8 @@ class Outbound:
             timer.cancel()
         lane = self._lanes.get(account)
         limit = self.limits.of(account)
+        if self._held:
+            return
         while lane:
             flight = lane[0]
             left_s = (flight.call.created_ms - self._flights.clock.now_ms()) / 1000 + self._voice.queue_s
@@ -480,6 +483,13 @@ class Outbound:
         """INVITEs can leave: place what waited for that."""
         for account in list(self._lanes):
             self._pump(account)
+
+    def hold(self) -> None:
+        """Take calls of the API, but place none: another process does."""
+        self._held = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
     def stop(self) -> None:
         """Place nothing more; what waits is placed by the next process."""

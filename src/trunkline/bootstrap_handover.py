@@ -1,0 +1,190 @@
+"""The node's side of a restart without a failed request (the supervisor's: trunkline.supervisor.handover).
+
+A new process loads what it can and waits for its turn (`await_turn`). The old one, told to hand over:
+
+    1. hands no more messages and callbacks out, places no more calls, and waits for what is under way; the API goes on
+    2. closes its listening sockets, which stay open in the supervisor: connections wait in the kernel
+    3. answers the requests that are under way, passes every idle connection of the API on to the next process (over
+       TLS, which cannot be passed on, `Connection: close` was said for CLOSING_S), unbinds SMPP clients and carriers
+    4. leaves calls as they are, to be taken up like after a crash, closes the stores, and ends
+
+Why connections are passed on: a keep-alive connection that is closed may have a request under way to it, which fails.
+One that is not read from loses nothing: the bytes are in the kernel, and the next process reads them.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+
+from trunkline import inherited
+from trunkline.api.request import Request
+from trunkline.bootstrap import Node
+from trunkline.inherited import CLOSED, CONNECTIONS, HAND_OVER, HEALTH, MAX_DESCRIPTORS, READY, RELEASED, WARM, Channel
+from trunkline.listeners.guarded_http import GuardedHttp
+from trunkline.settings import Settings
+
+CLOSING_S: Final = 0.7
+"""Over TLS: how long answers say `Connection: close` before connections without a request are closed."""
+SETTLE_S: Final = 15.0
+"""Longest wait for submits, callbacks and placed calls under way (less where `server.shutdown_s` is); the API serves
+meanwhile."""
+REQUESTS_S: Final = 10.0
+"""Longest wait for requests under way once nothing new is accepted."""
+LOOK_S: Final = 0.002
+WELL: Final = 200
+LATE: Final = {
+    "postgres": "trunkline.storage.engines.postgres.partitions",
+    "valkey": "trunkline.storage.engines.valkey.store",
+}
+"""What is imported only where it is asked for, and early in a process that waits for its turn."""
+
+log = logging.getLogger("trunkline")
+
+
+def await_turn(channel: Channel | None, settings: Settings) -> bool:
+    """Wait until the process before this one has let go of the data folder, if there is one. False: it is not to be."""
+    if channel is not None and inherited.BATON in inherited.descriptors():
+        for engine in {settings.storage.engine, settings.memory.engine} & LATE.keys():
+            with contextlib.suppress(ImportError):
+                importlib.import_module(LATE[engine])
+        channel.say({"event": WARM, "pid": os.getpid()})
+    return inherited.await_baton()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells when it listens, stops the node after it, and can hand over."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, channel: Channel | None) -> None:
+        super().__init__(config)
+        self._node = node
+        self._channel = channel
+        self._leaving: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own raises the signal again when serving has ended, which would end the process there and then: the
+        node has still to be stopped."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: stop, unless it is leaving anyway."""
+        if self._leaving is None or sig == signal.SIGINT:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Calls that are up may end by themselves first; the API serves them meanwhile. Another interrupt hurries."""
+        await self._node.drain(lambda: self.force_exit)
+        await super().shutdown(sockets)
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                log.info("listening on %s port %d", host, port)
+                if not self._node.settings.server.public_url and not self._node.settings.server.port:
+                    self._node.base_url = f"http://{host}:{port}"
+        if self._channel is not None:
+            self._hear()
+            asyncio.get_running_loop().add_reader(self._channel.fileno(), self._hear)
+            self._channel.say({"event": READY, "pid": os.getpid()})
+
+    # -- the supervisor's words ------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        channel = self._channel
+        assert channel is not None
+        try:
+            while (heard := channel.heard()) is not None:
+                message, descriptors = heard
+                do = message.get("do")
+                if do == CONNECTIONS:
+                    for descriptor in descriptors:
+                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor)))
+                elif do == HEALTH:
+                    self._telling = asyncio.get_running_loop().create_task(self._tell_health(channel))
+                elif do == HAND_OVER and self._leaving is None and not self.should_exit:
+                    self._leaving = asyncio.get_running_loop().create_task(self._hand_over(channel))
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(channel.fileno())
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        """Serve a connection of the process before this one."""
+        with contextlib.suppress(OSError):
+            connection.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    async def _tell_health(self, channel: Channel) -> None:
+        node = self._node
+        response = await node.metrics.mounts()["/readyz"](Request("GET", "/readyz"))
+        ok = response.status == WELL
+        why = "" if ok else response.body.decode("utf-8", "replace")[:500]
+        calls = len(node.voice.services.live) if node.voice is not None else 0
+        channel.say({"event": HEALTH, "ok": ok, "why": why, "calls": calls})
+
+    # -- handing over ----------------------------------------------------------------------------------------
+
+    async def _hand_over(self, channel: Channel) -> None:
+        """See the module. The process ends here."""
+        node = self._node
+        try:
+            await node.settle(min(SETTLE_S, node.settings.server.shutdown_s))
+            if self.config.ssl is not None:
+                self.config.encoded_headers = [*self.config.encoded_headers, (b"connection", b"close")]
+                await self.on_tick(0)
+                await asyncio.sleep(CLOSING_S)
+            for server in self.servers:
+                server.close()
+            channel.say({"event": CLOSED})
+            await asyncio.gather(self._empty(channel), node.smpp_server.stop(1.0))
+            await node.let_go()
+        except Exception:  # whatever it was: the next process takes up what is left, like after a crash
+            log.exception("handing over did not go as it should")
+        finally:
+            channel.say({"event": RELEASED})
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    async def _empty(self, channel: Channel) -> None:
+        """Answer what is under way, and pass on each connection as soon as nothing is."""
+        end = asyncio.get_running_loop().time() + REQUESTS_S
+        connections: set[Any] = self.server_state.connections
+        while True:
+            idle = [one for one in connections if isinstance(one, GuardedHttp) and one.is_idle]
+            if self.config.ssl is None:
+                for start in range(0, len(idle), MAX_DESCRIPTORS // 2):
+                    self._pass_on(channel, idle[start : start + MAX_DESCRIPTORS // 2])
+            else:
+                for one in idle:
+                    one.shutdown()
+            connections.difference_update(idle)
+            if not connections or asyncio.get_running_loop().time() > end:
+                break
+            await asyncio.sleep(LOOK_S)
+        if connections:
+            log.warning("%d requests were under way for %g s: their connections close", len(connections), REQUESTS_S)
+
+    def _pass_on(self, channel: Channel, idle: list[GuardedHttp]) -> None:
+        descriptors = [number for one in idle if (number := one.let_go()) >= 0]
+        channel.say({"event": CONNECTIONS}, tuple(descriptors))
