@@ -15,6 +15,7 @@ One that is not read from loses nothing: the bytes are in the kernel, and the ne
 import asyncio
 import contextlib
 import importlib
+import json
 import logging
 import os
 import signal
@@ -29,9 +30,11 @@ import uvicorn
 from trunkline import inherited
 from trunkline.api.request import Request
 from trunkline.bootstrap import Node
+from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
 from trunkline.inherited import CLOSED, CONNECTIONS, HAND_OVER, HEALTH, MAX_DESCRIPTORS, READY, RELEASED, WARM, Channel
 from trunkline.listeners.guarded_http import GuardedHttp
 from trunkline.settings import Settings
+from trunkline.supervisor.orders import NoSupervisor, give
 
 CLOSING_S: Final = 0.7
 """Over TLS: how long answers say `Connection: close` before connections without a request are closed."""
@@ -42,6 +45,12 @@ REQUESTS_S: Final = 10.0
 """Longest wait for requests under way once nothing new is accepted."""
 LOOK_S: Final = 0.002
 WELL: Final = 200
+SUPERVISOR: Final = "supervisor"
+"""Kind of the calls between nodes that are for the supervisor."""
+PEERS_MAY: Final = ("status", "upgrade")
+STATUS_S: Final = 3.0
+ACCEPT_S: Final = 1.0
+"""How long an order may take to be refused."""
 LATE: Final = {
     "postgres": "trunkline.storage.engines.postgres.partitions",
     "valkey": "trunkline.storage.engines.valkey.store",
@@ -188,3 +197,51 @@ class Server(uvicorn.Server):
     def _pass_on(self, channel: Channel, idle: list[GuardedHttp]) -> None:
         descriptors = [number for one in idle if (number := one.let_go()) >= 0]
         channel.say({"event": CONNECTIONS}, tuple(descriptors))
+
+
+def take_orders(node: Node) -> None:
+    """Let `trunkline rollout` ask this node's supervisor for an upgrade, and this node how it is. Before it starts."""
+    if node.cluster is None:
+        return
+
+    async def answer(_: str, payload: bytes) -> bytes:
+        order = json.loads(payload)
+        if order.get("do") not in PEERS_MAY:
+            return json.dumps({"error": "no such order"}).encode()
+        try:
+            said = await asyncio.to_thread(_first_word, socket_path(node.settings, ORDERS_SOCKET), order)
+        except NoSupervisor as error:
+            said = {"error": str(error)}
+        if order["do"] == "status" and "error" not in said:
+            said |= await _condition(node)
+        return json.dumps(said).encode()
+
+    node.cluster.peers.handle(SUPERVISOR, answer)
+
+
+def _first_word(path: str, order: dict[str, Any]) -> dict[str, Any]:
+    """The answer to an order; one that takes long is accepted once it has not been refused."""
+    try:
+        for said in give(path, order, STATUS_S if order["do"] == "status" else ACCEPT_S):
+            refused = said.get("over") and not said.get("ok")
+            return {"error": str(said.get("text"))} if refused else dict(said)
+    except NoSupervisor:
+        if order["do"] == "status":
+            raise
+    return {"accepted": True}
+
+
+async def _condition(node: Node) -> dict[str, Any]:
+    """Whether it is well, and how many requests it has answered."""
+    mounts = node.metrics.mounts()
+    ready = await mounts["/readyz"](Request("GET", "/readyz"))
+    scrape = Request("GET", "/metrics")
+    scrape.headers = {b"authorization": f"Bearer {node.settings.server.metrics_token}".encode()}
+    asked = errors = 0.0
+    for line in (await mounts["/metrics"](scrape)).body.decode().splitlines():
+        if line.startswith("trunkline_http_seconds_count"):
+            count = float(line.rpartition(" ")[2])
+            asked += count
+            errors += count if 'status="5xx"' in line else 0.0
+    why = "" if ready.status == WELL else ready.body.decode("utf-8", "replace")[:500]
+    return {"well": ready.status == WELL, "why": why, "requests": int(asked), "errors": int(errors)}

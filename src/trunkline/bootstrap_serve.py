@@ -88,6 +88,7 @@ async def _serve_with(settings: Settings, phones: Phones | None, channel: inheri
     sockets = [socket.socket(fileno=number) for number in given] or None
     if sockets is None:
         port_is_free(settings.server.host, settings.server.port)
+    bootstrap_handover.take_orders(node)
     await node.start()
     gc.collect()
     gc.freeze()

@@ -28,12 +28,14 @@ from trunkline.cli import (
     region,
     registrations,
     release,
+    rollout,
     routes,
     schema,
     serve,
     soak,
     top,
     trunks,
+    upgrade,
 )
 from trunkline.cli.common import CommandError, State
 from trunkline.model.errors import ApiError
@@ -93,6 +95,9 @@ app.command()(cluster.cluster)
 app.command()(top.top)
 app.command()(promote.promote)
 app.command()(soak.soak)
+app.command()(upgrade.restart)
+app.command()(upgrade.upgrade)
+app.command()(rollout.rollout)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

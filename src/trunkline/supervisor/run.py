@@ -46,6 +46,7 @@ class Supervisor:
         self.handover: Handover | None = None
         self.last: dict[str, Any] = {}
         """How the last handover ended."""
+        self.handovers = 0
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signals: list[int] = []
@@ -153,7 +154,13 @@ class Supervisor:
             for one in self.children if one.life is not None
         ]  # fmt: skip
         stage = self.handover.stage.value if self.handover is not None else ""
-        return {"pid": os.getpid(), "children": children, "stage": stage, "last": self.last}
+        return {
+            "pid": os.getpid(),
+            "children": children,
+            "stage": stage,
+            "handovers": self.handovers,
+            "last": self.last,
+        }
 
     def hand_over(self, argv: list[str], wanted: dict[str, Any]) -> str:
         """Replace the node's process by one of this command. Why not, or empty."""
@@ -176,6 +183,7 @@ class Supervisor:
         if done is None or not done.over:
             return
         self.handover = None
+        self.handovers += 1
         self._close_held()
         ok = done.stage is Stage.DONE
         if ok and done.argv[0] != done.before[0] and not self._media_too:
@@ -262,13 +270,23 @@ class Supervisor:
         now = time.monotonic()
         for running in self.children:
             if running.life is None and running.due <= now:
-                running.life, running.spare = running.spare or self._start(running.child, running.child.argv), None
+                try:
+                    life = running.spare or self._start(running.child, running.child.argv)
+                except OSError as error:
+                    if not running.lives:
+                        raise CannotBind(f"{running.child.argv[0]}: {error.strerror or error}") from None
+                    say(f"the {running.child.name} process cannot be started: {error}")
+                    running.due = now + LONGEST_REST_S
+                    continue
+                running.life, running.spare = life, None
                 running.life.began = now
                 running.life.go()
                 running.lives += 1
                 running.spare_due = now + SPARE_AFTER_S
             elif running.child.standby and running.spare is None and running.spare_due <= now:
-                running.spare = self._start(running.child, running.child.argv)
+                running.spare_due = now + LONGEST_REST_S
+                with contextlib.suppress(OSError):
+                    running.spare = self._start(running.child, running.child.argv)
 
     def _start(self, child: Child, argv: list[str], *, wait: bool | None = None) -> Life:
         waits = child.standby if wait is None else wait
