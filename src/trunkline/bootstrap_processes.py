@@ -73,12 +73,11 @@ def plan(settings: Settings, command: Sequence[str], *, fenced: bool = False) ->
         control=socket_path(settings, ORDERS_SOCKET),
         stop_s=settings.server.shutdown_s + STOP_EXTRA_S,
     )
-    node = [HTTP]
+    node = _plan_calls(settings, made, fenced) if settings.sip.enabled else []
+    node.append(HTTP)
     if settings.smpp_server.enabled:
         made.smpp_host, made.smpp_port = settings.smpp_server.host, settings.smpp_server.port
         node.append(SMPP)
-    if settings.sip.enabled:
-        node += _plan_calls(settings, made, fenced)
     made.children.append(Child("node", list(command), node, main=True))
     return made
 

@@ -58,10 +58,10 @@ def wav(samples: bytes) -> bytes:
 class Scene:
     """A server, its peers, the customer's app."""
 
-    def __init__(self, folder: Path, server: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, server: dict[str, Any] | None = None, **tables: Any) -> None:
         self.air = Air()
         self.app = VoiceApp()
-        self.server = CallServer(folder, self.air.port, server=server or {})
+        self.server = CallServer(folder, self.air.port, server=server or {}, **tables)
         self.app.files["/prompt.wav"] = ("audio/wav", wav(PROMPT))
         self.begin()
 

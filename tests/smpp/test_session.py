@@ -543,3 +543,19 @@ def test_an_old_esme_gets_no_tlv() -> None:
     pair.smsc.accept_bind(request.sequence, "smsc")
     (answer,) = pair.to_esme()
     assert answer.pdu == p.BindTransceiverResp(system_id="smsc")
+
+
+def test_an_smsc_that_unbinds_takes_what_was_sent_before_the_client_read_it():
+    session = Session(Role.SMSC, 0.0)
+    (asked,) = session.receive(codec.encode(p.BindTransceiver(system_id="a", password="b"), 1), 0.0)
+    session.accept_bind(asked.sequence)
+    session.data_to_send()
+    session.unbind(0.0)
+    assert session.data_to_send()[4:8] == c.UNBIND.to_bytes(4, "big")
+    (late,) = session.receive(codec.encode(p.SubmitSm(destination="1", message=b"x"), 2), 0.1)
+    assert isinstance(late, events.RequestReceived)
+    assert session.receive(codec.header_only(c.UNBIND_RESP, 0, 1), 0.2) == []
+    assert session.respond(late.sequence, message_id="m")
+    assert session.data_to_send()[8:12] == bytes(4)
+    (closed,) = session.handle_timeout(0.2)
+    assert (type(closed), session.state) == (events.Closed, State.CLOSED)

@@ -117,6 +117,8 @@ class Session:
         self._state_deadline: float | None = now + self.limits.bind_timeout_s
         # command_id and sequence of the unbind or unbind_resp to send once nothing is outstanding either way
         self._goodbye: tuple[int, int] | None = None
+        self._serves: State | None = None  # SMSC: said unbind in that state, and the peer has not answered
+        self._is_answered = False  # it has, but we still owe it answers
 
     # --- what the owner does
 
@@ -210,7 +212,7 @@ class Session:
             octets = codec.encode(_RESPONSE_KINDS[command_id](), sequence)
         del self._inbound[sequence]
         self._out.append(octets)
-        if self._goodbye is not None:
+        if self._goodbye is not None or self._is_answered:
             self._settle()
         return True
 
@@ -224,14 +226,17 @@ class Session:
         octets = codec.encode(pdu, sequence)
         del self._inbound[sequence]
         self._out.append(octets)
-        if self._goodbye is not None:
+        if self._goodbye is not None or self._is_answered:
             self._settle()
         return True
 
     def unbind(self, now: float) -> None:
         """Say goodbye, once what is outstanding either way is answered; then, or after the unbind timeout,
-        `Closed` follows. Nothing new may be sent from now on."""
+        `Closed` follows. Nothing new may be sent from now on. An SMSC says it at once, and takes what the client sends
+        before it has read that."""
         if self.state in BOUND:
+            if self.role is Role.SMSC:
+                self._serves = self.state
             self._part(c.UNBIND, self._next_sequence(), now)
         elif self.state is State.OPEN:
             self._state_deadline = now
@@ -361,7 +366,11 @@ class Session:
         """Answers to bind and unbind; those to enquire_link have done their work by arriving."""
         command_id, status, sequence, buffer, start, end = frame
         if command_id == c.UNBIND_RESP and self.state is State.UNBOUND:
-            self._close("unbound", happened)
+            self._serves = None
+            if self._inbound:
+                self._is_answered = True
+            else:
+                self._close("unbound", happened)
         elif self._binding is not None and self.role is Role.ESME and self._binding[0] == sequence:
             if command_id not in (self._binding[1].command_id | c.RESPONSE, c.GENERIC_NACK):
                 return
@@ -379,7 +388,7 @@ class Session:
 
     def _on_request(self, frame: Frame, now: float, happened: list[events.Event]) -> None:
         command_id, _, sequence, buffer, start, end = frame
-        if command_id not in ACCEPTS[self.role, self.state]:
+        if command_id not in ACCEPTS[self.role, self._serves or self.state]:
             self._on_other_request(command_id, sequence, now, happened)
             return
         try:
@@ -466,7 +475,9 @@ class Session:
 
     def _settle(self) -> None:
         """Send the unbind or unbind_resp that waits, when it need wait no longer."""
-        if self._goodbye is None or self._outstanding or self._inbound:
+        if self._is_answered and not self._inbound:
+            self._state_deadline = 0.0
+        if self._goodbye is None or self._outstanding or (self._inbound and self._serves is None):
             return
         command_id, sequence = self._goodbye
         self._goodbye = None
@@ -477,7 +488,7 @@ class Session:
     def _close(self, reason: str, happened: list[events.Event]) -> None:
         if self.state is State.CLOSED:
             return
-        self.state = State.CLOSED
+        self.state, self._serves = State.CLOSED, None
         happened.extend(events.RequestFailed(token, "closed") for _, _, token in self._outstanding.values())
         self._outstanding.clear()
         self._expired.clear()

@@ -1,0 +1,169 @@
+"""Restarts of the node while messages come over HTTP and SMPP and calls are up: the customers count, nothing fails.
+
+`RESTARTS=10 pytest -s tests/e2e/test_restarts.py` prints the figures of docs/reference/upgrades.md.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.call_server import NUMBER
+from tests.e2e.carrier import Carrier
+from tests.e2e.restart_load import Esme, Requests, eventually
+from tests.e2e.test_calls_crash import Scene
+from tests.e2e.voice_app import response
+from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
+from trunkline.model.clock import Clock
+from trunkline.settings import load
+from trunkline.storage.database import Database
+from trunkline.supervisor.orders import give
+
+RESTARTS = int(os.environ.get("RESTARTS", "3"))
+CALLS = int(os.environ.get("CALLS", "2"))
+SYSTEM_ID, PASSWORD = "restarts", "secret12"
+HANDSET = "+12025550199"
+
+
+@pytest.fixture
+def carrier() -> Iterator[Carrier]:
+    carrier = Carrier(latency_ms=5, receipt_delay_ms=200)
+    yield carrier
+    carrier.close()
+
+
+class Customers(Scene):
+    """A server with a carrier and SMPP clients besides the phones."""
+
+    def __init__(self, folder: Path, carrier: Carrier) -> None:
+        super().__init__(
+            folder, {"shutdown_s": 10}, messaging={"long_code_mps": 0}, smpp_server={"enabled": True, "port": 0},
+            connectors=[carrier.connector()],
+        )  # fmt: skip
+        self.server.seed(self._client)
+
+    async def _client(self, database: Database, clock: Clock) -> None:
+        account = self.server.account
+        account.smpp_system_id, account.smpp_password = SYSTEM_ID, PASSWORD
+        await database.update(account)
+
+    def restart(self, **order: Any) -> dict[str, Any]:
+        """One restart; what the supervisor said at its end."""
+        path = socket_path(load(self.server.folder / "trunkline.toml", {}), ORDERS_SOCKET)
+        (*_, last) = give(path, {"do": "restart", "grace_s": 1.0, "ready_s": 120.0, **order}, 300.0)
+        assert last["ok"], (last, self.server.tail())
+        return last
+
+    def smpp_port(self) -> int:
+        found = re.search(r"SMPP server listens on \S+ port (\d+)", self.server.text())
+        assert found is not None
+        return int(found[1])
+
+
+@pytest.mark.slow
+def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> None:
+    scene = Customers(tmp_path, carrier)
+    scene.app.answers["/voice"] = response('<Play loop="0">/prompt.wav</Play>')
+    sent: Requests | None = None
+    esme: Esme | None = None
+    try:
+        server = scene.start().server
+        calls = scene.dial(CALLS)
+        sids = [scene.sid(call) for call in calls]
+        account = server.account
+        form = {"From": NUMBER, "To": HANDSET, "Body": "Over HTTP", "StatusCallback": f"{scene.app.url}/message"}
+        sent = Requests(server.port, account.sid, str(account.auth_token), form)
+        esme = Esme(scene.smpp_port(), SYSTEM_ID, PASSWORD, NUMBER, HANDSET)
+        eventually(lambda: len(sent.accepted) > 10 and len(esme.accepted) > 10, "traffic")
+        began, pids, pauses = time.monotonic(), {server.child("node")}, []
+        for _ in range(RESTARTS):
+            counts = len(sent.accepted), len(esme.accepted), esme.binds
+            pauses.append(scene.restart()["pause_s"])
+            pids.add(max(server.children("node")))
+            eventually(lambda c=counts: len(sent.accepted) > c[0] + 10, "requests after it")
+            eventually(lambda c=counts: len(esme.accepted) > c[1] + 10 and esme.binds > c[2], "the client binds again")
+        assert len(pids) == RESTARTS + 1
+        sent.stop()
+        esme.quiet()
+
+        def told() -> bool:
+            forms = scene.app.at("/message")
+            delivered = {form["MessageSid"] for form in forms if form["MessageStatus"] == "delivered"}
+            return set(sent.accepted) <= delivered and esme.accepted <= set(esme.receipts)
+
+        eventually(told, "receipts of everything")
+        gaps = [call.gap(began) for call in calls]
+        print(
+            f"{RESTARTS} restarts, {len(sent.waits)} requests: {len(sent.failed)} failed, longest"
+            f" {max(sent.waits):.2f} s; {len(esme.accepted)} over SMPP: {len(esme.failed)} failed, {esme.binds} binds,"
+            f" {len(esme.receipts) - len(set(esme.receipts))} receipts twice; {sum(call.up for call in calls)} of"
+            f" {CALLS} calls up, longest gap {max(gaps) * 1000:.0f} ms; connections waited"
+            f" {statistics.median(pauses):.2f} s (median), {max(pauses):.2f} s (longest)"
+        )
+        assert sent.failed == []
+        assert esme.failed == []
+        assert all(call.up for call in calls)
+        assert {len(call.ports) for call in calls} == {1}
+        for call in calls:
+            call.hangs_up()
+        assert {form["CallStatus"] for form in scene.ends(sids).values()} == {"completed"}
+    finally:
+        if esme is not None:
+            esme.stop()
+        if sent is not None:
+            sent.stop()
+        scene.close()
+
+
+@pytest.mark.slow
+def test_the_media_process_is_replaced_with_calls_up(tmp_path: Path, carrier: Carrier) -> None:
+    scene = Customers(tmp_path, carrier)
+    scene.app.answers["/voice"] = response('<Play loop="0">/prompt.wav</Play>')
+    try:
+        server = scene.start().server
+        calls = scene.dial(2)
+        before = set(server.children("media"))
+        scene.restart(media=True)
+        eventually(lambda: not before & set(server.children("media")), "the old media processes end")
+        heard = [len(call.heard) for call in calls]
+        eventually(lambda: all(len(call.heard) > h + 50 for call, h in zip(calls, heard, strict=True)), "audio goes on")
+        assert all(call.up and len(call.ports) == 1 for call in calls)
+    finally:
+        scene.close()
+
+
+@pytest.mark.slow
+def test_the_commands(tmp_path: Path, carrier: Carrier) -> None:
+    scene = Customers(tmp_path, carrier)
+    try:
+        server = scene.start().server
+        command = [sys.executable, "-m", "trunkline", "--config", str(server.folder / "trunkline.toml")]
+
+        def run(*words: str) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
+
+        first = server.child("node")
+        restarted = run("restart", "--grace", "0.5")
+        assert restarted.returncode == 0, restarted.stderr
+        assert "serves; connections waited" in restarted.stdout
+        second = server.child("node")
+        assert second != first
+        upgraded = run("upgrade", "--python", sys.executable, "--grace", "0.5")
+        assert upgraded.returncode == 0, upgraded.stderr
+        assert server.child("node") not in (first, second)
+        broken = tmp_path / "python"
+        broken.write_text("#!/bin/sh\nexit 3\n")
+        broken.chmod(0o700)
+        third = server.child("node")
+        refused = run("upgrade", "--python", str(broken))
+        assert (refused.returncode, server.child("node")) == (1, third)
+        assert '"stage": ""' in run("upgrade", "--status").stdout
+    finally:
+        scene.close()
