@@ -5,7 +5,6 @@
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -99,8 +98,6 @@ if TYPE_CHECKING:
 
 UPKEEP_S = 600.0
 """How often alerts, drafts of media and privacy deletions are cleaned up."""
-LET_GO_S = 2.0
-"""How long carriers' answers are waited for, seconds, once nothing new is accepted."""
 MEMORY_STOP_S = 2.0
 """How long a stop waits for the memory store to have what was posted, seconds."""
 
@@ -138,7 +135,7 @@ class Node:
         self.base_url = settings.base_url
         self.grace = Grace(settings.server.shutdown_s)
         folder = data_folder(settings)
-        self._lock = take_folder(folder)
+        self.lock = take_folder(folder)
         self.secrets = open_secrets(settings)
         self.database = open_database(settings, self.clock, self.secrets)
         self.cluster: ClusterNode | None = None
@@ -486,53 +483,18 @@ class Node:
         if self.voice is not None:
             await self.voice.drain(self.grace.left(), hurry)
 
-    async def settle(self, wait_s: float) -> None:
-        """Before another process takes over: hand nothing more out, and wait for what is under way, `wait_s` at most
-        for each kind. Requests are served meanwhile; what they accept waits in the queue."""
-        if self.voice is not None:
-            await self.voice.settle(wait_s)
-        self.dispatcher.stop()
-        await asyncio.gather(self.scheduler.stop(), self.usage_triggers.stop(), self.delivery.stop(wait_s))
-
-    async def let_go(self) -> None:
-        """Let another process go on with everything, calls included; nothing is said to anybody about them. After
-        `settle`, and once no request is under way."""
+    async def halt(self) -> None:
+        """End what runs beside requests."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(
-            self.media_fetch.stop(),
-            self.inbound.stop(),
-            *(connector.stop(LET_GO_S) for connector in self.connectors.values()),
-        )
-        if self.voice is not None:
-            await self.voice.let_go()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LET_GO_S):
-                await self.landing.stop()
-        if self.recording_audio is not None:
-            await self.recording_audio.close()
-        if self.voice is not None or self.cluster is not None:
-            await self.memory.settled(MEMORY_STOP_S)
-        if self.cluster is not None:
-            await self.cluster.close()
-        await self.client.close()
-        await self.alerts.close()
-        await self.archive.close()
-        await self.queue.close()
-        await self.database.close()
-        if self.voice is not None or self.cluster is not None:
-            self.memory.close()
-        os.close(self._lock)
 
     async def stop(self) -> None:
         """Finish what is under way within `server.shutdown_s`, what `drain` took of it included; the rest is taken up
         at the next start."""
         self.ready = False
         self.grace.begin()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.halt()
         if self.voice is not None and self.cluster is not None and self.cluster.others():
             await self.voice.hand_over()
             await self.memory.settled(MEMORY_STOP_S)
@@ -569,7 +531,7 @@ class Node:
             await self.region.stop()
         await self.queue.close()
         await self.database.close()
-        os.close(self._lock)
+        os.close(self.lock)
 
 
 class _Sink:

@@ -29,7 +29,7 @@ import uvicorn
 
 from trunkline import inherited
 from trunkline.api.request import Request
-from trunkline.bootstrap import Node
+from trunkline.bootstrap import MEMORY_STOP_S, Node
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
 from trunkline.inherited import CLOSED, CONNECTIONS, HAND_OVER, HEALTH, MAX_DESCRIPTORS, READY, RELEASED, WARM, Channel
 from trunkline.listeners.guarded_http import GuardedHttp
@@ -43,6 +43,8 @@ SETTLE_S: Final = 15.0
 meanwhile."""
 REQUESTS_S: Final = 10.0
 """Longest wait for requests under way once nothing new is accepted."""
+LET_GO_S: Final = 2.0
+"""How long carriers' answers are waited for once nothing new is accepted."""
 LOOK_S: Final = 0.002
 WELL: Final = 200
 SUPERVISOR: Final = "supervisor"
@@ -156,7 +158,7 @@ class Server(uvicorn.Server):
         """See the module. The process ends here."""
         node = self._node
         try:
-            await node.settle(min(SETTLE_S, node.settings.server.shutdown_s))
+            await _settle(node, min(SETTLE_S, node.settings.server.shutdown_s))
             if self.config.ssl is not None:
                 self.config.encoded_headers = [*self.config.encoded_headers, (b"connection", b"close")]
                 await self.on_tick(0)
@@ -165,7 +167,7 @@ class Server(uvicorn.Server):
                 server.close()
             channel.say({"event": CLOSED})
             await asyncio.gather(self._empty(channel), node.smpp_server.stop(1.0))
-            await node.let_go()
+            await _let_go(node)
         except Exception:  # whatever it was: the next process takes up what is left, like after a crash
             log.exception("handing over did not go as it should")
         finally:
@@ -197,6 +199,48 @@ class Server(uvicorn.Server):
     def _pass_on(self, channel: Channel, idle: list[GuardedHttp]) -> None:
         descriptors = [number for one in idle if (number := one.let_go()) >= 0]
         channel.say({"event": CONNECTIONS}, tuple(descriptors))
+
+
+async def _settle(node: Node, wait_s: float) -> None:
+    """Before another process takes over: hand nothing more out, and wait for what is under way, `wait_s` at most
+    for each kind. Requests are served meanwhile; what they accept waits in the queue."""
+    if node.voice is not None:
+        await node.voice.settle(wait_s)
+    node.dispatcher.stop()
+    await asyncio.gather(node.scheduler.stop(), node.usage_triggers.stop(), node.delivery.stop(wait_s))
+
+
+async def _let_go(node: Node) -> None:
+    """Let another process go on with everything, calls included; nothing is said to anybody about them. After
+    `_settle`, and once no request is under way."""
+    await node.halt()
+    await asyncio.gather(
+        node.media_fetch.stop(),
+        node.inbound.stop(),
+        *(connector.stop(LET_GO_S) for connector in node.connectors.values()),
+    )
+    if node.voice is not None:
+        await node.voice.let_go()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            await node.landing.stop()
+    await node.telemetry.stop()
+    if node.recording_audio is not None:
+        await node.recording_audio.close()
+    if node.voice is not None or node.cluster is not None:
+        await node.memory.settled(MEMORY_STOP_S)
+    if node.cluster is not None:
+        await node.cluster.close()
+    await node.client.close()
+    await node.alerts.close()
+    await node.archive.close()
+    if node.region is not None:
+        await node.region.stop()
+    await node.queue.close()
+    await node.database.close()
+    if node.voice is not None or node.cluster is not None:
+        node.memory.close()
+    os.close(node.lock)
 
 
 def take_orders(node: Node) -> None:
