@@ -59,6 +59,8 @@ class Requests:
             if not keeps and connection is not None:
                 connection.close()
                 connection = None
+        if connection is not None:
+            connection.close()
 
     def stop(self) -> None:
         """Send no more."""
