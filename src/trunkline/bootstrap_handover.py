@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -98,6 +99,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Calls that are up may end by themselves first; the API serves them meanwhile. Another interrupt hurries."""
         await self._node.drain(lambda: self.force_exit)
+        self.config.timeout_graceful_shutdown = math.ceil(self._node.grace.left())
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
