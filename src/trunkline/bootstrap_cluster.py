@@ -30,6 +30,7 @@ from trunkline.cluster.membership import Membership
 from trunkline.cluster.ownership import Hooks, Ownership
 from trunkline.cluster.peers import Peers, Refused
 from trunkline.cluster.records import NodeRecord
+from trunkline.cluster.shared_counts import SharedCounts
 from trunkline.listeners import carriers_elsewhere
 from trunkline.listeners.smpp import SmppServer
 from trunkline.messaging import from_calls_elsewhere
@@ -41,6 +42,7 @@ from trunkline.messaging.from_calls import FromCalls
 from trunkline.messaging.from_calls_elsewhere import FromCallsElsewhere
 from trunkline.messaging.leased import LeasedConnector
 from trunkline.messaging.shared_rates import SharedRates
+from trunkline.messaging.shared_waiting import SharedWaiting
 from trunkline.model import sid as sids
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
@@ -92,6 +94,7 @@ class ClusterNode(Listener):
         self.membership.listeners.append(self)
         self.ownership = Ownership(self.membership, queue)
         self.roles = RoleMap(settings, queue, self.membership, self.ownership)
+        self.counts = SharedCounts(self, {})
         clocks.serve(self.peers)
         self.joined_by: list[Callable[[str], None]] = []
         """Told of each node that has come."""
@@ -132,8 +135,11 @@ class ClusterNode(Listener):
         return Homes(self, lambda raw: parse_key(raw, max_key_chars), wait_s)
 
     def answer_for(self, api: Api) -> None:
-        """Answer requests that other nodes hand over."""
+        """Answer requests that other nodes hand over, and hold the limits of customers together with them."""
         self.peers.handle(homes.HTTP, lambda node, payload: homes.answer(api, payload))
+        self.counts.add("logins", api.failures)
+        if api.rate is not None:
+            self.counts.add("requests", api.rate)
 
     def sender(self, here: FromCalls) -> FromCalls | FromCallsElsewhere:
         """What takes on the messages of this node's calls."""
@@ -153,6 +159,7 @@ class ClusterNode(Listener):
     def share_clients(self, server: SmppServer) -> None:
         """Deliver to SMPP clients that are bound to other nodes, and for them."""
         elsewhere = server.join(self, self.peers.handle)
+        self.counts.add("binds", server.failures)
         self.joined_by.append(elsewhere.joined)
         self.lost_by.append(elsewhere.lost)
         self._work.append(elsewhere.run)
@@ -166,7 +173,9 @@ class ClusterNode(Listener):
             now=time.monotonic,
         )
         rates.serve(self.peers.handle)
-        self._work.append(rates.run)
+        self.counts.add("waiting", SharedWaiting(node.outbound, time.monotonic))
+        self.counts.serve(self.peers.handle)
+        self._work += [rates.run, self.counts.run]
         outbound = node.outbound
         return (
             lambda account, sender: outbound.rate_of(account, sender) / rates.nodes(account, sender),

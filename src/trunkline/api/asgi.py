@@ -15,7 +15,7 @@ from trunkline.api import address, known_paths, respond, router
 from trunkline.api.auth import Authenticator, refuse_standard_key
 from trunkline.api.deadlines import Deadlines
 from trunkline.api.form import parse_body, unquote
-from trunkline.api.homes import Homes
+from trunkline.api.homes import FORWARDED, Homes
 from trunkline.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from trunkline.api.idempotency import Idempotency
 from trunkline.api.limits import ApiLimits
@@ -70,6 +70,7 @@ class Api:
         self._tries = router.build(routes)
         self._services = services
         self._authenticator = authenticator
+        self.failures = authenticator.failures
         self._idempotency = idempotency
         self._limits = limits or ApiLimits()
         self._mounts = dict(mounts or {})
@@ -79,7 +80,7 @@ class Api:
         self._homes = homes
         self._deadlines = Deadlines(self._limits.body_seconds)
         per_second = self._limits.requests_per_second
-        self._rate = RequestRate(per_second, time.monotonic) if per_second else None
+        self.rate = RequestRate(per_second, time.monotonic) if per_second else None
         self._held_bytes = 0
         self._hosts: dict[bytes, address.Host] = {}
         self._random = b""
@@ -127,7 +128,7 @@ class Api:
         segments = self._locate(scope, request)
         endpoint = self._match(request, segments)
         matched.append(endpoint)
-        self._log_in(request, endpoint, segments)
+        self._log_in(request, endpoint, segments, scope)
         if endpoint.names:
             request.params = {name: segments[at] for name, at in endpoint.names}
         if request.format is Format.CSV:
@@ -220,8 +221,9 @@ class Api:
             raise ApiError.of(20004, headers=(("Allow", ", ".join(allowed)),))
         raise ApiError.not_found(request.path)
 
-    def _log_in(self, request: Request, endpoint: Endpoint, segments: list[str]) -> None:
-        """Fill in who asks and for which account; raises 20003, 20005, 20008, 20404 or 20429."""
+    def _log_in(self, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope) -> None:
+        """Fill in who asks and for which account; raises 20003, 20005, 20008, 20404 or 20429. What a peer has handed
+        over was counted there."""
         authenticator = self._authenticator
         public = endpoint.route.public if self._public else None
         if public is not None and b"authorization" not in request.headers and public(request.path):
@@ -243,8 +245,8 @@ class Api:
                 request.account = authenticator.authorise(principal, sid, request.method)
         if principal.is_test and not endpoint.route.test_credentials:
             raise ApiError.of(20008)
-        if self._rate is not None:
-            self._rate.take(principal.account.sid)
+        if self.rate is not None and not scope.get(FORWARDED):
+            self.rate.take(principal.account.sid)
 
     async def _body(self, receive: Receive, request: Request) -> bytes:
         """The whole body; raises 20413, 20503 when too many are under way, or 408 when it does not come in time."""

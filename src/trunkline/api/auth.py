@@ -14,11 +14,12 @@ import binascii
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from trunkline.api.limits import ApiLimits
+from trunkline.cluster.shared_counts import Events
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.errors import ApiError
 
@@ -70,7 +71,7 @@ class Authenticator:
         self._directory = directory
         self._pepper = pepper
         self._limits = limits or ApiLimits()
-        self._failures = FailureLimit(self._limits, monotonic)
+        self.failures = FailureLimit(self._limits, monotonic)
         self._verified: dict[bytes, Principal] = {}
         self._generation = directory.generation
 
@@ -85,12 +86,12 @@ class Authenticator:
         principal = self._verified.get(digest)
         if principal is not None:
             return principal
-        self._failures.check(source)
+        self.failures.check(source)
         try:
             principal = self._verify(header)
         except ApiError as error:
             if error.status == 401:
-                self._failures.record(source)
+                self.failures.record(source)
             raise
         if len(self._verified) >= self._limits.credential_cache:
             del self._verified[next(iter(self._verified))]
@@ -201,12 +202,15 @@ def refuse_standard_key(principal: Principal) -> None:
 
 
 class FailureLimit:
-    """Counts failed logins per source in fixed windows; bounded in sources, the longest unseen goes first."""
+    """Counts failed logins per source in fixed windows; bounded in sources, the longest unseen goes first.
+
+    A `trunkline.cluster.shared_counts.Shared`: what fails at other nodes counts here, too."""
 
     def __init__(self, limits: ApiLimits, monotonic: Callable[[], float]) -> None:
         self._limits = limits
         self._monotonic = monotonic
         self._windows: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._events: Events | None = None
 
     def check(self, source: str) -> None:
         """Raise 20429 while the source's window is used up."""
@@ -220,11 +224,27 @@ class FailureLimit:
 
     def record(self, source: str) -> None:
         """Count one failure."""
+        if self._events is not None:
+            self._events.note(source)
+        self._add(source, 1)
+
+    def told(self) -> dict[str, int]:
+        """See `Shared`; from the first time on failures are counted for it."""
+        if self._events is None:
+            self._events = Events()
+        return self._events.told()
+
+    def heard(self, node: str, counts: Mapping[str, int]) -> None:
+        """What failed at another node."""
+        for source, count in counts.items():
+            self._add(source, count)
+
+    def _add(self, source: str, failures: int) -> None:
         now = self._monotonic()
         start, count = self._windows.pop(source, (now, 0))
         if now - start >= self._limits.failed_login_window_seconds:
             start, count = now, 0
-        self._windows[source] = start, count + 1
+        self._windows[source] = start, count + failures
         if len(self._windows) > self._limits.failed_login_sources:
             self._windows.popitem(last=False)
 

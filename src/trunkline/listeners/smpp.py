@@ -20,6 +20,7 @@ from trunkline.accounts.directory import Directory
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
 from trunkline.listeners.smpp_elsewhere import Elsewhere, Handle, Peers
+from trunkline.listeners.smpp_failures import Failures
 from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Owners, Queries
 from trunkline.listeners.smpp_submit import Intake
@@ -40,11 +41,6 @@ DELIVER_WINDOW: Final = 50
 """deliver_sm of one bind that wait for the client's answer."""
 FAILED_BIND_DELAY_S: Final = 1.0
 """A wrong system_id or password is answered after this time."""
-MAX_FAILED_BINDS: Final = 20
-"""Of one address in a minute; then its connections are closed unheard."""
-FAILED_BIND_WINDOW_S: Final = 60.0
-MAX_SOURCES: Final = 10_000
-"""Addresses with failed binds that are remembered."""
 CHECK_S: Final = 5.0
 """How often it is looked whether the accounts of bound clients may still be, and for incomplete long messages."""
 EXPIRE_CHECKS: Final = 60
@@ -134,7 +130,7 @@ class SmppServer:
         """For the delivery, by kind."""
         self.system_id = self._settings.system_id
         self._clients: dict[str, list[Client]] = {}
-        self._failed: dict[str, tuple[int, float]] = {}
+        self.failures = Failures(inflight.clock.monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivery: Delivery | None = None
         self.elsewhere: Elsewhere | None = None
@@ -223,7 +219,7 @@ class SmppServer:
         # Compared even where there is no such account, so that time does not tell.
         right = hmac.compare_digest(pdu.password.encode(), wanted.encode()) and bool(wanted)
         if account is None or not right:
-            self._count_failure(source_of(client.connection))
+            self.failures.record(source_of(client.connection))
             log.warning("bind of %r from %s refused", pdu.system_id[:40], client.connection.peer)
             return c.ESME_RINVPASWD
         if account.status != "active":
@@ -276,17 +272,7 @@ class SmppServer:
 
     def banned(self, source: str) -> bool:
         """Whether an address has failed too often."""
-        count, since = self._failed.get(source, (0, 0.0))
-        return count >= MAX_FAILED_BINDS and self._clock.monotonic() - since < FAILED_BIND_WINDOW_S
-
-    def _count_failure(self, source: str) -> None:
-        now = self._clock.monotonic()
-        count, since = self._failed.pop(source, (0, now))
-        if now - since >= FAILED_BIND_WINDOW_S:
-            count, since = 0, now
-        self._failed[source] = (count + 1, since)
-        if len(self._failed) > MAX_SOURCES:
-            del self._failed[next(iter(self._failed))]
+        return self.failures.banned(source)
 
     # -- requests ---------------------------------------------------------------------------------------------
 

@@ -109,6 +109,8 @@ class Outbound:
         """Connectors known to be down: taken only where no other goes."""
         self.waiting: dict[str, int] = {}
         """Segments accepted and not yet claimed, by account and sender (queue overflow)."""
+        self.waiting_elsewhere: dict[str, int] = {}
+        """The same at the other nodes of a cluster, as far as they told."""
         self._kinds = {c.name: c for c in settings.connectors}
         inflight.repeated = self._repeated
 
@@ -263,7 +265,8 @@ class Outbound:
         if rate <= 0:
             return
         limit = max(1.0, rate * self._settings.queue_s)
-        if self.waiting.get(message.account_sid + message.from_, 0) >= limit:
+        key = message.account_sid + message.from_
+        if self.waiting.get(key, 0) + self.waiting_elsewhere.get(key, 0) >= limit:
             raise ApiError.of(21611, from_=message.from_)
 
     def _count(self, message: Message, segments: int) -> None:
