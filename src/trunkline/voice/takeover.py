@@ -71,8 +71,6 @@ AGAIN_S: Final = (0.5, 2.0)
 PORT_LOOK_S: Final = 0.02
 PORT_LOOKS: Final = 50
 """A leg that finds no port looks again, for a second: the media process leases more while they are taken."""
-DATABASE_LOOK_S: Final = 0.5
-"""Between two looks whether a database that is away is there again."""
 STORE_LOOK_S: Final = 0.1
 STORE_WAIT_S: Final = 15.0
 """How long stores that are being switched over may be away."""
@@ -518,7 +516,7 @@ class Takeover:
                 return await recordings.open_of(sids)
             except StoreUnavailable as error:
                 log.warning("recordings of %d calls cannot be read yet: %s", len(sids), error)
-                await asyncio.sleep(DATABASE_LOOK_S)
+                await asyncio.sleep(RECORDS_LOOK_S)
 
     async def _recorded_there(
         self, leg: _Leg, first: asyncio.Future[None] | None, rows: asyncio.Future[list[Recording]]
