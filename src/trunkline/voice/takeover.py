@@ -75,9 +75,8 @@ STORE_LOOK_S: Final = 0.1
 STORE_WAIT_S: Final = 15.0
 """How long stores that are being switched over may be away."""
 RECORDS_LOOK_S: Final = 0.5
-RECORDS_WAIT_S: Final = 60.0
-"""How long the database that knows the recordings may be away (its primary may have been lost with the host). A session
-that records waits for it, the others go on."""
+"""Between two looks whether the database that knows the recordings is there again: its primary may have been lost with
+the host. A session that records waits for it, unless the memory store knows its recording."""
 LOST: Final = "not-taken-over"
 """Why a call ended whose peer was not reached."""
 RETRY_AFTER: Final = ("Retry-After", "1")
