@@ -1,5 +1,6 @@
 """Export by OTLP/HTTP with JSON: what a collector gets, and what becomes of spans that it does not take."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -85,6 +86,19 @@ async def test_a_collector_that_is_busy_is_asked_again(status: int) -> None:
     await exporter.flush()
     assert counts(answers.bodies) == [2, 2]
     assert (exporter.exported, tracer.dropped) == (2, 0)
+
+
+async def test_a_stop_between_two_tries_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp, "RETRY_S", 3600.0)
+    tracer, answers = Tracer(exporting=True), Answers(503)
+    spans(tracer, 3)
+    task = asyncio.ensure_future(Exporter(tracer, answers.post, {}, 1.0).flush())
+    async with asyncio.timeout(20):
+        while not answers.bodies:
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (tracer.dropped, len(tracer.spans)) == (3, 0)
 
 
 @pytest.mark.parametrize(("status", "requests"), [(0, 3), (400, 1)])

@@ -65,17 +65,21 @@ class Exporter:
     async def _export(self, batch: Sequence[Span], tries: int) -> None:
         body = encode(batch, self._resource)
         status = 0
-        for attempt in range(tries):
-            status = await self._post(body)
-            if status and status not in AGAIN:
-                break
-            if attempt + 1 < tries:
-                await asyncio.sleep(RETRY_S * (attempt + 1))
+        try:
+            for attempt in range(tries):
+                status = await self._post(body)
+                if status and status not in AGAIN:
+                    break
+                if attempt + 1 < tries:
+                    await asyncio.sleep(RETRY_S * (attempt + 1))
+        finally:  # a stop may come between two tries
+            if 200 <= status < 300:
+                self.exported += len(batch)
+            else:
+                self._tracer.dropped += len(batch)
         if 200 <= status < 300:
-            self.exported += len(batch)
             self._told = False
             return
-        self._tracer.dropped += len(batch)
         if not self._told:
             self._told = True
             log.warning("spans are dropped: the collector %s", f"answers {status}" if status else "cannot be reached")
