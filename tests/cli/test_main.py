@@ -77,7 +77,7 @@ def test_doctor_runs_every_check(trunkline: Command, account: str) -> None:
     assert "accepted messages, callbacks owed\tQueue\tSQLite (WAL, synchronous=FULL)\tprocess, power\t" in table
     checks = {line.split("\t")[1] for line in findings.splitlines()[1:]}
     assert {"settings", "master key", "disk", "sync", "database.db", "limits", "clock", "loopback"} <= checks
-    assert len(LOOKS) == 11
+    assert len(LOOKS) == 12
 
 
 def test_doctor_fails_where_a_carrier_cannot_be_reached(trunkline: Command, tmp_path: Path, free_port: int) -> None:
