@@ -283,7 +283,7 @@ class Takeover:
         if live is None:  # its account is gone
             self._stack.adopt(state, DialogListener()).bye([_REASON])
             return None
-        live.lost_ms, live.reached = max(lost_ms, leg.answered_ms), False
+        live.lost_ms, live.reached = max(lost_ms, leg.answered_ms, flight.call.answered_ms), False
         live.take_up(flight, leg, adopting.adopt(self._stack, live, state), here=False)
         live.local = None  # the lost host's
         adopting.count(live)
