@@ -98,8 +98,8 @@ class Pivot:
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             assert process.stdout is not None
-            line = await process.stdout.readline()
-            assert b" rows" in line, line
+            while b" rows" not in (line := await process.stdout.readline()):
+                assert line, "it ended before it was killed"
             await asyncio.sleep(self._random.uniform(0, 0.8))
             process.send_signal(signal.SIGKILL)
             await process.communicate()

@@ -13,8 +13,9 @@ from trunkline.storage.engines.postgres.partitions import PostgresPartitions
 from trunkline.storage.engines.postgres.partitions import prepare as prepare_partitions
 from trunkline.storage.engines.postgres.queue import PostgresQueue, prepare
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.storage.partitions import home
 from trunkline.storage.queue import Advance, Exists, Flight, Orphan, Owed, Part, Replay
-from trunkline.storage.sharded import ShardedQueue, home
+from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.survives import Survives
 
 AC = "AC" + "a" * 32

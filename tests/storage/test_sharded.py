@@ -8,8 +8,8 @@ from tests.storage import partitions as files
 from tests.storage.partitions import owning_all, sharded_sqlite
 from trunkline.model.sid import new_sid, shard_of
 from trunkline.storage import partitions as storage_partitions
-from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.partitions import home
+from trunkline.storage.queue import Advance, Flight, Orphan, Owed, Part, Replay
 from trunkline.storage.unavailable import NotOwned, StoreUnavailable
 
 AC = "AC" + "a" * 32
