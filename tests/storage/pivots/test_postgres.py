@@ -146,7 +146,7 @@ async def test_an_old_node_and_a_new_one_on_two_partitions(postgres, benches):
         assert [walk.differing() for walk in walks] == [0, 0]
         assert sorted(await new.partition(1).lanes()) == sorted(await old.partition(1).lanes())
         assert sorted(await old.partition(0).lanes()) == sorted(await new.partition(0).lanes())
-        with pytest.raises(CannotPivot, match="p00: lane_split: still use the old shape: node old, process"):
+        with pytest.raises(CannotPivot, match=r"p00: lane_split: still use the old shape: .*node old, process"):
             walks[0].contract()
     finally:
         await old.close()
