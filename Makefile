@@ -7,11 +7,14 @@ export PYTHONDONTWRITEBYTECODE :=
 # A test that hangs shows where after two minutes, and cannot hold the run for ever. Tests that follow each other stay in
 # one process, so that the servers they share are started once; a process that is done takes over half of what is left.
 PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 3 --dist worksteal -o faulthandler_timeout=120
+# What asks a server from outside, whatever it is made of.
+CLUSTERED := tests/conformance tests/e2e/test_pagination.py tests/e2e/test_conversation.py \
+	$(addprefix tests/interop/test_,sipp_server.py sipp_depth.py baresip.py kamailio.py path.py sip_domain.py trunk.py)
 CONFIG ?=
 FAULTS ?=
 RUNS ?=
 
-.PHONY: help install demo cluster chaos run test test-all check format soak bench docs lock clean
+.PHONY: help install demo cluster chaos run test test-all test-cluster check format soak bench docs lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +41,10 @@ test: install ## every test but the slow ones
 test-all: install ## the slow ones too
 	@scripts/test-setup.sh
 	@$(PYTEST)
+
+test-cluster: install ## the suites of API, SDKs and SIP against three nodes as against one; NODES=3 ARGS="..."
+	@TRUNKLINE_TEST_CLUSTER=$(or $(NODES),3) scripts/test-setup.sh
+	@TRUNKLINE_TEST_CLUSTER=$(or $(NODES),3) $(PYTEST) -n 1 -m "not slow" $(or $(ARGS),$(CLUSTERED))
 
 check: install ## lint, format, types, layers
 	@$(BIN)/ruff check .

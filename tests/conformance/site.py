@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.conformance import certificate
 from tests.conformance.network import open_network
 from tests.conformance.sdk import Login, Program
-from tests.e2e.server import Server, listening_port
+from tests.e2e.nodes import serving
+from tests.e2e.server import listening_port
 from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
@@ -95,7 +96,7 @@ class Site:
             "tls_cert": str(self.certificate.chain),
             "tls_key": str(self.certificate.key),
         }
-        self.server = Server(folder, {**SETTINGS, "server": tls}, self.network.prefix)
+        self.server = serving(folder, {**SETTINGS, "server": tls}, self.network.prefix)
         self._tenants = deque(self.server.seed(_seed))
         self.server.start()
         self.network.serves(self.server.port)

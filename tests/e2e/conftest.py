@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.audio_world import audio_switch, legs, line, wire  # noqa: F401  (fixtures)
 from tests.e2e.client import Client
+from tests.e2e.nodes import serving
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
 from trunkline.accounts.directory import create_account
@@ -52,7 +53,7 @@ async def make_tenant(database: Database, clock: Clock, index: int = 0) -> Tenan
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, list[Tenant]]]:
     """The shared server and the accounts that nobody has used yet."""
-    server = Server(tmp_path_factory.mktemp("node"), LOOPBACK)
+    server = serving(tmp_path_factory.mktemp("node"), LOOPBACK)
 
     async def work(database: Database, clock: Clock) -> list[Tenant]:
         return [await make_tenant(database, clock, index) for index in range(TENANTS)]

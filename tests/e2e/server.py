@@ -132,6 +132,10 @@ class Server:
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def whole_log(self) -> Path:
+        """Its log."""
+        return self.log
+
     def _write(self) -> None:
         self._config.write_text(toml(self._tables))
 

@@ -2,9 +2,7 @@
 number, the account's web application, and trunks to addresses that are known beforehand."""
 
 import base64
-import random
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.server import Server
+from tests.e2e.nodes import Nodes, serving
+from tests.e2e.ports import free_port
 from tests.e2e.voice_app import VoiceApp, response
 from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
@@ -22,7 +21,6 @@ from trunkline.model.sid import PHONE_NUMBER, new_sid
 from trunkline.storage.database import Database
 
 NUMBER = "+12025550142"
-PORTS = 30_000, 32_700
 START_S = 120.0
 SETTLE_S = 60.0
 POLL_S = 0.02
@@ -44,26 +42,6 @@ LIMITS: dict[str, dict[str, Any]] = {
 }
 
 
-def free_port(host: str = HOST, span: int = 1) -> int:
-    """An even port that nobody has, over UDP and TCP; the next `span` - 1 are free as well. None of those that the
-    system or the media process gives away: what will listen there may be started much later."""
-    dice = random.SystemRandom()
-    while True:
-        port = dice.randrange(*PORTS, 2)
-        if all(_is_free(host, one) for one in range(port, port + span)):
-            return port
-
-
-def _is_free(host: str, port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                return False
-    return True
-
-
 class Switch:
     """See the module. `sip` is where it takes calls; `app` answers at /voice and hears of ends at /status."""
 
@@ -73,21 +51,26 @@ class Switch:
         self, folder: Path, trunks: Sequence[Mapping[str, Any]], host: str = HOST, **settings: Mapping[str, Any]
     ) -> None:
         self.app = VoiceApp()
-        self.host, self.sip_port = host, free_port(host, 2)
+        self.host, self._sip_port = host, free_port(host, 2)
         port = free_port()
         self.url = f"http://{HOST}:{port}"
         tables: dict[str, Any] = {
             "profile": "development",
             "server": {"port": port},
-            "sip": {"enabled": True, "host": host, "port": self.sip_port, **settings.pop("sip", {})},
+            "sip": {"enabled": True, "host": host, "port": self._sip_port, **settings.pop("sip", {})},
             "connectors": [{"name": "air", "kind": "loopback"}],
             "trunks": [dict(trunk) for trunk in trunks],
         }
         for name in {*LIMITS, *settings}:
             tables[name] = {**LIMITS.get(name, {}), **settings.get(name, {})}
-        self.server = Server(folder, tables)
+        self.server = serving(folder, tables)
         self.account = self.server.seed(self._seed)
         self._client: Any = None
+
+    @property
+    def sip_port(self) -> int:
+        """Of the server; of the next node, where there are several."""
+        return self.server.sip_port if isinstance(self.server, Nodes) else self._sip_port
 
     async def _seed(self, database: Database, clock: Clock) -> Account:
         account = await create_account(database, clock, "Interop")
@@ -176,7 +159,7 @@ class Switch:
 
     def errors(self, *expected: str) -> list[str]:
         """Lines of the log about defects, but for those that hold one of `expected`."""
-        text = self.server.log.read_text(errors="replace")
+        text = self.server.whole_log().read_text(errors="replace")
         return [line for line in ERROR.findall(text) if not any(known in line for known in expected)]
 
     def resident(self) -> dict[str, int]:
