@@ -277,7 +277,10 @@ class SqliteQueue:
         return flight, [_owed(row) for row in self._near.execute(sql.OWED_OF_FLIGHT, (flight.id,)).fetchall()]
 
     def by_id(self, flight_id: int) -> Flight | None:
-        rows = self._rows(self._near, lambda: self.sql.flight_by_id, (flight_id,))
+        try:
+            rows: list[Any] = self._near.execute(self.sql.flight_by_id, (flight_id,)).fetchall()
+        except apsw.SQLError:
+            rows = self._rows(self._near, lambda: self.sql.flight_by_id, (flight_id,))
         return _flight(rows[0]) if rows else None
 
     async def in_state(self, kind: str, status: str, after: int, limit: int) -> list[Flight]:
