@@ -60,5 +60,5 @@ def test_roles_that_cannot_work_are_one_clear_line(roles, voice, enabled, told):
 def test_a_role_that_is_none_is_refused(tmp_path):
     file = tmp_path / "trunkline.toml"
     file.write_text('profile = "development"\n[node]\nroles = ["api", "mail"]\n')
-    with pytest.raises(SettingsError, match="node.roles"):
+    with pytest.raises(SettingsError, match=r"node\.roles"):
         load(file, {})

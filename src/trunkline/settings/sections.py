@@ -59,8 +59,8 @@ class Server(Section, frozen=True, kw_only=True):
     request_timeout_s: Seconds = 30
     """Seconds within which a request must have arrived whole."""
     shutdown_s: Seconds = 30
-    """Seconds that a stop may take: calls that are up may end before they are hung up, while new ones are refused (503),
-    then requests, submits and callbacks under way. What remains is taken up at the next start."""
+    """Seconds that a stop may take: calls that are up may end before they are hung up, while new ones are refused
+    (503), then requests, submits and callbacks under way. What remains is taken up at the next start."""
     supervisor: Literal["auto", "yes", "no"] = "auto"
     """Whether a small process keeps the listening sockets and runs the server as its child, so that `trunkline restart`
     and `trunkline upgrade` fail no request; `auto`: outside the development profile, and wherever calls are taken."""
