@@ -12,6 +12,7 @@ from typing import Any
 from twilio.rest import Client
 
 from tests.e2e.server import START_S, Server, toml
+from tests.ports import port_range
 from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
@@ -31,11 +32,11 @@ class CallServer(Server):
     """See the module. Calls from 127.0.0.1 are a trunk's, and go out to `gateway`."""
 
     def __init__(self, folder: Path, gateway: int, legs: int = 250, **tables: Any) -> None:
-        low = 12_000 + os.getpid() % 12 * 1_500  # below what the system gives out
+        low, high = port_range()
         settings: dict[str, Any] = {
             "profile": "development",
             "sip": {"enabled": True, "port": 0},
-            "media": {"legs": legs, "port_min": low, "port_max": low + 4 * legs + 400},
+            "media": {"legs": legs, "port_min": low, "port_max": min(high, low + 4 * legs + 400)},
             "voice": {"calls_per_second": 0, "trunk_calls_per_second": 0},
             "speech": {"engine": "tones"},
             "webhooks": {"retry_first_s": 0.2},

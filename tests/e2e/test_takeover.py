@@ -20,6 +20,7 @@ from tests.e2e.air import _PORT, Air, Call, Heard, Message
 from tests.e2e.call_server import NUMBER, CallServer
 from tests.e2e.test_calls_crash import PROMPT, wav
 from tests.e2e.voice_app import VoiceApp, response
+from tests.ports import port_range
 from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
 from tests.redis import RedisServer, needs_redis
 from trunkline.model.clock import Clock
@@ -130,7 +131,7 @@ class Cluster:
         (folder / "objects").mkdir()
         for number, zone in enumerate("ab"):
             (folder / zone).mkdir()
-            low = 12_000 + os.getpid() % 6 * 3_000 + number * 1_500
+            low = port_range()[0] + number * 1_500
             tables = {
                 "storage": storage,
                 "memory": {"engine": "valkey", "url": self.memory.url},

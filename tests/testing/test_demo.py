@@ -63,6 +63,7 @@ def test_the_printed_program_works_and_the_account_stays(shown_once):
                 if "what happens from now on" in line:
                     break
             shown = "".join(lines)
+            assert "from twilio.rest" in shown, shown
             start, end = shown.index("from twilio.rest"), shown.index("# The phone sends")
             done = subprocess.run(
                 [sys.executable, "-c", shown[start:end]], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -78,8 +79,8 @@ def test_the_printed_program_works_and_the_account_stays(shown_once):
                 DemoServer(folder, 0)
         finally:
             demo.send_signal(signal.SIGINT)
-            demo.stdout.read()
-            assert demo.wait(TIMEOUT_S) == 0
+            rest = demo.stdout.read()
+            assert demo.wait(TIMEOUT_S) == 0, rest
     accounts = {line.split()[2] for line in shown.splitlines() if line.startswith("Account SID")}
     again = DemoServer(folder, 0)
     assert {again.account()[0]} == accounts
