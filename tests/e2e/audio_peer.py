@@ -130,6 +130,8 @@ class Peer:
         self.packets = self.octets = 0
         self.lost: list[int] = []
         """Sequence numbers that the network dropped."""
+        self.departed: list[tuple[int, int, int]] = []
+        """When each packet that the network did not drop really left, its sequence number and timestamp."""
         self.ssrc = self.random.getrandbits(32)
         self.sequence = self.first_sequence = self.random.getrandbits(16)
         self.timestamp = self.random.getrandbits(32)
@@ -198,6 +200,9 @@ class Peer:
 
     def _put(self, packet: bytes) -> None:
         if self.remote is not None and self.rtp.fileno() >= 0:
+            if self.keep:
+                _, _, sequence, timestamp, _ = _HEAD.unpack_from(packet)
+                self.departed.append((time.time_ns(), sequence, timestamp))
             self.rtp.sendto(packet, self.remote)
 
     def _tick(self, due_ns: float) -> None:

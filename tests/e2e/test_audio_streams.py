@@ -245,12 +245,26 @@ def check_reports(told: list[tuple[Call, int]]) -> None:
         check_report(call.peer, at_ns, read_report(data), told_ns)
 
 
+def jitter_of(peer: Peer, end: int) -> list[float]:
+    """Interarrival jitter in ms (RFC 3550 A.8) at the last packets before this sequence number, as they left."""
+    jitter, jitters = 0.0, list[float]()
+    transit: float | None = None
+    for at_ns, sequence, timestamp in peer.departed:
+        if ((sequence - end) & 0xFFFF) < 0x8000:
+            continue
+        before, transit = transit, at_ns / 1e6 - timestamp / 8
+        if before is not None and abs(transit - before) < 1000:  # as timestamps that jump, or wrap
+            jitter += (abs(transit - before) - jitter) / 16
+            jitters.append(jitter)
+    return jitters[-4:]
+
+
 def check_report(peer: Peer, at_ns: int, report: SenderReport, told_ns: int) -> None:
     before = [got for got in peer.audio() if got.at_ns <= at_ns]
     assert report.ssrc == before[0].ssrc
     assert abs(report.packets - len(before)) <= 1
     assert report.octets == report.packets * FRAME
-    assert abs(report.ntp_s - at_ns / 1e9) < 0.02
+    assert abs(report.ntp_s - at_ns / 1e9) < 0.2
     assert abs(((report.timestamp - before[-1].timestamp + 2**31) & MASK) - 2**31) <= FRAME
     block = report.block
     assert block is not None
@@ -259,15 +273,16 @@ def check_report(peer: Peer, at_ns: int, report: SenderReport, told_ns: int) -> 
     expected = (block.highest - first) + 1
     assert abs(expected - sum(one.at_ns <= at_ns for one in peer.sent)) <= 3
     truly = sum((number - first) & 0xFFFF < expected for number in peer.lost)
+    jitters = jitter_of(peer, (first + expected) & 0xFFFF)
     print(f"{block.lost} of {expected} lost ({truly}), {block.fraction / 2.56:.0f} %, jitter {block.jitter / 8:.1f} ms")
     assert abs(block.lost - truly) <= 1, "those that are on their way may count as lost"
-    most = 16 if peer.network else 4
-    assert block.jitter / 8 <= most
+    # The peer's times are those before its system call, so a packet may come a little later than noted.
+    assert min(jitters) - 2 <= block.jitter / 8 <= max(jitters) + 2
     if peer.network:
         assert block.jitter / 8 > 1
     ntp = int((told_ns / 1e9 + NTP_EPOCH_S) * 65536) & MASK
     assert abs(block.last_sr - ntp) <= 2
-    assert abs(block.since / 65536 - (at_ns - told_ns) / 1e9) < 0.02
+    assert abs(block.since / 65536 - (at_ns - told_ns) / 1e9) < 0.2
 
 
 # -- silence of the stream -----------------------------------------------------------------------------------------
