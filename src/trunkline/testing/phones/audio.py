@@ -1,7 +1,7 @@
 """Audio that phones say and listen for: texts spoken by the server's own engine, files, tones; made once and kept."""
 
 import asyncio
-import hashlib
+import itertools
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -41,6 +41,8 @@ class SpeechStudio:
         self._files = Workers(Setup(role=AUDIO, memory_bytes=WORKER_MEMORY))
         self._kept: OrderedDict[tuple[str, ...], Samples] = OrderedDict()
         self._folder = tempfile.TemporaryDirectory(prefix="trunkline-phones-")
+        self._names = itertools.count()
+        """Of files in it: two calls may want the same at once, and each removes its own."""
 
     async def samples(self, what: Audio) -> Samples:
         """See `Studio`."""
@@ -51,7 +53,7 @@ class SpeechStudio:
         key = self._key(what)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = await self._make(what, key)
+            found = self._kept[key] = await self._make(what)
         self._kept.move_to_end(key)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
@@ -66,9 +68,8 @@ class SpeechStudio:
             raise NoAudio(f"{what.path}: {error}") from None
         return "file", what.path, str(found.st_mtime_ns), str(found.st_size)
 
-    async def _make(self, what: Spoken | File, key: tuple[str, ...]) -> Samples:
-        name = hashlib.sha256("\0".join(key).encode("utf-8", "replace")).hexdigest()[:40]
-        target = Path(self._folder.name) / name
+    async def _make(self, what: Spoken | File) -> Samples:
+        target = Path(self._folder.name) / str(next(self._names))
         try:
             if isinstance(what, Spoken):
                 await self._speech.call(
