@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis import free_port
+from tests.ports import free_port
 from trunkline.storage.objects import Location
 
 START_S = 120.0

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import redis
+from tests.ports import free_port
 
 START_S = 60.0
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -21,12 +21,6 @@ PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 needs_redis = pytest.mark.skipif(
     not PROGRAM and not os.environ.get("CI"), reason="Redis is not installed (scripts/test-setup.sh)"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        return line.getsockname()[1]
 
 
 class _Process:

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.e2e import ports
 from tests.e2e.server import START_S, Server, Table
+from tests.ports import free_port
 from tests.postgres import PostgresServer
 from tests.redis import RedisServer
 from trunkline.model.clock import SystemClock
@@ -55,12 +55,6 @@ one_node = pytest.mark.skipif(NODES > 0, reason="looks into the files or process
 def serving(folder: Path, settings: Mapping[str, Any], prefix: Sequence[str] = ()) -> Server:
     """What the tests talk to."""
     return Nodes(folder, settings, prefix) if NODES else Server(folder, settings, prefix)
-
-
-def free_port() -> int:
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        return int(line.getsockname()[1])
 
 
 class _Redis(RedisServer):
@@ -120,7 +114,7 @@ class Nodes(Server):
         own["node"] = {"name": f"node-{zone}", "zone": zone, "address": f"127.0.0.1:{free_port()}"}
         sip = self._tables.get("sip", {})
         if sip.get("port") and number:
-            own["sip"] = {**sip, "port": ports.free_port(str(sip.get("host", "127.0.0.1")), 2)}
+            own["sip"] = {**sip, "port": free_port(str(sip.get("host", "127.0.0.1")), 2)}
         return Server(self.folder / zone, own, self._prefix)
 
     # -- life ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.e2e.call_server import NUMBER, CallServer
 from tests.e2e.voice_app import VoiceApp, response
 from tests.interop.raw_sip import offer
-from tests.interop.switch import free_port
+from tests.ports import free_port
 from tests.sip.link import Caller, Leg
 from trunkline.sip.core import StackConfig
 from trunkline.sip.server_invite import ServerInvite

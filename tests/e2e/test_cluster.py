@@ -5,7 +5,6 @@ Counted outside the nodes: at the load generators, at the carrier and at the cus
 
 import asyncio
 import base64
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from tests.e2e.load import Load
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
 from tests.e2e.test_kill import SETTINGS, WINDOW, carrier  # noqa: F401  (fixture)
+from tests.ports import free_port
 from tests.postgres import PostgresServer, needs_postgres
 from tests.redis import RedisServer, needs_redis
 
@@ -40,12 +40,6 @@ class Lab(NamedTuple):
     tenant: Tenant
     clients: list[Client]
     sink: Sink
-
-
-def free_port() -> int:
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        return int(line.getsockname()[1])
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.e2e.conftest import Tenant, make_tenant
 from tests.e2e.load import Load
 from tests.e2e.server import Server
 from tests.e2e.sink import Sink
-from tests.e2e.test_cluster import free_port
+from tests.ports import free_port
 from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
 from tests.redis import RedisServer, needs_redis
 from tests.storage.partitions import owning_all

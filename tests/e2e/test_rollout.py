@@ -14,9 +14,10 @@ from tests.e2e.carrier import Carrier
 from tests.e2e.conftest import Tenant, make_tenant
 from tests.e2e.restart_load import Requests, eventually
 from tests.e2e.server import Server
-from tests.e2e.test_cluster import LEASE_S, free_port
+from tests.e2e.test_cluster import LEASE_S
 from tests.e2e.test_kill import carrier  # noqa: F401  (fixture)
 from tests.e2e.voice_app import VoiceApp
+from tests.ports import free_port
 from tests.postgres import PostgresServer, needs_postgres, postgres  # noqa: F401  (fixture)
 from tests.redis import RedisServer, needs_redis
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path

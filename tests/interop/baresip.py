@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.interop.conftest import program
-from tests.interop.switch import HOST, free_port
+from tests.interop.switch import HOST
+from tests.ports import free_port
 from trunkline.testing.phones.hearing import Listener
 
 PATIENCE_S = 60.0

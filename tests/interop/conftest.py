@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -22,13 +21,6 @@ def program(name, package):
             pytest.fail(text)
         pytest.skip(text)
     return path
-
-
-def free_port():
-    """A port that nobody listens on, for a peer that cannot choose one by itself."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class HttpSink:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.interop.baresip import PATIENCE_S, RATE, Samples, growing, hears
-from tests.interop.switch import HOST, free_port
+from tests.interop.switch import HOST
+from tests.ports import free_port
 
 PROGRAM = "tests.interop.pjsua_program"
 FOLDER = Path(__file__).parents[2]

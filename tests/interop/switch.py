@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.nodes import Nodes, serving
-from tests.e2e.ports import free_port
 from tests.e2e.voice_app import VoiceApp, response
+from tests.ports import free_port
 from trunkline.accounts.directory import create_account
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock

@@ -8,7 +8,8 @@ import pytest
 
 from tests.certificates import Authority
 from tests.interop.phone_calls import GREETING, Start, a_held_call, an_ivr, says, starts  # noqa: F401  (fixtures)
-from tests.interop.switch import HOST, NUMBER, Switch, free_port
+from tests.interop.switch import HOST, NUMBER, Switch
+from tests.ports import free_port
 
 TO_UDP, TO_TLS = "+120255541", "+120255542"
 SLOW = pytest.mark.slow

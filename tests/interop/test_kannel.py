@@ -6,10 +6,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.interop.conftest import free_port, program
+from tests.interop.conftest import program
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID
 from tests.listeners.helpers import delivered
 from tests.messaging.world import OURS, THEM, eventually
+from tests.ports import free_port
 from trunkline.messaging.connectors.base import InboundPart
 
 CONFIGURATION = """

@@ -10,7 +10,8 @@ import pytest
 
 from tests.certificates import Authority
 from tests.interop.baresip import Baresip, sound, write_wav
-from tests.interop.switch import HOST, NUMBER, Switch, free_port
+from tests.interop.switch import HOST, NUMBER, Switch
+from tests.ports import free_port
 
 CODECS = {"PCMU": ("PCMU/8000/1", 8000, 1), "PCMA": ("PCMA/8000/1", 8000, 1), "G722": ("G722/16000/1", 16_000, 1),
           "opus": ("opus/48000/2", 48_000, 2)}  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.interop.sipp_run import Sipp
-from tests.interop.switch import HOST, NUMBER, Peers, Switch, free_port, wait_listening
+from tests.interop.switch import HOST, NUMBER, Peers, Switch, wait_listening
+from tests.ports import free_port
 
 FEW = 3
 TO = "+120255540"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import free_port, program
+from tests.interop.conftest import program
+from tests.ports import free_port
 from trunkline.sip import digest, offer_answer
 from trunkline.sip.core import CallListener, DialogListener, InviteListener, StackConfig
 from trunkline.sip.transport import SipTransport

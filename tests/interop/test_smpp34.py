@@ -5,11 +5,11 @@ import asyncio
 import pytest
 import smpp34
 
-from tests.interop.conftest import free_port
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID
 from tests.listeners.helpers import delivered, message_of
 from tests.messaging.connectors.contract import OUR_NUMBER, MemorySink, Outcomes, message, soon
 from tests.messaging.world import OURS, THEM
+from tests.ports import free_port
 from trunkline.messaging.connectors.base import InboundPart, Rejected, Submission, Submitted
 from trunkline.messaging.connectors.table import Context, make
 from trunkline.settings import Smpp

@@ -15,7 +15,8 @@ import pytest
 
 from tests.interop.kamailio import Kamailio
 from tests.interop.sipp_run import Sipp
-from tests.interop.switch import BEHIND, HOST, NUMBER, PROXY, Peers, Switch, free_port, wait_listening
+from tests.interop.switch import BEHIND, HOST, NUMBER, PROXY, Peers, Switch, wait_listening
+from tests.ports import free_port
 from trunkline.voice import trunk_status
 from trunkline.voice.trunk_status import GATEWAY, REGISTRATION
 

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.client import Client, until
 from tests.e2e.conftest import make_tenant
 from tests.e2e.server import Server
-from tests.e2e.test_cluster import free_port
+from tests.ports import free_port
 from tests.postgres import needs_postgres
 from tests.redis import RedisServer, needs_redis
 from tests.region.regions import PARTITIONS, Regions, dsns

@@ -16,8 +16,9 @@ from trunkline.storage.engines.postgres.ownership import Owned
 from trunkline.storage.engines.postgres.partitions import PostgresPartitions, prepare
 from trunkline.storage.engines.postgres.queue import PostgresQueue
 from trunkline.storage.engines.postgres.queue import prepare as prepare_plain
+from trunkline.storage.partitions import home
 from trunkline.storage.queue import Advance, Flight, Replay, made_ms
-from trunkline.storage.sharded import ShardedQueue, home
+from trunkline.storage.sharded import ShardedQueue
 from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 
 pytestmark = needs_postgres

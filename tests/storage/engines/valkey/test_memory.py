@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.certificates import Authority
-from tests.redis import RedisServer, free_port, needs_redis
+from tests.ports import free_port
+from tests.redis import RedisServer, needs_redis
 from trunkline.model.clock import SystemClock
 from trunkline.storage.engines.valkey import memory, requests
 from trunkline.storage.engines.valkey.memory import ValkeyStore
