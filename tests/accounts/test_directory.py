@@ -175,7 +175,7 @@ async def test_a_change_during_the_load_is_not_lost(database):
 
         async def find(self, kind, *args, **options):
             found = await database.find(kind, *args, **options)
-            if kind is Account and not options["after"]:
+            if kind is Account and options.get("after") == "":
                 await database.insert(Account(sid=OTHER))
                 stale = await database.get(Account, AC)
                 stale.status = "suspended"

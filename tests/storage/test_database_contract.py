@@ -286,11 +286,17 @@ async def test_many_writers_at_once(database):
 
 async def test_another_process_s_commits_are_noticed(database, open_database):
     heard = asyncio.get_running_loop().create_future()
-    database.watch(PhoneNumber, lambda sids: heard.done() or heard.set_result(list(sids)))
+
+    def changed(sids):
+        if not heard.done():
+            heard.set_result(list(sids))
+
+    database.watch(PhoneNumber, changed)
     other = open_database()
+    some = number("+12025550100")
     try:
-        await other.insert(number("+12025550100"))
-        assert await asyncio.wait_for(heard, 60) == []
+        await other.insert(some)
+        assert await asyncio.wait_for(heard, 60) in ([], [some.sid])  # the engine may know no more than that
     finally:
         await other.close()
 

@@ -1,13 +1,13 @@
 """Who is who on this node: accounts, keys, numbers, services and applications, copied from the `Database`.
 
 The hot path asks with plain dictionary look-ups and never waits. Staleness: a commit of this process is seen at once,
-one of another process within the engine's poll (SQLite: one second).
+one of another process as soon as the engine tells of it (SQLite: within a second).
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, Protocol
 
 from trunkline.accounts.sip_directory import DEFAULT_SUFFIX, DEFAULT_TRUNK_SUFFIX, SipDirectory
 from trunkline.accounts.snapshot import Snapshot
@@ -16,12 +16,15 @@ from trunkline.model.account import Account, ApiKey
 from trunkline.model.clock import Clock
 from trunkline.model.dialing import DialingPermissions
 from trunkline.model.numbers import Application, MessagingService, PhoneNumber, ServiceSender, ShortCode
+from trunkline.model.record import Record
 from trunkline.model.sid import new_sid
 from trunkline.model.sip_domain import Ha1, Network, Purpose, SipDomain
 from trunkline.storage.database import Database
 
 TOKEN_BYTES = 16
 """Randomness of an auth token or an API key's secret: 128 bits, written as 32 hex digits."""
+MOST = 200
+"""Records that `Directory.read` takes at once."""
 
 P = ParamSpec("P")
 
@@ -57,21 +60,32 @@ class Directory:
         self._pools: dict[str, tuple[ServiceSender, ...]] = {}
         self._service_of: dict[tuple[str, str], str] = {}
         self._dialing: dict[str, DialingPermissions] = {}
+        self._copies: dict[type[Record], Snapshot[Any]] = {}
 
     async def start(self) -> None:
         """Load everything and follow its changes."""
         database, tell = self._database, self._then_tell
-        await asyncio.gather(
-            Snapshot(database, Account, tell(self._all_accounts), tell(self._account)).start(),
-            Snapshot(database, ApiKey, self._all_keys, self._key).start(),
-            Snapshot(database, PhoneNumber, tell(self._all_numbers), tell(self._number)).start(),
-            Snapshot(database, ShortCode, tell(self._all_short_codes), tell(self._short_code)).start(),
-            Snapshot(database, Application, self._all_applications, self._application).start(),
-            Snapshot(database, MessagingService, self._all_services, self._service).start(),
-            Snapshot(database, ServiceSender, self._all_senders, self._service_sender).start(),
-            Snapshot(database, DialingPermissions, self._all_dialing, self._dialing_of).start(),
-            self.sip.start(),
-        )
+        copies: list[Snapshot[Any]] = [
+            Snapshot(database, Account, tell(self._all_accounts), tell(self._account)),
+            Snapshot(database, ApiKey, self._all_keys, self._key),
+            Snapshot(database, PhoneNumber, tell(self._all_numbers), tell(self._number)),
+            Snapshot(database, ShortCode, tell(self._all_short_codes), tell(self._short_code)),
+            Snapshot(database, Application, self._all_applications, self._application),
+            Snapshot(database, MessagingService, self._all_services, self._service),
+            Snapshot(database, ServiceSender, self._all_senders, self._service_sender),
+            Snapshot(database, DialingPermissions, self._all_dialing, self._dialing_of),
+            *self.sip.copies(),
+        ]
+        self._copies = {copy.kind: copy for copy in copies}
+        await asyncio.gather(*(copy.start() for copy in copies))
+
+    async def read(self, kind: type[Record], where: Mapping[str, str]) -> bool:
+        """Take the records that match (MOST at most) from the database now, whether or not it has told of them; whether
+        there are any. Raises what the database raises."""
+        found = await self._database.find(kind, where, limit=MOST)
+        if found and (news := self._copies[kind].changed([record.sid for record in found])) is not None:
+            await news
+        return bool(found)
 
     def _then_tell(self, take: Callable[P, None]) -> Callable[P, None]:
         """`take`, and `rates_changed` told after it."""

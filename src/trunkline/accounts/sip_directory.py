@@ -7,7 +7,7 @@ changes.
 import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Final
+from typing import Any, Final
 
 from trunkline.accounts.snapshot import Snapshot
 from trunkline.model.sip_domain import (
@@ -56,17 +56,21 @@ class SipDirectory:
         self._origination: dict[str, dict[str, OriginationUrl]] = {}
         self._trunk_of_url: dict[str, str] = {}
 
+    def copies(self) -> list[Snapshot[Any]]:
+        """What loads everything and follows its changes, once it is started."""
+        database = self._database
+        return [
+            Snapshot(database, SipDomain, self._all_domains, self._domain),
+            Snapshot(database, SipCredential, self._all_credentials, self._credential),
+            Snapshot(database, SipIpAddress, self._all_addresses, self._address),
+            Snapshot(database, SipMapping, self._all_mappings, self._mapping),
+            Snapshot(database, SipTrunk, self._all_trunks, self._trunk),
+            Snapshot(database, OriginationUrl, self._all_urls, self._url),
+        ]
+
     async def start(self) -> None:
         """Load everything and follow its changes."""
-        database = self._database
-        await asyncio.gather(
-            Snapshot(database, SipDomain, self._all_domains, self._domain).start(),
-            Snapshot(database, SipCredential, self._all_credentials, self._credential).start(),
-            Snapshot(database, SipIpAddress, self._all_addresses, self._address).start(),
-            Snapshot(database, SipMapping, self._all_mappings, self._mapping).start(),
-            Snapshot(database, SipTrunk, self._all_trunks, self._trunk).start(),
-            Snapshot(database, OriginationUrl, self._all_urls, self._url).start(),
-        )
+        await asyncio.gather(*(copy.start() for copy in self.copies()))
 
     # Look-ups
 

@@ -10,6 +10,7 @@ from trunkline.model.record import Record
 from trunkline.storage.survives import Survives
 
 R = TypeVar("R", bound=Record)
+Watcher = Callable[[Sequence[str]], Awaitable[None] | None]
 
 
 class Duplicate(Exception):
@@ -59,8 +60,10 @@ class Database(Protocol):
     def count(self, kind: type[Record], where: Mapping[str, Any] | None = None) -> Awaitable[int]:
         """How many records match."""
 
-    def watch(self, kind: type[Record], changed: Callable[[Sequence[str]], None]) -> None:
-        """Call `changed(sids)` on the event loop after each commit that touched records of `kind`."""
+    def watch(self, kind: type[Record], changed: Watcher) -> None:
+        """Call `changed(sids)` on the event loop after each commit that touched records of `kind`; an empty sequence
+        says that another process has written, so any may have changed. What it returns (None: nothing) ends once the
+        watcher has the change: a committer whose engine reads over a network waits for it, for a bounded time."""
 
     def close(self) -> Awaitable[None]:
         """Finish what was handed in, then stop."""

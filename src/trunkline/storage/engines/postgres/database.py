@@ -1,40 +1,49 @@
 """The `Database` primitive on PostgreSQL: a group-committing writer, readers beside it.
 
 Several processes may write (nodes, the command line): each has a row of its own in `writer`, which counts its batches.
-A process that watches looks at the others' rows every `FOREIGN_POLL_S`.
+Changes of records that nodes have copies of are made known by notices (trunkline.storage.engines.postgres.notices). A
+process that watches also looks at the others' rows now and then: an older release sends no notices.
 """
 
 import asyncio
+import logging
 import os
 import secrets as randomness
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 
 from trunkline.model.clock import Clock
 from trunkline.model.record import Record
-from trunkline.storage.database import Conflict, Duplicate
-from trunkline.storage.engines.postgres import durability
+from trunkline.storage.database import Conflict, Duplicate, Watcher
+from trunkline.storage.engines.postgres import durability, notices
 from trunkline.storage.engines.postgres.database_schema import PostgresTable, clean, expand
+from trunkline.storage.engines.postgres.notices import Notices
 from trunkline.storage.engines.postgres.ownership import WRITER_TABLE
 from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK
 from trunkline.storage.engines.postgres.readers import Readers
 from trunkline.storage.engines.postgres.session import Connection, Servers
 from trunkline.storage.engines.postgres.writer import Cursor, Writer
-from trunkline.storage.engines.sqlite.database_schema import SEALED, TABLES
+from trunkline.storage.engines.sqlite.database_schema import COPIED, SEALED, TABLES
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
 R = TypeVar("R", bound=Record)
-Watcher = Callable[[Sequence[str]], None]
+Settle = Callable[[str, int], Awaitable[None]]
 Change = tuple[PostgresTable[Any], Record, Any]
 """A table, the record handed in, and its bindings."""
 
+log = logging.getLogger(__name__)
+
 READER_THREADS = 2
 FOREIGN_POLL_S = 1.0
-"""Seconds between looks for commits of other processes, once somebody watches."""
+"""Seconds between looks for commits of other processes, once somebody watches and no notices come."""
+NET_POLL_S = 5.0
+"""The same while notices come."""
+COPY_S = 1.0
+"""Longest wait of a committer for its own process's copies."""
 RESEAL_PAGE = 500
 """Records that one step of `reseal` rewrites."""
 FOREIGN_COMMITS = "select coalesce(sum(batch + barrier), 0) from writer where name <> %s and name like 'database-%%'"
@@ -92,7 +101,7 @@ class PostgresDatabase:
         self._clock = clock
         self._tables: dict[type[Record], PostgresTable[Any]] = {kind: PostgresTable(kind, secrets) for kind in TABLES}
         self._name = f"database-{os.getpid()}-{randomness.token_hex(4)}"
-        servers = Servers(dsn, "database")
+        servers = self._servers = Servers(dsn, "database")
         self._writer = Writer(
             servers,
             self._name,
@@ -103,6 +112,12 @@ class PostgresDatabase:
         )
         self._readers = Readers(servers, "database", READER_THREADS)
         self._watchers: dict[type[Record], list[Watcher]] = {}
+        self._noticed = 0
+        """The last of this writer's notices."""
+        self.settle: Settle | None = None
+        """Awaited with this writer's name and the number of a notice before a committer goes on: until the other nodes
+        have it, for a bounded time. Must not raise."""
+        self._notices: Notices | None = None
         self._poll: asyncio.Task[None] | None = None
         # Read before anything is: what another process commits from here on is noticed.
         self._foreign = int(self._readers.near(FOREIGN_COMMITS, (self._name,))[0][0])
@@ -162,27 +177,65 @@ class PostgresDatabase:
             nothing.set_result(None)
             return nothing
 
+        sent = self._notices_of(records)
+
         def write(cursor: Cursor) -> None:
             try:
                 for change in changes:
                     one(cursor, change)
             except psycopg.errors.UniqueViolation as error:
                 raise Duplicate(error.diag.constraint_name or "a unique value is taken") from error
+            for text in sent:
+                cursor.execute(notices.SEND.encode(), (text,))
 
         future = self._writer.submit(write)
-        if committed is None and not any(type(record) in self._watchers for record in records):
+        if committed is None and not sent and not any(type(record) in self._watchers for record in records):
             return future
+        # Shielded: what has to be done after the commit is done also when its caller has been cancelled meanwhile.
+        return asyncio.shield(
+            asyncio.get_running_loop().create_task(
+                self._after(future, records, committed, self._noticed if sent else 0)
+            )
+        )
 
-        def done(finished: "asyncio.Future[None]") -> None:
-            if finished.exception() is None:
-                if committed is not None:
-                    committed()
-                self._notify(records)
+    def _notices_of(self, records: Sequence[Record]) -> list[str]:
+        """Of those that other nodes have copies of."""
+        touched: dict[str, list[str]] = {}
+        for record in records:
+            if type(record) in COPIED:
+                touched.setdefault(record.TABLE, []).append(record.sid)
+        if not touched:
+            return []
+        self._noticed += 1
+        return [
+            text for table, sids in touched.items() for text in notices.texts(self._name, self._noticed, table, sids)
+        ]
 
-        # Added before the caller can await it: watchers know of a commit before its caller goes on. Shielded, so that
-        # they learn of the commit also when its caller has been cancelled meanwhile.
-        future.add_done_callback(done)
-        return asyncio.shield(future)
+    async def _after(
+        self,
+        future: "asyncio.Future[None]",
+        records: Sequence[Record],
+        committed: Callable[[], None] | None,
+        number: int,
+    ) -> None:
+        """What a committer waits for: that watchers here know of the commit, and that the other nodes do."""
+        await future
+        if committed is not None:
+            committed()
+        waiting = self._notify(records)
+        if self.settle is not None and number:
+            waiting.append(self.settle(self._name, number))
+        if waiting:
+            try:
+                async with asyncio.timeout(COPY_S):
+                    await asyncio.gather(*waiting, return_exceptions=True)
+            except TimeoutError:
+                log.warning("a change is committed, but the copies of it in memory are not fresh yet")
+
+    async def heard(self, writer: str, number: int) -> None:
+        """Wait until the watchers here have what a writer's notice was about."""
+        if self._notices is not None:
+            await self._notices.heard(writer, number)
 
     # Reads
 
@@ -221,30 +274,53 @@ class PostgresDatabase:
         anything may have changed."""
         self._watchers.setdefault(kind, []).append(changed)
         if self._poll is None and not self._closed:
+            self._notices = Notices(self._servers, self._name, self._heard)
             self._poll = asyncio.get_running_loop().create_task(self._look_for_foreign_commits())
 
-    def _notify(self, records: Sequence[Record]) -> None:
+    def _notify(self, records: Sequence[Record]) -> list[Awaitable[None]]:
+        """Tell watchers; what they have to wait for."""
         touched: dict[type[Record], list[str]] = {}
         for record in records:
             if type(record) in self._watchers:
                 touched.setdefault(type(record), []).append(record.sid)
-        for kind, sids in touched.items():
-            for changed in self._watchers[kind]:
-                changed(sids)
+        return [
+            waiting
+            for kind, sids in touched.items()
+            for changed in self._watchers[kind]
+            if (waiting := changed(sids)) is not None
+        ]
+
+    async def _heard(self, changes: dict[str, Sequence[str]] | None) -> None:
+        """Notices have come. Raises what watchers raise."""
+        if changes is None:
+            await asyncio.gather(*await self._foreign_commits())
+            return
+        waiting = [
+            waiting
+            for kind, watchers in self._watchers.items()
+            if kind.TABLE in changes
+            for changed in watchers
+            if (waiting := changed(changes[kind.TABLE])) is not None
+        ]
+        await asyncio.gather(*waiting)
 
     async def _look_for_foreign_commits(self) -> None:
         while True:
+            listening = self._notices is not None and self._notices.listening
+            await asyncio.sleep(NET_POLL_S if listening else FOREIGN_POLL_S)
             try:
-                rows = await self._readers.rows(FOREIGN_COMMITS, (self._name,))
+                await self._foreign_commits()
             except (psycopg.Error, OSError, StoreUnavailable):
-                await asyncio.sleep(FOREIGN_POLL_S)
                 continue  # the writer says that nothing can be reached
-            before, self._foreign = self._foreign, int(rows[0][0])
-            if before != self._foreign:
-                for watchers in self._watchers.values():
-                    for changed in watchers:
-                        changed(())
-            await asyncio.sleep(FOREIGN_POLL_S)
+
+    async def _foreign_commits(self) -> list[Awaitable[None]]:
+        """Whether others have committed: if so, anything may have changed; what watchers have to wait for."""
+        rows = await self._readers.rows(FOREIGN_COMMITS, (self._name,))
+        before, self._foreign = self._foreign, int(rows[0][0])
+        if before == self._foreign:
+            return []
+        told = [changed(()) for watchers in self._watchers.values() for changed in watchers]
+        return [waiting for waiting in told if waiting is not None]
 
     # Upkeep
 
@@ -274,4 +350,6 @@ class PostgresDatabase:
             self._poll.cancel()
             await asyncio.gather(self._poll, return_exceptions=True)
         await self._writer.close()
+        if self._notices is not None:
+            await self._notices.close()
         await self._readers.close()

@@ -18,14 +18,13 @@ import apsw
 
 from trunkline.model.clock import Clock
 from trunkline.model.record import Record
-from trunkline.storage.database import Conflict, Duplicate
+from trunkline.storage.database import Conflict, Duplicate, Watcher
 from trunkline.storage.engines.sqlite.database_schema import SEALED, TABLES, Table, expand
 from trunkline.storage.engines.sqlite.writer import Writer, check_settings, connect
 from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import Survives
 
 R = TypeVar("R", bound=Record)
-Watcher = Callable[[Sequence[str]], None]
 
 READER_THREADS = 2
 """Threads, each with its own connection, that `find` and `count` share."""

@@ -72,6 +72,14 @@ TABLES: list[type[Record]] = [
 ]
 """Every record that the database keeps. A record that is missing here cannot be stored."""
 
+COPIED: frozenset[type[Record]] = frozenset(
+    {
+        Account, ApiKey, Application, DialingPermissions, MessagingService, OptOut, OriginationUrl, PhoneNumber,
+        ServiceSender, ShortCode, SipCredential, SipDomain, SipIpAddress, SipMapping, SipTrunk,
+    }
+)  # fmt: skip
+"""Of which every node has copies in memory: their changes are made known to the other nodes at once."""
+
 UNIQUE: dict[str, list[tuple[str, ...]]] = {
     "accounts": [("smpp_system_id",)],
     "phone_numbers": [("phone_number",)],
