@@ -25,7 +25,7 @@ from tests.api.harness import (
     Harness,
 )
 from trunkline.api import respond
-from trunkline.api.auth import Authenticator, FailureLimit
+from trunkline.api.auth import Authenticator
 from trunkline.api.limits import ApiLimits
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
@@ -216,16 +216,6 @@ async def test_missing_credentials_are_no_failed_login() -> None:
     api = harness(limits=ApiLimits(failed_logins=1))
     for _ in range(3):
         assert (await api.get(MESSAGES + ".json", auth=None)).status == 401
-
-
-def test_watched_sources_are_bounded() -> None:
-    limit = FailureLimit(ApiLimits(failed_login_sources=10, failed_logins=1), lambda: 0.0)
-    for i in range(100):
-        limit.record(f"192.0.2.{i}")
-    assert len(limit._windows) == 10
-    limit.check("192.0.2.1")  # forgotten
-    with pytest.raises(ApiError):
-        limit.check("192.0.2.99")
 
 
 def test_remembered_logins_are_bounded() -> None:

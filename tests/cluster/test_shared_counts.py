@@ -2,13 +2,10 @@
 
 import pytest
 
-from trunkline.api.auth import FailureLimit
-from trunkline.api.limits import ApiLimits
 from trunkline.api.rate import RequestRate
 from trunkline.cluster import shared_counts
+from trunkline.cluster.failed_logins import FailedLogins
 from trunkline.cluster.shared_counts import SharedCounts
-from trunkline.listeners import smpp_failures
-from trunkline.listeners.smpp_failures import Failures
 from trunkline.messaging import shared_waiting
 from trunkline.messaging.shared_waiting import SharedWaiting
 from trunkline.model.errors import ApiError
@@ -84,33 +81,29 @@ async def test_an_account_has_its_rate_at_all_nodes_together(net):
 
 
 async def test_who_fails_to_log_in_fails_everywhere(net):
-    logins = [FailureLimit(ApiLimits(failed_logins=5), lambda: net.now) for _ in range(2)]
-    binds = [Failures(lambda: net.now) for _ in range(2)]
+    logins = [FailedLogins(5, 60, 100, lambda: net.now) for _ in range(2)]
+    binds = [FailedLogins(20, 60, 100, lambda: net.now) for _ in range(2)]
     counts = [net.node(f"n{n}", logins=logins[n], binds=binds[n]) for n in range(2)]
     for one in counts:
         await one.tell()
     for _ in range(3):
         for limit in logins:
             limit.record("192.0.2.1")
-    for _ in range(smpp_failures.MAX_FAILED_BINDS):
+    for _ in range(20):
         binds[0].record("192.0.2.2")
-    for limit in logins:
-        limit.check("192.0.2.1")
-    assert [one.banned("192.0.2.2") for one in binds] == [True, False]
+    assert [limit.left_s("192.0.2.1") for limit in logins] == [0, 0]
+    assert [one.left_s("192.0.2.2") > 0 for one in binds] == [True, False]
     for one in counts:
         await one.tell()
-    for limit in logins:
-        with pytest.raises(ApiError):
-            limit.check("192.0.2.1")
-    assert [one.banned("192.0.2.2") for one in binds] == [True, True]
+    assert [limit.left_s("192.0.2.1") for limit in logins] == [60, 60]
+    assert [one.left_s("192.0.2.2") > 0 for one in binds] == [True, True]
     before = net.told
     for one in counts:  # once more to say that it is over, then silence
         await one.tell()
         await one.tell()
     assert net.told == before + 2
     net.now += 61
-    for limit in logins:
-        limit.check("192.0.2.1")
+    assert [limit.left_s("192.0.2.1") for limit in logins] == [0, 0]
 
 
 async def test_what_waits_elsewhere_counts_until_that_node_is_silent(net, monkeypatch):
@@ -132,7 +125,7 @@ async def test_what_waits_elsewhere_counts_until_that_node_is_silent(net, monkey
 
 async def test_what_is_told_and_heard_has_a_bound(net, monkeypatch):
     monkeypatch.setattr(shared_counts, "MAX_TOLD", 10)
-    limit, other = (FailureLimit(ApiLimits(failed_logins=1), lambda: net.now) for _ in range(2))
+    limit, other = (FailedLogins(1, 60, 1000, lambda: net.now) for _ in range(2))
     one, two = net.node("one", logins=limit), net.node("two", logins=other)
     await one.tell()
     for number in range(100):

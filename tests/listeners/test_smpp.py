@@ -8,7 +8,7 @@ from tests.listeners.conftest import PASSWORD, SYSTEM_ID
 from tests.listeners.helpers import carrier, delivered, message_of
 from tests.messaging.connectors.smpp_rig import certificate
 from tests.messaging.world import AC, eventually
-from trunkline.listeners import smpp, smpp_failures
+from trunkline.listeners import smpp
 from trunkline.model.account import Account
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
@@ -52,9 +52,10 @@ async def test_bind_refused(make_node, quick, account, system_id, password, stat
     assert node.server.bound_clients == 0
 
 
-async def test_wrong_passwords_are_answered_late_and_few(node, monkeypatch):
+async def test_wrong_passwords_are_answered_late_and_few(make_node, account, monkeypatch):
     monkeypatch.setattr(smpp, "FAILED_BIND_DELAY_S", 0.05)
-    monkeypatch.setattr(smpp_failures, "MAX_FAILED_BINDS", 2)
+    monkeypatch.setattr(smpp, "MAX_FAILED_BINDS", 2)
+    node = await make_node(account)
     began = asyncio.get_running_loop().time()
     for _ in range(2):
         with pytest.raises(ConnectError) as refused:

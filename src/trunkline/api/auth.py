@@ -13,13 +13,12 @@ Source: RFC 7617.
 import binascii
 import hashlib
 import hmac
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from trunkline.api.limits import ApiLimits
-from trunkline.cluster.shared_counts import Events
+from trunkline.cluster.failed_logins import FailedLogins
 from trunkline.model.account import Account, ApiKey
 from trunkline.model.errors import ApiError
 
@@ -71,7 +70,10 @@ class Authenticator:
         self._directory = directory
         self._pepper = pepper
         self._limits = limits or ApiLimits()
-        self.failures = FailureLimit(self._limits, monotonic)
+        limits = self._limits
+        self.failures = FailedLogins(
+            limits.failed_logins, limits.failed_login_window_seconds, limits.failed_login_sources, monotonic
+        )
         self._verified: dict[bytes, Principal] = {}
         self._generation = directory.generation
 
@@ -86,7 +88,8 @@ class Authenticator:
         principal = self._verified.get(digest)
         if principal is not None:
             return principal
-        self.failures.check(source)
+        if (left := self.failures.left_s(source)) > 0:
+            _too_many(left)
         try:
             principal = self._verify(header)
         except ApiError as error:
@@ -199,54 +202,6 @@ def refuse_standard_key(principal: Principal) -> None:
     """Raise 20003 (403) for a standard API key."""
     if not principal.is_main:
         raise ApiError.forbidden()
-
-
-class FailureLimit:
-    """Counts failed logins per source in fixed windows; bounded in sources, the longest unseen goes first.
-
-    A `trunkline.cluster.shared_counts.Shared`: what fails at other nodes counts here, too."""
-
-    def __init__(self, limits: ApiLimits, monotonic: Callable[[], float]) -> None:
-        self._limits = limits
-        self._monotonic = monotonic
-        self._windows: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self._events: Events | None = None
-
-    def check(self, source: str) -> None:
-        """Raise 20429 while the source's window is used up."""
-        window = self._windows.get(source)
-        if window is None or window[1] < self._limits.failed_logins:
-            return
-        left = window[0] + self._limits.failed_login_window_seconds - self._monotonic()
-        if left > 0:
-            _too_many(left)
-        del self._windows[source]
-
-    def record(self, source: str) -> None:
-        """Count one failure."""
-        if self._events is not None:
-            self._events.note(source)
-        self._add(source, 1)
-
-    def told(self) -> dict[str, int]:
-        """See `Shared`; from the first time on failures are counted for it."""
-        if self._events is None:
-            self._events = Events()
-        return self._events.told()
-
-    def heard(self, node: str, counts: Mapping[str, int]) -> None:
-        """What failed at another node."""
-        for source, count in counts.items():
-            self._add(source, count)
-
-    def _add(self, source: str, failures: int) -> None:
-        now = self._monotonic()
-        start, count = self._windows.pop(source, (now, 0))
-        if now - start >= self._limits.failed_login_window_seconds:
-            start, count = now, 0
-        self._windows[source] = start, count + failures
-        if len(self._windows) > self._limits.failed_login_sources:
-            self._windows.popitem(last=False)
 
 
 def _too_many(seconds: float) -> NoReturn:

@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
+from trunkline.cluster.failed_logins import FailedLogins
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
 from trunkline.listeners.smpp_elsewhere import Elsewhere, Handle, Peers
-from trunkline.listeners.smpp_failures import Failures
 from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Owners, Queries
 from trunkline.listeners.smpp_submit import Intake
@@ -39,6 +39,11 @@ from trunkline.webhooks.delivery import Delivery, Handler, Result
 
 DELIVER_WINDOW: Final = 50
 """deliver_sm of one bind that wait for the client's answer."""
+MAX_FAILED_BINDS: Final = 20
+"""Of one address in a minute; then its connections are closed unheard."""
+FAILED_BIND_WINDOW_S: Final = 60.0
+MAX_FAILED_SOURCES: Final = 10_000
+"""Addresses with failed binds that are remembered; the longest unseen goes first."""
 FAILED_BIND_DELAY_S: Final = 1.0
 """A wrong system_id or password is answered after this time."""
 CHECK_S: Final = 5.0
@@ -130,7 +135,9 @@ class SmppServer:
         """For the delivery, by kind."""
         self.system_id = self._settings.system_id
         self._clients: dict[str, list[Client]] = {}
-        self.failures = Failures(inflight.clock.monotonic)
+        self.failures = FailedLogins(
+            MAX_FAILED_BINDS, FAILED_BIND_WINDOW_S, MAX_FAILED_SOURCES, inflight.clock.monotonic
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivery: Delivery | None = None
         self.elsewhere: Elsewhere | None = None
@@ -272,7 +279,7 @@ class SmppServer:
 
     def banned(self, source: str) -> bool:
         """Whether an address has failed too often."""
-        return self.failures.banned(source)
+        return self.failures.left_s(source) > 0
 
     # -- requests ---------------------------------------------------------------------------------------------
 
