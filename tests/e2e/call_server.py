@@ -45,6 +45,8 @@ class CallServer(Server):
         }
         super().__init__(folder, settings)
         self.sip_port = 0
+        self.python = sys.executable
+        """The interpreter whose version is started."""
         self.account: Account
         self._sdk: Any = None
         self.seed(self._tenant)
@@ -59,7 +61,7 @@ class CallServer(Server):
     def start(self) -> "CallServer":
         """Start it and wait until it takes calls."""
         begin = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-m", "trunkline", "--config", str(self._config), "serve"]
+        command = [self.python, "-m", "trunkline", "--config", str(self._config), "serve"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -64,6 +65,50 @@ class Requests:
 
     def stop(self) -> None:
         """Send no more."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+class Held:
+    """Threads whose requests are long under way: half of the body, seconds of nothing, the other half."""
+
+    def __init__(self, port: int, account: str, token: str, form: dict[str, str], holds_s: tuple[float, ...]) -> None:
+        self.accepted: list[str] = []
+        self.failed: list[str] = []
+        path = f"/2010-04-01/Accounts/{account}/Messages.json"
+        login = base64.b64encode(f"{account}:{token}".encode()).decode()
+        self._body = urlencode(form).encode()
+        self._head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {login}\r\n"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(self._body)}\r\n\r\n"
+        ).encode()
+        self._port = port
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(hold_s,), daemon=True) for hold_s in holds_s]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, hold_s: float) -> None:
+        half = len(self._body) // 2
+        while not self._over.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT_S) as connection:
+                    connection.sendall(self._head + self._body[:half])
+                    self._over.wait(hold_s)
+                    connection.sendall(self._body[half:])
+                    response = http.client.HTTPResponse(connection)
+                    response.begin()
+                    body = response.read()
+                if response.status == 201:
+                    self.accepted.append(json.loads(body)["sid"])
+                else:
+                    self.failed.append(f"held {hold_s:g} s: {response.status} {body[:200]!r}")
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(f"held {hold_s:g} s: {error!r}")
+
+    def stop(self) -> None:
+        """Finish those that are held; hold no more."""
         self._over.set()
         for thread in self._threads:
             thread.join()

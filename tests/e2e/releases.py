@@ -1,0 +1,95 @@
+"""Another release of this project beside the one under test: its source from git, in an environment of its own.
+
+`PREVIOUS` in the environment names the commit or tag; without it the newest tag before this one counts, else the commit
+with which restarts by handover were documented (no release before it can be upgraded from without a stop).
+"""
+
+import os
+import re
+import subprocess
+import sysconfig
+import tarfile
+import venv
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST = "docs/howto/upgrade.md"
+"""It came with the first release that hands over."""
+NEEDS = "src/trunkline/supervisor/handover.py"
+
+
+def _git(*words: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
+
+
+def previous_commit() -> str:
+    """See the module. Skips the test where there is no history."""
+    wanted = os.environ.get("PREVIOUS", "")
+    tag = _git("describe", "--tags", "--abbrev=0", "HEAD^").stdout.decode().strip()
+    for name in filter(None, (wanted, tag)):
+        if _git("cat-file", "-e", f"{name}:{NEEDS}").returncode == 0:
+            return _git("rev-parse", "--short", f"{name}^{{commit}}").stdout.decode().strip()
+    if wanted:
+        pytest.fail(f"PREVIOUS={wanted} is no release that hands over")
+    found = _git("log", "--diff-filter=A", "--format=%h", "--", FIRST).stdout.decode().split()
+    if not found:
+        pytest.skip("the history that holds an earlier release is not here")
+    return found[-1]
+
+
+class Release:
+    """One version, installed. `python` is its interpreter, `version` what it calls itself."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        self.folder = folder
+        self.version = version
+        self.python = folder / "bin" / "python"
+
+    def plant(self, module: str, old: str, new: str) -> None:
+        """Make it a bad one."""
+        path = self.folder / "src" / "trunkline" / module
+        text = path.read_text()
+        assert text.count(old) == 1, (module, old, text.count(old))
+        path.write_text(text.replace(old, new))
+
+
+def install(folder: Path, stamp: str, commit: str = "") -> Release:
+    """A commit's source (empty: the working tree's) as a release whose version ends with the stamp. Whatever it needs
+    comes from the environment of the tests."""
+    venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+    if commit:
+        tree = _git("archive", commit, "src/trunkline")
+        assert tree.returncode == 0, tree.stderr
+        with tarfile.open(fileobj=BytesIO(tree.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+    else:
+        _copy_tree(folder)
+    about = folder / "src" / "trunkline" / "__init__.py"
+    text, found = re.subn(r'__version__ = "([^"]+)"', rf'__version__ = "\1+{stamp}"', about.read_text())
+    assert found == 1
+    about.write_text(text)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    (packages / "release.pth").write_text(f"{folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    release = Release(folder, re.findall(r'__version__ = "([^"]+)"', about.read_text())[0])
+    said = subprocess.run(
+        [release.python, "-m", "trunkline", "version"], capture_output=True, text=True, check=True, cwd=folder
+    )
+    assert said.stdout.strip() == release.version
+    return release
+
+
+def _copy_tree(folder: Path) -> None:
+    source, target = ROOT / "src" / "trunkline", folder / "src" / "trunkline"
+    for path in source.rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+
+
+def running(pid: int) -> str:
+    """The interpreter that a process was started with."""
+    return (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")[0].decode()
