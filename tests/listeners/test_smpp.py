@@ -52,10 +52,10 @@ async def test_bind_refused(make_node, quick, account, system_id, password, stat
     assert node.server.bound_clients == 0
 
 
-async def test_wrong_passwords_are_answered_late_and_few(make_node, account, monkeypatch):
+async def test_wrong_passwords_are_answered_late_and_few(make_node, monkeypatch):
     monkeypatch.setattr(smpp, "FAILED_BIND_DELAY_S", 0.05)
     monkeypatch.setattr(smpp, "MAX_FAILED_BINDS", 2)
-    node = await make_node(account)
+    node = await make_node()
     began = asyncio.get_running_loop().time()
     for _ in range(2):
         with pytest.raises(ConnectError) as refused:
