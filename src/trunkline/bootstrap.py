@@ -15,6 +15,7 @@ from trunkline import inherited, metrics
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.callbacks import StatusHandler
 from trunkline.accounts.directory import Directory
+from trunkline.accounts.misses import Misses
 from trunkline.api.asgi import Api
 from trunkline.api.auth import Authenticator
 from trunkline.api.closed import Closed
@@ -23,7 +24,9 @@ from trunkline.api.limits import ApiLimits
 from trunkline.api.media_content import MediaFront
 from trunkline.api.resources import all_routes
 from trunkline.api.services import Services
+from trunkline.api.unknown import Unknown
 from trunkline.bootstrap_cluster import CannotJoin, ClusterNode, lease, tls_contexts
+from trunkline.bootstrap_learning import feed_of
 from trunkline.bootstrap_roles import ARCHIVE, MESSAGING, missing_roles, reading_calls, things
 from trunkline.bootstrap_stop import Grace
 from trunkline.bootstrap_stores import (
@@ -145,6 +148,7 @@ class Node:
         self.archive = open_archive(settings, self.clock)
         self.blobs = open_blobs(settings, MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
+        self.misses = None if self.cluster is None else Misses(self.directory, self.clock.monotonic)
         self.optouts = OptOuts(self.database, self.directory)
         self.alerts = Alerts(self.database, self.clock)
         self.inflight = Inflight(self.queue, self.clock)
@@ -162,6 +166,7 @@ class Node:
         self.voice = self._make_voice() if settings.sip.enabled else None
         self.telemetry = Telemetry(settings, self.clock)
         self.telemetry.wire(self)
+        self.feed = feed_of(self, settings)
         self.region = self._make_region() if settings.regions else None
         app = self._make_app()
         self.app: CarrierFront | Gate = app if self.region is None else self.region.front(app)
@@ -359,6 +364,7 @@ class Node:
             observe=self.metrics.observe,
             public=not settings.voice.recording_login,
             homes=None if self.cluster is None else self.cluster.homes(limits.idempotency_key_chars),
+            unknown=None if self.misses is None else Unknown(self.directory, self.misses),
         )
         if self.cluster is not None:
             self.cluster.answer_for(api)
@@ -408,6 +414,7 @@ class Node:
         except (OSError, ValueError) as error:
             raise CannotStart(f"smpp_server: {error}") from None
         self.telemetry.start()
+        self.feed.start()
         self.landing.start()
         self.landing.wake()
         if self.voice is not None:
@@ -516,6 +523,7 @@ class Node:
         )
         await self.delivery.stop(self.grace.left())
         await self.landing.stop()
+        await self.feed.stop()
         await self.telemetry.stop()
         if self.recording_audio is not None:
             await self.recording_audio.close()

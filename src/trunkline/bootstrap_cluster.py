@@ -23,6 +23,7 @@ from trunkline.bootstrap_owned import ConnectorHooks, TrunkHooks, UpkeepHooks
 from trunkline.bootstrap_roles import CONNECTOR, SINGLE, TRUNK, RoleMap, things
 from trunkline.bootstrap_stores import CannotStart
 from trunkline.cluster import clocks
+from trunkline.cluster.copies import Copies
 from trunkline.cluster.events import Listener, NameTaken, Timing
 from trunkline.cluster.fence import Fence
 from trunkline.cluster.kinds import MESSAGING
@@ -47,6 +48,7 @@ from trunkline.model import sid as sids
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.settings.connectors import Smpp
+from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.memory import MemoryStore
 from trunkline.storage.queue import Queue
 from trunkline.storage.sharded import ShardedQueue
@@ -109,6 +111,10 @@ class ClusterNode(Listener):
     def wire(self, node: "Node") -> None:
         """Let a node's parts know of the others. Before `start`."""
         parts = CarrierParts(self, node.inflight.sid_of_carrier_id)
+        if not isinstance(node.database, SqliteDatabase):
+            copies = Copies(self, node.database.heard, time.monotonic)
+            copies.serve(self.peers.handle)
+            node.database.settle = copies.settle
         self.across = Across(self, parts, node.receipts, node.inbound.receive, node.connectors)
         self.across.serve(self.peers.handle)
         self.lost_by.append(self.across.lost)

@@ -24,7 +24,9 @@ from trunkline.api.request import Request
 from trunkline.api.respond import Format, Response, Streamed
 from trunkline.api.route import Route
 from trunkline.api.router import Endpoint
+from trunkline.api.unknown import Unknown
 from trunkline.model.errors import ApiError
+from trunkline.model.held import HELD, MOVED, PARTS
 from trunkline.storage.unavailable import StoreUnavailable
 
 Scope = MutableMapping[str, Any]
@@ -51,6 +53,7 @@ class Api:
     `mounts` are exact paths outside Twilio's API (`/healthz`, `/readyz`, `/metrics`), served to GET without a login;
     of their request only method, path and headers are filled in. `public`: routes that may do without a login (the
     audio of recordings) are served without one. `homes`: which requests another node of a cluster answers.
+    `unknown`: what a node of a cluster looks for before it refuses.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Api:
         observe: Observe | None = None,
         public: bool = False,
         homes: Homes | None = None,
+        unknown: Unknown | None = None,
     ) -> None:
         self._tries = router.build(routes)
         self._services = services
@@ -78,6 +82,7 @@ class Api:
         self._observe = observe
         self._public = public
         self._homes = homes
+        self._unknown = unknown
         self._deadlines = Deadlines(self._limits.body_seconds)
         per_second = self._limits.requests_per_second
         self.rate = RequestRate(per_second, time.monotonic) if per_second else None
@@ -97,6 +102,10 @@ class Api:
         try:
             response = await self._answer(scope, receive, request, endpoint)
         except _Gone:
+            return
+        except asyncio.CancelledError:
+            if MOVED not in scope:
+                raise
             return
         except ApiError as error:
             response = respond.error(error, request.format)
@@ -128,21 +137,25 @@ class Api:
         segments = self._locate(scope, request)
         endpoint = self._match(request, segments)
         matched.append(endpoint)
-        self._log_in(request, endpoint, segments, scope)
+        await self._enter(request, endpoint, segments, scope)
         if endpoint.names:
             request.params = {name: segments[at] for name, at in endpoint.names}
         if request.format is Format.CSV:
             raise ApiError(406, None, "CSV is not available here: ask for .json or .xml")
-        body = request.body = await self._body(receive, request)
+        body = request.body = await self._body(scope, receive, request)
         if self._homes is not None and request.method != "GET":
             answer = await self._homes.elsewhere(request, scope, request.headers.get(IDEMPOTENCY_HEADER))
             if answer is not None:
                 return answer
         if request.method == "POST":
             request.form = parse_body(request.headers.get(b"content-type", b""), body, self._limits.fields)
+            if self._unknown is not None:
+                await self._unknown.named(request)
             key = request.headers.get(IDEMPOTENCY_HEADER)
             if key is not None:
                 return await self._once(request, endpoint, key)
+        elif request.method == "GET":
+            scope[HELD], scope[PARTS] = asyncio.current_task(), body
         request.token = request.request_id[2:]
         return await endpoint.route.handler(request, self._services)
 
@@ -221,7 +234,24 @@ class Api:
             raise ApiError.of(20004, headers=(("Allow", ", ".join(allowed)),))
         raise ApiError.not_found(request.path)
 
-    def _log_in(self, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope) -> None:
+    async def _enter(self, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope) -> None:
+        """Log in; what another node may know better is looked for before it is refused."""
+        unknown = self._unknown
+        if unknown is None:
+            self._log_in(request, endpoint, segments, scope)
+            return
+        try:
+            self._log_in(request, endpoint, segments, scope, final=False)
+        except ApiError as refusal:
+            if not unknown.may_help(refusal):
+                raise
+            account_sid = segments[endpoint.account_segment] if endpoint.account_segment >= 0 else ""
+            await unknown.login(request.headers.get(b"authorization"), account_sid)
+            self._log_in(request, endpoint, segments, scope)
+
+    def _log_in(
+        self, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope, *, final: bool = True
+    ) -> None:
         """Fill in who asks and for which account; raises 20003, 20005, 20008, 20404 or 20429. What a peer has handed
         over was counted there."""
         authenticator = self._authenticator
@@ -230,7 +260,7 @@ class Api:
             request.account_sid = segments[endpoint.account_segment]
             request.account = authenticator.anonymous(request.account_sid, request.path)
             return
-        principal = authenticator.authenticate(request.headers.get(b"authorization"), request.client)
+        principal = authenticator.authenticate(request.headers.get(b"authorization"), request.client, final=final)
         request.principal = principal
         if endpoint.main_only:
             refuse_standard_key(principal)
@@ -248,25 +278,26 @@ class Api:
         if self.rate is not None and not scope.get(FORWARDED):
             self.rate.take(principal.account.sid)
 
-    async def _body(self, receive: Receive, request: Request) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, request: Request) -> bytes:
         """The whole body; raises 20413, 20503 when too many are under way, or 408 when it does not come in time."""
         declared = request.headers.get(b"content-length")
         if declared is None and b"transfer-encoding" not in request.headers:
             return b""
         self._reserve(request, declared)
-        task = self._deadlines.enter()
+        task = scope[HELD] = self._deadlines.enter()
         try:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body"):
                 body: bytes = message.get("body", b"")
             else:
-                body = await _rest(message, receive, self._limits.body_bytes)
+                body = await _rest(scope, message, receive, self._limits.body_bytes)
         except asyncio.CancelledError:
             if not self._deadlines.ended(task):
                 raise
             raise ApiError(408, None, "The request's body did not arrive in time", headers=_CLOSE) from None
         finally:
             self._deadlines.leave(task)
+            del scope[HELD]
         if len(body) > self._limits.body_bytes:
             raise _too_large(self._limits.body_bytes)
         return body
@@ -298,9 +329,9 @@ def _too_large(limit: int) -> ApiError:
     return ApiError.of(20413, limit=limit, headers=_CLOSE)
 
 
-async def _rest(message: Message, receive: Receive, limit: int) -> bytes:
+async def _rest(scope: Scope, message: Message, receive: Receive, limit: int) -> bytes:
     """A body that comes in pieces."""
-    body = bytearray()
+    body = scope[PARTS] = bytearray()
     while True:
         if message["type"] == "http.disconnect":
             raise _Gone

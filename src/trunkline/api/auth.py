@@ -23,6 +23,8 @@ from trunkline.model.account import Account, ApiKey
 from trunkline.model.errors import ApiError
 
 NO_CREDENTIALS = "Authentication Error - No credentials provided"
+MAX_ENCODED = 1024
+"""Longest credentials that `username` looks into, bytes."""
 INVALID_USERNAME = "Authentication Error - invalid username"
 
 
@@ -77,8 +79,9 @@ class Authenticator:
         self._verified: dict[bytes, Principal] = {}
         self._generation = directory.generation
 
-    def authenticate(self, header: bytes | None, source: str) -> Principal:
-        """The principal of an Authorization header; raises 20003 (401), 20005 (403) or 20429."""
+    def authenticate(self, header: bytes | None, source: str, *, final: bool = True) -> Principal:
+        """The principal of an Authorization header; raises 20003 (401), 20005 (403) or 20429. A failure counts when it
+        is `final`."""
         if header is None:
             raise ApiError.unauthorized(NO_CREDENTIALS)
         if self._generation != self._directory.generation:
@@ -93,7 +96,7 @@ class Authenticator:
         try:
             principal = self._verify(header)
         except ApiError as error:
-            if error.status == 401:
+            if final and error.status == 401:
                 self.failures.record(source)
             raise
         if len(self._verified) >= self._limits.credential_cache:
@@ -179,6 +182,17 @@ class Authenticator:
             raise ApiError.unauthorized()
         _must_be_active(account)
         return Principal(account, account.sid, key)
+
+
+def username(header: bytes | None) -> str:
+    """Who an Authorization header says that he is; empty when it cannot be read."""
+    scheme, _, encoded = (header or b"").partition(b" ")
+    if scheme.lower() != b"basic" or len(encoded) > MAX_ENCODED:
+        return ""
+    try:
+        return binascii.a2b_base64(encoded.strip(), strict_mode=True).partition(b":")[0].decode("latin-1")
+    except binascii.Error:
+        return ""
 
 
 _NOBODY = b"\x00" * 32

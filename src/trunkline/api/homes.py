@@ -18,6 +18,7 @@ from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.cluster.peers import PeerError, PeerUnavailable
 from trunkline.model.errors import ApiError
+from trunkline.model.held import HELD, PARTS
 from trunkline.model.sid import is_sid
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -116,7 +117,9 @@ class Homes:
     async def elsewhere(self, request: Request, scope: Any, key: bytes | None) -> Response | None:
         """Another node's answer; None: it is this one's to give. Raises ApiError 20503."""
         if request.method == "POST" and self._cluster.lacks(request.resource_path):
+            _hold(scope, request)
             await self._wait_for_role(request.resource_path)
+            del scope[HELD]
         shard = self.shard(request, key)
         if shard is None:
             return None
@@ -152,7 +155,10 @@ class Homes:
         end = time.monotonic() + self._wait_s
         payload = _encode(_whole(request, scope))
         while True:
+            _hold(scope, request)
             node = await self._cluster.owner(shard)
+            if key is None or self._cluster.is_ours(shard):
+                del scope[HELD]
             if self._cluster.is_ours(shard):
                 return None
             self.forwarded += 1
@@ -167,6 +173,11 @@ class Homes:
                 if time.monotonic() > end:
                     raise StoreUnavailable("the partition is on its way from node to node")
             await asyncio.sleep(AGAIN_S)
+
+
+def _hold(scope: Any, request: Request) -> None:
+    """Nothing is done about it for now: a process that replaces this one may answer it instead."""
+    scope[HELD], scope[PARTS] = asyncio.current_task(), request.body
 
 
 def _whole(request: Request, scope: Any) -> Forwarded:
