@@ -10,6 +10,7 @@ from trunkline import __version__
 from trunkline.model.clock import Clock
 from trunkline.settings import Settings
 from trunkline.settings.telemetry import OFF
+from trunkline.storage.written import Written
 from trunkline.telemetry.events import Events
 from trunkline.telemetry.otlp import Exporter
 from trunkline.telemetry.stages import ARCHIVE, Line
@@ -135,7 +136,8 @@ def timed(stage: Any, kept: Any) -> Any:
     began = monotonic()
 
     def left(done: Any) -> None:
-        stage.left(monotonic() - began, done.cancelled() or done.exception() is not None)
+        failed = (type(done) is not Written and done.cancelled()) or done.exception() is not None
+        stage.left(monotonic() - began, failed)
 
     kept.add_done_callback(left)
     return kept

@@ -1,6 +1,7 @@
 """What is accepted for a database that goes away is made anew, under another SID, for one that takes writes."""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from trunkline.storage.unavailable import NotOwned, Spill
 
@@ -8,16 +9,17 @@ TRIES = 8
 """A node has several parts of the queue in each database, and learns of each by itself that it is away."""
 
 
-async def accepted(written: Awaitable[object], again: Callable[[], Awaitable[object]], *, at_home: bool) -> None:
-    """Wait until it is accepted. As long as surely nothing of it was written (its database went away, or its partition
-    to another node), it is made `again`, unless only its own home may take it. Raises StoreUnavailable."""
-    for _ in range(TRIES):
+GONE: Final = (NotOwned, Spill)
+"""Surely nothing of it was written: its database went away, or its partition to another node."""
+
+
+async def accepted(again: Callable[[], Awaitable[object]]) -> None:
+    """After the first try ended with one of GONE: make it `again` until it is accepted. Only for what need not be
+    accepted by its own home. Raises StoreUnavailable."""
+    for _ in range(TRIES - 1):
         try:
-            await written
-        except (NotOwned, Spill):
-            if at_home:
-                raise
-            written = again()
-        else:
-            return
-    await written
+            await again()
+        except GONE:
+            continue
+        return
+    await again()

@@ -155,7 +155,12 @@ def _accept(request: Request, calls: Calls, app: Services, new: NewCall) -> Awai
     _, written = calls.create(new, complete)
 
     async def wait() -> Response:
-        await anew.accepted(written, lambda: calls.create(new, complete)[1], at_home=claim is not None)
+        try:
+            await written
+        except anew.GONE:
+            if claim is not None:
+                raise  # only its own home may take it
+            await anew.accepted(lambda: calls.create(new, complete)[1])
         return prepared[-1]
 
     return wait()

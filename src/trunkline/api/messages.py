@@ -112,7 +112,12 @@ def _accept(request: Request, app: Services, new: NewMessage) -> Awaitable[Respo
     _, written = app.outbound.accept(new, complete)
 
     async def wait() -> Response:
-        await anew.accepted(written, lambda: app.outbound.accept(new, complete)[1], at_home=claim is not None)
+        try:
+            await written
+        except anew.GONE:
+            if claim is not None:
+                raise  # only its own home may take it
+            await anew.accepted(lambda: app.outbound.accept(new, complete)[1])
         return prepared[-1]
 
     return wait()

@@ -32,7 +32,7 @@ MAX_URL_CHARS: Final = 4000
 MAX_LIST_ITEMS: Final = 100
 MAX_TRACEPARENT_CHARS: Final = 512
 """Of a `traceparent` header; what is longer is none."""
-_PLAIN_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3})?/")
+_PLAIN_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?/")
 """Starts a URL whose scheme, host and port need no closer look."""
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})

@@ -8,7 +8,7 @@ callback, a document, an inbound message until it is stored) is timed where it i
 Costs: about a microsecond a hand-over; no object a flight beyond two fields of the working copy.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -20,25 +20,55 @@ BOUNDS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0,
 )  # fmt: skip
 """Upper bounds of the histograms, seconds."""
+NOTED: Final = 512
+"""Times of a stage that are sorted into its histogram together."""
 ACCEPT, LANE, SUBMIT, RECEIPT, ARCHIVE = "accept", "lane", "submit", "receipt", "archive"
 SET_UP, UP, DOCUMENT, VERB = "set-up", "up", "document", "verb"
 
 
 class Stage:
-    """The figures of one stage. Only an event loop's thread writes them."""
+    """The figures of one stage. Only an event loop's thread writes them.
 
-    __slots__ = ("buckets", "errors", "name", "span", "sum_s", "wait_buckets", "wait_s")
+    Times are noted as they come, and sorted into the histogram some hundreds at once: that is half of the cost.
+    """
+
+    __slots__ = ("_buckets", "_sum_s", "_wait_buckets", "_wait_s", "errors", "name", "noted", "span", "waits")
 
     def __init__(self, name: str, line: str) -> None:
         self.name = name
         self.span = f"{line} {name}"
-        self.buckets = [0] * (len(BOUNDS_S) + 1)
-        """How often it took up to BOUNDS_S[i]; the last: longer."""
-        self.sum_s = 0.0
         self.errors = 0
-        self.wait_buckets = [0] * (len(BOUNDS_S) + 1)
-        """The same of the time before the stage began to work."""
-        self.wait_s = 0.0
+        self.noted: list[float] = []
+        """Seconds not sorted yet; who appends calls `sort` when there are NOTED."""
+        self.waits: list[float] = []
+        self._buckets = [0] * (len(BOUNDS_S) + 1)
+        self._sum_s = 0.0
+        self._wait_buckets = [0] * (len(BOUNDS_S) + 1)
+        self._wait_s = 0.0
+
+    @property
+    def buckets(self) -> list[int]:
+        """How often it took up to BOUNDS_S[i]; the last: longer."""
+        self.sort()
+        return self._buckets
+
+    @property
+    def sum_s(self) -> float:
+        """Seconds altogether."""
+        self.sort()
+        return self._sum_s
+
+    @property
+    def wait_buckets(self) -> list[int]:
+        """As `buckets`, of the time before the stage began to work."""
+        self.sort()
+        return self._wait_buckets
+
+    @property
+    def wait_s(self) -> float:
+        """As `sum_s`, of the time before the stage began to work."""
+        self.sort()
+        return self._wait_s
 
     @property
     def count(self) -> int:
@@ -47,15 +77,39 @@ class Stage:
 
     def left(self, seconds: float, failed: bool = False) -> None:
         """Work has left the stage."""
-        self.buckets[bisect_left(BOUNDS_S, seconds)] += 1
-        self.sum_s += seconds
+        noted = self.noted
+        noted.append(seconds)
         if failed:
             self.errors += 1
+        if len(noted) >= NOTED:
+            self.sort()
 
     def waited(self, seconds: float) -> None:
         """Work that came so long ago is begun."""
-        self.wait_buckets[bisect_left(BOUNDS_S, seconds)] += 1
-        self.wait_s += seconds
+        waits = self.waits
+        waits.append(seconds)
+        if len(waits) >= NOTED:
+            self.sort()
+
+    def sort(self) -> None:
+        """Put what is noted into the histograms."""
+        self._sum_s += _into(self._buckets, self.noted)
+        self._wait_s += _into(self._wait_buckets, self.waits)
+
+
+def _into(buckets: list[int], seconds: list[float]) -> float:
+    """Count them in the buckets and forget them; their sum."""
+    if not seconds:
+        return 0.0
+    seconds.sort()
+    total, before = sum(seconds), 0
+    for place, bound in enumerate(BOUNDS_S):
+        upto = bisect_right(seconds, bound, before)
+        buckets[place] += upto - before
+        before = upto
+    buckets[-1] += len(seconds) - before
+    seconds.clear()
+    return total
 
 
 class Standing(Protocol):
@@ -127,10 +181,12 @@ class Line:
         if stage is not None:
             seconds = now - one.since
             failed = failed or status in self._failures
-            stage.buckets[bisect_left(BOUNDS_S, seconds)] += 1
-            stage.sum_s += seconds
+            noted = stage.noted
+            noted.append(seconds)
             if failed:
                 stage.errors += 1
+            if len(noted) >= NOTED:
+                stage.sort()
             record.stages[stage.name] = now_ms - record.created_ms
             if record.traceparent:
                 self.tracer.stage(record, stage.span, seconds, failed)

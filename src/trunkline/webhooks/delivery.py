@@ -343,8 +343,9 @@ class Delivery:
         host.active += 1
         self._active += 1
         self._attempts[item.id] = monotonic()
+        stage = self.line.stages.get(item.kind) or self.line.of_kind(item.kind)
         if not item.tries:
-            self.line.of_kind(item.kind).waited(max(0, self._clock.now_ms() - made_ms(item.id)) / 1000)
+            stage.waited(max(0, self._clock.now_ms() - made_ms(item.id)) / 1000)
         self._idle.clear()
         if handler is None:
             self._done(host, item, Result([], False, error=f"no handler for callbacks of kind {item.kind}"))
@@ -373,17 +374,18 @@ class Delivery:
 
     def _measure(self, item: Owed, result: Result) -> None:
         """An attempt has ended."""
-        stage: Stage = self.line.of_kind(item.kind)
+        line = self.line
+        stage = line.stages[item.kind]  # made when it began
         seconds = monotonic() - self._attempts[item.id]
         stage.left(seconds, not result.delivered)
-        tracer = self.line.tracer
-        if tracer.exporting and TRACED in item.request:
-            given = msgspec.json.decode(item.request, type=_Traced).traceparent
-            own = traceparent.attempt_span(item.id, item.tries)
-            about = (("trunkline.sid", item.sid), ("trunkline.try", item.tries + 1))
-            tracer.span(
-                given, stage.span, seconds, failed=not result.delivered, own_id=own, attributes=about, kind=CLIENT
-            )
+        if line.tracer.exporting and TRACED in item.request:
+            self._trace(item, stage, seconds, not result.delivered)
+
+    def _trace(self, item: Owed, stage: Stage, seconds: float, failed: bool) -> None:
+        given = msgspec.json.decode(item.request, type=_Traced).traceparent
+        own = traceparent.attempt_span(item.id, item.tries)
+        about = (("trunkline.sid", item.sid), ("trunkline.try", item.tries + 1))
+        self.line.tracer.span(given, stage.span, seconds, failed=failed, own_id=own, attributes=about, kind=CLIENT)
 
     @property
     def under_way(self) -> int:
