@@ -22,6 +22,7 @@ from trunkline.cli import (
     cluster,
     doctor,
     keys,
+    learn,
     numbers,
     phone,
     promote,
@@ -80,6 +81,7 @@ GROUPS = {
     "region": region.app,
     "doctor": doctor.app,
     "release": release.app,
+    "learn": learn.app,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

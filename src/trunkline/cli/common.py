@@ -36,13 +36,17 @@ class State(NamedTuple):
 
 
 def settings_of(
-    context: typer.Context, profile: str = "", given: Mapping[str, Mapping[str, Any]] | None = None
+    context: typer.Context,
+    profile: str = "",
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+    candidate: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """The settings that this call of the command uses, with what is `given` over the rest. Raises SettingsError."""
+    """The settings that this call of the command uses, with what is `given` over the rest, and a `candidate` tree over
+    the file's. Raises SettingsError."""
     state: State = context.obj
     overrides = {**(given or {}), **({"data": {"path": str(state.data.absolute())}} if state.data else {})}
     environment = {**os.environ, PROFILE_ENV: profile} if profile else None
-    return load(state.config, environment, overrides)
+    return load(state.config, environment, overrides, candidate)
 
 
 def bootstrap() -> Any:

@@ -87,6 +87,8 @@ class Inflight:
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
         self.repeated: Callable[[Live, Advance], None] = lambda live, step: None
         """Told of a step that was written at last."""
+        self.watch: Callable[[Message, Advance], None] | None = None
+        """Told of each step that was committed (learning mode; else None)."""
         self._unwritten: dict[int, list[Advance]] = {}
         self._handed: dict[int, list[int]] = {}
         """Flight -> revisions of those of its steps that are being tried again."""
@@ -307,6 +309,8 @@ class Inflight:
             return
         if owed:
             self.owed(owed)
+        if self.watch is not None and step is not None:
+            self.watch(live.message, step)
         if live.land_ms and not live.pending:
             self.landed()
 

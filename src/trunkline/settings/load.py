@@ -21,6 +21,7 @@ from trunkline.settings.allowed import allowed
 from trunkline.settings.cluster import Cluster, Node, cluster_absolute, cluster_problems, does
 from trunkline.settings.connectors import CONNECTORS, Connector, Http, Loopback
 from trunkline.settings.kinds import ProfileName, Secret, Secrets, Section
+from trunkline.settings.learning import Learning
 from trunkline.settings.memory import Memory, memory_absolute, memory_problems
 from trunkline.settings.objects import Objects, objects_problems
 from trunkline.settings.profiles import PROFILES, Profile
@@ -95,6 +96,7 @@ class Settings(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
+    learning: Learning = Learning()
     connectors: tuple[Connector, ...] = ()
     routes: tuple[Route, ...] = ()
     rates: tuple[Rate, ...] = ()
@@ -156,16 +158,19 @@ def load(
     path: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    candidate: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read the settings. `path` (or TRUNKLINE_CONFIG) names the file, else DEFAULT_FILES are tried, else there is none.
 
-    `overrides` (section -> key -> value) come last: the command line's. Raises SettingsError.
+    `overrides` (section -> key -> value) come last: the command line's. A `candidate` is a tree as a file has it, over
+    the file's (see `overlaid`). Raises SettingsError.
     """
     environment = os.environ if environment is None else environment
     file = _find(path, environment)
     tree = _read(file) if file else {}
     label = str(file) if file else "settings"
     base = file.resolve().parent if file else Path.cwd()
+    tree = overlaid(tree, candidate or {})
     _refuse_unknown(tree, label)
     profile = environment.get(PROFILE_ENV) or tree.get("profile", "development")
     if not isinstance(profile, str) or profile not in PROFILES:
@@ -180,6 +185,22 @@ def load(
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, merged, label)) from None
     return _complete(settings, label, base)
+
+
+def overlaid(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others over them: sections key by key, connectors and trunks by their names, all else whole."""
+    whole = dict(tree)
+    for name, value in over.items():
+        own = tree.get(name)
+        if isinstance(value, dict) and isinstance(own, dict):
+            whole[name] = {**own, **value}
+        elif name in ("connectors", "trunks") and isinstance(value, list) and isinstance(own, list):
+            named = {one.get("name"): one for one in own}
+            named |= {one.get("name"): {**named.get(one.get("name"), {}), **one} for one in value}
+            whole[name] = list(named.values())
+        else:
+            whole[name] = value
+    return whole
 
 
 def _find(path: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> Path | None:

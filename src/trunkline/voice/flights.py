@@ -91,6 +91,8 @@ class CallFlights(HeldFlights):
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
         self.landed: Callable[[], None] = lambda: None
         """Told when a flight may land (the landing's `wake`)."""
+        self.watch: Callable[[Call, Advance], None] | None = None
+        """Told of a step that has ended a call, once it is committed (learning mode; else None)."""
         self.price: Callable[[Call], None] = lambda call: None
         """Puts the price into the record of a call that has ended."""
         self.places: callbacks.Places = callbacks.nowhere
@@ -281,6 +283,8 @@ class CallFlights(HeldFlights):
             return
         if owed:
             self.owed(owed)
+        if self.watch is not None and step is not None and step.land_ms:
+            self.watch(flight.call, step)
         if self.memory is not None and flight.ended and not flight.pending:
             self._forget(flight.call.sid)
         if flight.land_ms and not flight.pending and flight.land_ms <= self.clock.now_ms():

@@ -110,6 +110,8 @@ class VoiceServices:
     """Whether this node may speak for its calls; None: always."""
     send_message: Any = None
     """What `<Sms>` sends messages with."""
+    watch: Callable[[Call, int, Any], None] | None = None
+    """Told of each document that a call goes on with: its number and `documents.Found` (learning mode; else None)."""
     live: dict[str, LiveCall] = field(default_factory=dict)
     traced: dict[str, LiveCall] = field(default_factory=dict)
     """By Call-ID."""

@@ -160,6 +160,8 @@ class Session:
                 return FAILED
             found = got
         self._begin(found)
+        if self.services.watch is not None:
+            self.services.watch(self.call.record, self.position.documents, found)
         return await self._verbs(found.verbs, first, state)
 
     def _begin(self, found: Found) -> None:

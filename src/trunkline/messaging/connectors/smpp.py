@@ -18,6 +18,7 @@ from trunkline.messaging.connectors.smpp_errors import NOT_BY_THIS_ROUTE, TOO_LO
 from trunkline.messaging.connectors.smpp_link import LOOKAHEAD_S, Job, Link, Rate
 from trunkline.messaging.connectors.smpp_read import ID_DIALECTS, Reader
 from trunkline.messaging.connectors.table import Context
+from trunkline.model.message import Message
 from trunkline.settings import Smpp
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
@@ -64,6 +65,8 @@ class SmppConnector:
         self._under_way = 0
         self._order = 0
         self._idle = asyncio.Event()
+        self.watch: Callable[[Message, int, list[p.SubmitSm]], None] | None = None
+        """Told what each message becomes (learning mode; else None)."""
         self.received = 0
         """Receipts and inbound messages handed to the sink."""
         self.refused = 0
@@ -122,7 +125,8 @@ class SmppConnector:
         try:
             if message.media:
                 raise AddressError("SMPP carries no media")
-            pdus = self._encoder.encode(message, submission.sender, self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            pdus = self._encoder.encode(message, submission.sender, now_ms)
         except AddressError as error:
             self._soon(submission, Rejected(NOT_BY_THIS_ROUTE, str(error), try_elsewhere=True))
         except TooManySegmentsError as error:
@@ -131,6 +135,8 @@ class SmppConnector:
             log.exception("%s: %s could not be encoded", self.name, message.sid)
             self._soon(submission, Rejected(UNKNOWN_ERROR, f"not encoded: {error}"[:200], try_elsewhere=True))
         else:
+            if self.watch is not None:
+                self.watch(message, now_ms, pdus)
             self._place(Job(submission, pdus, self._order))
 
     async def stop(self, grace_s: float) -> None:
