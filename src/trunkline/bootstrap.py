@@ -148,7 +148,8 @@ class Node:
         self.archive = open_archive(settings, self.clock)
         self.blobs = open_blobs(settings, MEDIA_FOLDER, settings.limits.media_bytes, settings.data.media_bytes)
         self.directory = Directory(self.database, settings.sip.domain_suffix, settings.sip.trunk_domain_suffix)
-        self.misses = None if self.cluster is None else Misses(self.directory, self.clock.monotonic)
+        clustered = settings.cluster.enabled
+        self.misses: Misses | None = Misses(self.directory, self.clock.monotonic) if clustered else None
         self.optouts = OptOuts(self.database, self.directory)
         self.alerts = Alerts(self.database, self.clock)
         self.inflight = Inflight(self.queue, self.clock)

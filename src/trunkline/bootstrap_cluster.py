@@ -120,7 +120,12 @@ class ClusterNode(Listener):
         self.lost_by.append(self.across.lost)
         node.receipts.entry = self.across.receipt
         node.dispatcher.may_send = self.open
+        if node.misses is not None:
+            node.inbound.look = node.misses.number
         if node.voice is not None:
+            held = node.voice.inbound.held
+            held.can_begin = self.roles.can_begin_calls
+            held.look = node.inbound.look
             node.voice.join(self.name, self.fence, self.is_our_sid, self.speaks_for)
             node.voice.outbound.beside = self.shard_beside
         if MESSAGING in self.roles.mine:

@@ -77,6 +77,11 @@ class RoleMap:
                 return home
         return self._queue.shard_for_new(role == VOICE)
 
+    def can_begin_calls(self) -> bool:
+        """Whether this node owns a partition for calls."""
+        owned = self._queue.owned
+        return bool(owned) and (not self.kinds.voice or any(self.kinds.fits(one, VOICE) for one in owned))
+
     def spare_shard(self, path: str) -> int | None:
         """A shard of another node for what a POST to `path` makes; None: it is made here."""
         owned = self._queue.owned

@@ -72,6 +72,23 @@ async def test_unknown_destination_is_acknowledged_and_counted(world, to, caplog
     assert len(caplog.records[0].getMessage()) < 300
 
 
+async def test_a_number_that_is_not_known_here_is_looked_for(world):
+    looked = []
+
+    async def look(address):
+        looked.append(address)
+        if address == "+12025550177":
+            await world.give_number(address)
+
+    world.inbound.look = look
+    await world.inbound.receive(part(to="12025550177"))
+    await world.inbound.receive(part(to="12345"))
+    await world.inbound.receive(part())
+    assert looked == ["+12025550177", "12345"]
+    assert world.inbound.unknown == 1
+    assert len(await world.inbound_messages()) == 2
+
+
 async def test_number_of_a_suspended_account_receives_nothing(world):
     await world.give_account(sid="AC" + "b" * 32, account_sid="AC" + "b" * 32, status="suspended")
     await world.give_number("+12025550177", "AC" + "b" * 32)

@@ -42,6 +42,36 @@ async def test_ways_to_write_a_number(here: World, number: str) -> None:
     assert here.app.requests[0][2]["To"] == NUMBER
 
 
+async def test_a_number_bought_at_another_node_is_looked_for(here: World) -> None:
+    here.app.answers("/voice", "<Hangup/>")
+    known, looked = here.services.directory.number, []
+    here.services.directory.number = lambda e164: None  # type: ignore[method-assign]
+
+    async def look(number: str) -> None:
+        looked.append(number)
+        here.services.directory.number = known  # type: ignore[method-assign]
+
+    here.inbound.held.look = look
+    await here.phone.dials().ended()
+    await here.phone.dials("+14155550177").ended()
+    await here.phone.dials("alice").ended()
+    assert looked == [NUMBER, "+14155550177"]
+    assert len(here.accepted) == 1
+    assert here.inbound.counters == {"taken": 1, "refused-404": 2}
+
+
+async def test_a_call_waits_for_a_partition_of_the_queue(here: World) -> None:
+    here.app.answers("/voice", "<Hangup/>")
+    owned: list[int] = []
+    here.inbound.held.can_begin = lambda: bool(owned)
+    caller = here.phone.dials()
+    await until(lambda: len(here.inbound.held) == 1)
+    assert here.accepted == []
+    owned.append(1)
+    await caller.ended()
+    assert len(here.accepted) == 1
+
+
 async def test_a_stranger_is_forbidden(here: World) -> None:
     assert await refused(here, here.another("127.0.0.7").dials()) == 403
 

@@ -35,6 +35,8 @@ RETRY_S: Final = 0.5
 """Wait after the store, or a partition's database, did not answer."""
 HANDOVER_AFTER_S: Final = 5.0
 """How long nobody must have come or gone before things move for balance alone."""
+FIRST_AFTER_S: Final = 1.0
+"""The same, for the first partition of a node that has none: it can begin no call without one."""
 LEAVING_S: Final = 30.0
 """Longest wait for what is under way of a thing that is to be handed over."""
 GIVE_S: Final = 1.0
@@ -91,6 +93,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds; see the constants."""
 
     handover_after_s: float = HANDOVER_AFTER_S
+    first_after_s: float = FIRST_AFTER_S
     leaving_s: float = LEAVING_S
     again_s: float = HANDOVER_AGAIN_S
     retry_s: float = RETRY_S
@@ -382,7 +385,11 @@ class Ownership(Listener):
         surplus = [thing for thing in sorted(self._owned) if wanted.get(thing, me) != me and thing not in self.leaving]
         if not surplus or self._moving:
             return None
-        steady_s = self._steady_since + self._pace.handover_after_s - loop.time()
+        after_s = self._pace.handover_after_s
+        first = [thing for thing in surplus if _number(thing) is not None and self._has_none(wanted[thing])]
+        if first:
+            surplus, after_s = first, min(after_s, self._pace.first_after_s)
+        steady_s = self._steady_since + after_s - loop.time()
         if steady_s > 0:
             return steady_s
         due = {thing: self._refused.get(thing, 0.0) + self._pace.again_s for thing in surplus if thing in self._refused}
@@ -392,6 +399,11 @@ class Ownership(Listener):
         self._moving = True
         self._spawn(self._hand_over(ready[0]))
         return None
+
+    def _has_none(self, node: str) -> bool:
+        """Whether a node owns no partition."""
+        things = self._membership.view.map.things
+        return not any(owner.node == node for name, owner in things.items() if _number(name) is not None)
 
     async def _hand_over(self, thing: str) -> None:
         try:

@@ -12,7 +12,7 @@ is recognised by its own message id, durably, for as long as carrier ids are kep
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -50,6 +50,10 @@ MAX_ADDRESS_CHARS = 64
 CARRIER_ID_PREFIX = "in:"
 """Keeps carriers' ids of received messages apart from those of sent ones."""
 MAX_CARRIER_ID_CHARS = 200
+MIN_E164 = 8
+"""Digits from which on an address without a plus is looked for as a number, not as a short code."""
+
+Look = Callable[[str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +127,8 @@ class Inbound:
         self._logged: set[str] = set()
         self.received = 0
         self.duplicates = 0
+        self.look: Look | None = None
+        """Looks for a number that is not known here; must not raise."""
         self.unknown = 0
         """Messages to destinations nobody has: acknowledged and dropped."""
 
@@ -194,7 +200,18 @@ class Inbound:
         Next: trunkline.messaging.replies.InboundHandler.begin
         """
         if self._owner(part.to) is None:
-            return self._nobody(part)
+            return (
+                self._nobody(part) if self.look is None else self._loop.create_task(self._looked_for(part, self.look))
+            )
+        return self._received(part)
+
+    async def _looked_for(self, part: InboundPart, look: Look) -> None:
+        """Whoever bought the number may have done so at another node."""
+        await look(part.to if part.to.startswith("+") or len(part.to) < MIN_E164 else f"+{part.to}")
+        await (self._nobody(part) if self._owner(part.to) is None else self._received(part))
+
+    def _received(self, part: InboundPart) -> "Future[Any]":
+        """Take a part for a number that somebody has."""
         if part.total > 1 and part.reference >= 0 and 1 <= part.part <= part.total <= MAX_PARTS:
             return self._part(part)
         whole = Received(

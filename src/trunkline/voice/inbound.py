@@ -27,6 +27,7 @@ from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import CustomerTrunks
 from trunkline.voice.domains import NO_SRTP, record
 from trunkline.voice.doorkeeper import Doorkeeper, Told
+from trunkline.voice.held_invites import HeldInvites
 from trunkline.voice.live import LiveCall
 from trunkline.voice.logins import Asked, Refused
 from trunkline.voice.params import SIP_DOMAIN
@@ -72,7 +73,9 @@ class Target(NamedTuple):
 
 
 class Refusal(Refused):
-    """An INVITE is not taken."""
+    """An INVITE is not taken. `number`: because it is nobody's."""
+
+    number = ""
 
 
 class Inbound:
@@ -93,6 +96,7 @@ class Inbound:
         self.doorkeeper: Doorkeeper | None = None
         """Who is answered at all; None: everybody."""
         self._told = Told(services.clock)
+        self.held = HeldInvites()
 
     # -- the stack's core ------------------------------------------------------------------------------------
 
@@ -116,7 +120,11 @@ class Inbound:
         """Take a call or refuse it. Next: trunkline.voice.session.Session.run"""
         if self.again and (flight := self.again.pop(invite.request.call_id, None)) is not None:
             self._take_up(invite, flight)
-            return
+        elif self.held.can_begin() or not self.held.for_partition(invite, lambda: self._take(invite)):
+            self._take(invite)
+
+    def _take(self, invite: ServerInvite, looked: bool = False) -> None:
+        """`looked`: its number has been looked for."""
         before = self._sources.wrong_logins
         try:
             if "Replaces" in invite.request.headers:
@@ -134,6 +142,9 @@ class Inbound:
             self._told.challenged(invite.flow.remote[0])
             invite.challenge(challenge.value)
         except Refused as refusal:
+            number = refusal.number if isinstance(refusal, Refusal) and not looked else ""
+            if number and self.held.for_number(invite, number, lambda: self._take(invite, looked=True)):
+                return
             self._count(f"refused-{refusal.status}")
             if refusal.status in BY_STRANGERS:
                 self._sources.answered(refusal.status, invite.flow, before)
@@ -242,7 +253,9 @@ class Inbound:
         number = directory.number(called)
         account = directory.account(number.account_sid) if number is not None and number.account_sid else None
         if number is None or account is None or not number.voice_enabled:
-            raise Refusal(404, f"{self.doors.redacted(called)[:60]!r} is no number of ours")
+            refusal = Refusal(404, f"{self.doors.redacted(called)[:60]!r} is no number of ours")
+            refusal.number = called if called.startswith("+") else ""
+            raise refusal
         if account.status != ACTIVE:
             raise Refusal(403, f"account {account.sid} is {account.status}")
         customer = self._customers.of_number(number) if number.trunk_sid and self._customers is not None else None
