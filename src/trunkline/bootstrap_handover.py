@@ -5,7 +5,8 @@ A new process loads what it can and waits for its turn (`await_turn`). The old o
     1. hands no more messages and callbacks out, places no more calls, and waits for what is under way; the API goes on
     2. closes its listening sockets, which stay open in the supervisor: connections wait in the kernel
     3. answers the requests that are under way, passes every idle connection of the API on to the next process (over
-       TLS, which cannot be passed on, `Connection: close` was said for CLOSING_S), unbinds SMPP clients and carriers
+       TLS, which cannot be passed on, `Connection: close` was said for CLOSING_S), and those on which a request waits
+       of which nothing has been done (trunkline.model.held), with what was read; unbinds SMPP clients and carriers
     4. leaves calls as they are, to be taken up like after a crash, closes the stores, and ends
 
 Why connections are passed on: a keep-alive connection that is closed may have a request under way to it, which fails.
@@ -32,7 +33,19 @@ from trunkline import inherited
 from trunkline.api.request import Request
 from trunkline.bootstrap import MEMORY_STOP_S, Node
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
-from trunkline.inherited import CLOSED, CONNECTIONS, HAND_OVER, HEALTH, MAX_DESCRIPTORS, READY, RELEASED, WARM, Channel
+from trunkline.inherited import (
+    BEGUN,
+    CLOSED,
+    CONNECTIONS,
+    HAND_OVER,
+    HEALTH,
+    KINDS,
+    MAX_DESCRIPTORS,
+    READY,
+    RELEASED,
+    WARM,
+    Channel,
+)
 from trunkline.listeners.guarded_http import GuardedHttp
 from trunkline.settings import Settings
 from trunkline.supervisor.orders import NoSupervisor, give
@@ -46,6 +59,10 @@ REQUESTS_S: Final = 10.0
 """Longest wait for requests under way once nothing new is accepted."""
 LET_GO_S: Final = 2.0
 """How long carriers' answers are waited for once nothing new is accepted."""
+BEGUN_AT_ONCE: Final = 128
+"""Descriptors of requests under way in one message: pairs."""
+PASS_S: Final = 5.0
+"""Longest wait for the supervisor to take connections."""
 LOOK_S: Final = 0.002
 WELL: Final = 200
 SUPERVISOR: Final = "supervisor"
@@ -69,7 +86,7 @@ def await_turn(channel: Channel | None, settings: Settings) -> bool:
         for engine in {settings.storage.engine, settings.memory.engine} & LATE.keys():
             with contextlib.suppress(ImportError):
                 importlib.import_module(LATE[engine])
-        channel.say({"event": WARM, "pid": os.getpid()})
+        channel.say({"event": WARM, "pid": os.getpid(), "takes": KINDS})
     return inherited.await_baton()
 
 
@@ -82,6 +99,8 @@ class Server(uvicorn.Server):
         self._channel = channel
         self._leaving: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
+        self._takes: tuple[str, ...] = ()
+        """What the next process may be given (trunkline.inherited.KINDS)."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -126,24 +145,30 @@ class Server(uvicorn.Server):
                 do = message.get("do")
                 if do == CONNECTIONS:
                     for descriptor in descriptors:
-                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor)))
+                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor), b""))
+                elif do == BEGUN:
+                    for descriptor, memory in zip(descriptors[::2], descriptors[1::2], strict=True):
+                        read = _read_all(memory)
+                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor), read))
                 elif do == HEALTH:
                     self._telling = asyncio.get_running_loop().create_task(self._tell_health(channel))
                 elif do == HAND_OVER and self._leaving is None and not self.should_exit:
+                    self._takes = tuple(message.get("takes", (CONNECTIONS,)))
                     self._leaving = asyncio.get_running_loop().create_task(self._hand_over(channel))
         except EOFError:
             asyncio.get_running_loop().remove_reader(channel.fileno())
 
-    async def _adopt(self, connection: socket.socket) -> None:
-        """Serve a connection of the process before this one."""
+    async def _adopt(self, connection: socket.socket, read: bytes) -> None:
+        """Serve a connection of the process before this one, which has read the beginning of a request."""
         with contextlib.suppress(OSError):
             connection.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self._protocol(read), connection)
 
-    def _protocol(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+    def _protocol(self, read: bytes) -> asyncio.Protocol:
+        made: GuardedHttp = self.config.http_protocol_class(  # type: ignore[assignment, call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        made.first = read
         return made
 
     async def _tell_health(self, channel: Channel) -> None:
@@ -184,23 +209,62 @@ class Server(uvicorn.Server):
         end = asyncio.get_running_loop().time() + REQUESTS_S
         connections: set[Any] = self.server_state.connections
         while True:
-            idle = [one for one in connections if isinstance(one, GuardedHttp) and one.is_idle]
+            whole = [one for one in connections if isinstance(one, GuardedHttp) and one.is_idle]
             if self.config.ssl is None:
-                for start in range(0, len(idle), MAX_DESCRIPTORS // 2):
-                    self._pass_on(channel, idle[start : start + MAX_DESCRIPTORS // 2])
+                begun = self._begun() if BEGUN in self._takes else []
+                idle = [number for one in whole if (number := one.let_go()) >= 0]
+                connections.difference_update(whole)
+                await _pass(channel, CONNECTIONS, idle, MAX_DESCRIPTORS // 2)
+                await _pass(channel, BEGUN, begun, BEGUN_AT_ONCE)
+                for memory in begun[1::2]:
+                    os.close(memory)
             else:
-                for one in idle:
+                for one in whole:
                     one.shutdown()
-            connections.difference_update(idle)
+                connections.difference_update(whole)
             if not connections or asyncio.get_running_loop().time() > end:
                 break
             await asyncio.sleep(LOOK_S)
         if connections:
             log.warning("%d requests were under way for %g s: their connections close", len(connections), REQUESTS_S)
 
-    def _pass_on(self, channel: Channel, idle: list[GuardedHttp]) -> None:
-        descriptors = [number for one in idle if (number := one.let_go()) >= 0]
-        channel.say({"event": CONNECTIONS}, tuple(descriptors))
+    def _begun(self) -> list[int]:
+        """Let go of the requests of which nothing has been done: of each its connection, and what was read of it."""
+        descriptors: list[int] = []
+        connections: set[Any] = self.server_state.connections
+        for one in list(connections):
+            read = one.take_back() if isinstance(one, GuardedHttp) else None
+            if read is not None:
+                connections.discard(one)
+                if (connection := one.let_go()) >= 0:
+                    descriptors += [connection, _memory(read)]
+        return descriptors
+
+
+async def _pass(channel: Channel, kind: str, descriptors: list[int], at_once: int) -> None:
+    """Pass connections on; where the supervisor reads more slowly, wait."""
+    end = asyncio.get_running_loop().time() + PASS_S
+    for start in range(0, len(descriptors), at_once):
+        some = tuple(descriptors[start : start + at_once])
+        while not channel.say({"event": kind}, some):
+            if asyncio.get_running_loop().time() > end:
+                log.warning("%d connections could not be passed on", len(descriptors) - start)
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+def _memory(read: bytes) -> int:
+    """Memory with these bytes, as a descriptor."""
+    memory = os.memfd_create("trunkline-request", os.MFD_CLOEXEC)
+    with open(os.dup(memory), "wb") as file:
+        file.write(read)
+    return memory
+
+
+def _read_all(memory: int) -> bytes:
+    with open(memory, "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 async def _settle(node: Node, wait_s: float) -> None:

@@ -83,13 +83,19 @@ def end_with_parent() -> None:
 Message = dict[str, Any]
 """Of the supervisor: `do`, from HAND_OVER etc.; of the node: `event`, from WARM etc.; and what goes with it."""
 HAND_OVER: Final = "hand-over"
-"""Supervisor: a successor is warm. Finish what is under way and let go of the data folder; calls go on."""
+"""Supervisor: a successor is warm. Finish what is under way and let go of the data folder; calls go on. `takes`: see
+KINDS."""
 HEALTH: Final = "health"
 """Supervisor: how are you? Node: `ok`, `why`, `calls`."""
 CONNECTIONS: Final = "connections"
 """Either: these connections of the API, with nothing under way on them, are the successor's."""
+BEGUN: Final = "begun"
+"""Either: pairs of descriptors, a connection of the API and a memory with what has been read of its request."""
+KINDS: Final = (CONNECTIONS, BEGUN)
+"""What may be passed on to a successor. Both it and the supervisor must know a kind: WARM and HAND_OVER carry the list
+as `takes`; without one, as in the first releases that handed over, it is CONNECTIONS alone."""
 WARM: Final = "warm"
-"""Node: everything that needs no data folder is done; waiting for the baton."""
+"""Node: everything that needs no data folder is done; waiting for the baton. `takes`: see KINDS."""
 CLOSED: Final = "closed"
 """Node: nothing new is accepted; connections wait in the kernel."""
 RELEASED: Final = "released"

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.call_server import NUMBER
 from tests.e2e.carrier import Carrier
-from tests.e2e.restart_load import Esme, Requests, eventually
+from tests.e2e.restart_load import Esme, Held, Requests, eventually
 from tests.e2e.test_calls_crash import Scene
 from tests.e2e.voice_app import response
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
@@ -28,6 +28,8 @@ from trunkline.supervisor.orders import give
 
 RESTARTS = int(os.environ.get("RESTARTS", "3"))
 CALLS = int(os.environ.get("CALLS", "2"))
+HOLDS_S = (1.0, 4.0, 16.0, 24.0)
+"""How long requests are held: some longer than an old process waits for one whose work has begun."""
 SYSTEM_ID, PASSWORD = "restarts", "secret12"
 HANDSET = "+12025550199"
 
@@ -73,6 +75,7 @@ def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> N
     scene.app.answers["/voice"] = response('<Play loop="0">/prompt.wav</Play>')
     sent: Requests | None = None
     esme: Esme | None = None
+    held: Held | None = None
     try:
         server = scene.start().server
         calls = scene.dial(CALLS)
@@ -80,6 +83,7 @@ def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> N
         account = server.account
         form = {"From": NUMBER, "To": HANDSET, "Body": "Over HTTP", "StatusCallback": f"{scene.app.url}/message"}
         sent = Requests(server.port, account.sid, str(account.auth_token), form)
+        held = Held(server.port, account.sid, str(account.auth_token), form, HOLDS_S)
         esme = Esme(scene.smpp_port(), SYSTEM_ID, PASSWORD, NUMBER, HANDSET)
         eventually(lambda: len(sent.accepted) > 10 and len(esme.accepted) > 10, "traffic")
         began, pids, pauses = time.monotonic(), {server.child("node")}, []
@@ -91,23 +95,26 @@ def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> N
             eventually(lambda c=counts: len(esme.accepted) > c[1] + 10 and esme.binds > c[2], "the client binds again")
         assert len(pids) == RESTARTS + 1
         sent.stop()
+        held.stop()
         esme.quiet()
 
         def told() -> bool:
             forms = scene.app.at("/message")
             delivered = {form["MessageSid"] for form in forms if form["MessageStatus"] == "delivered"}
-            return set(sent.accepted) <= delivered and esme.accepted <= set(esme.receipts)
+            return {*sent.accepted, *held.accepted} <= delivered and esme.accepted <= set(esme.receipts)
 
         eventually(told, "receipts of everything")
         gaps = [call.gap(began) for call in calls]
         print(
             f"{RESTARTS} restarts, {len(sent.waits)} requests: {len(sent.failed)} failed, longest"
-            f" {max(sent.waits):.2f} s; {len(esme.accepted)} over SMPP: {len(esme.failed)} failed, {esme.binds} binds,"
+            f" {max(sent.waits):.2f} s; {len(held.accepted)} held {HOLDS_S} s: {len(held.failed)} failed;"
+            f" {len(esme.accepted)} over SMPP: {len(esme.failed)} failed, {esme.binds} binds,"
             f" {len(esme.receipts) - len(set(esme.receipts))} receipts twice; {sum(call.up for call in calls)} of"
             f" {CALLS} calls up, longest gap {max(gaps) * 1000:.0f} ms; connections waited"
             f" {statistics.median(pauses):.2f} s (median), {max(pauses):.2f} s (longest)"
         )
         assert sent.failed == []
+        assert held.failed == []
         assert esme.failed == []
         assert all(call.up for call in calls)
         assert {len(call.ports) for call in calls} == {1}

@@ -1,8 +1,8 @@
 """Upgrades from one release to another and back, across a schema pivot, under everything at once: nothing fails.
 
 Customers count: HTTP clients, requests that are held for seconds, SMPP clients with their receipts, phones that listen.
-`pytest -s tests/e2e/test_upgrades.py` prints the figures of docs/reference/upgrades.md. The other release: tests.e2e.releases;
-`AFTER` names the commit of this one, else it is the working tree.
+`pytest -s tests/e2e/test_upgrades.py` prints the figures of docs/reference/upgrades.md. The other release:
+tests.e2e.releases; `AFTER` names the commit of this one, else it is the working tree.
 """
 
 import asyncio
@@ -182,7 +182,8 @@ def test_upgrades_and_a_pivot_under_load_fail_nothing(tmp_path: Path, carrier: C
             f" {sum(load.counts[1:])} over SMPP, {sum(esme.binds for esme in load.esmes)} binds,"
             f" {len(receipts) - len(set(receipts))} receipts twice; {len(load.failed)} failed;"
             f" {sum(call.up for call in calls)} of {CALLS} calls up, longest gap {max(gaps) * 1000:.0f} ms;"
-            f" {wrong} rows wrong; connections waited {statistics.median(pauses):.2f} s (median), {max(pauses):.2f} s (longest)"
+            f" {wrong} rows wrong; connections waited"
+            f" {statistics.median(pauses):.2f} s (median), {max(pauses):.2f} s (longest)"
         )
         assert load.failed == []
         assert wrong == 0

@@ -11,9 +11,12 @@ class Process:
         self.pid, self.argv = pid, argv
         self.asked = []
         self.alive = True
+        self.takes = ("connections",)
+        self.told_takes = None
 
-    def ask(self, do):
+    def ask(self, do, **more):
         self.asked.append(do)
+        self.told_takes = more.get("takes", self.told_takes)
 
     def kill(self):
         self.alive = False
@@ -215,3 +218,17 @@ def test_the_operator_may_want_the_old_version_back_in_the_grace_time_alone():
     assert scene.handover.ask_back("it looks wrong")
     assert scene.new.argv == ["old"]
     assert not scene.handover.ask_back("again")
+
+
+@pytest.mark.parametrize(
+    ("says", "given"),
+    [
+        ({}, ("connections",)),
+        ({"takes": ["connections", "begun", "of a later release"]}, ("connections", "begun")),
+        ({"takes": "nonsense"}, ("connections",)),
+    ],
+)
+def test_the_old_process_is_told_what_its_successor_takes(says, given):
+    scene = Scene()
+    scene.says(scene.new, WARM, **says)
+    assert (scene.old.asked[-1], scene.old.told_takes) == (HAND_OVER, given)

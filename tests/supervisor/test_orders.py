@@ -23,7 +23,7 @@ version, state = sys.argv[3], {"well": True}
 if BATON in descriptors():
     if version == "broken":
         sys.exit(7)
-    ours.say({"event": "warm"})
+    ours.say({"event": "warm", "takes": ["connections", "begun"]})
     if not await_baton():
         sys.exit(0)
     if version == "fails":
@@ -46,9 +46,21 @@ while True:
         elif message["do"] == "connections":
             for number in given:
                 socket.socket(fileno=number).sendall(f"kept by {version}".encode())
+        elif message["do"] == "begun":
+            for number, memory in zip(given[::2], given[1::2]):
+                text = os.pread(memory, 100, 0).decode()
+                socket.socket(fileno=number).sendall(f"{version} goes on with {text}".encode())
         elif message["do"] == "hand-over":
             listener.close()
             ours.say({"event": "closed"})
+            say("takes " + " ".join(message["takes"]))
+            if version == "begins":
+                memory = os.memfd_create("begun")
+                os.write(memory, b"what was read")
+                for one in held:
+                    ours.say({"event": "begun"}, (one.fileno(), memory))
+                    ours.say({"event": "of a later release"}, (one.fileno(),))
+                held.clear()
             ours.say({"event": "connections"}, tuple(one.fileno() for one in held))
             ours.say({"event": "released"})
             say("leaves")
@@ -174,3 +186,12 @@ def test_a_stop_in_the_middle_of_a_restart_leaves_nothing(run):
     run.process.terminate()
     run.process.wait(PATIENCE_S)
     assert not alive(pid)
+
+
+def test_requests_under_way_are_passed_on_with_what_was_read(run):
+    assert run.order(do="upgrade", python=other(run, "begins"))[-1]["ok"]
+    with run.dial() as client:
+        assert client.recv(100).split()[0] == b"begins"
+        assert run.order(do="upgrade", python=other(run, "two"))[-1]["ok"]
+        assert client.recv(100) == b"two goes on with what was read"
+    assert "takes connections begun" in run.said()

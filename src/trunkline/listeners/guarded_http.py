@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Final, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from trunkline.model.held import HELD, MOVED, PARTS
+
 MAX_HEADERS: Final = 100
 """Header fields (and trailer fields) of one request."""
 MAX_PIPELINED: Final = 16
@@ -23,6 +25,8 @@ GRACE_S: Final = 1.0
 """On top of `request_s` where a handler is waiting for the body: it answers 408 itself."""
 SLOW_READER_BYTES: Final = 32 * 1024
 """A client that takes fewer bytes of its answers in `write_s` is cut off."""
+_OF_THE_WAY: Final = frozenset({b"expect", b"transfer-encoding"})
+"""Header fields that do not count for a request that is passed on."""
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 _REASONS: Final = {
@@ -63,6 +67,8 @@ class GuardedHttp(HttpToolsProtocol):
     """See the module."""
 
     limits: ClassVar[HttpLimits]
+    first: bytes = b""
+    """What another process has read of this connection's request; set before the connection is made."""
     _watching: ClassVar[bool] = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,6 +91,13 @@ class GuardedHttp(HttpToolsProtocol):
         if not own._watching:
             own._watching = True
             self.loop.call_later(min(1.0, self.limits.request_s / 4), own._watch, self.loop, self.connections)
+        if self.first:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Read what another process has read, before anything else comes."""
+        data, self.first = self.first, b""
+        self.data_received(data)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -187,6 +200,34 @@ class GuardedHttp(HttpToolsProtocol):
             and not (self._in_head or self._over or self.pipeline or self.transport.is_closing())
             and not self.transport.get_write_buffer_size()
         )
+
+    def take_back(self) -> bytes | None:
+        """Leave the request under way to another process, if nothing has been done about it: what has come of it so
+        far, to be put before what the connection brings. None: it is answered here. `let_go` is next."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.response_started or self.pipeline or self._in_head:
+            return None
+        scope: dict[str, Any] = cast(dict[str, Any], cycle.scope)
+        task = scope.get(HELD)
+        if task is None or self._over or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return None
+        fields = dict(scope["headers"])
+        if cycle.more_body and b"transfer-encoding" in fields:
+            return None  # how much of a chunk is missing only its parser knows
+        body = b"".join((scope.get(PARTS, b""), cycle.body))
+        head = [scope["method"].encode(), b" ", scope["raw_path"]]
+        if scope["query_string"]:
+            head += [b"?", scope["query_string"]]
+        head += [b" HTTP/", scope["http_version"].encode(), b"\r\n"]
+        for name, value in scope["headers"]:
+            if name not in _OF_THE_WAY:
+                head += [name, b": ", value, b"\r\n"]
+        if b"transfer-encoding" in fields:
+            head.append(b"content-length: %d\r\n" % len(body))
+        scope[MOVED] = True
+        cycle.disconnected = True
+        task.cancel()
+        return b"".join((*head, b"\r\n", body))
 
     def let_go(self) -> int:
         """Read no more, so that another process may; its socket's descriptor, -1 where there is none. What the client

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from trunkline.inherited import CLOSED, HAND_OVER, HEALTH, READY, RELEASED, WARM, Message
+from trunkline.inherited import CLOSED, HAND_OVER, HEALTH, KINDS, READY, RELEASED, WARM, Message
 
 HEALTH_EVERY_S: Final = 1.0
 
@@ -27,6 +27,7 @@ class Process(Protocol):
     """A process of the node (trunkline.supervisor.life.Life)."""
 
     argv: list[str]
+    takes: tuple[str, ...]
 
     @property
     def pid(self) -> int: ...
@@ -34,7 +35,7 @@ class Process(Protocol):
     @property
     def alive(self) -> bool: ...
 
-    def ask(self, do: str) -> None: ...
+    def ask(self, do: str, **more: Any) -> None: ...
 
     def kill(self) -> None: ...
 
@@ -132,6 +133,8 @@ class Handover:
         elif event in _STEPS:
             stage, is_new, step = _STEPS[event]
             if self.stage is stage and process is (self.new if is_new else self.old):
+                if event == WARM and isinstance(takes := message.get("takes"), list):
+                    process.takes = tuple(kind for kind in KINDS if kind in takes)
                 step(self)
 
     def _told_health(self, process: Process, ok: bool, why: str) -> None:
@@ -147,7 +150,7 @@ class Handover:
     def _drain(self) -> None:
         self._enter(Stage.DRAINING, self._patience.drain_s)
         self._closed = self._host.now()
-        self.old.ask(HAND_OVER)
+        self.old.ask(HAND_OVER, takes=self.new.takes if self.new is not None else ())
 
     def _shut(self) -> None:
         self._closed = self._host.now()

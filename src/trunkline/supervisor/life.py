@@ -5,8 +5,9 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from trunkline.inherited import BATON, CONTROL, NAMES, Channel, describe
+from trunkline.inherited import BATON, CONNECTIONS, CONTROL, NAMES, Channel, describe
 from trunkline.supervisor.plan import Child
 
 
@@ -23,6 +24,8 @@ class Life:
         self.began = began
         self.channel = channel
         """To the node; None: it is another process, or has closed it."""
+        self.takes: tuple[str, ...] = (CONNECTIONS,)
+        """What it may be given of the process before it (trunkline.inherited.KINDS)."""
 
     @property
     def alive(self) -> bool:
@@ -32,10 +35,10 @@ class Life:
     def pid(self) -> int:
         return self.process.pid
 
-    def ask(self, do: str) -> None:
+    def ask(self, do: str, **more: Any) -> None:
         """Say what is wanted of it."""
         if self.channel is not None:
-            self.channel.say({"do": do})
+            self.channel.say({"do": do, **more})
 
     def go(self) -> None:
         """It is its turn."""

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Final
 
-from trunkline.inherited import CONNECTIONS, HEALTH, RUN
+from trunkline.inherited import HEALTH, KINDS, RUN
 from trunkline.supervisor.desk import Client, Desk
 from trunkline.supervisor.handover import Handover, Patience, Stage
 from trunkline.supervisor.life import Life, Running, start
@@ -59,8 +59,8 @@ class Supervisor:
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._drain)
         self._leaving: list[Life] = []
         """Processes of the node that have handed over and are about to end."""
-        self._held: list[list[int]] = []
-        """Connections of the API on their way to the next process."""
+        self._held: list[tuple[str, list[int]]] = []
+        """Connections on their way to the next process, and of which of inherited.KINDS they are."""
         self._desk = self._open_desk(plan.control) if plan.control else None
         self.media = MediaSwap(self)
         self._media_too = False
@@ -211,8 +211,8 @@ class Supervisor:
             self._leaving.append(before)
         process.began = time.monotonic()
         self.main.lives += 1
-        for held in self._held:
-            process.channel.say({"do": CONNECTIONS}, tuple(held))
+        for kind, held in self._held:
+            process.channel.say({"do": kind}, tuple(held))
         process.go()
 
     def tell(self, text: str, **more: Any) -> None:
@@ -235,7 +235,7 @@ class Supervisor:
             while life.channel is not None and (heard := life.channel.heard()) is not None:
                 message, descriptors = heard
                 if descriptors:
-                    self._hold(descriptors)
+                    self._hold(str(message.get("event")), descriptors)
                 if message.get("event") == HEALTH:
                     self.media.told(int(message.get("calls", 0)))
                 if self.handover is not None:
@@ -250,16 +250,17 @@ class Supervisor:
             life.channel.end.close()
             life.channel = None
 
-    def _hold(self, descriptors: list[int]) -> None:
+    def _hold(self, kind: str, descriptors: list[int]) -> None:
         """Keep the old process's connections for the next, until that serves."""
-        if self.handover is None or sum(map(len, self._held)) >= MAX_HELD:
+        full = sum(len(held) for _, held in self._held) >= MAX_HELD
+        if self.handover is None or full or kind not in KINDS:
             for descriptor in descriptors:
                 os.close(descriptor)
         else:
-            self._held.append(descriptors)
+            self._held.append((kind, descriptors))
 
     def _close_held(self) -> None:
-        for descriptors in self._held:
+        for _, descriptors in self._held:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._held = []
