@@ -150,3 +150,38 @@ async def test_a_failure_after_letting_go_does_not_keep_the_next_owner_from_it(m
     await ownership.leave(1.0)
     assert parts.owned == frozenset()
     assert asked == [{}], "nobody else is there to take it"
+
+
+async def test_a_node_without_a_partition_gets_its_first_one_soon():
+    """The others follow when nobody has come or gone for a while."""
+    member, parts = Member(), Parts()
+    ownership = Ownership(member, parts, Pace(handover_after_s=10_000, first_after_s=0.01, retry_s=0.02))
+    names = [partition(number) for number in range(4)]
+    ownership.offer(Thing(name, "g") for name in names)
+    given = []
+
+    def now(owners):
+        members = {"a": 1, "b": 7}
+        things = {name: Owner(node, members[node]) for name, node in owners.items()}
+        member.view = View(map=ClusterMap(version=member.view.map.version + 1, members=members, things=things))
+        for listener in member.listeners:
+            listener.changed(member.view)
+
+    async def change(make):
+        after = make(member.view.map)
+        if after is not None:
+            owners = {name: owner.node for name, owner in after.things.items()}
+            given.extend(name for name, node in owners.items() if node == "b")
+            now(owners)
+        return True
+
+    member.change = change
+    try:
+        await ownership.start()
+        now(dict.fromkeys(names, "a"))
+        await until(lambda: given and not ownership._moving)
+        assert len(given) == 1
+        assert ownership.owned == frozenset(names) - set(given)
+        assert ownership._balance(dict.fromkeys(names, "b")) > 1000
+    finally:
+        await ownership.stop()
