@@ -80,6 +80,7 @@ def status(context: typer.Context, name: Name) -> None:
     run, tally = _found(data, name)
     show_fields(
         [("candidate", run.candidate), ("commit", run.commit or "-"), ("state", _state(data, name, tally)),
+         ("nodes", tally.nodes),
          ("compared", tally.work), ("differ", _differ(tally)), ("errors", tally.candidate.errors),
          ("ended", tally.candidate.deaths), ("shed by the node", tally.shed_by_node),
          ("shed by the learner", tally.shed_here)]

@@ -40,14 +40,14 @@ class Child:
         self._line: socket.socket | None = None
         self._done = 0
 
-    async def start(self) -> None:
-        """Make the sinks and the process."""
+    async def start(self) -> bool:
+        """Make the sinks and the process; whether it is ready."""
         for own in self._side.settings.get("connectors", ()):
             if own["kind"] == "smpp":
                 sink = self._sinks[own["name"]] = Sink()
                 await sink.start()
                 own["port"] = sink.port
-        await self._run()
+        return await self._run()
 
     async def do(self, work: Work, refusals: Mapping[str, Sequence[str]]) -> Answer | None:
         """What became of the work; None when the process ended over it."""

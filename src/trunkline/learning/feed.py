@@ -29,7 +29,7 @@ from trunkline.smpp import codec
 
 FLUSH_S: Final = 0.05
 LOOK_S: Final = 1.0
-MAX_RUNS: Final = 4
+MAX_RUNS: Final = 8
 """Runs that are fed at once; more are not seen."""
 MAX_CHOSEN: Final = 10_000
 """Work of one run that is remembered, so that what follows it is handed over as well."""

@@ -61,8 +61,9 @@ class Keeper:
     async def go(self, until: asyncio.Event) -> None:
         """Learn until told to stop."""
         listener = self._listen()
-        for child in self._children.values():
-            await child.start()
+        for name, child in self._children.items():
+            if not await child.start():
+                raise RuntimeError(f"the {name} does not start")
         tasks = [asyncio.ensure_future(one) for one in (self._take(listener), self._follow(), self._save())]
         self.tally.state = "learning"
         self.save()
@@ -77,6 +78,7 @@ class Keeper:
     def save(self) -> None:
         """Write the tally."""
         self.tally.updated_ms = int(time() * 1000)
+        self.tally.nodes = len(self._nodes)
         self.tally.shed_by_node = self._before + sum(self._shed.values())
         run.write(self._folder, run.TALLY_FILE, self.tally)
 
@@ -245,7 +247,6 @@ def main(arguments: Sequence[str]) -> int:
         except Exception as error:
             keeper.tally.state = f"failed: {error}"
             keeper.save()
-            raise
 
     asyncio.run(learn())
     return 0

@@ -92,8 +92,9 @@ def start(data: Path, wanted: Run) -> int:
     if state != "learning":
         process.kill()
         process.wait()
-        told = (folder / run.LOG_FILE).read_text(errors="replace").strip()[-MAX_LOG:]
-        raise CannotLearn(f"{wanted.name} did not begin: {state if state != 'starting' else told}")
+        told = (folder / run.LOG_FILE).read_text(errors="replace").strip()
+        told = next((line for line in reversed(told.splitlines()) if not line.startswith(" ")), "")[:MAX_LOG]
+        raise CannotLearn(f"{wanted.name} did not begin: {state}; {told}")
     return process.pid
 
 

@@ -74,6 +74,8 @@ class Tally(msgspec.Struct):
     state: str = "starting"
     """`starting`, `learning`, or why it has ended."""
     updated_ms: int = 0
+    nodes: int = 0
+    """Nodes that feed it now."""
     work: int = 0
     """Pieces of work that were followed and compared."""
     shed_by_node: int = 0
