@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from trunkline.cli import main
-from trunkline.testing.soak import Point, Result, compared, problems
+from trunkline.testing.soak import Point, Result, _own_bytes, compared, problems
 
 LEAK = """
     import os, sys, threading, time
@@ -45,6 +45,17 @@ def test_what_grows_is_named(grow, said):
 
 def test_what_was_lost_is_named():
     assert len(list(problems(result(points(), refused=1, untold=1, calls_failed=1)))) == 3
+
+
+def test_a_sentence_that_a_pause_broke_is_no_failure_but_many_are():
+    assert list(problems(result(calls=199, calls_unheard=1))) == []
+    assert "was not heard" in next(problems(result(calls=150, calls_unheard=50)))
+
+
+def test_files_that_are_mapped_are_nobodys_memory():
+    rollup = "0-1 ---p 0 00:00 0 [rollup]\nRss: 90 kB\nPss: 80 kB\nPss_Anon: 5 kB\nPss_File: 70 kB\nPss_Shmem: 2 kB\n"
+    assert _own_bytes(rollup + "SwapPss: 1 kB\n") == 8 * 1024
+    assert _own_bytes("0-1 ---p 0 00:00 0 [rollup]\nPss: 80 kB\n") == 80 * 1024
 
 
 def test_what_is_worse_than_before_is_named():

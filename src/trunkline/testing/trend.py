@@ -29,6 +29,11 @@ class Trend(NamedTuple):
     chance: float
     """That so much rising order comes about by chance."""
 
+    @property
+    def begin(self) -> float:
+        """What it was at first, by the slope: what growth is compared with, so that it does not excuse itself."""
+        return self.typical - self.growth / 2
+
     def grows(self, tolerated: float) -> bool:
         """Whether it grew by more than that, and not by chance."""
         return self.growth > tolerated and self.chance < CHANCE
