@@ -342,16 +342,22 @@ def _first_word(path: str, order: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _condition(node: Node) -> dict[str, Any]:
-    """Whether it is well, and how many requests it has answered."""
+    """Whether it is well, how many requests it has answered, and how many of them within which time: `within` has the
+    bounds in seconds as text, as JSON wants keys."""
     mounts = node.metrics.mounts()
     ready = await mounts["/readyz"](Request("GET", "/readyz"))
     scrape = Request("GET", "/metrics")
     scrape.headers = {b"authorization": f"Bearer {node.settings.server.metrics_token}".encode()}
     asked = errors = 0.0
+    within: dict[str, int] = {}
     for line in (await mounts["/metrics"](scrape)).body.decode().splitlines():
         if line.startswith("trunkline_http_seconds_count"):
             count = float(line.rpartition(" ")[2])
             asked += count
             errors += count if 'status="5xx"' in line else 0.0
+        elif line.startswith("trunkline_http_seconds_bucket"):
+            bound = line.partition('le="')[2].partition('"')[0]
+            within[bound] = within.get(bound, 0) + int(float(line.rpartition(" ")[2]))
     why = "" if ready.status == WELL else ready.body.decode("utf-8", "replace")[:500]
-    return {"well": ready.status == WELL, "why": why, "requests": int(asked), "errors": int(errors)}
+    well = ready.status == WELL
+    return {"well": well, "why": why, "requests": int(asked), "errors": int(errors), "within": within}

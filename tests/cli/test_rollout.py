@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.cli.rollout import Rollout, by_zone
+from trunkline.cli.rollout import Rollout, by_zone, since, slower
 from trunkline.cluster.records import NodeRecord
 
 ZONES = [("a", ["a1", "a2"]), ("b", ["b1"])]
@@ -21,6 +21,9 @@ class Nodes:
         self.requests = dict.fromkeys(self.python, 0)
         self.errors = dict.fromkeys(self.python, 0)
         self.failing = 0
+        self.slow = dict.fromkeys(self.python, 0)
+        self.delayed = 0
+        """Of 100 requests that a node of the new version answers, those that take up to a second."""
         self.orders: list[tuple[str, str]] = []
         self.said: list[str] = []
 
@@ -32,7 +35,9 @@ class Nodes:
                 self.python[node] = order["python"]
             return {"accepted": True}
         self.requests[node] += 100
-        self.errors[node] += self.failing if self.python[node] == "/new" else 0
+        if self.python[node] == "/new":
+            self.errors[node] += self.failing
+            self.slow[node] += self.delayed
         return {
             "children": [{"name": "node", "pid": 7, "python": self.python[node]}],
             "handovers": self.handovers[node],
@@ -41,6 +46,11 @@ class Nodes:
             "why": "" if self.well[node] else "no queue",
             "requests": self.requests[node],
             "errors": self.errors[node],
+            "within": {
+                "0.1": self.requests[node] - self.slow[node],
+                "1.0": self.requests[node],
+                "+Inf": self.requests[node],
+            },
         }
 
     def rollout(self) -> Rollout:
@@ -83,6 +93,33 @@ async def test_requests_that_fail_stop_it_after_the_first_zone(nodes: Nodes) -> 
     assert not await nodes.rollout().over(ZONES, "/new", 1.0)
     assert ("b1", "/new") not in nodes.orders
     assert set(nodes.python.values()) == {"/old"}
+
+
+async def test_requests_that_take_longer_stop_it_after_the_first_zone(nodes: Nodes) -> None:
+    nodes.delayed = 20
+    assert not await nodes.rollout().over(ZONES, "/new", 1.0)
+    assert ("b1", "/new") not in nodes.orders
+    assert any("20 of 100 requests took longer than 0.1 s" in line for line in nodes.said)
+
+
+async def test_a_few_that_take_longer_are_put_up_with(nodes: Nodes) -> None:
+    nodes.delayed = 4
+    assert await nodes.rollout().over(ZONES, "/new", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("now", "former", "judged"),
+    [
+        ({"requests": 100, "within": {"0.1": 50, "+Inf": 100}}, {"requests": 100, "within": {"0.1": 100}}, True),
+        ({"requests": 19, "within": {"0.1": 0, "+Inf": 19}}, {"requests": 100, "within": {"0.1": 100}}, False),
+        ({"requests": 100, "within": {"0.1": 0, "+Inf": 100}}, {"requests": 19, "within": {"0.1": 19}}, False),
+        ({"requests": 100, "within": {"0.1": 0, "+Inf": 100}}, {"requests": 100}, False),
+        ({"requests": 100}, {"requests": 100, "within": {"0.1": 100}}, False),
+        ({"requests": 100, "within": {"0.2": 0, "+Inf": 100}}, {"requests": 100, "within": {"0.1": 100}}, False),
+    ],
+)
+def test_what_cannot_be_compared_is_not_judged(now: dict[str, Any], former: dict[str, Any], judged: bool) -> None:
+    assert bool(slower(since(now, {}), since(former, {}), 0.05)) is judged
 
 
 async def test_nothing_is_done_while_a_node_is_not_well(nodes: Nodes) -> None:

@@ -2,10 +2,12 @@
 
 Each node's own supervisor does the work (trunkline.supervisor.handover) and goes back by itself where its new process
 does not begin. This command goes from node to node, waits until each is well again, looks at what share of requests
-failed meanwhile, and puts every node back that it had done when something is wrong.
+fails, and at what share takes longer than 99 % did before, and puts every node back that it had done when something is
+wrong.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from trunkline.cli.common import CommandError, bootstrap, run, settings_of
 from trunkline.cli.doctor_cluster import read
 from trunkline.cluster.peers import PeerError, Peers, PeerUnavailable
 from trunkline.cluster.records import NodeRecord
+from trunkline.release.canary import Sample, fisher
 from trunkline.supervisor.handover import Patience
 
 NAME = "rollout"
@@ -28,7 +31,10 @@ KIND = "supervisor"
 ASK_S = 5.0
 LOOK_S = 0.5
 LEAST_REQUESTS = 20
-"""Of fewer answers, no share of failures is judged."""
+"""Of fewer answers, no share is judged."""
+QUANTILE = 0.99
+CHANCE = 0.001
+"""More slow requests than before are believed where they are so unlikely to be by chance."""
 
 
 class Failed(Exception):
@@ -48,6 +54,9 @@ class Rollout:
     """For one node to be replaced and well again."""
     watch_s: float = 10.0
     most_errors: float = 0.01
+    most_slow: float = 0.05
+    former: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each node said before it was replaced."""
     done: list[tuple[str, str]] = field(default_factory=list)
     """Nodes on the new version, and what they ran before."""
     look_s: float = LOOK_S
@@ -71,6 +80,7 @@ class Rollout:
         before = await self.status(node)
         if not before.get("well", False):
             raise Failed(f"{node} is not well before anything was done: {before.get('why')}")
+        self.former[node] = before
         ran = next((child["python"] for child in before.get("children", ()) if child["name"] == "node"), "")
         accepted = await self.ask(node, {"do": "upgrade", "python": python, "grace_s": grace_s})
         if accepted.get("error"):
@@ -130,6 +140,8 @@ class Rollout:
             failed = int(now.get("errors", 0)) - int(first.get("errors", 0))
             if asked >= LEAST_REQUESTS and failed > self.most_errors * asked:
                 raise Failed(f"{node}: {failed} of {asked} requests failed")
+            if why := slower(since(now, first), since(self.former[node], {}), self.most_slow):
+                raise Failed(f"{node}: {why}")
 
     async def back(self, grace_s: float) -> None:
         """Put every node that is done on what it ran before, the last first."""
@@ -143,6 +155,25 @@ class Rollout:
                 self.say(f"  {node} could not be put back: {why}")
 
 
+def since(now: dict[str, Any], before: dict[str, Any]) -> Sample:
+    """What a node has answered between two words of it. One of a release that does not tell times has none."""
+    earlier = before.get("within", {})
+    within = {float(bound): float(count - earlier.get(bound, 0)) for bound, count in now.get("within", {}).items()}
+    return Sample(float(now.get("requests", 0)) - float(before.get("requests", 0)), buckets=within)
+
+
+def slower(new: Sample, old: Sample, most: float) -> str:
+    """Whether more than `most` of the requests took longer than 99 % did before, in a line; empty: no."""
+    usual = (bound for bound, count in sorted(old.buckets.items()) if count >= QUANTILE * old.requests)
+    bound = next(usual, math.inf)
+    if math.isinf(bound) or bound not in new.buckets or min(new.requests, old.requests) < LEAST_REQUESTS:
+        return ""
+    late, late_before = new.requests - new.buckets[bound], old.requests - old.buckets[bound]
+    if late <= most * new.requests or fisher(late, new.requests, late_before, old.requests) >= CHANCE:
+        return ""
+    return f"{late:.0f} of {new.requests:.0f} requests took longer than {bound:g} s; before, 99 % did not"
+
+
 def rollout(
     context: typer.Context,
     python: Annotated[Path | None, typer.Option(help="Interpreter of the new version (on each node).")] = None,
@@ -150,6 +181,7 @@ def rollout(
     grace: Annotated[float, typer.Option(help="Seconds that a supervisor watches its new process.")] = Patience.grace_s,
     watch: Annotated[float, typer.Option(help="Seconds that requests are watched after each zone.")] = 10.0,
     most_errors: Annotated[float, typer.Option(help="Share of requests that may fail (5xx).")] = 0.01,
+    most_slow: Annotated[float, typer.Option(help="Share that may take longer than 99 % did before.")] = 0.05,
 ) -> None:
     """Put every node of the cluster on another version: one at a time, zone by zone, each only once the one before is
     well. Stops by itself when something is wrong, and puts back what was done. Exit code 1 then.
@@ -170,7 +202,7 @@ def rollout(
         peers = Peers(NAME, str(settings.cluster.secret), *peers_of)
         peers.know({one.name: one.address for one in nodes})
         try:
-            made = Rollout(_asking(peers), typer.echo, watch_s=watch, most_errors=most_errors)
+            made = Rollout(_asking(peers), typer.echo, watch_s=watch, most_errors=most_errors, most_slow=most_slow)
             return await made.over(by_zone(nodes), str(python.absolute()) if python else "", grace)
         finally:
             await peers.close()
