@@ -106,6 +106,7 @@ async def _serve_with(settings: Settings, phones: Phones | None, channel: inheri
                 connections=own.max_connections,
             )
         ),
+        interface="asgi3",
         ws="none",
         lifespan="off",
         proxy_headers=False,

@@ -26,7 +26,7 @@ from trunkline.api.route import Route
 from trunkline.api.router import Endpoint
 from trunkline.api.unknown import Unknown
 from trunkline.model.errors import ApiError
-from trunkline.model.held import HELD, MOVED, PARTS
+from trunkline.model.held import ANSWER, HELD, MOVED, PARTS
 from trunkline.storage.unavailable import StoreUnavailable
 
 Scope = MutableMapping[str, Any]
@@ -116,7 +116,7 @@ class Api:
             response = respond.error(ApiError.of(20500), request.format)
         finally:
             self._held_bytes -= request.reserved_bytes
-        await _send(send, scope["method"], response, request.request_id)
+        await _send(scope, send, response, request.request_id)
         if self._observe is not None:
             template = endpoint[0].route.template if endpoint else ""
             self._observe(request.method, template, response.status, time.perf_counter() - began)
@@ -142,6 +142,7 @@ class Api:
             request.params = {name: segments[at] for name, at in endpoint.names}
         if request.format is Format.CSV:
             raise ApiError(406, None, "CSV is not available here: ask for .json or .xml")
+        del segments  # a body that comes slowly holds what is here
         body = request.body = await self._body(scope, receive, request)
         if self._homes is not None and request.method != "GET":
             answer = await self._homes.elsewhere(request, scope, request.headers.get(IDEMPOTENCY_HEADER))
@@ -343,16 +344,21 @@ async def _rest(scope: Scope, message: Message, receive: Receive, limit: int) ->
         message = await receive()
 
 
-async def _send(send: Send, method: str, response: Response, request_id: str) -> None:
-    body = response.body
+async def _send(scope: Scope, send: Send, response: Response, request_id: str) -> None:
+    body, is_streamed = response.body, isinstance(response, Streamed)
     headers = [*response.headers, (b"twilio-request-id", request_id.encode("ascii"))]
     if response.status != 204:
         headers.append((b"content-length", b"%d" % (response.length if isinstance(response, Streamed) else len(body))))
+    if scope["method"] == "HEAD":
+        body, is_streamed = b"", False
+    if not is_streamed and ANSWER in scope.get("extensions", ()):
+        await send({"type": ANSWER, "status": response.status, "headers": headers, "body": body})
+        return
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    if isinstance(response, Streamed) and method != "HEAD":
+    if isinstance(response, Streamed) and is_streamed:
         async for chunk in response.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _other(scope: Scope, receive: Receive, send: Send) -> None:

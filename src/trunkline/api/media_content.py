@@ -81,11 +81,13 @@ class MediaFront:
         self._app = app
         self._services = services
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One ASGI connection."""
         if scope["type"] != "http" or not scope["path"].startswith(PATH):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._serve(scope, send)
+
+    async def _serve(self, scope: Scope, send: Send) -> None:
         try:
             response = await self._answer(scope)
         except ApiError as error:

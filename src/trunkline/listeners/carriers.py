@@ -28,17 +28,17 @@ class CarrierFront:
         self._simulator = simulator
         self._bodies = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """One ASGI connection."""
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            if path.startswith(CONNECTORS):
-                await _send(send, await self._connector(scope, path, receive))
-                return
-            if self._simulator is not None and path.startswith(SIMULATOR):
-                await _send(send, await self._ask(self._simulator, path[len(SIMULATOR) :], scope, receive))
-                return
-        await self._app(scope, receive, send)
+        path: str = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith(CONNECTORS):
+            return self._serve(self._connector(scope, path, receive), send)
+        if self._simulator is not None and path.startswith(SIMULATOR):
+            return self._serve(self._ask(self._simulator, path[len(SIMULATOR) :], scope, receive), send)
+        return self._app(scope, receive, send)
+
+    async def _serve(self, answer: Awaitable[Answer], send: Send) -> None:
+        await _send(send, await answer)
 
     async def _connector(self, scope: Scope, path: str, receive: Receive) -> Answer:
         name, _, kind = path[len(CONNECTORS) :].partition("/")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from trunkline.listeners.lean_http import LeanHttp
 from trunkline.model.held import HELD, MOVED, PARTS
 
 MAX_HEADERS: Final = 100
@@ -63,8 +63,10 @@ class _Enough(Exception):
     """The parser is stopped: too many requests are pipelined."""
 
 
-class GuardedHttp(HttpToolsProtocol):
+class GuardedHttp(LeanHttp):
     """See the module."""
+
+    __slots__ = ("_chunk", "_in_head", "_most", "_over", "_since", "_stuck", "_sure", "_unread", "_whole")
 
     limits: ClassVar[HttpLimits]
     first: bytes = b""

@@ -13,3 +13,6 @@ PARTS: Final = "trunkline.parts"
 """What it has read of the body (bytes or bytearray); absent: nothing."""
 MOVED: Final = "trunkline.moved"
 """Set before the task is cancelled: another process answers, nothing is to be said here."""
+ANSWER: Final = "trunkline.answer"
+"""An ASGI extension (of trunkline.listeners.lean_http), and the type of its message: `status`, `headers` (with names in
+lower case, and `content-length`) and `body` at once."""
