@@ -169,11 +169,11 @@ class Feed:
             bound, avoid = self._bound(message.from_), sorted(self._avoid())
             self._put(lines, partial(Step, sid, status, step.record, owed, bound, avoid))
 
-    def fetched(self, call: Any, number: int, found: Any) -> None:
+    def fetched(self, call: Any, position: Any, source: Any, found: Any) -> None:
         """A call goes on with a document. Never raises."""
         lines = [line for line in self._lines.values() if call.sid in line.chosen or _begins(line, call)]
         if lines:
-            self._put(lines, partial(_page, call.sid, number, found))
+            self._put(lines, partial(_page, call.sid, position.documents, position.verbs, source, found))
 
     def call_ended(self, call: Any, step: Any) -> None:
         """The last step of a call was committed (its record holds no login any more). Never raises."""
@@ -257,8 +257,11 @@ def _submit(sid: str, connector: str, now_ms: int, pdus: Sequence[Any]) -> Item:
     return Submit(sid, connector, now_ms, [codec.encode(pdu, 0) for pdu in pdus])
 
 
-def _page(sid: str, number: int, found: Any) -> Item:
-    return Page(sid, number, found.base, found.content_type, found.body, steps_of(found.verbs))
+def _page(sid: str, number: int, verbs: int, source: Any, found: Any) -> Item:
+    page = (sid, number, found.base, found.content_type, found.body, steps_of(found.verbs), verbs)
+    if (method := getattr(source, "method", "")) == "":
+        return Page(*page)
+    return Page(*page, method, source.url, list(source.params))
 
 
 def _size(item: Item) -> int:

@@ -6,13 +6,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from trunkline.learning.calls import Calls, stand_ins
 from trunkline.learning.messages import Messages, SetClock
 from trunkline.learning.run import ROUTER, TWIML, Side, settings_of
-from trunkline.learning.wire import Step, Work
+from trunkline.learning.wire import CallStep, Page, Step, Work
 from trunkline.messaging.connectors import table
 from trunkline.messaging.connectors.table import Context, make
 from trunkline.messaging.routing import Router
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
+from trunkline.voice import documents
+from trunkline.voice.verbs import VERBS
 
 
 class Follower:
@@ -30,6 +33,10 @@ class Follower:
         connectors = {own.name: make(own, context) for own in settings.connectors}
         queue = SqliteQueue(folder / "queue.sqlite", own=True)
         routes = router(settings.routes, settings.rates, list(connectors))
+        if TWIML in side.patches:
+            vars(documents)["parse"] = _found(side.patches[TWIML])
+        VERBS.update(stand_ins())
+        self._calls = Calls(settings, clock)
         self._messages = Messages(settings, connectors, queue, clock, routes)
 
     def start(self) -> None:
@@ -46,6 +53,10 @@ class Follower:
         item = work.item
         if isinstance(item, Step):
             return await self._messages.follow(item, work.submits[0].now_ms if work.submits else 0)
+        if isinstance(item, Page):
+            return self._calls.read(item)
+        if isinstance(item, CallStep):
+            return await self._calls.follow(item, work.pages)
         return None
 
 

@@ -25,12 +25,15 @@ from trunkline.learning.run import SOCKET, Run
 from trunkline.learning.sink import knows
 from trunkline.learning.tally import ERRORS, Count, Tally
 from trunkline.learning.wire import Answer, CallStep, Item, Page, Step, Submit, Work, decode_batch
+from trunkline.twiml import resolve
 
 MAX_NODES: Final = 8
 """Connections of nodes; while one is upgraded there are two."""
 PACKET: Final = 1 << 18
 MAX_OPEN: Final = 2000
-"""Messages whose submits wait for their step."""
+"""Messages whose submits wait for their step, and calls whose documents wait for their end."""
+MAX_PAGES: Final = 100
+"""Documents of one call that are remembered."""
 MAX_ENDED: Final = 5000
 """Calls that are remembered to have ended."""
 SAVE_S: Final = 0.5
@@ -52,6 +55,7 @@ class Keeper:
         self._more = asyncio.Event()
         self._submits: OrderedDict[str, list[Submit]] = OrderedDict()
         self._pages: OrderedDict[str, list[Page]] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._shed: dict[int, int] = {}
         """Of each node."""
         self._before = 0
@@ -128,12 +132,31 @@ class Keeper:
             if len(self._submits) > MAX_OPEN:
                 self._submits.popitem(last=False)
             return
-        work = Work(item, self._submits.pop(item.sid, []) if isinstance(item, Step) else [])
+        if isinstance(item, CallStep) and not self._has_ended(item.sid):
+            return
+        work = Work(
+            item,
+            self._submits.pop(item.sid, []) if isinstance(item, Step) else [],
+            self._pages.pop(item.sid, []) if isinstance(item, CallStep) else [],
+        )
+        if isinstance(item, Page):
+            self._pages.setdefault(item.sid, []).append(item)
+            if len(self._pages) > MAX_OPEN or len(self._pages[item.sid]) > MAX_PAGES:
+                self._pages.popitem(last=False)
         if len(self._waiting) >= self.run.limits.queue:
             self.tally.shed_here += 1
             return
         self._waiting.append(work)
         self._more.set()
+
+    def _has_ended(self, sid: str) -> bool:
+        """Whether a call has ended just now: an ended one may be stored again."""
+        if sid in self._ended:
+            return False
+        self._ended[sid] = None
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+        return True
 
     # -- the work --------------------------------------------------------------------------------------------
 
@@ -197,7 +220,13 @@ def _production(work: Work) -> dict[str, Any]:
     if isinstance(item, Page):
         return {views.TWIML: item.steps}
     if isinstance(item, CallStep):
-        return {views.CALLBACKS: views.callbacks(item.owed), views.STEPS: views.ran(orjson.loads(item.record))}
+        found = {views.CALLBACKS: views.callbacks(item.owed, views.GEOGRAPHY)}
+        asked, base = list[list[str]](), ""
+        for page in work.pages:
+            if page.method:
+                asked.append([page.method, resolve(base or None, page.asked) or page.asked])
+            base = page.url
+        return found | {views.STEPS: views.ran(orjson.loads(item.record)), views.REQUESTS: asked}
     return {}
 
 

@@ -80,7 +80,8 @@ class _Watch:
     async def over(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it. Raises what it raises, and what is raised in a callback meanwhile."""
         self._raised = None
-        task = self._task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
+        self._task = task
         try:
             return await task
         except asyncio.CancelledError:

@@ -8,25 +8,29 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-ROUTE, SEGMENTS, PDU, STATUS, CALLBACKS, TWIML, STEPS = (
-    "route", "segments", "pdu", "status", "callbacks", "twiml", "steps",
+ROUTE, SEGMENTS, PDU, STATUS, CALLBACKS, TWIML, STEPS, REQUESTS = (
+    "route", "segments", "pdu", "status", "callbacks", "twiml", "steps", "requests",
 )  # fmt: skip
-ASPECTS: Final = (ROUTE, SEGMENTS, PDU, STATUS, CALLBACKS, TWIML, STEPS)
+ASPECTS: Final = (ROUTE, SEGMENTS, PDU, STATUS, CALLBACKS, TWIML, STEPS, REQUESTS)
 """`route`: route and connector; `segments`: their number and encoding; `pdu`: the octets written; `status`: what a
 message came to, with its error; `callbacks`: URL and parameters; `twiml`: the verbs of a document with their
-attributes; `steps`: the verbs that a call ran."""
+attributes; `steps`: the verbs that a call ran; `requests`: method and URL of the documents that it asked for."""
 VOLATILE: Final = frozenset({"Timestamp", "RawDlrDoneDate"})
 """Parameters that tell when something was done."""
+GEOGRAPHY: Final = frozenset(
+    f"{who}{what}" for who in ("From", "To", "Caller", "Called") for what in ("City", "State", "Zip", "Country")
+)
+"""Parameters that the inventory of numbers decides, which a learner does not have."""
 PLACE: Final = frozenset({"line", "column"})
 """Of a verb: not what it does."""
 
 
-def callbacks(requests: Iterable[bytes]) -> list[dict[str, Any]]:
+def callbacks(requests: Iterable[bytes], without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """URL, method and parameters of owed requests."""
-    found = []
+    found, without = [], without | VOLATILE
     for request in requests:
         told = orjson.loads(request)
-        params = [[str(name), str(value)] for name, value in told.get("params", ()) if name not in VOLATILE]
+        params = [[str(name), str(value)] for name, value in told.get("params", ()) if name not in without]
         found.append({"url": told.get("url", ""), "method": told.get("method", "POST"), "params": params})
     return found
 

@@ -44,6 +44,14 @@ class Page(msgspec.Struct, array_like=True, frozen=True, tag="page"):
     body: bytes
     steps: list[str]
     """Its verbs, as production understood them."""
+    verbs: int = 0
+    """That the call had run before it."""
+    method: str = ""
+    """By which it was asked for; empty: it was given, by the API."""
+    asked: str = ""
+    """The URL, as the document before has it."""
+    params: list[tuple[str, str]] = []
+    """Beside the standard ones."""
 
 
 class CallStep(msgspec.Struct, array_like=True, frozen=True, tag="call"):
@@ -71,6 +79,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
 
     item: Item
     submits: list[Submit] = []
+    pages: list[Page] = []
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

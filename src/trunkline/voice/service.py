@@ -110,8 +110,9 @@ class VoiceServices:
     """Whether this node may speak for its calls; None: always."""
     send_message: Any = None
     """What `<Sms>` sends messages with."""
-    watch: Callable[[Call, int, Any], None] | None = None
-    """Told of each document that a call goes on with: its number and `documents.Found` (learning mode; else None)."""
+    watch: Callable[[Call, Any, Any, Any], None] | None = None
+    """Told of each document that a call goes on with: the position, what was asked for and `documents.Found` (learning
+    mode; else None)."""
     live: dict[str, LiveCall] = field(default_factory=dict)
     traced: dict[str, LiveCall] = field(default_factory=dict)
     """By Call-ID."""

@@ -160,8 +160,8 @@ class Session:
                 return FAILED
             found = got
         self._begin(found)
-        if self.services.watch is not None:
-            self.services.watch(self.call.record, self.position.documents, found)
+        if self.services.watch is not None and step is not None:
+            self.services.watch(self.call.record, self.position, step, found)
         return await self._verbs(found.verbs, first, state)
 
     def _begin(self, found: Found) -> None:
