@@ -7,7 +7,8 @@ A new process loads what it can and waits for its turn (`await_turn`). The old o
     3. answers the requests that are under way, passes every idle connection of the API on to the next process (over
        TLS, which cannot be passed on, `Connection: close` was said for CLOSING_S), and those on which a request waits
        of which nothing has been done (trunkline.model.held), with what was read; unbinds SMPP clients and carriers
-    4. leaves calls as they are, to be taken up like after a crash, closes the stores, and ends
+    4. passes SIP peers' TCP connections on, leaves calls as they are, to be taken up like after a crash, closes the
+       stores, and ends
 
 Why connections are passed on: a keep-alive connection that is closed may have a request under way to it, which fails.
 One that is not read from loses nothing: the bytes are in the kernel, and the next process reads them.
@@ -43,11 +44,14 @@ from trunkline.inherited import (
     MAX_DESCRIPTORS,
     READY,
     RELEASED,
+    SIP_STREAMS,
     WARM,
     Channel,
 )
 from trunkline.listeners.guarded_http import GuardedHttp
 from trunkline.settings import Settings
+from trunkline.sip import transport_handover
+from trunkline.sip.transport import SipTransport
 from trunkline.supervisor.orders import NoSupervisor, give
 
 CLOSING_S: Final = 0.7
@@ -59,8 +63,8 @@ REQUESTS_S: Final = 10.0
 """Longest wait for requests under way once nothing new is accepted."""
 LET_GO_S: Final = 2.0
 """How long carriers' answers are waited for once nothing new is accepted."""
-BEGUN_AT_ONCE: Final = 128
-"""Descriptors of requests under way in one message: pairs."""
+PAIRS_AT_ONCE: Final = 128
+"""Descriptors in one message where each connection comes with a memory."""
 PASS_S: Final = 5.0
 """Longest wait for the supervisor to take connections."""
 LOOK_S: Final = 0.002
@@ -146,10 +150,11 @@ class Server(uvicorn.Server):
                 if do == CONNECTIONS:
                     for descriptor in descriptors:
                         asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor), b""))
-                elif do == BEGUN:
+                elif do in (BEGUN, SIP_STREAMS):
+                    adopt = self._adopt if do == BEGUN else self._adopt_stream
                     for descriptor, memory in zip(descriptors[::2], descriptors[1::2], strict=True):
-                        read = _read_all(memory)
-                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor), read))
+                        known = _read_all(memory)
+                        asyncio.get_running_loop().create_task(adopt(socket.socket(fileno=descriptor), known))
                 elif do == HEALTH:
                     self._telling = asyncio.get_running_loop().create_task(self._tell_health(channel))
                 elif do == HAND_OVER and self._leaving is None and not self.should_exit:
@@ -163,6 +168,18 @@ class Server(uvicorn.Server):
         with contextlib.suppress(OSError):
             connection.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self._protocol(read), connection)
+
+    async def _adopt_stream(self, connection: socket.socket, state: bytes) -> None:
+        """Go on with a SIP peer's connection of the process before this one."""
+        voice = self._node.voice
+        if voice is None:
+            connection.close()
+            return
+        try:
+            await transport_handover.adopt(voice.sip, connection, state)
+        except (OSError, ValueError) as error:
+            connection.close()
+            log.warning("a SIP connection could not be taken over: %s", error)
 
     def _protocol(self, read: bytes) -> asyncio.Protocol:
         made: GuardedHttp = self.config.http_protocol_class(  # type: ignore[assignment, call-arg]
@@ -194,7 +211,7 @@ class Server(uvicorn.Server):
                 server.close()
             channel.say({"event": CLOSED})
             await asyncio.gather(self._empty(channel), node.smpp_server.stop(1.0))
-            await _let_go(node)
+            await _let_go(node, channel if SIP_STREAMS in self._takes else None)
         except Exception:  # whatever it was: the next process takes up what is left, like after a crash
             log.exception("handing over did not go as it should")
         finally:
@@ -215,7 +232,7 @@ class Server(uvicorn.Server):
                 idle = [number for one in whole if (number := one.let_go()) >= 0]
                 connections.difference_update(whole)
                 await _pass(channel, CONNECTIONS, idle, MAX_DESCRIPTORS // 2)
-                await _pass(channel, BEGUN, begun, BEGUN_AT_ONCE)
+                await _pass(channel, BEGUN, begun, PAIRS_AT_ONCE)
                 for memory in begun[1::2]:
                     os.close(memory)
             else:
@@ -253,6 +270,16 @@ async def _pass(channel: Channel, kind: str, descriptors: list[int], at_once: in
             await asyncio.sleep(LOOK_S)
 
 
+async def _pass_streams(channel: Channel, sip: SipTransport) -> None:
+    """Pass on the connections of SIP peers; nothing is said on them any more."""
+    descriptors: list[int] = []
+    for connection, state in transport_handover.let_go(sip):
+        descriptors += [connection, _memory(state)]
+    await _pass(channel, SIP_STREAMS, descriptors, PAIRS_AT_ONCE)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def _memory(read: bytes) -> int:
     """Memory with these bytes, as a descriptor."""
     memory = os.memfd_create("trunkline-request", os.MFD_CLOEXEC)
@@ -276,9 +303,9 @@ async def _settle(node: Node, wait_s: float) -> None:
     await asyncio.gather(node.scheduler.stop(), node.usage_triggers.stop(), node.delivery.stop(wait_s))
 
 
-async def _let_go(node: Node) -> None:
+async def _let_go(node: Node, streams: Channel | None) -> None:
     """Let another process go on with everything, calls included; nothing is said to anybody about them. After
-    `_settle`, and once no request is under way."""
+    `_settle`, and once no request is under way. `streams`: where SIP peers' connections are passed on."""
     await node.halt()
     await asyncio.gather(
         node.media_fetch.stop(),
@@ -286,6 +313,8 @@ async def _let_go(node: Node) -> None:
         *(connector.stop(LET_GO_S) for connector in node.connectors.values()),
     )
     if node.voice is not None:
+        if streams is not None:
+            await _pass_streams(streams, node.voice.sip)
         await node.voice.let_go()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LET_GO_S):

@@ -5,6 +5,7 @@
 
 import os
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -146,6 +147,17 @@ def test_the_media_process_is_replaced_with_calls_up(tmp_path: Path, carrier: Ca
         scene.close()
 
 
+def answers(peer: socket.socket, number: int) -> str:
+    """What a SIP peer is told over its connection."""
+    host, port = peer.getsockname()
+    peer.sendall(
+        f"OPTIONS sip:{host} SIP/2.0\r\nVia: SIP/2.0/TCP {host}:{port};branch=z9hG4bKr{number};rport\r\n"
+        f"From: <sip:peer@{host}>;tag=1\r\nTo: <sip:{host}>\r\nCall-ID: restart{number}\r\nCSeq: 1 OPTIONS\r\n"
+        "Content-Length: 0\r\n\r\n".encode()
+    )
+    return peer.recv(4096).decode().partition("\r\n")[0]
+
+
 @pytest.mark.slow
 def test_the_commands(tmp_path: Path, carrier: Carrier) -> None:
     scene = Customers(tmp_path, carrier)
@@ -156,15 +168,20 @@ def test_the_commands(tmp_path: Path, carrier: Carrier) -> None:
         def run(*words: str) -> "subprocess.CompletedProcess[str]":
             return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
 
+        peer = socket.create_connection(("127.0.0.1", server.sip_port), 60)
+        assert answers(peer, 1) == "SIP/2.0 200 OK"
         first = server.child("node")
         restarted = run("restart", "--grace", "0.5")
         assert restarted.returncode == 0, restarted.stderr
         assert "serves; connections waited" in restarted.stdout
         second = server.child("node")
         assert second != first
+        assert answers(peer, 2) == "SIP/2.0 200 OK", "its connection is the next process's"
         upgraded = run("upgrade", "--python", sys.executable, "--grace", "0.5")
         assert upgraded.returncode == 0, upgraded.stderr
         assert server.child("node") not in (first, second)
+        assert answers(peer, 3) == "SIP/2.0 200 OK"
+        peer.close()
         broken = tmp_path / "python"
         broken.write_text("#!/bin/sh\nexit 3\n")
         broken.chmod(0o700)

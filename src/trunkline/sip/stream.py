@@ -53,6 +53,11 @@ class StreamParser:
         """Bytes of an incomplete message."""
         return len(self._held)
 
+    @property
+    def rest(self) -> bytes:
+        """Those bytes: fed to another parser they have the same meaning."""
+        return bytes(self._held)
+
     def feed(self, data: bytes) -> list[Item]:
         """What `data` completes, in order; at most one KEEPALIVE."""
         items: list[Item] = []

@@ -178,6 +178,19 @@ class SipTransport:
         """TLS connections that do not stand yet."""
         return len(self._shaking)
 
+    def established(self) -> list[Connection]:
+        """The connections that stand."""
+        return list(self._connections.values())
+
+    def disown(self, connection: Connection) -> None:
+        """It is another process's from now on: its end here is nobody's concern."""
+        self._connections.pop(connection.id, None)
+        connection.abort()
+
+    def made(self, target: Flow, connection: Connection) -> None:
+        """There is a connection to a target."""
+        self._outgoing[_path(target)] = connection
+
     def peer_certificate(self, flow: Flow) -> Certificate | None:
         """Who the peer of a TLS connection has proved to be; None if it did not, or the connection is gone."""
         connection = self._connections.get(flow.id)
@@ -411,8 +424,9 @@ class SipTransport:
             self.stack.count("connections_refused")
             return 0
         self._last_id += 1
-        self._connections[self._last_id] = connection
-        return self._last_id
+        number = connection.former or self._last_id
+        self._connections[number] = connection
+        return number
 
     def gone(self, connection: Connection) -> None:
         """See Owner."""

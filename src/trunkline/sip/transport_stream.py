@@ -7,6 +7,7 @@ What a stranger may make it hold is bounded in bytes, and in time by its owner's
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -73,6 +74,10 @@ class Connection(asyncio.Protocol):
         self.flow = cast(Flow, None)
         self.certificate: Certificate | None = None
         """Who the peer has proved to be."""
+        self.former = 0
+        """Its number in the process before this one, which began it; 0: this one did."""
+        self.before = b""
+        """What that process has read of a message."""
         self.trouble = ""
         """Why it could not be opened."""
         self.ready: asyncio.Future[bool] = self._loop.create_future()
@@ -158,6 +163,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def rest(self) -> bytes:
+        """What has come of a message that is not whole."""
+        return self._parser.rest
+
+    def let_go(self) -> int:
+        """Read no more, so that another process may: a descriptor of the connection. -1: it cannot be passed on."""
+        transport = self._transport
+        if self._session is not None or not self.id or transport is None or transport.is_closing():
+            return -1
+        found = transport.get_extra_info("socket")
+        if found is None or self._parser.failed or transport.get_write_buffer_size():
+            return -1
+        transport.pause_reading()
+        return os.dup(found.fileno())
+
     # --- inside
 
     def _opened(self, session: TlsSession, data: bytes) -> bytes:
@@ -202,6 +223,10 @@ class Connection(asyncio.Protocol):
         domain = target.domain if target is not None else self._own_name()
         self.flow = Flow(kind, (plain_host(peer[0]), peer[1]), local, self.id, domain)
         self._settle(True)
+        if self.former:
+            self._partial = False
+            if self.before:
+                self._take(self.before)
 
     def _own_name(self) -> str:
         """The name of a peer that has proved who it is: whom to look for when its connection is lost."""
