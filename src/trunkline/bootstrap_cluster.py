@@ -62,6 +62,7 @@ SETTLE_S: Final = 10.0
 """How long a start waits for what is this node's to be opened."""
 LOOK_S: Final = 0.02
 """Between two looks whether something is still under way."""
+WILDCARDS: Final = ("", "::", "0.0.0.0")  # noqa: S104 - listeners on every address
 RETRY_S: Final = 0.5
 """Wait after a partition that was gained could not be read."""
 
@@ -69,6 +70,13 @@ Rate = Callable[[str, str], float]
 Pace = Callable[[str], float]
 
 log = logging.getLogger("trunkline")
+
+
+def _own_http(settings: Settings) -> str:
+    """Where this very node answers HTTP; `server.public_url` is all nodes' together."""
+    server = settings.server
+    host = server.host if server.host not in WILDCARDS else settings.node.address.rpartition(":")[0]
+    return f"{'https' if server.tls_cert else 'http'}://{host}:{server.port}"
 
 
 class CannotJoin(CannotStart):
@@ -86,7 +94,7 @@ class ClusterNode(Listener):
         self.fence = Fence()
         self.peers = Peers(own.name, str(settings.cluster.secret), *tls_contexts(settings))
         me = NodeRecord(
-            name=own.name, zone=own.zone, region=own.region, address=own.address, http=settings.base_url,
+            name=own.name, zone=own.zone, region=own.region, address=own.address, http=_own_http(settings),
             sip=f"{sip.advertised or sip.host}:{sip.port}" if sip.enabled else "",
             place=f"{machine()} {settings.data_path.resolve()}", roles=own.roles,
             voice_partitions=settings.cluster.voice_partitions,

@@ -45,8 +45,6 @@ class CallServer(Server):
         }
         super().__init__(folder, settings)
         self.sip_port = 0
-        self.python = sys.executable
-        """The interpreter whose version is started."""
         self.account: Account
         self._sdk: Any = None
         self.seed(self._tenant)

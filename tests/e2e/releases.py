@@ -6,6 +6,7 @@ with which restarts by handover were documented (no release before it can be upg
 
 import os
 import re
+import shutil
 import subprocess
 import sysconfig
 import tarfile
@@ -21,8 +22,8 @@ FIRST = "docs/howto/upgrade.md"
 NEEDS = "src/trunkline/supervisor/handover.py"
 
 
-def _git(*words: str) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
+def _git(*words: str, repo: Path = ROOT) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(["git", "-C", str(repo), *words], capture_output=True, check=False)
 
 
 def previous_commit() -> str:
@@ -48,25 +49,18 @@ class Release:
         self.version = version
         self.python = folder / "bin" / "python"
 
-    def plant(self, module: str, old: str, new: str) -> None:
-        """Make it a bad one."""
-        path = self.folder / "src" / "trunkline" / module
-        text = path.read_text()
-        assert text.count(old) == 1, (module, old, text.count(old))
-        path.write_text(text.replace(old, new))
 
-
-def install(folder: Path, stamp: str, commit: str = "") -> Release:
+def install(folder: Path, stamp: str, commit: str = "", repo: Path = ROOT) -> Release:
     """A commit's source (empty: the working tree's) as a release whose version ends with the stamp. Whatever it needs
     comes from the environment of the tests."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     if commit:
-        tree = _git("archive", commit, "src/trunkline")
+        tree = _git("archive", commit, "src/trunkline", repo=repo)
         assert tree.returncode == 0, tree.stderr
         with tarfile.open(fileobj=BytesIO(tree.stdout)) as archive:
             archive.extractall(folder, filter="data")
     else:
-        _copy_tree(folder)
+        copy_tree(folder)
     about = folder / "src" / "trunkline" / "__init__.py"
     text, found = re.subn(r'__version__ = "([^"]+)"', rf'__version__ = "\1+{stamp}"', about.read_text())
     assert found == 1
@@ -81,13 +75,10 @@ def install(folder: Path, stamp: str, commit: str = "") -> Release:
     return release
 
 
-def _copy_tree(folder: Path) -> None:
-    source, target = ROOT / "src" / "trunkline", folder / "src" / "trunkline"
-    for path in source.rglob("*"):
-        if path.is_file() and path.suffix != ".pyc":
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+def copy_tree(folder: Path) -> None:
+    """The working tree's source into a folder."""
+    skipped = shutil.ignore_patterns("*.pyc", "__pycache__")
+    shutil.copytree(ROOT / "src" / "trunkline", folder / "src" / "trunkline", ignore=skipped)
 
 
 def running(pid: int) -> str:

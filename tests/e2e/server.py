@@ -44,6 +44,8 @@ class Server:
         self._tables["data"] = data
         self.data = Path(str(data["path"]))
         self.port = int(own["port"])
+        self.python = sys.executable
+        """The interpreter whose version is started."""
         self._process: subprocess.Popen[bytes] | None = None
         self._write()
 
@@ -54,9 +56,19 @@ class Server:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def base_url(self) -> str:
         """Plain HTTP on the loopback interface."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def smpp_port(self) -> int:
+        """Where SMPP clients bind, as the settings say."""
+        return int(self._tables["smpp_server"]["port"])
 
     def seed(self, work: Callable[[Database, SystemClock], Awaitable[T]]) -> T:
         """Write records into the data folder, beside the server or before its start."""
@@ -72,7 +84,7 @@ class Server:
 
     def start(self) -> "Server":
         """Start it and wait until it listens."""
-        command = [*self._prefix, sys.executable, "-m", "trunkline", "--config", str(self._config), "serve"]
+        command = [*self._prefix, self.python, "-m", "trunkline", "--config", str(self._config), "serve"]
         with self.log.open("ab") as log:
             before = log.tell()
             self._process = subprocess.Popen(
@@ -91,7 +103,7 @@ class Server:
 
     def _listening(self, before: int) -> int | None:
         """The HTTP port, once it listens: with calls or peers there are other ports, so the log has to tell."""
-        if not any(self._tables.get(name, {}).get("enabled") for name in ("sip", "cluster")):
+        if not any(self._tables.get(name, {}).get("enabled") for name in ("sip", "cluster", "smpp_server")):
             return listening_port(self.pid)
         said = SAID.search(self.log.read_bytes()[before:])
         return int(said[1]) if said else None
