@@ -18,8 +18,9 @@ from tests.interop.switch import Switch
 FRAME = 160
 SILENCE = {"PCMU": b"\xff", "PCMA": b"\xd5"}
 RAW = {"PCMU": "mulaw", "PCMA": "alaw"}
-MOST_SKIPPED = 0.01
-"""Share of ticks that may be missed on a busy machine: the audio goes on where it was."""
+MOST_SKIPPED = 0.2
+"""Share of ticks that may be missed on a busy machine: the audio goes on where it was. How few a quiet one misses is
+measured by bench/media.py."""
 
 
 def ffmpeg(*arguments: str) -> None:

@@ -165,7 +165,8 @@ def test_a_wav_file_arrives_bit_exact(trunkline: Local, phone: RemotePhone, app:
     scores = hearing.correlation(heard.astype(float), expected[:4000].astype(float))
     start = int(scores.argmax())
     assert (without_gaps(heard[start:])[: len(expected)] == expected).all()
-    assert call.state.media.lost <= 2  # of packets around a tick that a busy machine left out
+    media = call.state.media
+    assert media.lost <= media.sent / 10, "of packets around ticks that a busy machine left out"
 
 
 def test_a_recording_is_what_the_phone_said(trunkline: Local, phone: RemotePhone, app: VoiceApp, tmp_path) -> None:

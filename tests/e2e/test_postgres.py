@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,9 +23,10 @@ pytestmark = needs_postgres
 KILLS = 2
 
 
-def storage_in(server: PostgresServer) -> dict[str, str]:
+def storage_in(server: PostgresServer) -> dict[str, Any]:
     """Fresh databases."""
-    return {"engine": "postgres", "queue": server.database(), "database": server.database()}
+    # The server waits as long as a busy machine takes to start PostgreSQL again.
+    return {"engine": "postgres", "queue": server.database(), "database": server.database(), "wait_s": 60}
 
 
 @pytest.fixture

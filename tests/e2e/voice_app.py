@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -65,6 +65,13 @@ class VoiceApp:
             assert time.monotonic() < until, f"{path} got {self.at(path)}; in all {[h.path for h in self.hooks]}"
             time.sleep(POLL_S)
         return self.at(path)
+
+    def wait_calls(self, path: str, sids: Collection[str], timeout_s: float = WAIT_S) -> None:
+        """Until each of these calls was told of at a path; one may be told of twice."""
+        until = time.monotonic() + timeout_s
+        while missing := set(sids).difference(form["CallSid"] for form in self.at(path)):
+            assert time.monotonic() < until, f"{path} was not told of {missing}"
+            time.sleep(POLL_S)
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)

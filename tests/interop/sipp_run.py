@@ -8,7 +8,7 @@ from typing import Any
 from tests.interop.conftest import program
 
 SCENARIOS = Path(__file__).parent / "sipp"
-PATIENCE_S = 40
+PATIENCE_S = 90
 TRANSPORTS = {"UDP": "u1", "TCP": "t1"}
 
 

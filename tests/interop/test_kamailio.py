@@ -102,7 +102,7 @@ def test_it_is_busy(switch: Switch, sipp: Callable[..., Sipp], transport: str) -
 def test_we_cancel(switch: Switch, sipp: Callable[..., Sipp], transport: str) -> None:
     run = sipp("uas_cancel")
     sids = place(switch, transport, SPEECH, status_callback_event=["ringing", "completed"])
-    switch.app.wait("/status", CALLS)
+    switch.app.wait_calls("/status", sids)
     switch.app.hooks.clear()
     for sid in sids:
         switch.client.calls(sid).update(status="canceled")
