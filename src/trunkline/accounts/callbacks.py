@@ -250,6 +250,7 @@ class StatusHandler:
                 )
                 done(Result((attempt,), True))
             elif type(answer) is Response and answer.status in REDIRECTS:
+                request = _decode(owed.request)  # read again: while an answer is waited for, it is kept once
                 own = self._plans.get(request.url) or self._plan(request.url)
                 own.roundabout = True
                 self._start(self._go_round(owed, request, own, account, done))

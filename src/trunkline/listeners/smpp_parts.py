@@ -23,6 +23,7 @@ from trunkline.messaging.outbound import NewMessage, Outbound
 from trunkline.messaging.reader import Reader
 from trunkline.messaging.smpp_clients import Wish
 from trunkline.model.errors import ApiError
+from trunkline.model.octets import fitted
 from trunkline.model.sid import MESSAGE_SMS, new_sid
 from trunkline.settings import Messaging
 from trunkline.sms.udh import Concat
@@ -273,7 +274,7 @@ class Parts:
                             kind=smpp_clients.RECEIPT,
                             host=smpp_clients.lane(group.account),
                             seq=number,
-                            request=orjson.dumps(request),
+                            request=fitted(orjson.dumps(request)),
                         )
                     )
             if owed:

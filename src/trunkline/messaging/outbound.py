@@ -22,6 +22,7 @@ from trunkline.messaging.lanes import lane_name, lane_parts
 from trunkline.messaging.routing import Router, amount
 from trunkline.model.errors import ApiError, describe
 from trunkline.model.message import Attempt, Direction, MediaItem, Message, SegmentState, Status
+from trunkline.model.octets import fitted
 from trunkline.model.sid import new_sid
 from trunkline.settings import Loopback, Settings
 from trunkline.settings.connectors import Twilio
@@ -530,5 +531,5 @@ def status_callback(message: Message, status: str, seq: int) -> Owed:
         kind=smpp_clients.RECEIPT if message.status_callback.startswith(smpp_clients.SCHEME) else "status",
         host=host_of(message.status_callback),
         seq=seq,
-        request=orjson.dumps(request),
+        request=fitted(orjson.dumps(request)),
     )

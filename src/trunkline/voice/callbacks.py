@@ -10,6 +10,7 @@ import orjson
 
 from trunkline.accounts.callbacks import host_of
 from trunkline.model.call import TERMINAL, Call, Status, StatusTarget
+from trunkline.model.octets import fitted
 from trunkline.model.recording import Recording
 from trunkline.storage.queue import Owed
 from trunkline.voice.params import Params, Place, rfc2822, standard
@@ -143,5 +144,10 @@ def _owed(sid: str, account: str, target: StatusTarget, params: Params, token: s
     if traceparent:
         request["traceparent"] = traceparent
     return Owed(
-        sid=sid, account=account, kind="status", host=host_of(target.url), seq=LATE_SEQ, request=orjson.dumps(request)
+        sid=sid,
+        account=account,
+        kind="status",
+        host=host_of(target.url),
+        seq=LATE_SEQ,
+        request=fitted(orjson.dumps(request)),
     )

@@ -129,7 +129,7 @@ class Delivery:
         self._hosts: dict[str, _Host] = {}
         self._held = 0
         """Callbacks in memory, all hosts together."""
-        self._chains: dict[str, deque[Owed]] = {}
+        self._chains: dict[str, list[Owed]] = {}
         """Callbacks that wait for the first attempt of an earlier one, by the message's SID."""
         self._active = 0
         self._starved: deque[str] = deque()
@@ -160,7 +160,7 @@ class Delivery:
         self._left.add(partition)
         # At once, not when its turn comes: by then the partition may be back, and what is kept here be old.
         for sid, chain in self._chains.items():
-            self._chains[sid] = deque(item for item in chain if not self._has_gone(item))
+            self._chains[sid] = [item for item in chain if not self._has_gone(item)]
         for host in list(self._hosts.values()):
             gone = [item for item in host.ready if partition_of(item.id) == partition]
             if gone:
@@ -242,7 +242,7 @@ class Delivery:
             if chain is not None:
                 chain.append(item)
                 return
-            self._chains[item.sid] = deque()
+            self._chains[item.sid] = []
         host.ready.append(item)
 
     def _later(self, name: str, wait_s: float) -> None:
@@ -418,7 +418,7 @@ class Delivery:
         if not chain:
             self._chains.pop(sid, None)
             return
-        follower = chain.popleft()
+        follower = chain.pop(0)
         host = self._host(follower.host)
         host.ready.append(follower)
         self._pump(host)
