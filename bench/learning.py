@@ -1,17 +1,17 @@
-"""What learning costs production: latency and CPU of one server, with a learner that follows it and without.
+"""What learning costs production: latency and CPU of one server, while a learner follows it and while it does not.
 
-    python -m bench.learning [--rounds 8] [--rate 150] [--seconds 5] [--per-second 50]
+    python -m bench.learning [--rounds 60] [--rate 150] [--seconds 2] [--per-second 20]
 
-One server, one SMSC; in each round three windows of open load in turn: `off`, `on` (`trunkline learn start` before it,
-`learn stop` after it; the candidate differs in nothing that matters) and `again`, which is `off` once more and shows
-what the machine does by itself. Latencies are pooled over all rounds; the ratios are medians, round by round. CPU is
-the server's, the learner's not included: that runs at idle priority, and is told apart. Before that, what the taps cost
-alone, in this process.
+One server, one SMSC, one learner that follows one account; in each round three windows of open load in turn: `on` is
+that account's, `off` and `again` are two others', so that the learner has nothing to do and `again` against `off` shows
+what the machine does by itself. Every window's percentiles are taken alone; told is the median of the ratios, round by
+round, with the interval in which 95 % of resampled medians lie, beside the pooled distributions. CPU is the
+server's, the learner's not included: that runs at idle priority, and is told apart. Before that, what the taps cost.
 """
 
 import argparse
 import asyncio
-import json
+import random
 import socket
 import statistics
 import subprocess
@@ -38,9 +38,10 @@ from trunkline.settings.learning import Learning
 from trunkline.smpp.pdu import SubmitSm
 from trunkline.storage.queue import Advance, Owed
 
-KINDS = ("off", "on", "again")
-FEED_S = 2.5
-"""What a node needs to find a run, and to notice that it has gone."""
+KINDS = ("on", "off", "again")
+FEED_S = 60.0
+"""Longest wait for the node to find the run."""
+RESAMPLED = 2000
 
 
 class Window:
@@ -85,27 +86,27 @@ async def measure(run: Run, folder: Path, asked: argparse.Namespace) -> tuple[di
     configuration, candidate = folder / "trunkline.toml", folder / "candidate.toml"
     candidate.write_text("[webhooks]\nper_host = 7\n")
     windows: dict[str, list[Window]] = {kind: [] for kind in KINDS}
-    learner_s, tally = 0.0, Tally()
-    async with Sink(run.gateway.is_final) as sink:
+    node = run.gateway
+    assert isinstance(node, Trunkline)
+    customers = dict(zip(KINDS, node.customers, strict=True))
+    async with Sink(node.is_final) as sink:
         await bound(run.smsc)
-        await warm_up(run.gateway, run.smsc, sink)
+        await warm_up(node, run.smsc, sink)
+        only = ("--candidate", str(candidate), "--account", customers["on"].account.sid)
+        await asyncio.to_thread(learn, configuration, "start", "bench", *only)
+        until = time.monotonic() + FEED_S
+        while not runs.found(folder / "data", "bench")[1].nodes and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        pids = tree([runs.pid_of(folder / "data" / "learning" / "bench")])
+        before = cpu_s(pids)
         for number in range(asked.rounds):
             for kind in (*KINDS[number % 3 :], *KINDS[: number % 3]):
-                if kind == "on":
-                    await asyncio.to_thread(learn, configuration, "start", "bench", "--candidate", str(candidate))
-                await asyncio.sleep(FEED_S)
-                pids = tree([runs.pid_of(folder / "data" / "learning" / "bench")]) if kind == "on" else []
-                before = cpu_s(pids)
-                one = await window(run, sink, f"{kind}{number}", asked.rate, asked.seconds)
-                if kind == "on":
-                    learner_s += cpu_s(pids) - before
-                    await asyncio.to_thread(learn, configuration, "stop", "bench")
-                    tally = runs.found(folder / "data", "bench")[1]
-                windows[kind].append(one)
-                own = times_of(one.spans)
-                say(f"{kind:6} p50 {own.p50} p99 {own.p99} ms, CPU {one.cpu} s/1000")
-            say(f"learner: {tally.work} compared, {tally.shed_by_node} shed by the node, {tally.shed_here} there")
-    return windows, tally, learner_s
+                node.customer = customers[kind]
+                windows[kind].append(await window(run, sink, f"{kind}{number}", asked.rate, asked.seconds))
+            say(f"{number} " + "; ".join(f"{k} p99 {times_of(windows[k][-1].spans).p99} ms" for k in KINDS))
+        learner_s = cpu_s(pids) - before
+        await asyncio.to_thread(learn, configuration, "stop", "bench")
+    return windows, runs.found(folder / "data", "bench")[1], learner_s
 
 
 async def alone(per_second: int) -> None:
@@ -161,9 +162,16 @@ async def alone(per_second: int) -> None:
     print(f"a flush of {longest} things\tmedian {middle:.0f} us, p99 {most:.0f} us, {1 / FLUSH_S:.0f} a second at most")
 
 
-def tell(windows: dict[str, list[Window]]) -> dict[str, Any]:
-    """The table; what it shows."""
-    told: dict[str, Any] = {}
+def interval(ratios: list[float]) -> str:
+    """The median, and where 95 % of resampled medians lie."""
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(RESAMPLED))
+    low, high = medians[RESAMPLED // 40], medians[-RESAMPLED // 40]
+    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+
+
+def tell(windows: dict[str, list[Window]]) -> None:
+    """The table."""
     for what, get in (("request to submit", "spans"), ("request to answer", "answers")):
         pooled = {k: times_of(span for one in windows[k] for span in getattr(one, get)) for k in KINDS}
         print(f"{what}\t" + "\t".join(f"{k} p50 {t.p50} p99 {t.p99} ms ({t.count})" for k, t in pooled.items()))
@@ -174,36 +182,31 @@ def tell(windows: dict[str, list[Window]]) -> dict[str, Any]:
                     getattr(times_of(getattr(a, get)), share) / getattr(times_of(getattr(b, get)), share)
                     for a, b in pairs
                 ]
-                whole = getattr(pooled[kind], share) / getattr(pooled["off"], share)
-                told[f"{get} {share} {kind}"] = [round(whole, 3), round(statistics.median(ratios), 3)]
-                print(f"  {share} {kind}/off\tpooled {whole:.3f}\tmedian of rounds {statistics.median(ratios):.3f}")
+                print(f"  {share} {kind}/off\t{interval(ratios)}")
     for kind in ("on", "again"):
         ratios = [a.cpu / b.cpu for a, b in zip(windows[kind], windows["off"], strict=True)]
-        told[f"cpu {kind}"] = round(statistics.median(ratios), 3)
-        print(f"server's CPU {kind}/off\tmedian of rounds {statistics.median(ratios):.3f}")
-    return told
+        print(f"server's CPU {kind}/off\t{interval(ratios)}")
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--rate", type=float, default=150.0)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--per-second", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--per-second", type=int, default=20)
     asked = parser.parse_args()
     asyncio.run(alone(asked.per_second))
     more: dict[str, dict[str, object]] = {
         "server": {"supervisor": "no"}, "learning": {"per_second": asked.per_second},
     }  # fmt: skip
-    options: dict[str, Any] = {"more": more}
+    options: dict[str, Any] = {"more": more, "rates": (0, 0, 0)}
     with system(Trunkline, **options) as run:
         folder = run.gateway._folder  # type: ignore[attr-defined]
         windows, tally, learner_s = uvloop.run(measure(run, folder, asked))
-    told = tell(windows)
+    tell(windows)
     print(f"learner's CPU\t{learner_s:.1f} s in all windows, at idle priority")
-    print(f"last run\t{tally.work} compared, {tally.shed_by_node} shed by the node, {tally.shed_here} by the learner")
-    print(json.dumps(told))
+    print(f"learned\t{tally.work} compared, {tally.shed_by_node} shed by the node, {tally.shed_here} by the learner")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ class Sink:
         self._server = await loop.create_server(lambda: _Session(self._answer), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
     def expect(self, refusals: Iterable[str]) -> None:
         """Another message comes: what the provider refused it with before it took it, by the names of the statuses."""
         self.taken = []

@@ -10,7 +10,7 @@ from trunkline.settings.kinds import Bytes, Count, Seconds, Section
 class Learning(Section, frozen=True, kw_only=True):
     """Bounds of `trunkline learn`. See docs/howto/learn.md."""
 
-    per_second: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    per_second: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """Messages and calls that the node hands to one run in a second, at most; the rest is shed and counted."""
     buffer: Count = 512
     """Things that wait in the node for a learner that is busy; beyond it they are shed."""
