@@ -8,7 +8,7 @@ from trunkline.settings.kinds import Bytes, Count, Seconds, Section
 
 
 class Learning(Section, frozen=True, kw_only=True):
-    """Bounds of `trunkline learn`. See docs/howto/learn.md."""
+    """Bounds of learning runs. See docs/howto/learn.md."""
 
     per_second: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """Messages and calls that the node hands to one run in a second, at most; the rest is shed and counted."""
