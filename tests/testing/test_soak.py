@@ -29,7 +29,7 @@ def result(points=(), **changes):
 
 
 def points(**grow):
-    base = {"memory_mb": 100.0, "files": 100, "threads": 10, "p50_ms": 5.0, "p99_ms": 20.0}
+    base = {"memory_mb": 100.0, "files": 100, "threads": 10, "p50_ms": 5.0, "p99_ms": 20.0, "cpu_ms": 3.0}
     return [
         Point(at_s=float(n), **{name: value + type(value)(grow.get(name, 0) * n) for name, value in base.items()})
         for n in range(60)
@@ -37,7 +37,15 @@ def points(**grow):
 
 
 @pytest.mark.parametrize(
-    ("grow", "said"), [({}, ""), ({"memory_mb": 1}, "memory_mb"), ({"files": 1}, "files"), ({"p99_ms": 5}, "p99_ms")]
+    ("grow", "said"),
+    [
+        ({}, ""),
+        ({"memory_mb": 1}, "memory_mb"),
+        ({"files": 1}, "files"),
+        ({"p99_ms": 5}, "p99_ms"),
+        ({"cpu_ms": 0.05}, "cpu_ms"),
+        ({"p50_ms": 0.2}, ""),
+    ],
 )
 def test_what_grows_is_named(grow, said):
     assert [line.split()[0] for line in problems(result(points(**grow)))] == ([said] if said else [])
