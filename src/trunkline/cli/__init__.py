@@ -117,7 +117,10 @@ def options(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: trunkline version
+    """
     typer.echo(__version__)
 
 

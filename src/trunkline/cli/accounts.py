@@ -78,7 +78,10 @@ def create(
     name: Annotated[str, typer.Option(help="FriendlyName.")] = "My account",
     parent: Annotated[str, typer.Option(help="SID of the account that owns it (makes a subaccount).")] = "",
 ) -> None:
-    """Make an account and print its SID and auth token."""
+    """Make an account and print its SID and auth token.
+
+    Example: trunkline accounts create --name "Harbour Ltd"
+    """
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise CommandError(f"--name must have 1 to {MAX_NAME_CHARS} characters")
     settings = settings_of(context)
@@ -98,7 +101,10 @@ def create(
 
 @app.command("list")
 def list_(context: typer.Context) -> None:
-    """List the accounts."""
+    """List the accounts.
+
+    Example: trunkline accounts list
+    """
     settings = settings_of(context)
 
     async def work() -> list[Account]:
@@ -113,7 +119,10 @@ def list_(context: typer.Context) -> None:
 def show(
     context: typer.Context, sid: Sid, reveal: Annotated[bool, typer.Option(help="Show the tokens.")] = False
 ) -> None:
-    """Show one account."""
+    """Show one account.
+
+    Example: trunkline accounts show ACxxx --reveal
+    """
     settings = settings_of(context)
 
     async def work() -> Account:
@@ -150,19 +159,28 @@ CLOSED = {"closed": "a closed account stays closed"}
 
 @app.command()
 def suspend(context: typer.Context, sid: Sid) -> None:
-    """Refuse its requests and sends until it is activated again."""
+    """Refuse its requests and sends until it is activated again.
+
+    Example: trunkline accounts suspend ACxxx
+    """
     _set_status(context, sid, "suspended", CLOSED)
 
 
 @app.command()
 def activate(context: typer.Context, sid: Sid) -> None:
-    """Undo a suspension."""
+    """Undo a suspension.
+
+    Example: trunkline accounts activate ACxxx
+    """
     _set_status(context, sid, "active", CLOSED)
 
 
 @app.command()
 def close(context: typer.Context, sid: Sid) -> None:
-    """Close it for good (its landed messages stay until their retention ends)."""
+    """Close it for good (its landed messages stay until their retention ends).
+
+    Example: trunkline accounts close ACxxx
+    """
     _set_status(context, sid, "closed", {})
 
 
@@ -170,7 +188,10 @@ def close(context: typer.Context, sid: Sid) -> None:
 def credit(
     context: typer.Context, sid: Sid, amount: Annotated[str, typer.Argument(help="Decimal, may be negative.")]
 ) -> None:
-    """Add to what was paid in."""
+    """Add to what was paid in.
+
+    Example: trunkline accounts credit ACxxx 250.00
+    """
     try:
         value = Decimal(amount)
     except InvalidOperation:
@@ -191,7 +212,10 @@ def limit(
     sid: Sid,
     mps: Annotated[int, typer.Option(help="Segments a second; 0: no limit of its own.", min=0, max=MAX_MPS)],
 ) -> None:
-    """Limit what all of its senders together send in a second; more waits its turn."""
+    """Limit what all of its senders together send in a second; more waits its turn.
+
+    Example: trunkline accounts limit ACxxx --mps 50
+    """
 
     def change(account: Account) -> None:
         account.messages_per_second = mps
@@ -206,7 +230,10 @@ def retention(
     sid: Sid,
     days: Annotated[int, typer.Option(help="Days; 0: as archive.retention_days says.", min=0, max=MAX_DAYS)],
 ) -> None:
-    """Keep its landed messages for so many days only; older ones leave within a day, and its usage with them."""
+    """Keep its landed messages for so many days only; older ones leave within a day, and its usage with them.
+
+    Example: trunkline accounts retention ACxxx --days 90
+    """
 
     def change(account: Account) -> None:
         account.retention_days = days
@@ -222,7 +249,10 @@ def token(
     secondary: Annotated[bool, typer.Option(help="Make a secondary token beside the primary one.")] = False,
     promote: Annotated[bool, typer.Option(help="Make the secondary token the primary one.")] = False,
 ) -> None:
-    """Show the auth token, or rotate it: --secondary, move the clients over, then --promote."""
+    """Show the auth token, or rotate it: --secondary, move the clients over, then --promote.
+
+    Example: trunkline accounts token ACxxx --secondary
+    """
     if secondary and promote:
         raise CommandError("give --secondary first, --promote once the clients use the new token")
 
@@ -247,7 +277,10 @@ def smpp(
     new_password: Annotated[bool, typer.Option("--new-password", help="Replace the password.")] = False,
     off: Annotated[bool, typer.Option("--off", help="Let it bind no more.")] = False,
 ) -> None:
-    """Let the account's own SMPP clients bind, and show how; bound ones leave when this is taken back."""
+    """Let the account's own SMPP clients bind, and show how; bound ones leave when this is taken back.
+
+    Example: trunkline accounts smpp ACxxx --system-id harbour --binds 4
+    """
     if len(system_id) > MAX_SYSTEM_ID_CHARS or not (system_id.isascii() and system_id.isprintable()):
         raise CommandError(f"a system_id has at most {MAX_SYSTEM_ID_CHARS} ASCII characters (SMPP 3.4, 5.2.1)")
 

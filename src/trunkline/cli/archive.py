@@ -46,7 +46,10 @@ def query(
     context: typer.Context,
     sql: Annotated[str, typer.Argument(help="One SELECT over the views `messages`, `calls` and `documents`.")],
 ) -> None:
-    """Run one SELECT over everything landed (DuckDB's SQL)."""
+    """Run one SELECT over everything landed (DuckDB's SQL).
+
+    Example: trunkline archive query "SELECT status, count(*) FROM messages GROUP BY status"
+    """
     settings = settings_of(context)
 
     async def work() -> tuple[list[str], list[list[Any]]]:
@@ -69,7 +72,10 @@ def export(
     start: Annotated[str, typer.Option(help="Created from this day (UTC), like 2026-01-31.")] = "",
     end: Annotated[str, typer.Option(help="Created before this day (UTC).")] = "",
 ) -> None:
-    """Write landed documents to FOLDER/documents.FORMAT."""
+    """Write landed documents to FOLDER/documents.FORMAT.
+
+    Example: trunkline archive export /srv/export --format parquet --start 2026-01-01
+    """
     settings = settings_of(context)
     if form not in FORMATS:
         raise CommandError(f"--format is one of {', '.join(FORMATS)}")
@@ -93,7 +99,10 @@ def day_ms(text: str) -> int:
 
 @app.command()
 def compact(context: typer.Context) -> None:
-    """Roll up what is due, then remove the bytes of what was deleted or redacted from every file."""
+    """Roll up what is due, then remove the bytes of what was deleted or redacted from every file.
+
+    Example: trunkline archive compact
+    """
     settings = settings_of(context)
 
     async def work() -> tuple[int, dict[str, int]]:
@@ -109,7 +118,10 @@ def compact(context: typer.Context) -> None:
 
 @app.command()
 def stats(context: typer.Context) -> None:
-    """Count landed messages by month, direction and status; say what deletions still wait for a compaction."""
+    """Count landed messages by month, direction and status; say what deletions still wait for a compaction.
+
+    Example: trunkline archive stats
+    """
     settings = settings_of(context)
 
     async def work() -> tuple[list[str], list[list[Any]], tuple[int, int]]:

@@ -65,7 +65,10 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="FOLDER|FILE.tar")],
     with_master_key: Annotated[bool, typer.Option(help="Include master.key: then guard the backup like it.")] = False,
 ) -> None:
-    """Copy the data into an empty folder or a new tar file; the server may go on."""
+    """Copy the data into an empty folder or a new tar file; the server may go on.
+
+    Example: trunkline backup /srv/backup-monday.tar
+    """
     settings = settings_of(context)
     _refuse_postgres(settings)
     source = settings.data_path
@@ -210,7 +213,10 @@ def restore(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="FOLDER|FILE.tar")],
 ) -> None:
-    """Put a backup into the data folder, which must be empty or absent; every checksum is checked first."""
+    """Put a backup into the data folder, which must be empty or absent; every checksum is checked first.
+
+    Example: trunkline --data /srv/trunkline restore /srv/backup-monday.tar
+    """
     settings = settings_of(context)
     _refuse_postgres(settings)
     target = settings.data_path

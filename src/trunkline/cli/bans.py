@@ -15,7 +15,10 @@ def bans(
     context: typer.Context,
     lift: Annotated[str, typer.Option(metavar="ADDRESS", help="End the ban of this address, within seconds.")] = "",
 ) -> None:
-    """List the addresses that are banned, or lift a ban."""
+    """List the addresses that are banned, or lift a ban.
+
+    Example: trunkline bans --lift 192.0.2.7
+    """
     settings = settings_of(context)
     if lift:
         with (settings.data_path / LIFT_FILE).open("a", encoding="ascii") as file:

@@ -65,7 +65,10 @@ def calls(
     status: Annotated[str, typer.Option(help="Only in this status, like in-progress or failed.")] = "",
     limit: Annotated[int, typer.Option(help="How many.", min=1, max=MAX_LISTED)] = 20,
 ) -> None:
-    """List the newest calls, under way and ended."""
+    """List the newest calls, under way and ended.
+
+    Example: trunkline calls --status in-progress --limit 50
+    """
     settings = settings_of(context)
     wanted = {"to": phone.to_e164(to) or to, "from": phone.to_e164(from_) or from_, "status": status}
     filters = {name: value for name, value in wanted.items() if value}
@@ -107,7 +110,10 @@ def call(
     sid: Annotated[str, typer.Argument(metavar="CA...")],
     details: Annotated[bool, typer.Option("--details", help="Everything that each entry says.")] = False,
 ) -> None:
-    """Print the timeline of a call: SIP, TwiML, webhooks, keys, recordings, and how it sounded."""
+    """Print the timeline of a call: SIP, TwiML, webhooks, keys, recordings, and how it sounded.
+
+    Example: trunkline call CAxxx --details
+    """
     settings = settings_of(context)
     if not is_sid(sid, CALL):
         raise CommandError(f"{sid} is no SID of a call: CA and 32 hex digits")

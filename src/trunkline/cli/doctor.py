@@ -43,14 +43,17 @@ TIMEX_BYTES = 256
 """Room for struct timex (208 bytes on 64-bit Linux); with modes 0 the call only reads."""
 
 
-app = typer.Typer(help="What is wrong here.", invoke_without_command=True, rich_markup_mode=None)
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.command()(sip)
 app.command()(durability)
 
 
 @app.callback()
 def doctor(context: typer.Context) -> None:
-    """Say what each kind of data survives, and check settings, disk, clock, limits and carriers."""
+    """Say what each kind of data survives, and check settings, disk, clock, limits and carriers.
+
+    Example: trunkline --config trunkline.toml doctor
+    """
     if context.invoked_subcommand is not None:
         return
     settings = settings_of(context)

@@ -201,7 +201,10 @@ def durability(
     as_json: Annotated[bool, typer.Option("--json", help="The table as a list, for programs.")] = False,
 ) -> None:
     """Say of each kind of data where it is kept, what it outlives and what is lost otherwise. Exit code 1 if a store
-    does not keep its promise."""
+    does not keep its promise.
+
+    Example: trunkline doctor durability --json
+    """
     settings = settings_of(context)
     findings = [*look_at_postgres(settings), *look_at_memory(settings), *look_at_objects(settings)]
     findings += look_at_regions(settings)

@@ -33,7 +33,10 @@ def sip(
     as_json: Annotated[bool, typer.Option("--json", help="A list of findings, for programs.")] = False,
 ) -> None:
     """Test trunks: names, connections, OPTIONS, login, codecs, our public address; and the RTP ports. Exit code 1 if
-    anything keeps calls away."""
+    anything keeps calls away.
+
+    Example: trunkline doctor sip carrier-one
+    """
     settings = settings_of(context)
     chosen = [one for one in settings.trunks if trunk in ("", one.name)]
     if trunk and not chosen:

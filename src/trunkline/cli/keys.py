@@ -24,7 +24,10 @@ def create(
     name: Annotated[str, typer.Option(help="FriendlyName.")] = "",
     main: Annotated[bool, typer.Option(help="A main key: may also manage accounts and keys.")] = False,
 ) -> None:
-    """Make a key and print its SID and secret; the secret cannot be shown again."""
+    """Make a key and print its SID and secret; the secret cannot be shown again.
+
+    Example: trunkline keys create ACxxx --name billing
+    """
     settings = settings_of(context)
     secret = secrets.token_hex(SECRET_BYTES)
 
@@ -46,7 +49,10 @@ def create(
 
 @app.command("list")
 def list_(context: typer.Context, account: Annotated[str, typer.Argument(metavar="ACCOUNT_SID")]) -> None:
-    """List an account's keys."""
+    """List an account's keys.
+
+    Example: trunkline keys list ACxxx
+    """
     settings = settings_of(context)
 
     async def work() -> list[ApiKey]:
@@ -60,7 +66,10 @@ def list_(context: typer.Context, account: Annotated[str, typer.Argument(metavar
 
 @app.command()
 def delete(context: typer.Context, sid: Annotated[str, typer.Argument(metavar="KEY_SID")]) -> None:
-    """Delete a key; requests that carry it are refused from then on."""
+    """Delete a key; requests that carry it are refused from then on.
+
+    Example: trunkline keys delete SKxxx
+    """
     settings = settings_of(context)
 
     async def work() -> None:
@@ -80,6 +89,8 @@ def rotate_master(context: typer.Context) -> None:
 
     A key file gets a new key before the old ones. Keys from the settings or the environment are taken as they are:
     put the new one first. The old ones must stay: API keys, stored responses and backups need them.
+
+    Example: trunkline keys rotate-master
     """
     settings = settings_of(context)
     if not settings.data_path.is_dir():

@@ -110,7 +110,10 @@ async def add_new(database: Database, numbers: Sequence[PhoneNumber]) -> int:
 
 @app.command("import")
 def import_(context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE.csv")]) -> None:
-    """Add the numbers of a CSV file (columns as the resource's properties); those already there stay as they are."""
+    """Add the numbers of a CSV file (columns as the resource's properties); those already there stay as they are.
+
+    Example: trunkline numbers import numbers.csv
+    """
     settings = settings_of(context)
 
     async def work() -> tuple[int, int]:
@@ -159,7 +162,10 @@ def add(
     sms_url: Annotated[str, typer.Option(help="Webhook for inbound messages.")] = "",
     voice_url: Annotated[str, typer.Option(help="Webhook for inbound calls.")] = "",
 ) -> None:
-    """Add one number."""
+    """Add one number.
+
+    Example: trunkline numbers add +15551234567 --account ACxxx
+    """
     settings = settings_of(context)
     urls = {"sms_url": sms_url, "voice_url": voice_url}
     entry = new_number(number, {"account_sid": account, "connector": connector, **urls})
@@ -182,7 +188,10 @@ def list_(
     account: Annotated[str, typer.Option(help="Only this account's.")] = "",
     available: Annotated[bool, typer.Option(help="Only those nobody has.")] = False,
 ) -> None:
-    """List the inventory."""
+    """List the inventory.
+
+    Example: trunkline numbers list --available
+    """
     settings = settings_of(context)
     where = {"account_sid": "" if available else account} if account or available else None
 
@@ -211,7 +220,10 @@ async def _find(database: Database, text: str) -> PhoneNumber:
 def assign(
     context: typer.Context, number: Number, account: Annotated[str, typer.Argument(metavar="ACCOUNT_SID")]
 ) -> None:
-    """Give an available number to an account."""
+    """Give an available number to an account.
+
+    Example: trunkline numbers assign +15551234567 ACxxx
+    """
     settings = settings_of(context)
 
     async def work() -> None:
@@ -229,7 +241,10 @@ def assign(
 
 @app.command()
 def release(context: typer.Context, number: Number) -> None:
-    """Take a number from its account; what that said of it is forgotten and it is available again."""
+    """Take a number from its account; what that said of it is forgotten and it is available again.
+
+    Example: trunkline numbers release +15551234567
+    """
     settings = settings_of(context)
 
     async def work() -> None:

@@ -24,7 +24,10 @@ def phone(
     ],
     url: Annotated[str, typer.Option(help="Where the server is.")] = URL,
 ) -> None:
-    """Play a simulated phone of a running development server."""
+    """Play a simulated phone of a running development server.
+
+    Example: trunkline phone +15555550123 'dials +12025550142' 'hears Welcome' 'presses 1' ends
+    """
     try:
         Script(RemotePhone(HttpSimulator(url), number), typer.echo).run(steps)
     except (StepFailed, ValueError) as error:

@@ -22,7 +22,10 @@ def registrations(
     domain: Annotated[str, typer.Option(help="Only with this SIP domain.")] = "",
     user: Annotated[str, typer.Option(help="Only this user.")] = "",
 ) -> None:
-    """List the phones that are registered with SIP domains."""
+    """List the phones that are registered with SIP domains.
+
+    Example: trunkline registrations
+    """
     settings = settings_of(context)
     now = SystemClock().now_ms()
 

@@ -20,7 +20,10 @@ def router_of(settings: Settings) -> Router:
 
 @app.command()
 def show(context: typer.Context) -> None:
-    """Show the routes as configured."""
+    """Show the routes as configured.
+
+    Example: trunkline routes show
+    """
     settings = settings_of(context)
     rows = [
         (
@@ -45,7 +48,10 @@ def try_number(
     sender: Annotated[str, typer.Option("--from", help="The sender.")] = "",
     account: Annotated[str, typer.Option(help="The account's SID.")] = "",
 ) -> None:
-    """Say which routes a message to NUMBER would try, in order; equal weights are drawn anew for each message."""
+    """Say which routes a message to NUMBER would try, in order; equal weights are drawn anew for each message.
+
+    Example: trunkline routes test +491701234567
+    """
     settings = settings_of(context)
     to = phone.to_e164(number)
     if to is None:

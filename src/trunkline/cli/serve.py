@@ -64,7 +64,10 @@ def dev(
     context: typer.Context,
     calls: bool = typer.Option(True, help="Take calls too, from simulated phones unless there are [[trunks]]."),
 ) -> None:
-    """Run the server with the development profile; the first start makes an account and two numbers."""
+    """Run the server with the development profile; the first start makes an account and two numbers.
+
+    Example: trunkline dev
+    """
     settings = settings_of(context, "development")
     if calls and not settings.sip.enabled:  # the supervised node gets the sockets, whatever its port says
         port = _sip_port(settings) if settings.sip.port == Sip().port else settings.sip.port

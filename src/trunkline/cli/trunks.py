@@ -17,7 +17,10 @@ COLUMNS = ("trunk", "kind", "what", "state", "since", "details")
 def trunks(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
-    """Show gateways and registrations of the running server. Exit code 1 if one is down."""
+    """Show gateways and registrations of the running server. Exit code 1 if one is down.
+
+    Example: trunkline trunks
+    """
     settings = settings_of(context)
     snapshot = trunk_status.read(settings.data_path)
     if snapshot is None or SystemClock().now_ms() - snapshot.at_ms > 2 * REFRESH_S * 1000:
