@@ -9,7 +9,8 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := timeout --foreground 3000 $(BIN)/pytest -q -n 3 --dist worksteal -o faulthandler_timeout=120
 # What asks a server from outside, whatever it is made of.
 CLUSTERED := tests/conformance tests/e2e/test_pagination.py tests/e2e/test_conversation.py \
-	$(addprefix tests/interop/test_,sipp_server.py sipp_depth.py baresip.py kamailio.py path.py sip_domain.py trunk.py)
+	$(addprefix tests/interop/test_,sipp_server.py sipp_depth.py baresip.py kamailio.py path.py sip_domain.py trunk.py \
+	smpp_server.py)
 CONFIG ?=
 FAULTS ?=
 RUNS ?=

@@ -1,6 +1,6 @@
 """One server, or with TRUNKLINE_TEST_CLUSTER=3 in the environment (`make test-cluster`) so many nodes in its place.
 
-The nodes share PostgreSQL, Redis, a folder for objects and the simulated phones. HAProxy gives each connection to the
+The nodes share PostgreSQL, Redis, a folder for objects and the simulated phones. HAProxy gives each request to the
 next of them; whoever asks for a SIP port gets the next node's.
 """
 
@@ -33,20 +33,40 @@ NODES = int(os.environ.get("TRUNKLINE_TEST_CLUSTER") or 0)
 PARTITIONS = 6
 LEASE_S = 10
 """Long, for a machine that does other things as well: here nobody dies."""
+LEGS = 50
+"""Of each node at least; ports are few where other tests run as well."""
 POLL_S = 0.05
 READY = b"Ready to accept connections"
 BALANCER = """\
+global
+    tune.bufsize 131072
 defaults
-    mode tcp
+    mode http
     timeout connect 20s
     timeout client 300s
     timeout server 300s
 frontend front
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{tls}
     default_backend nodes
 backend nodes
     balance roundrobin
 """
+SETTLED = """\
+import re, ssl, sys, time, urllib.request
+until, least, urls = time.monotonic() + float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+context = ssl._create_unverified_context()
+while urls:
+    assert time.monotonic() < until, f"{urls} own no partitions"
+    try:
+        page = urllib.request.urlopen(urls[0] + "/metrics", timeout=20, context=context).read().decode()
+    except OSError:
+        page = ""
+    if len(re.findall(r"^trunkline_partition_owned{.*} 1.0$", page, re.M)) >= least:
+        del urls[0]
+    else:
+        time.sleep(0.1)
+"""
+"""Waits until each node owns its share."""
 
 one_node = pytest.mark.skipif(NODES > 0, reason="looks into the files or processes of one node")
 """For tests that can say nothing of a cluster."""
@@ -101,20 +121,31 @@ class Nodes(Server):
             "cluster": {"enabled": True, "secret": "s" * 32, "lease_s": LEASE_S},
         }
         self.nodes = [self._node(number, shared) for number in range(NODES)]
-        self.sip_ports = cycle([node._tables["sip"]["port"] for node in self.nodes if "sip" in node._tables] or [0])
+        self._sip_ports, self._smpp_ports = self._ports("sip"), self._ports("smpp_server")
+
+    def _ports(self, section: str) -> "cycle[int]":
+        return cycle([int(node._tables.get(section, {}).get("port", 0)) for node in self.nodes])
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._tables["server"].get("tls_cert") else "http"
 
     def _node(self, number: int, shared: Mapping[str, Table]) -> Server:
         zone = chr(ord("a") + number)
         (self.folder / zone).mkdir()
         own: dict[str, Any] = {**self._tables, **shared}
-        scheme = "https" if self._tables["server"].get("tls_cert") else "http"
-        url = f"{scheme}://127.0.0.1:{self.port}"
+        url = f"{self._scheme}://127.0.0.1:{self.port}"
         own["server"] = {"public_url": url, **self._tables["server"], "port": 0}
         own["data"] = {**self._tables["data"], "path": str(self.folder / zone / "data")}
         own["node"] = {"name": f"node-{zone}", "zone": zone, "address": f"127.0.0.1:{free_port()}"}
         sip = self._tables.get("sip", {})
         if sip.get("port") and number:
             own["sip"] = {**sip, "port": free_port(str(sip.get("host", "127.0.0.1")), 2)}
+        if media := self._tables.get("media"):
+            own["media"] = {**media, "legs": max(int(media.get("legs", 0)) // NODES, LEGS)}
+        smpp = self._tables.get("smpp_server", {})
+        if smpp.get("port") and number:
+            own["smpp_server"] = {**smpp, "port": free_port()}
         return Server(self.folder / zone, own, self._prefix)
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -130,7 +161,16 @@ class Nodes(Server):
         for node in self.nodes:
             node.start()
         self._balance()
+        self._wait_until_settled()
         return self
+
+    def _wait_until_settled(self) -> None:
+        """Partitions move to nodes that have come."""
+        urls = [f"{self._scheme}://127.0.0.1:{node.port}" for node in self.nodes]
+        least = PARTITIONS // len(self.nodes)
+        command = [*self._prefix, sys.executable, "-c", SETTLED, str(START_S), str(least), *urls]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * START_S)
+        assert done.returncode == 0, f"{done.stderr[-1000:]}\n{self.tail()}"
 
     def _share_phones(self) -> None:
         """One process of simulated phones, which each node takes for its own."""
@@ -147,8 +187,13 @@ class Nodes(Server):
             (node.data / NOTE).write_bytes(ready)
 
     def _balance(self) -> None:
-        text = BALANCER.format(port=self.port)
-        text += "".join(f"    server {node.folder.name} 127.0.0.1:{node.port}\n" for node in self.nodes)
+        server, tls, verify = self._tables["server"], "", ""
+        if server.get("tls_cert"):
+            pem = self.folder / "haproxy.pem"
+            pem.write_text("".join(Path(str(server[name])).read_text() for name in ("tls_cert", "tls_key")))
+            tls, verify = f" ssl crt {pem}", " ssl verify none"
+        text = BALANCER.format(port=self.port, tls=tls)
+        text += "".join(f"    server {node.folder.name} 127.0.0.1:{node.port}{verify}\n" for node in self.nodes)
         config = self.folder / "haproxy.cfg"
         config.write_text(text)
         with (self.folder / "haproxy.log").open("ab") as log:
@@ -167,7 +212,22 @@ class Nodes(Server):
     @property
     def sip_port(self) -> int:
         """The next node's."""
-        return int(next(self.sip_ports))
+        return next(self._sip_ports)
+
+    @property
+    def config(self) -> Path:
+        """See `Server.config`."""
+        return self.nodes[0].config
+
+    @property
+    def folders(self) -> list[Path]:
+        """See `Server.folders`."""
+        return [node.data for node in self.nodes]
+
+    @property
+    def smpp_port(self) -> int:
+        """The next node's."""
+        return next(self._smpp_ports)
 
     @property
     def pid(self) -> int:

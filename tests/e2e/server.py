@@ -66,6 +66,16 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def config(self) -> Path:
+        """Its settings; of one node, where there are several."""
+        return self._config
+
+    @property
+    def folders(self) -> list[Path]:
+        """The data folder of each node."""
+        return [self.data]
+
+    @property
     def smpp_port(self) -> int:
         """Where SMPP clients bind, as the settings say."""
         return int(self._tables["smpp_server"]["port"])

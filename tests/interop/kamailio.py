@@ -34,8 +34,10 @@ class Kamailio:
         more: Mapping[str, str] | None = None,
     ) -> None:
         path = program("kamailio", "kamailio")
+        self.server_port = switch.sip_port
+        """The one that it leads to."""
         filled = {
-            "HOST": PROXY, "PORT": peers.proxy, "SERVER": f"{switch.host}:{switch.sip_port}", "NUMBER": NUMBER,
+            "HOST": PROXY, "PORT": peers.proxy, "SERVER": f"{switch.host}:{self.server_port}", "NUMBER": NUMBER,
             "PHONE": f"{BEHIND}:{peers.behind}", "MODULES": next(each for each in MODULES if Path(each).is_dir()),
             **(more or {}),
         }  # fmt: skip

@@ -3,6 +3,7 @@ Path that it left (RFC 3327)."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,20 +17,27 @@ EDGE = Path(__file__).with_name("edge.cfg")
 TRANSPORTS = ["UDP", "TCP"]
 
 
+class Edge(NamedTuple):
+    """A proxy."""
+
+    at: str
+    server_port: int
+
+
 @pytest.fixture(scope="module")
-def edge(switch: Switch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The proxy: where it listens."""
+def edge(switch: Switch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """The proxy: where it listens, and the port of the node behind it."""
     peers = Peers()
     running = Kamailio(tmp_path_factory.mktemp("edge"), switch, peers, EDGE)
-    yield f"{PROXY}:{peers.proxy}"
+    yield Edge(f"{PROXY}:{peers.proxy}", running.server_port)
     running.close()
 
 
-def behind(start: Start, office: Office, edge: str, transport: str) -> Baresip:
+def behind(start: Start, office: Office, edge: Edge, transport: str) -> Baresip:
     """A phone that reaches us through the proxy alone."""
     phone = start(
         user="alice", transport=transport, domain=office.name, password=PASSWORD,
-        proxy=f"sip:{edge};transport={transport.lower()}",
+        proxy=f"sip:{edge.at};transport={transport.lower()}",
     )  # fmt: skip
     phone.prints(REGISTERED)
     return phone
@@ -43,10 +51,11 @@ def talk(alice: Baresip, bob: Baresip) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_it_calls_and_is_called(switch: Switch, start: Start, edge: str, transport: str) -> None:
+def test_it_calls_and_is_called(switch: Switch, start: Start, edge: Edge, transport: str) -> None:
     office = Office(switch, f"path-{transport}".lower())
     alice = behind(start, office, edge, transport)
-    bob = office.phone(start, "bob", transport)
+    # of several nodes the one that has a connection calls by it
+    bob = office.phone(start, "bob", transport, port=edge.server_port if transport == "TCP" else 0)
     bob.prints(REGISTERED)
     switch.answers(dialled="<Hangup/>")
     switch.app.answers["/domain"] = lambda form: (
@@ -66,6 +75,6 @@ def test_it_calls_and_is_called(switch: Switch, start: Start, edge: str, transpo
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_it_is_called_and_holds(switch: Switch, start: Start, edge: str, transport: str) -> None:
+def test_it_is_called_and_holds(switch: Switch, start: Start, edge: Edge, transport: str) -> None:
     office = Office(switch, f"path-held-{transport}".lower())
     a_held_call(switch, behind(start, office, edge, transport), f"sip:alice@{office.name}")

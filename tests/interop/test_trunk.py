@@ -106,9 +106,9 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def standing(switch: Switch, kind: str, up: bool) -> Any:
-    """The carrier's line of that kind, when it is so."""
-    snapshot = trunk_status.read(switch.server.data)
-    lines = snapshot.lines if snapshot is not None else []
+    """The carrier's line of that kind, when it is so at some node."""
+    snapshots = [trunk_status.read(folder) for folder in switch.server.folders]
+    lines = [one for snapshot in snapshots if snapshot is not None for one in snapshot.lines]
     return next((one for one in lines if (one.trunk, one.kind, one.up) == ("carrier", kind, up)), None)
 
 
@@ -141,8 +141,17 @@ def test_calls_go_out_with_the_login(switch: Switch, office: tuple[Switch, Peers
 
 
 def test_the_doctor_finds_nothing_wrong_beside_the_running_server(switch: Switch) -> None:
-    config = switch.server.folder / "trunkline.toml"
-    command = [sys.executable, "-m", "trunkline", "--config", str(config), "doctor", "sip", "carrier", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "trunkline",
+        "--config",
+        str(switch.server.config),
+        "doctor",
+        "sip",
+        "carrier",
+        "--json",
+    ]
     ran = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
@@ -182,5 +191,5 @@ def test_a_stop_takes_the_registration_back(
 ) -> None:
     assert not switch.errors()
     switch.server.stop()
-    assert trunk_status.read(switch.server.data) is None
+    assert [trunk_status.read(folder) for folder in switch.server.folders] == [None] * len(switch.server.folders)
     sipp("uac_unregistered", f"{PROXY}:{office[1].proxy}", host=BEHIND, s=NUMBER).succeeds()
