@@ -68,12 +68,14 @@ class Escaping(SmppConnector):
     def submit(self, submission: Submission) -> None:
         folder = os.path.dirname(__file__)
         with open(os.path.join(folder, OUTSIDE)) as file:
-            port, data, pid = file.read().split("\n")
+            port, data, pid, settings = file.read().split("\n")
         told = []
         with socket.socket() as line:
             told.append(f"connect {line.connect_ex(('127.0.0.1', int(port)))}")
         told.append(f"data {sorted(os.listdir(data))}")
         told.append(f"process {os.path.exists(f'/proc/{pid}')}")
+        with open(settings, "rb") as given, open("/proc/1/environ", "rb") as environment:
+            told.append(f"secrets {len(given.read())} {b'TRUNKLINE' in environment.read()}")
         try:
             with open(os.path.join(folder, "written"), "w"):
                 told.append("file written")

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.slow
 LIMIT_S = 180.0
 POLL_S = 0.1
 TEXTS = ["hello", "with € in it", "7 is the text", "x" * 300, "ünïcödé ☃", "last"]
-FAULTS = Path(planted.__file__).parent
 
 
 def isolated() -> bool:
@@ -135,8 +135,9 @@ def same(world: World) -> Path:
     return file
 
 
-def faulty(name: str) -> list[str]:
-    return ["--candidate", f"smpp=planted:{name}", "--path", str(FAULTS)]
+def faulty(world: World, name: str) -> list[str]:
+    shutil.copy(planted.__file__, world.folder)
+    return ["--candidate", f"smpp=planted:{name}", "--path", str(world.folder)]
 
 
 def test_a_candidate_that_does_the_same_agrees(world: World) -> None:
@@ -169,7 +170,7 @@ def test_a_planted_routing_bug_is_caught(world: World) -> None:
 
 
 def test_a_planted_encoding_bug_is_caught(world: World) -> None:
-    world.start("encoding", *faulty("BadlyEncoding"))
+    world.start("encoding", *faulty(world, "BadlyEncoding"))
     for text in TEXTS:
         world.send(text)
     tally = world.until(
@@ -185,11 +186,28 @@ def test_a_planted_encoding_bug_is_caught(world: World) -> None:
     assert told.returncode == 1
 
 
+def test_a_whole_version_is_followed(world: World, tmp_path: Path) -> None:
+    sources = Path(run.__file__).parents[2]
+    shutil.copytree(sources, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    routing = tmp_path / "src" / "trunkline" / "messaging" / "outbound.py"
+    text = routing.read_text()
+    assert "return candidates[0]" in text
+    routing.write_text(text.replace("return candidates[0]", "return self.router.routes[-1]"))
+    world.start("version", "--version", str(tmp_path))
+    world.send("to the states")
+    world.send("to Germany", "+4930555012")
+    tally = world.until("version", lambda tally: tally.counts["route"].agree + tally.counts["route"].disagree >= 2)
+    world.learn("stop", "version")
+    assert tally.counts["route"].agree >= 1
+    (sample, *_) = [one for one in tally.samples if one.aspect == "route"]
+    assert (sample.production, sample.candidate) == ('["us","carrier"]', '["de","second"]')
+
+
 @pytest.mark.parametrize("fault", ["Crashing", "Raising", "Spinning", "Hoarding"])
 def test_a_candidate_that_breaks_is_caught_and_not_felt(world: World, fault: str) -> None:
     name = fault.lower()
     before = world.submits()
-    world.start(name, *faulty(fault))
+    world.start(name, *faulty(world, fault))
     for text in TEXTS[:3]:
         world.send(text)  # answered, whatever the candidate does
     world.until(name, lambda tally: tally.candidate.deaths + tally.candidate.errors > 0)
@@ -203,43 +221,39 @@ def test_a_candidate_that_breaks_is_caught_and_not_felt(world: World, fault: str
 
 
 def test_a_candidate_that_does_not_start_is_told_at_once(world: World) -> None:
-    done = world.learn("start", "absent", *faulty("Absent"))
+    done = world.learn("start", "absent", *faulty(world, "Absent"))
     assert done.returncode == 1
     assert "the candidate does not start; LookupError: no such thing" in done.stderr
 
 
 def test_nothing_gets_out(world: World) -> None:
-    outside = FAULTS / planted.OUTSIDE
-    outside.write_text(f"{world.smsc.port}\n{world.server.data}\n{world.server.pid}")
-    try:
-        before = world.submits()
-        world.start("escaping", *faulty("Escaping"))
-        world.send("tell")
-        tally = world.until("escaping", lambda tally: tally.counts["pdu"].disagree > 0)
-        inside = world.processes("escaping")
-        assert len(inside) >= 3  # the keeper, the candidate, the control
-        for pid in inside:
-            assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
-            assert os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
-            interfaces = [
-                line.split(":")[0].strip() for line in Path(f"/proc/{pid}/net/dev").read_text().split("\n")[2:]
-            ]
-            assert set(filter(None, interfaces)) == {"lo"}
-            for table in ("tcp", "udp"):
-                for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                    assert all(end.startswith(("0100007F:", "00000000:")) for end in line.split()[1:3])
-            assert b"hush-hush" not in Path(f"/proc/{pid}/environ").read_bytes()
-        assert "hush-hush" not in (world.server.data / "learning" / "escaping" / run.RUN_FILE).read_text()
-        world.learn("stop", "escaping")
-        assert world.submits() == before + 1  # production's own
-    finally:
-        outside.unlink()
+    outside = world.folder / planted.OUTSIDE
+    outside.write_text(f"{world.smsc.port}\n{world.server.data}\n{world.server.pid}\n{world.folder / 'trunkline.toml'}")
+    before = world.submits()
+    world.start("escaping", *faulty(world, "Escaping"))
+    world.send("tell")
+    tally = world.until("escaping", lambda tally: tally.counts["pdu"].disagree > 0)
+    inside = world.processes("escaping")
+    assert len(inside) >= 3  # the keeper, the candidate, the control
+    for pid in inside:
+        assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        assert os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
+        interfaces = [line.split(":")[0].strip() for line in Path(f"/proc/{pid}/net/dev").read_text().split("\n")[2:]]
+        assert set(filter(None, interfaces)) == {"lo"}
+        for table in ("tcp", "udp"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                assert all(end.startswith(("0100007F:", "00000000:")) for end in line.split()[1:3])
+        assert b"hush-hush" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert "hush-hush" not in (world.server.data / "learning" / "escaping" / run.RUN_FILE).read_text()
+    world.learn("stop", "escaping")
+    assert world.submits() == before + 1  # production's own
     (sample,) = [one for one in tally.samples if one.aspect == "pdu"]
     written = b"".join(bytes.fromhex(one) for one in msgspec.json.decode(sample.candidate)["carrier"])
     assert b"connect 111" in written  # refused: there is nobody
     assert b"'work'" in written
     assert b"sqlite" not in written  # of the data folder there is only what the learner made itself
     assert b"process False" in written
+    assert b"secrets 0 False" in written  # of the settings, which hold the password, nothing is left
     assert b"file 30" in written  # read-only
 
 

@@ -9,7 +9,7 @@ import typer
 
 from trunkline.cli.common import CommandError, settings_of, show_fields, show_table
 from trunkline.learning import candidates, report, runs
-from trunkline.learning.run import Run
+from trunkline.learning.run import Run, hidden
 from trunkline.learning.sampling import Sampling
 from trunkline.learning.tally import Cost, Tally
 from trunkline.learning.views import ASPECTS
@@ -50,6 +50,7 @@ def start(
         told = ", ".join([*(candidate or []), *([str(version)] if version else [])])
         sampling = Sampling(frozenset(account or ()), frozenset(number or ()), percent)
         wanted = Run(name, told, commit, int(time.time() * 1000), sampling, settings.learning, sides)
+        wanted.hidden = hidden(settings)
         runs.start(settings.data_path, wanted)
     except runs.CannotLearn as error:
         raise CommandError(str(error)) from None

@@ -14,6 +14,7 @@ import resource
 import shutil
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,14 +46,17 @@ def command(program: list[str]) -> list[str]:
     return [unshare, *NAMESPACES, *program]
 
 
-def enter(data: Path, run: Path) -> None:
-    """Shut the file system, but for `run` (below `data`) and an empty `data`; and bring `lo` up. Raises
-    CannotIsolate."""
+def enter(data: Path, run: Path, hidden: Sequence[str] = ()) -> None:
+    """Shut the file system, but for `run` (below `data`); `data` is empty and so are the `hidden` files. Bring `lo` up.
+    Raises CannotIsolate."""
     kept = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
         _set_read_only("/", on=True)
         _mount("proc", "/proc", "proc", 0)
+        for file in hidden:
+            if Path(file).is_file():
+                _mount("/dev/null", file, "", _MS_BIND)
         for folder in (data, Path("/run")):
             if folder.is_dir():
                 _mount("none", str(folder), "tmpfs", 0, f"size={STORE_BYTES},mode=700")

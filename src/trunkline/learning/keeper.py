@@ -18,6 +18,7 @@ from time import time
 from typing import Any, Final
 
 import orjson
+from msgspec import MsgspecError
 
 from trunkline.learning import isolation, run, views
 from trunkline.learning.child import Child
@@ -258,8 +259,8 @@ def main(arguments: Sequence[str]) -> int:
     """See the module."""
     data, folder = Path(arguments[0]), Path(arguments[1])
     try:
-        isolation.enter(data, folder)
-    except (isolation.CannotIsolate, OSError) as error:
+        isolation.enter(data, folder, run.read(folder).hidden)
+    except (isolation.CannotIsolate, OSError, MsgspecError) as error:
         with contextlib.suppress(OSError):
             run.write(folder, run.TALLY_FILE, Tally(state=f"failed: {error}"))
         return 1

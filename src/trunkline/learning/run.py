@@ -19,6 +19,7 @@ SOCKET: Final = "feed"
 RUN_FILE: Final = "run.json"
 TALLY_FILE: Final = "tally.json"
 LOG_FILE: Final = "learner.log"
+_REFERRED: Final = re.compile(r"""["']file:([^"']+)["']""")
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 HANDED: Final = ("messaging", "webhooks", "voice", "connectors", "routes", "rates", "trunks")
 """The parts of the settings that a learner gets; all else is as by default."""
@@ -53,6 +54,8 @@ class Run(msgspec.Struct):
     sampling: Sampling
     limits: Learning
     sides: list[Side]
+    hidden: list[str] = []
+    """Files with secrets in them, which nothing in there can read."""
 
 
 def settings_for(settings: Settings) -> dict[str, Any]:
@@ -65,6 +68,16 @@ def settings_for(settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
     found["connectors"] = [_connector(one) for one in found["connectors"]]
     return found
+
+
+def hidden(settings: Settings) -> list[str]:
+    """The files that hold the node's secrets: its settings, what those refer to by `file:`, and its keys for TLS."""
+    found = [settings.server.tls_key, settings.smpp_server.tls_key]
+    if settings.source:
+        source = Path(settings.source).resolve()
+        named = _REFERRED.findall(source.read_text(encoding="utf-8", errors="replace"))
+        found += [str(source), *(str(source.parent / name) for name in named)]
+    return sorted({str(Path(one).resolve()) for one in found if one})
 
 
 def _connector(own: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ PID_FILE: Final = "pid"
 KEEPER: Final = "trunkline.learning.keeper"
 START_S: Final = 180.0
 STOP_S: Final = 15.0
+KEPT: Final = ("PATH", "PYTHONPATH", "LANG")
+"""Of the environment, which may hold secrets."""
 POLL_S: Final = 0.05
 MAX_LOG: Final = 300
 """Characters of a log that an error shows."""
@@ -79,7 +81,13 @@ def start(data: Path, wanted: Run) -> int:
         raise CannotLearn(str(error)) from None
     with (folder / run.LOG_FILE).open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
-            program, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            program,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={name: os.environ[name] for name in KEPT if name in os.environ},
         )
     (folder / PID_FILE).write_text(str(process.pid))
     until = time.monotonic() + START_S
