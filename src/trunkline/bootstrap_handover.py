@@ -6,9 +6,9 @@ A new process loads what it can and waits for its turn (`await_turn`). The old o
     2. closes its listening sockets, which stay open in the supervisor: connections wait in the kernel
     3. answers the requests that are under way, passes every idle connection of the API on to the next process (over
        TLS, which cannot be passed on, `Connection: close` was said for CLOSING_S), and those on which a request waits
-       of which nothing has been done (trunkline.model.held), with what was read; unbinds SMPP clients and carriers
-    4. passes SIP peers' TCP connections on, leaves calls as they are, to be taken up like after a crash, closes the
-       stores, and ends
+       of which nothing has been done (trunkline.model.held), with what was read; unbinds SMPP clients
+    4. passes carriers' binds (of a node alone) and SIP peers' TCP connections on, leaves calls as they are, to be taken
+       up like after a crash, closes the stores, and ends
 
 Why connections are passed on: a keep-alive connection that is closed may have a request under way to it, which fails.
 One that is not read from loses nothing: the bytes are in the kernel, and the next process reads them.
@@ -26,8 +26,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
+import msgspec
 import uvicorn
 
 from trunkline import inherited
@@ -36,6 +37,7 @@ from trunkline.bootstrap import MEMORY_STOP_S, Node
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
 from trunkline.inherited import (
     BEGUN,
+    BINDS,
     CLOSED,
     CONNECTIONS,
     HAND_OVER,
@@ -49,6 +51,7 @@ from trunkline.inherited import (
     Channel,
 )
 from trunkline.listeners.guarded_http import GuardedHttp
+from trunkline.messaging.connectors.base import Connector
 from trunkline.settings import Settings
 from trunkline.sip import transport_handover
 from trunkline.sip.transport import SipTransport
@@ -81,6 +84,9 @@ LATE: Final = {
 }
 """What is imported only where it is asked for, and early in a process that waits for its turn."""
 
+_decode_bind: Final = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
+"""Connector, which of its binds, state."""
+
 log = logging.getLogger("trunkline")
 
 
@@ -94,11 +100,48 @@ def await_turn(channel: Channel | None, settings: Settings) -> bool:
     return inherited.await_baton()
 
 
+@runtime_checkable
+class Binds(Protocol):
+    """A connector that may be left bound (trunkline.messaging.connectors.smpp)."""
+
+    def take(self, mark: str, connection: socket.socket, state: bytes) -> None: ...
+
+    async def let_go(self, grace_s: float) -> list[tuple[str, int, bytes]]: ...
+
+
+Heard = list[tuple[inherited.Message, list[int]]]
+
+
+def inherit(channel: Channel | None, node: Node) -> Heard:
+    """What the supervisor has said before this process's turn; carriers' binds are the connectors' from here on. Before
+    the node starts."""
+    found: Heard = []
+    with contextlib.suppress(EOFError):
+        while channel is not None and (heard := channel.heard()) is not None:
+            if heard[0].get("do") == BINDS:
+                _take_binds(node, heard[1])
+            else:
+                found.append(heard)
+    return found
+
+
+def _take_binds(node: Node, descriptors: list[int]) -> None:
+    for descriptor, memory in zip(descriptors[::2], descriptors[1::2], strict=True):
+        connection, (name, mark, state) = socket.socket(fileno=descriptor), _decode_bind(_read_all(memory))
+        connector: object = node.connectors.get(name)
+        if isinstance(connector, Binds):
+            connector.take(mark, connection, state)
+        else:
+            connection.close()
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, which tells when it listens, stops the node after it, and can hand over."""
 
-    def __init__(self, config: uvicorn.Config, node: Node, channel: Channel | None) -> None:
+    def __init__(self, config: uvicorn.Config, node: Node, channel: Channel | None, early: Heard) -> None:
+        """`early`: what was heard before (`inherit`)."""
         super().__init__(config)
+        self._early = early
         self._node = node
         self._channel = channel
         self._leaving: asyncio.Task[None] | None = None
@@ -134,6 +177,8 @@ class Server(uvicorn.Server):
                 if not self._node.settings.server.public_url and not self._node.settings.server.port:
                     self._node.base_url = f"http://{host}:{port}"
         if self._channel is not None:
+            for message, descriptors in self._early:
+                self._told(self._channel, message, descriptors)
             self._hear()
             asyncio.get_running_loop().add_reader(self._channel.fileno(), self._hear)
             self._channel.say({"event": READY, "pid": os.getpid()})
@@ -145,23 +190,28 @@ class Server(uvicorn.Server):
         assert channel is not None
         try:
             while (heard := channel.heard()) is not None:
-                message, descriptors = heard
-                do = message.get("do")
-                if do == CONNECTIONS:
-                    for descriptor in descriptors:
-                        asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor), b""))
-                elif do in (BEGUN, SIP_STREAMS):
-                    adopt = self._adopt if do == BEGUN else self._adopt_stream
-                    for descriptor, memory in zip(descriptors[::2], descriptors[1::2], strict=True):
-                        known = _read_all(memory)
-                        asyncio.get_running_loop().create_task(adopt(socket.socket(fileno=descriptor), known))
-                elif do == HEALTH:
-                    self._telling = asyncio.get_running_loop().create_task(self._tell_health(channel))
-                elif do == HAND_OVER and self._leaving is None and not self.should_exit:
-                    self._takes = tuple(message.get("takes", (CONNECTIONS,)))
-                    self._leaving = asyncio.get_running_loop().create_task(self._hand_over(channel))
+                self._told(channel, *heard)
         except EOFError:
             asyncio.get_running_loop().remove_reader(channel.fileno())
+
+    def _told(self, channel: Channel, message: inherited.Message, descriptors: list[int]) -> None:
+        do = message.get("do")
+        loop = asyncio.get_running_loop()
+        if do == CONNECTIONS:
+            for descriptor in descriptors:
+                loop.create_task(self._adopt(socket.socket(fileno=descriptor), b""))
+        elif do in (BEGUN, SIP_STREAMS):
+            adopt = self._adopt if do == BEGUN else self._adopt_stream
+            for descriptor, memory in zip(descriptors[::2], descriptors[1::2], strict=True):
+                loop.create_task(adopt(socket.socket(fileno=descriptor), _read_all(memory)))
+        elif do == HEALTH:
+            self._telling = loop.create_task(self._tell_health(channel))
+        elif do == HAND_OVER and self._leaving is None and not self.should_exit:
+            self._takes = tuple(message.get("takes", (CONNECTIONS,)))
+            self._leaving = loop.create_task(self._hand_over(channel))
+        else:  # what cannot be used is not kept open
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     async def _adopt(self, connection: socket.socket, read: bytes) -> None:
         """Serve a connection of the process before this one, which has read the beginning of a request."""
@@ -211,7 +261,7 @@ class Server(uvicorn.Server):
                 server.close()
             channel.say({"event": CLOSED})
             await asyncio.gather(self._empty(channel), node.smpp_server.stop(1.0))
-            await _let_go(node, channel if SIP_STREAMS in self._takes else None)
+            await _let_go(node, channel, self._takes)
         except Exception:  # whatever it was: the next process takes up what is left, like after a crash
             log.exception("handing over did not go as it should")
         finally:
@@ -280,6 +330,19 @@ async def _pass_streams(channel: Channel, sip: SipTransport) -> None:
         os.close(descriptor)
 
 
+async def _leave_carrier(channel: Channel, takes: tuple[str, ...], name: str, connector: Connector) -> None:
+    """Leave a carrier's binds to the next process, where that takes them; else unbind."""
+    if BINDS not in takes or not isinstance(connector, Binds):
+        await connector.stop(LET_GO_S)
+        return
+    descriptors: list[int] = []
+    for mark, connection, state in await connector.let_go(LET_GO_S):
+        descriptors += [connection, _memory(msgspec.msgpack.encode((name, mark, state)))]
+    await _pass(channel, BINDS, descriptors, PAIRS_AT_ONCE)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def _memory(read: bytes) -> int:
     """Memory with these bytes, as a descriptor."""
     memory = os.memfd_create("trunkline-request", os.MFD_CLOEXEC)
@@ -303,18 +366,18 @@ async def _settle(node: Node, wait_s: float) -> None:
     await asyncio.gather(node.scheduler.stop(), node.usage_triggers.stop(), node.delivery.stop(wait_s))
 
 
-async def _let_go(node: Node, streams: Channel | None) -> None:
+async def _let_go(node: Node, channel: Channel, takes: tuple[str, ...]) -> None:
     """Let another process go on with everything, calls included; nothing is said to anybody about them. After
-    `_settle`, and once no request is under way. `streams`: where SIP peers' connections are passed on."""
+    `_settle`, and once no request is under way. `takes`: what may be passed on to it (trunkline.inherited.KINDS)."""
     await node.halt()
     await asyncio.gather(
         node.media_fetch.stop(),
         node.inbound.stop(),
-        *(connector.stop(LET_GO_S) for connector in node.connectors.values()),
+        *(_leave_carrier(channel, takes, name, one) for name, one in node.connectors.items()),
     )
     if node.voice is not None:
-        if streams is not None:
-            await _pass_streams(streams, node.voice.sip)
+        if SIP_STREAMS in takes:
+            await _pass_streams(channel, node.voice.sip)
         await node.voice.let_go()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LET_GO_S):

@@ -89,6 +89,7 @@ async def _serve_with(settings: Settings, phones: Phones | None, channel: inheri
     if sockets is None:
         port_is_free(settings.server.host, settings.server.port)
     bootstrap_handover.take_orders(node)
+    early = bootstrap_handover.inherit(channel, node)
     await node.start()
     gc.collect()
     gc.freeze()
@@ -120,6 +121,6 @@ async def _serve_with(settings: Settings, phones: Phones | None, channel: inheri
         ssl_keyfile=own.tls_key or None,
     )
     try:
-        await Server(config, node, channel).serve(sockets)
+        await Server(config, node, channel, early).serve(sockets)
     finally:
         await node.stop()

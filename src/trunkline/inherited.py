@@ -93,7 +93,9 @@ BEGUN: Final = "begun"
 """Either: pairs of descriptors, a connection of the API and a memory with what has been read of its request."""
 SIP_STREAMS: Final = "sip-streams"
 """Either: pairs of descriptors, a TCP connection of a SIP peer and a memory with its state."""
-KINDS: Final = (CONNECTIONS, BEGUN, SIP_STREAMS)
+BINDS: Final = "binds"
+"""Either: pairs of descriptors, a connection to a carrier's SMSC, bound, and a memory with its state."""
+KINDS: Final = (CONNECTIONS, BEGUN, SIP_STREAMS, BINDS)
 """What may be passed on to a successor. Both it and the supervisor must know a kind: WARM and HAND_OVER carry the list
 as `takes`; without one, as in the first releases that handed over, it is CONNECTIONS alone."""
 WARM: Final = "warm"

@@ -95,6 +95,7 @@ def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> N
             eventually(lambda c=counts: len(sent.accepted) > c[0] + 10, "requests after it")
             eventually(lambda c=counts: len(esme.accepted) > c[1] + 10 and esme.binds > c[2], "the client binds again")
         assert len(pids) == RESTARTS + 1
+        assert server.text().count("trx1 goes on as the process before left it") == RESTARTS, "carrier"
         sent.stop()
         held.stop()
         esme.quiet()

@@ -23,6 +23,11 @@ class Framer:
         self._held = 0  # octets in _pieces
         self._wanted = HEADER_OCTETS  # octets before anything more can be said
 
+    @property
+    def rest(self) -> bytes:
+        """What it holds back: fed to another framer it has the same meaning."""
+        return b"".join(self._pieces)
+
     def feed(self, data: bytes) -> tuple[list[Frame], FrameError | None]:
         """The PDUs completed by `data`, and the error that ends the stream when a command_length is not
         between 16 and the limit. PDUs before the bad one are returned beside it."""

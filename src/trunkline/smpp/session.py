@@ -190,6 +190,20 @@ class Session:
             self._outstanding[sequence] = (now + self.limits.response_timeout_s, command_id, token)
         return sequence
 
+    def rest(self) -> tuple[str, int, bytes] | None:
+        """What another session needs to go on with this one (`resume`), and what has come of a PDU that is not whole.
+        None while anything is under way in either direction, or it is not bound."""
+        if self.state not in BOUND or self._outstanding or self._inbound or self._out:
+            return None
+        return self.state.value, self._sequence, self._framer.rest
+
+    def resume(self, state: str, sequence: int) -> None:
+        """Be bound, as another session was over the same connection. Raises ValueError."""
+        self.state = State(state)
+        self._sequence = sequence
+        self._framer.limit = self.limits.max_pdu_octets
+        self._state_deadline = None
+
     def send_outbind(self, pdu: p.Outbind) -> None:
         """SMSC: ask the ESME to bind to us."""
         if self.role is not Role.SMSC or self.state is not State.OPEN:

@@ -7,11 +7,14 @@ A peer that does not read stops being read (`pause_writing`), so that answers to
 
 import asyncio
 import logging
+import os
 import socket
 import ssl as ssl_module
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
+
+import msgspec
 
 from trunkline.smpp import constants as c
 from trunkline.smpp import events
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 WRITE_BUFFER_OCTETS: Final = 256 * 1024  # unsent output above which the peer is not read any more
 CLOSE_TIMEOUT_S: Final = 5.0  # for the last octets to a peer that does not read
 MAX_CONNECTIONS: Final = 1000  # per listener
+LOOK_S: Final = 0.002  # between two looks whether all is answered
 
 Outcome = events.ResponseReceived | events.RequestFailed
 Callback = Callable[[Any, Outcome], None]
@@ -71,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._on_close: Callable[[Connection], None] | None = None
         self.closed: asyncio.Future[str] = self._loop.create_future()
         """Done with the reason when the connection is over."""
+        self.before = b""
+        """What another process has read of it (`resume`)."""
 
     # --- for the owner
 
@@ -157,6 +163,23 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def let_go(self, timeout_s: float) -> tuple[int, bytes] | None:
+        """Leave it to another process, without a word to the peer: a descriptor, which is the caller's to close, and
+        what `resume` needs. None where that cannot be, over TLS or when answers are not there in time."""
+        transport = self._transport
+        found = transport.get_extra_info("socket") if transport is not None else None
+        if transport is None or found is None or transport.get_extra_info("ssl_object") is not None:
+            return None
+        transport.pause_reading()
+        end = self._loop.time() + timeout_s
+        while (rest := self.session.rest()) is None or transport.get_write_buffer_size():
+            if self._loop.time() > end or not self.bound or transport.is_closing():
+                return None
+            await asyncio.sleep(LOOK_S)
+        number = os.dup(found.fileno())
+        self.abort("left to another process")
+        return number, msgspec.msgpack.encode(rest)
+
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,6 +191,9 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handler.on_connected(self)
         self._flush()
+        if self.before:
+            data, self.before = self.before, b""
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         self._flush_due = True  # what the handler queues goes out below, in one write
@@ -337,6 +363,21 @@ async def connect(
     status = answered.result()
     if not connection.bound:
         raise ConnectError(f"bind to {host}:{port} refused: {c.status_name(status)}", status)
+    return connection
+
+
+async def resume(one: socket.socket, state: bytes, handler: Handler, limits: Limits | None = None) -> Connection:
+    """Go on, as ESME, with a connection that another process has let go of. Raises `ConnectError`, and closes it."""
+    try:
+        bound, sequence, rest = msgspec.msgpack.decode(state, type=tuple[str, int, bytes])
+        connection = Connection(Role.ESME, handler, limits)
+        connection.session.resume(bound, sequence)
+        connection.before = rest
+        one.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, one)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        one.close()
+        raise ConnectError(f"the connection of the process before cannot be gone on with: {error}") from None
     return connection
 
 

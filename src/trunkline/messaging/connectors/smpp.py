@@ -7,6 +7,7 @@ what each setting does.
 
 import asyncio
 import logging
+import socket
 import ssl as ssl_module
 from collections.abc import Callable
 from functools import partial
@@ -65,6 +66,7 @@ class SmppConnector:
         self._under_way = 0
         self._order = 0
         self._idle = asyncio.Event()
+        self._given: dict[str, tuple[socket.socket, bytes]] = {}
         self.watch: Callable[[Message, int, list[p.SubmitSm]], None] | None = None
         """Told what each message becomes (learning mode; else None)."""
         self.received = 0
@@ -103,7 +105,19 @@ class SmppConnector:
                 self._links.append(link)
         self._senders = [link for link in self._links if link.sends]
         for link in self._links:
+            link.given = self._given.pop(link.mark, None)
             link.start()
+        self.drop_given()
+
+    def take(self, mark: str, connection: socket.socket, state: bytes) -> None:
+        """Before `start`: a bind that another process has let go of."""
+        self._given[mark] = connection, state
+
+    def drop_given(self) -> None:
+        """Close binds of another process that this one has no use for."""
+        for connection, _ in self._given.values():
+            connection.close()
+        self._given.clear()
 
     def capacity(self) -> int:
         """See `base.Connector`. Counted in segments, of which most messages have one."""
@@ -139,8 +153,22 @@ class SmppConnector:
                 self.watch(message, now_ms, pdus)
             self._place(Job(submission, pdus, self._order))
 
+    async def let_go(self, grace_s: float) -> list[tuple[str, int, bytes]]:
+        """As `stop`, but binds are left to another process, where that can be: mark, descriptor, state of each."""
+        await self._finish_all(grace_s)
+        left = await asyncio.gather(*[link.let_go(UNBIND_TIMEOUT_S) for link in self._links])
+        self._sink = None
+        return [(link.mark, *one) for link, one in zip(self._links, left, strict=True) if one is not None]
+
     async def stop(self, grace_s: float) -> None:
         """See `base.Connector`."""
+        self.drop_given()
+        await self._finish_all(grace_s)
+        await asyncio.gather(*[link.stop(UNBIND_TIMEOUT_S) for link in self._links])
+        self._sink = None
+
+    async def _finish_all(self, grace_s: float) -> None:
+        """Send nothing more, and wait for answers."""
         self._running = False
         for link in self._senders:
             link.hand_back_all(Unavailable("the connector is stopping", burns_attempt=False))
@@ -150,8 +178,6 @@ class SmppConnector:
                 await asyncio.wait_for(self._idle.wait(), grace_s)
             except TimeoutError:
                 log.warning("%s: %d answers were not waited for", self.name, self._under_way)
-        await asyncio.gather(*[link.stop(UNBIND_TIMEOUT_S) for link in self._links])
-        self._sink = None
 
     def health(self) -> tuple[bool, str]:
         """See `base.Connector`."""

@@ -8,8 +8,10 @@ what was still in the queue is not: it moves to another link, or back to the dis
 """
 
 import asyncio
+import hashlib
 import logging
 import random
+import socket
 import ssl as ssl_module
 from collections import deque
 from collections.abc import Callable
@@ -140,6 +142,13 @@ class Link(transport.Handler):
         """Whether this connection has taken anything."""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self.given: tuple[socket.socket, bytes] | None = None
+        """The connection of the process before this one, still bound, and its state."""
+
+    @property
+    def mark(self) -> str:
+        """What tells whether two links are bound alike, as whom and where."""
+        return hashlib.sha256(repr((self.label, self._address, self._ssl is None, self._bind)).encode()).hexdigest()
 
     # -- the bind ---------------------------------------------------------------------------------------------
 
@@ -152,14 +161,7 @@ class Link(transport.Handler):
         while True:
             began = self._loop.time()
             try:
-                connection = await transport.connect(
-                    *self._address,
-                    self._bind,
-                    self,
-                    limits=self._limits,
-                    ssl=self._ssl,
-                    server_hostname=self._address[0],
-                )
+                connection = await self._connected()
             except ConnectError as error:
                 reason = str(error)
             except Exception as error:  # whatever it is, the carrier is tried again
@@ -175,6 +177,16 @@ class Link(transport.Handler):
             first, longest = self._backoff
             await asyncio.sleep(min(longest, first * 2.0 ** min(failures, 32)) * random.uniform(0.5, 1.0))
             failures += 1
+
+    async def _connected(self) -> Connection:
+        """Bound. Raises ConnectError."""
+        given, self.given = self.given, None
+        if given is not None:
+            log.info("%s: %s goes on as the process before left it", self._owner.name, self.label)
+            return await transport.resume(*given, self, self._limits)
+        return await transport.connect(
+            *self._address, self._bind, self, limits=self._limits, ssl=self._ssl, server_hostname=self._address[0]
+        )
 
     def _up(self, connection: Connection) -> None:
         if not connection.bound:
@@ -205,6 +217,17 @@ class Link(transport.Handler):
         self.queued = 0
         for job in jobs:
             self._owner.orphaned(job)
+
+    async def let_go(self, timeout_s: float) -> tuple[int, bytes] | None:
+        """As `stop`, but where it can be the bind is left to another process: see `transport.Connection.let_go`."""
+        left = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self.connection is not None:
+            left = await self.connection.let_go(timeout_s)
+        await self.stop(timeout_s)
+        return left
 
     async def stop(self, timeout_s: float) -> None:
         """Unbind and close; what is still unanswered then is in doubt."""
