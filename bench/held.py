@@ -1,30 +1,38 @@
 """Ten thousand requests held at once on one node: what each costs in memory, and whether others notice.
 
-    python -m bench.held [requests] [webhooks] [--count 10000]
+    python -m bench.held [requests] [homes] [webhooks] [calls] [--count 10000]
 
 `requests`: API requests whose bodies are half there; then the other halves come, and each must be answered 201.
+`homes`: API requests with an Idempotency-Key whose home is a node that is away; then it is there, and each is answered.
 `webhooks`: callbacks (by HOSTS hosts) that the application does not answer; then it does, and each must be delivered.
+`calls`: incoming calls whose webhook the application does not answer; then it does, and each must be rejected as told.
 Memory is what all processes of the node take (PSS) beside what they took before, at the moment when all are held; the
 kernel's socket buffers are not in it. Meanwhile ordinary requests are made one after another.
 """
 
 import argparse
 import asyncio
+import os
+import signal
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import uvloop
 
+from bench import held_calls
 from bench.load import Load
 from bench.measure import Run, bound, times_of, told, warm_up
 from bench.node import Trunkline
-from bench.processes import Failed, Meter
+from bench.processes import Failed, Meter, free_ports
 from bench.sink import Sink
 from bench.sms import CONCURRENCY, system
 
 COUNT = 10_000
+CALLS = "calls"
 HOSTS = 5
 """Loopback addresses of the application: the node keeps at most 4096 callbacks of one host in memory."""
 OPENING = 200
@@ -187,13 +195,58 @@ def tell(what: str, before: float, now: float, count: int) -> None:
     print(f"{what}: {before:.0f} MB before, {now:.0f} MB now, {(now - before) * 1024 / max(count, 1):.1f} kB each")
 
 
-SCENARIOS = {"requests": requests, "webhooks": webhooks}
+async def homes(run: Run, count: int) -> None:
+    """API requests that wait for the home of their key."""
+    gateway = run.gateway
+    async with Sink(gateway.is_final) as sink:
+        await bound(run.smsc)
+        await warm_up(gateway, run.smsc, sink)
+        meter = Meter(gateway.roots)
+        before = meter.memory_mb()
+        loop, gate = asyncio.get_running_loop(), asyncio.Semaphore(OPENING)
+
+        async def hold(number: int) -> _Held:
+            whole = gateway.request(f"held-{number}", number, sink.url)
+            keyed = whole.replace(b"\r\n", b"\r\nIdempotency-Key: held-%d\r\n" % number, 1)
+            async with gate:
+                _, held = await loop.create_connection(lambda: _Held(keyed, b""), "127.0.0.1", gateway.port)
+            return held
+
+        all_held = await asyncio.gather(*map(hold, range(count)))
+        print(await probes(run, sink))
+        tell(f"{count} API requests wait for a home", before, meter.memory_mb(), count)
+        os.kill(gateway.roots[0], signal.SIGUSR1)
+        await until(lambda: all(held.answer for held in all_held), "answers")
+        made = sum(held.answer.startswith(b"HTTP/1.1 201") for held in all_held)
+        print(f"then answered 201: {made} of {count}")
+        for held in all_held:
+            held.transport.abort()
+
+
+def calls(count: int) -> None:
+    """Calls that wait for their webhook, on a server with SIP."""
+    (port,) = free_ports(1)
+    more = (
+        f"[webhooks]\nper_host = {count // HOSTS + CONCURRENCY}\nin_flight = {count + 1000}\n"
+        f"read_timeout_s = {HOLD_S}\ntotal_timeout_s = {HOLD_S}\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="held-") as folder:
+        node = held_calls.Node(Path(folder), port, count + 100, HOSTS, more)
+        try:
+            node.start()
+            uvloop.run(asyncio.wait_for(held_calls.measure(node, port, count, until, tell), RUN_LIMIT_S))
+        finally:
+            if node.process is not None:
+                node.process.stop()
+
+
+SCENARIOS = {"requests": requests, "homes": homes, "webhooks": webhooks}
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", help=", ".join(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", help=", ".join([*SCENARIOS, CALLS]))
     parser.add_argument("--count", type=int, default=COUNT)
     asked = parser.parse_args()
     more: dict[str, dict[str, Any]] = {
@@ -203,8 +256,11 @@ def main() -> None:
             "read_timeout_s": HOLD_S, "total_timeout_s": HOLD_S,
         },
     }  # fmt: skip
-    for name in asked.scenarios or SCENARIOS:
-        with system(Trunkline, more=more) as run:
+    for name in asked.scenarios or [*SCENARIOS, CALLS]:
+        if name == CALLS:
+            calls(asked.count)
+            continue
+        with system(Trunkline, more=more, module="bench.held_home" if name == "homes" else "trunkline") as run:
             uvloop.run(asyncio.wait_for(SCENARIOS[name](run, asked.count), RUN_LIMIT_S))
 
 
