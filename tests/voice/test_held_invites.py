@@ -28,7 +28,7 @@ async def held(monkeypatch):
 
 async def ended(held):
     async with asyncio.timeout(WAIT_S):
-        while len(held):  # noqa: ASYNC110
+        while len(held):
             await asyncio.sleep(0.001)
 
 
