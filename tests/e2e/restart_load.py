@@ -70,19 +70,25 @@ class Requests:
             thread.join()
 
 
+def post(account: str, token: str, form: dict[str, str]) -> tuple[bytes, bytes]:
+    """Head and body of a request for a message."""
+    login = base64.b64encode(f"{account}:{token}".encode()).decode()
+    body = urlencode(form).encode()
+    head = (
+        f"POST /2010-04-01/Accounts/{account}/Messages.json HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Basic {login}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode(), body
+
+
 class Held:
     """Threads whose requests are long under way: half of the body, seconds of nothing, the other half."""
 
     def __init__(self, port: int, account: str, token: str, form: dict[str, str], holds_s: tuple[float, ...]) -> None:
         self.accepted: list[str] = []
         self.failed: list[str] = []
-        path = f"/2010-04-01/Accounts/{account}/Messages.json"
-        login = base64.b64encode(f"{account}:{token}".encode()).decode()
-        self._body = urlencode(form).encode()
-        self._head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {login}\r\n"
-            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(self._body)}\r\n\r\n"
-        ).encode()
+        self._head, self._body = post(account, token, form)
         self._port = port
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(hold_s,), daemon=True) for hold_s in holds_s]

@@ -5,11 +5,13 @@
 
 import os
 import re
+import resource
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import pytest
 
 from tests.e2e.call_server import NUMBER
 from tests.e2e.carrier import Carrier
-from tests.e2e.restart_load import Esme, Held, Requests, eventually
+from tests.e2e.conftest import make_tenant
+from tests.e2e.restart_load import Esme, Held, Requests, eventually, post
+from tests.e2e.server import Server
 from tests.e2e.test_calls_crash import Scene
 from tests.e2e.voice_app import response
 from trunkline.bootstrap_processes import ORDERS_SOCKET, socket_path
@@ -31,6 +35,7 @@ RESTARTS = int(os.environ.get("RESTARTS", "3"))
 CALLS = int(os.environ.get("CALLS", "2"))
 HOLDS_S = (1.0, 4.0, 16.0, 24.0)
 """How long requests are held: some longer than an old process waits for one whose work has begun."""
+HELD = int(os.environ.get("HELD", "2000"))
 SYSTEM_ID, PASSWORD = "restarts", "secret12"
 HANDSET = "+12025550199"
 
@@ -129,6 +134,36 @@ def test_restarts_under_load_fail_nothing(tmp_path: Path, carrier: Carrier) -> N
         if sent is not None:
             sent.stop()
         scene.close()
+
+
+@pytest.mark.slow
+def test_thousands_of_held_requests_are_answered_by_the_next_process(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    server = Server(tmp_path, {"profile": "development", "server": {"supervisor": "yes", "request_timeout_s": 300}})
+    tenant = server.seed(make_tenant)
+    form = {"From": tenant.numbers[0].phone_number, "To": HANDSET, "Body": "Held"}
+    account = tenant.account
+    held: list[socket.socket] = []
+    try:
+        server.start()
+        head, body = post(account.sid, str(account.auth_token), form)
+        for _ in range(HELD):
+            held.append(socket.create_connection(("127.0.0.1", server.port), 60))
+            held[-1].sendall(head + body[:10])
+        path = socket_path(load(tmp_path / "trunkline.toml", {}), ORDERS_SOCKET)
+        (*_, last) = give(path, {"do": "restart", "grace_s": 1.0, "ready_s": 120.0}, 300.0)
+        assert last["ok"], (last, server.tail())
+        for one in held:
+            one.sendall(body[10:])
+        answers = [one.recv(12) for one in held]
+        print(f"\n{HELD} held requests: connections waited {last['pause_s']:.2f} s")
+        assert Counter(answers) == {b"HTTP/1.1 201": HELD}
+    finally:
+        for one in held:
+            one.close()
+        server.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.slow
