@@ -21,11 +21,11 @@ from tests.e2e.carrier import Carrier
 from tests.e2e.conftest import Tenant, make_tenant
 from tests.e2e.server import Server
 from tests.learning import planted
-from trunkline.learning import run, runs
+from trunkline.learning import run, runs, shares
 from trunkline.learning.tally import Tally
 
 pytestmark = pytest.mark.slow
-LIMIT_S = 180.0
+LIMIT_S = 900.0
 POLL_S = 0.1
 TEXTS = ["hello", "with € in it", "7 is the text", "x" * 300, "ünïcödé ☃", "last"]
 
@@ -270,6 +270,8 @@ def test_a_learner_that_is_killed_is_not_felt(world: World) -> None:
         assert time.monotonic() < end
         time.sleep(POLL_S)
     assert "was killed" in world.learn("status", "killed").stdout
+    world.learn("stop", "killed")
+    assert not any(group.exists() for group in shares.groups_of(world.server.data / "learning" / "killed"))
 
 
 def test_a_learner_that_stands_still_is_shed(world: World) -> None:

@@ -18,8 +18,11 @@ from trunkline.learning.tally import Cost
 from trunkline.learning.wire import Answer, Step, Work, decode_answer, encode
 from trunkline.settings.learning import Learning
 
-START_S: Final = 120.0
-"""Longest wait for a process to be ready, on a machine that gives it only what it has left."""
+START_S: Final = 60.0
+"""Longest that a process takes to be ready."""
+LOOK_S: Final = 0.5
+"""Between two looks at what a process does that has not answered."""
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 MAX_DEATHS: Final = 20
 """Unwanted ends; after that it is not started again."""
 WORN_OUT: Final = 5000
@@ -108,16 +111,50 @@ class Child:
         return True
 
     async def _ask(self, packet: bytes | None, limit_s: float) -> Answer | None:
-        """Hand something over, and wait for what is said next."""
+        """Hand something over, and wait for what is said next. The time in which the process would run, and the machine
+        has no CPU for it, does not count."""
         line = self._line
         if line is None:
             return None
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(limit_s):
-                if packet is not None:
+            if packet is not None:
+                async with asyncio.timeout(limit_s):
                     await loop.sock_sendall(line, packet)
-                data = await loop.sock_recv(line, PACKET)
+            answer = asyncio.ensure_future(loop.sock_recv(line, PACKET))
+            await self._within(answer, limit_s)
+            data = answer.result() if answer.done() else b""
             return decode_answer(data) if data else None
         except (OSError, TimeoutError, msgspec.MsgspecError):
             return None
+
+    async def _within(self, answer: "asyncio.Future[bytes]", limit_s: float) -> None:
+        """Wait for an answer; it is cancelled when it takes too long."""
+        assert self._process is not None
+        taken, cpu = 0.0, _cpu_s(self._process.pid)
+        while not (await asyncio.wait([answer], timeout=LOOK_S))[0]:
+            before, cpu = cpu, _cpu_s(self._process.pid)
+            taken += cpu - before if _wants_cpu(self._process.pid) else LOOK_S
+            if taken > limit_s:
+                answer.cancel()
+                await asyncio.wait([answer])
+                raise TimeoutError
+
+
+def _wants_cpu(pid: int) -> bool:
+    """Whether a thread of the process runs, or would."""
+    return any(_stat(file)[0] in "RD" for file in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _cpu_s(pid: int) -> float:
+    """What the process has used."""
+    fields = _stat(Path(f"/proc/{pid}/stat"))
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def _stat(file: Path) -> list[str]:
+    """State and figures of a process or thread; of one that has ended as if it were one."""
+    try:
+        return file.read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["Z", *"0" * 20]

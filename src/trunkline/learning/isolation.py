@@ -22,7 +22,6 @@ NAMESPACES: Final = ("--user", "--map-root-user", "--net", "--pid", "--ipc", "--
 MAX_FILES: Final = 256
 """Descriptors of a process that follows the work."""
 MAX_FILE_BYTES: Final = 256 << 20
-MAX_PROCESSES: Final = 64
 STORE_BYTES: Final = 128 << 20
 """Memory that the followed work may take as files."""
 _MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 4096, 16384, 1 << 18

@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 from msgspec import MsgspecError
 
-from trunkline.learning import isolation, run, views
+from trunkline.learning import isolation, run, shares, views
 from trunkline.learning.child import Child
 from trunkline.learning.run import SOCKET, Run
 from trunkline.learning.sink import knows
@@ -265,6 +265,7 @@ def main(arguments: Sequence[str]) -> int:
             run.write(folder, run.TALLY_FILE, Tally(state=f"failed: {error}"))
         return 1
     isolation.yield_to_others(idle=False)
+    shares.nice_session()
     work = data / "work"
     work.mkdir()
 

@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from trunkline.learning import isolation, run
+from trunkline.learning import isolation, run, shares
 from trunkline.learning.run import FOLDER, Run
 from trunkline.learning.tally import Tally
 
 PID_FILE: Final = "pid"
 KEEPER: Final = "trunkline.learning.keeper"
-START_S: Final = 180.0
+START_S: Final = 600.0
+"""On a machine that gives it only what it has left."""
 STOP_S: Final = 15.0
 KEPT: Final = ("PATH", "PYTHONPATH", "LANG")
 """Of the environment, which may hold secrets."""
@@ -79,6 +81,14 @@ def start(data: Path, wanted: Run) -> int:
         program = isolation.command([sys.executable, "-m", KEEPER, str(data), str(folder)])
     except isolation.CannotIsolate as error:
         raise CannotLearn(str(error)) from None
+    shares.release(folder)
+    groups = shares.limit(folder)
+
+    def join() -> None:
+        for group in groups:
+            with suppress(OSError):
+                group.write_text("0")  # whoever writes it
+
     with (folder / run.LOG_FILE).open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             program,
@@ -87,6 +97,7 @@ def start(data: Path, wanted: Run) -> int:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            preexec_fn=join,
             env={name: os.environ[name] for name in KEPT if name in os.environ},
         )
     (folder / PID_FILE).write_text(str(process.pid))
@@ -112,6 +123,7 @@ def stop(data: Path, name: str) -> bool:
     pid = pid_of(folder)
     if not pid:
         found(data, name)
+        shares.release(folder)
         return False
     for keeper in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         os.kill(int(keeper), signal.SIGTERM)
@@ -120,6 +132,7 @@ def stop(data: Path, name: str) -> bool:
         time.sleep(POLL_S)
     if pid_of(folder):
         os.kill(pid, signal.SIGKILL)
+    shares.release(folder)
     return True
 
 
