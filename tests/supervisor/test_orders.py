@@ -28,6 +28,9 @@ if BATON in descriptors():
         sys.exit(0)
     if version == "fails":
         sys.exit(8)
+    if version == "dies":
+        ours.say({"event": "ready"})
+        sys.exit(9)
 listener = socket.socket(fileno=descriptors()["http-0"])
 say(f"serves {version}")
 ours.say({"event": "ready"})
@@ -45,7 +48,8 @@ while True:
             ours.say({"event": "health", "ok": version != "unwell", "why": "unwell", "calls": 0})
         elif message["do"] == "connections":
             for number in given:
-                socket.socket(fileno=number).sendall(f"kept by {version}".encode())
+                held.append(socket.socket(fileno=number))
+                held[-1].sendall(f"kept by {version};".encode())
         elif message["do"] == "begun":
             for number, memory in zip(given[::2], given[1::2]):
                 text = os.pread(memory, 100, 0).decode()
@@ -128,7 +132,7 @@ def test_a_restart_puts_another_process_behind_the_same_socket(run):
         assert kept.recv(100).decode().split() == ["one", first]
         said = run.order(do="restart")
         assert said[-1]["ok"], said
-        assert kept.recv(100) == b"kept by one"
+        assert kept.recv(100) == b"kept by one;"
     version, second = run.answer()
     assert (version, second != first) == ("one", True)
     assert not alive(int(first))
@@ -195,3 +199,35 @@ def test_requests_under_way_are_passed_on_with_what_was_read(run):
         assert run.order(do="upgrade", python=other(run, "two"))[-1]["ok"]
         assert client.recv(100) == b"two goes on with what was read"
     assert "takes connections begun" in run.said()
+
+
+@pytest.mark.parametrize(("version", "told"), [("fails", b"one goes on with what was read"), ("dies", b"")])
+def test_what_a_process_had_begun_that_died_nobody_does_again(run, version, told):
+    """Where it served already; one that never did has done nothing."""
+    run.code.write_text(NODE.replace('version == "begins"', 'version == "one"'))
+    assert run.order(do="restart")[-1]["ok"]
+    with run.dial() as client:
+        assert client.recv(100).split()[0] == b"one"
+        assert not run.order(do="upgrade", python=other(run, version))[-1]["ok"]
+        client.settimeout(PATIENCE_S)
+        assert client.recv(len(told)) == told
+        assert run.answer()[0] == "one"  # it has read what it was given
+        run.process.terminate()
+        run.process.wait(PATIENCE_S)
+        assert client.recv(100) == b""
+
+
+def test_a_connection_that_comes_back_with_the_version_before_is_given_once(run):
+    with run.dial() as client:
+        assert client.recv(100).split()[0] == b"one"
+        assert not run.order(do="upgrade", python=other(run, "unwell"))[-1]["ok"]
+        assert run.order(do="restart")[-1]["ok"]
+        client.settimeout(PATIENCE_S)
+        told = b""
+        while told.count(b";") < 3:
+            told += client.recv(100)
+        run.process.terminate()
+        run.process.wait(PATIENCE_S)
+        while more := client.recv(100):
+            told += more
+    assert told == b"kept by unwell;kept by one;kept by one;"

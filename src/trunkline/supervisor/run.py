@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Final
 
-from trunkline.inherited import HEALTH, KINDS, RUN
+from trunkline.inherited import CLOSED, HEALTH, KINDS, READY, RUN
 from trunkline.supervisor.desk import Client, Desk
 from trunkline.supervisor.handover import Handover, Patience, Stage
 from trunkline.supervisor.life import Life, Running, start
@@ -184,7 +184,7 @@ class Supervisor:
             return
         self.handover = None
         self.handovers += 1
-        self._close_held()
+        self._close_held(KINDS)
         ok = done.stage is Stage.DONE
         if ok and done.argv[0] != done.before[0] and not self._media_too:
             self.media.later(done.argv[0])
@@ -234,6 +234,10 @@ class Supervisor:
         try:
             while life.channel is not None and (heard := life.channel.heard()) is not None:
                 message, descriptors = heard
+                if message.get("event") == CLOSED:
+                    self._close_held(KINDS)  # of an earlier turn: who has them now passes on what is still there
+                elif message.get("event") == READY:
+                    self._close_held(KINDS[1:])  # whoever follows a crash must not do again what was begun
                 if descriptors:
                     self._hold(str(message.get("event")), descriptors)
                 if message.get("event") == HEALTH:
@@ -259,11 +263,11 @@ class Supervisor:
         else:
             self._held.append((kind, descriptors))
 
-    def _close_held(self) -> None:
-        for _, descriptors in self._held:
-            for descriptor in descriptors:
+    def _close_held(self, kinds: tuple[str, ...]) -> None:
+        for kind, descriptors in self._held:
+            for descriptor in descriptors if kind in kinds else ():
                 os.close(descriptor)
-        self._held = []
+        self._held = [one for one in self._held if one[0] not in kinds]
 
     # -- children --------------------------------------------------------------------------------------------
 
