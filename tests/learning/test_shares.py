@@ -32,6 +32,8 @@ def test_groups_are_idle_and_bounded(first: Path) -> None:
     assert shares.limit(run, first) == [cpu / "cgroup.procs", pids / "cgroup.procs"]
     assert (cpu / "cpu.idle").read_text() == "1"
     assert (pids / "pids.max").read_text() == str(shares.MAX_PROCESSES)
+    shares.hurry(run, first)
+    assert (cpu / "cpu.idle").read_text() == "0"
 
 
 def test_the_second_version_has_one_group(tmp_path: Path) -> None:

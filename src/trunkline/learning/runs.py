@@ -20,7 +20,7 @@ PID_FILE: Final = "pid"
 KEEPER: Final = "trunkline.learning.keeper"
 START_S: Final = 600.0
 """On a machine that gives it only what it has left."""
-STOP_S: Final = 15.0
+STOP_S: Final = 60.0
 KEPT: Final = ("PATH", "PYTHONPATH", "LANG")
 """Of the environment, which may hold secrets."""
 POLL_S: Final = 0.05
@@ -111,6 +111,8 @@ def start(data: Path, wanted: Run) -> int:
     if state != "learning":
         process.kill()
         process.wait()
+        shares.hurry(folder)
+        shares.release(folder)
         told = (folder / run.LOG_FILE).read_text(errors="replace").strip()
         told = next((line for line in reversed(told.splitlines()) if not line.startswith(" ")), "")[:MAX_LOG]
         raise CannotLearn(f"{wanted.name} did not begin: {state}; {told}")
@@ -125,6 +127,7 @@ def stop(data: Path, name: str) -> bool:
         found(data, name)
         shares.release(folder)
         return False
+    shares.hurry(folder)
     for keeper in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         os.kill(int(keeper), signal.SIGTERM)
     until = time.monotonic() + STOP_S
