@@ -72,7 +72,7 @@ Pace = Callable[[str], float]
 log = logging.getLogger("trunkline")
 
 
-def _own_http(settings: Settings) -> str:
+def own_http(settings: Settings) -> str:
     """Where this very node answers HTTP; `server.public_url` is all nodes' together."""
     server = settings.server
     host = server.host if server.host not in WILDCARDS else settings.node.address.rpartition(":")[0]
@@ -94,7 +94,7 @@ class ClusterNode(Listener):
         self.fence = Fence()
         self.peers = Peers(own.name, str(settings.cluster.secret), *tls_contexts(settings))
         me = NodeRecord(
-            name=own.name, zone=own.zone, region=own.region, address=own.address, http=_own_http(settings),
+            name=own.name, zone=own.zone, region=own.region, address=own.address, http=own_http(settings),
             sip=f"{sip.advertised or sip.host}:{sip.port}" if sip.enabled else "",
             place=f"{machine()} {settings.data_path.resolve()}", roles=own.roles,
             voice_partitions=settings.cluster.voice_partitions,
