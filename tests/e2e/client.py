@@ -62,9 +62,19 @@ class Client:
         return await until(lambda: self.message(sid), lambda message: message["status"] == status)
 
     async def phone(self, number: str, after: int = 0, wait_s: float = 10) -> list[dict[str, Any]]:
-        """What a simulated phone has received after its first `after` messages."""
-        path = f"/_simulator/handsets/{number}/messages?after={after}&wait_s={wait_s:g}"
-        return (await self.call("GET", path)).json["messages"]
+        """What a simulated phone has received after its first `after` messages, at whichever node."""
+        path = f"/_simulator/handsets/{number}/messages"
+        if len(self._server.addresses) == 1:
+            return (await self.call("GET", f"{path}?after={after}&wait_s={wait_s:g}")).json["messages"]
+        end = asyncio.get_running_loop().time() + wait_s
+        while True:
+            found: list[dict[str, Any]] = []
+            for address in self._server.addresses:
+                async with self._session.get(f"{address}{path}?wait_s=0", timeout=TIMEOUT) as response:
+                    found += (await response.json())["messages"]
+            if len(found) > after or asyncio.get_running_loop().time() > end:
+                return found[after:]
+            await asyncio.sleep(POLL_S)
 
     async def phone_sends(self, number: str, to: str, body: str) -> None:
         """A simulated phone sends a message to one of the platform's numbers."""

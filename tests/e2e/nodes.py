@@ -215,6 +215,11 @@ class Nodes(Server):
         return next(self._sip_ports)
 
     @property
+    def addresses(self) -> list[str]:
+        """See `Server.addresses`."""
+        return [node.base_url for node in self.nodes]
+
+    @property
     def config(self) -> Path:
         """See `Server.config`."""
         return self.nodes[0].config

@@ -66,6 +66,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def addresses(self) -> list[str]:
+        """The base URL of each node."""
+        return [self.base_url]
+
+    @property
     def config(self) -> Path:
         """Its settings; of one node, where there are several."""
         return self._config

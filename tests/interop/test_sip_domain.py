@@ -1,7 +1,7 @@
 """baresip as the phone of a SIP domain: it registers, calls another registered phone through `<Dial><Sip>`, and both
 hear each other, over UDP and TCP."""
 
-import os
+import secrets
 
 import pytest
 
@@ -18,7 +18,7 @@ class Office:
     """A domain on the switch, made over REST."""
 
     def __init__(self, switch: Switch, name: str, *, secure: bool = False) -> None:
-        self.name = f"{name}-{os.getpid()}.sip.localhost"
+        self.name = f"{name}-{secrets.token_hex(4)}.sip.localhost"
         sip = switch.client.sip
         made = sip.domains.create(
             domain_name=self.name, sip_registration=True, secure=secure, voice_url=f"{switch.app.url}/domain",
