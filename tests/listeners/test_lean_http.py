@@ -1,4 +1,4 @@
-"""Whole answers over real sockets, by our own way and by uvicorn's; and an event that is a flag."""
+"""Whole answers over real sockets, by our own way and by uvicorn's."""
 
 import asyncio
 
@@ -7,7 +7,6 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from trunkline.listeners.guarded_http import HttpLimits, guarded
-from trunkline.listeners.lean_http import Event
 from trunkline.model.held import ANSWER
 
 PATIENCE_S = 30
@@ -96,18 +95,3 @@ async def test_what_uvicorn_sends_goes_on_as_before(ask):
 
     got = await ask(app, b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nin", b"0\r\n\r\n")
     assert got.endswith(b"transfer-encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
-
-
-async def test_an_event_wakes_all_who_wait_and_forgets_who_has_gone():
-    event = Event()
-    waiting = [asyncio.create_task(event.wait()) for _ in range(3)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    await asyncio.gather(waiting[0], return_exceptions=True)
-    assert len(event._waiting) == 2
-    event.set()
-    event.clear()
-    assert await asyncio.gather(*waiting[1:]) == [True, True]
-    assert not event.is_set()
-    event.set()
-    assert await event.wait()

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from trunkline.model.event import Event
 from trunkline.model.held import ANSWER
 
 EXTENSIONS: Final[dict[str, dict[str, object]]] = {ANSWER: {}}
@@ -22,45 +23,6 @@ MAX_SERVERS: Final = 256
 """Addresses of our own that connections share."""
 _STATUS: Final = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode("ascii") for one in HTTPStatus}
 _servers: dict[Any, Any] = {}
-
-
-class Event:
-    """An `asyncio.Event`, a tenth as large."""
-
-    __slots__ = ("_is_set", "_waiting")
-
-    def __init__(self, *, is_set: bool = False) -> None:
-        self._is_set = is_set
-        self._waiting: tuple[asyncio.Future[None], ...] = ()
-
-    def is_set(self) -> bool:
-        """Whether nobody needs to wait."""
-        return self._is_set
-
-    def set(self) -> None:
-        """Wake all who wait."""
-        self._is_set = True
-        if self._waiting:
-            waiting, self._waiting = self._waiting, ()
-            for one in waiting:
-                if not one.done():
-                    one.set_result(None)
-
-    def clear(self) -> None:
-        """From now on it is waited again."""
-        self._is_set = False
-
-    async def wait(self) -> bool:
-        """Until it is set."""
-        if not self._is_set:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting = (*self._waiting, future)
-            try:
-                await future
-            finally:
-                if not self._is_set:
-                    self._waiting = tuple(one for one in self._waiting if one is not future)
-        return True
 
 
 class Flow(FlowControl):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trunkline.media.protocol import Digits, Event, Item, Played
 from trunkline.model.account import Account
 from trunkline.model.call import TERMINAL, Call, Direction, MediaQuality, Status
+from trunkline.model.event import Event as Flag
 from trunkline.settings import Trunk
 from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
@@ -68,6 +69,24 @@ log = logging.getLogger(__name__)
 class LiveCall(DialogListener, InviteListener):
     """See the module."""
 
+    # Of the class until they are set: beyond 30 attributes of its own an object takes 1.5 kB more.
+    refers: Callable[[ReferRequest], Answer] | None = None
+    """Who may transfer the peer, when it asks for that (REFER)."""
+    offered = b""
+    """Our offer in a 2xx, while the answer to it has not come."""
+    answering: asyncio.Task[None] | None = None
+    """The 200 that waits until it is stored elsewhere (trunkline.voice.settling)."""
+    lost_ms = 0
+    """When the host before this one was last known to have had it (Unix ms); 0: this one began it."""
+    reached = True
+    """Whether its peer knows of this host (trunkline.voice.takeover)."""
+    abandoned = False
+    """Whether another host has it now, with all that is stored of it."""
+    _rings = _lingers = False
+    _unheard = False  # it was silent for too long before it was answered
+    _heard_rfc4733 = False
+    _call_id = ""
+
     def __init__(
         self, services: VoiceServices, account: Account, record: Call, status: Status, trunk: Trunk | None = None
     ) -> None:
@@ -104,29 +123,13 @@ class LiveCall(DialogListener, InviteListener):
         """Keys pressed, newest last; whoever listens takes or clears them."""
         self.on_digit: Callable[[str], None] | None = None
         """Who wants to know of keys as they are pressed."""
-        self.refers: Callable[[ReferRequest], Answer] | None = None
-        """Who may transfer the peer, when it asks for that (REFER)."""
-        self.ended = asyncio.Event()
-        self.settled = asyncio.Event()
+        self.ended = Flag()
+        self.settled = Flag()
         """It has ended, and its record is complete."""
         self._log = Timeline(record.timeline)
         self._at_end: list[Callable[[LiveCall], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._rings = self._lingers = False
-        self._unheard = False  # it was silent for too long before it was answered
-        self._heard_rfc4733 = False
-        self._call_id = ""
-        self.offered = b""
-        """Our offer in a 2xx, while the answer to it has not come."""
-        self.answering: asyncio.Task[None] | None = None
-        """The 200 that waits until it is stored elsewhere (trunkline.voice.settling)."""
-        self.lost_ms = 0
-        """When the host before this one was last known to have had it (Unix ms); 0: this one began it."""
-        self.reached = True
-        """Whether its peer knows of this host (trunkline.voice.takeover)."""
-        self.abandoned = False
-        """Whether another host has it now, with all that is stored of it."""
 
     def enlist(self, flight: CallFlight, accepted: Awaitable[Any] | None = None) -> None:
         """From now on it is one of the node's live calls. `accepted`: the write of its record, while under way."""
