@@ -94,7 +94,7 @@ async def test_everything_that_requests_name_is_found(database, directory, looki
 
 async def test_what_has_changed_is_found_too(database, directory, looking, now):
     await database.insert(Account(sid=AC, auth_token="old", smpp_system_id="esme"))
-    await looking.system_id("esme")
+    await looking.look(Account, "smpp_system_id", "esme")
     account = await database.get(Account, AC)
     account.auth_token = "new"
     await database.update(account)

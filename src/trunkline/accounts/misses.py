@@ -81,10 +81,6 @@ class Misses:
         """Look for the senders of a service."""
         await self.look(ServiceSender, "service_sid", service_sid)
 
-    async def system_id(self, system_id: str) -> None:
-        """Look for the account whose SMPP clients bind so."""
-        await self.look(Account, "smpp_system_id", system_id)
-
     async def look(self, kind: type[Record], column: str, value: str) -> bool:
         """Look for records where a column has a value; whether some were read now."""
         key = kind.TABLE, column, value
