@@ -137,7 +137,10 @@ class Api:
         segments = self._locate(scope, request)
         endpoint = self._match(request, segments)
         matched.append(endpoint)
-        await self._enter(request, endpoint, segments, scope)
+        if self._unknown is None:
+            self._log_in(request, endpoint, segments, scope)
+        else:
+            await self._enter(self._unknown, request, endpoint, segments, scope)
         if endpoint.names:
             request.params = {name: segments[at] for name, at in endpoint.names}
         if request.format is Format.CSV:
@@ -235,12 +238,10 @@ class Api:
             raise ApiError.of(20004, headers=(("Allow", ", ".join(allowed)),))
         raise ApiError.not_found(request.path)
 
-    async def _enter(self, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope) -> None:
+    async def _enter(
+        self, unknown: Unknown, request: Request, endpoint: Endpoint, segments: list[str], scope: Scope
+    ) -> None:
         """Log in; what another node may know better is looked for before it is refused."""
-        unknown = self._unknown
-        if unknown is None:
-            self._log_in(request, endpoint, segments, scope)
-            return
         try:
             self._log_in(request, endpoint, segments, scope, final=False)
         except ApiError as refusal:
