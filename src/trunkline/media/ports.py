@@ -54,6 +54,7 @@ class PortKeeper:
         even = range(port_min + port_min % 2, port_max, 2)
         self._candidates = random.sample(even, len(even))
         self.most = min(most, len(even))
+        self._why = "none is to be"
 
     def open_block(self) -> int:
         """Open up to BLOCK pairs more; how many."""
@@ -66,7 +67,7 @@ class PortKeeper:
                 self.ports.append(port)
                 count += 1
         if not self.pairs:
-            raise NoPorts(f"no RTP port of {self.host} can be bound")
+            raise NoPorts(f"no RTP port of {self.host} can be bound ({self._why})")
         return count
 
     def _open(self, port: int) -> Pair | None:
@@ -82,7 +83,8 @@ class PortKeeper:
                 )
                 sock.setsockopt(level, option, EXPEDITED)
                 sock.bind((self.host, number))
-        except OSError:
+        except OSError as error:
+            self._why = error.strerror or str(error)
             for sock in opened:
                 sock.close()
             return None
