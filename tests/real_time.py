@@ -104,4 +104,4 @@ def _forget(item: pytest.Item) -> None:
     for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]
         for one in definitions:
             if one.cached_result is not None and one.cached_result[2] is not None:
-                one.cached_result = None
+                one.finish(item._request)  # type: ignore[attr-defined]
