@@ -17,8 +17,8 @@ class Learning(Section, frozen=True, kw_only=True):
     memory_bytes: Bytes = 1 << 30
     """Address space of a process that follows the work."""
     work_s: Seconds = 10.0
-    """Longest time for one message or document, without that in which the machine has no CPU for it; a process that takes
-    longer is killed, and that counts as an error."""
+    """Longest time for one message or document, without that in which the machine has no CPU for it; a process that
+    takes longer is killed, and that counts as an error."""
     queue: Count = 1000
     """Work that waits in the learner; beyond it, it is shed and counted."""
     samples: Annotated[int, Meta(ge=1, le=1000)] = 20
