@@ -73,7 +73,8 @@ async def test_a_worker_that_dies_costs_the_request_it_was_at(workers: Workers, 
     os.kill(pid, signal.SIGSTOP)
     first = asyncio.create_task(decode(workers, source))
     second = asyncio.create_task(decode(workers, source))
-    await asyncio.sleep(0)
+    for _ in range(20):  # turns of the loop, until the first request has left
+        await asyncio.sleep(0)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDied):
         await first
