@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 STOP_S = 15.0
 """How long a process may take to end after SIGTERM; then it is killed."""
@@ -24,6 +25,7 @@ class Process:
     def __init__(self, command: Sequence[str], folder: Path, log: str) -> None:
         self.log = folder / log
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+        environment["PYTHONPATH"] = str(ROOT)  # for servers that are modules of the bench
         with self.log.open("ab") as out:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=environment
