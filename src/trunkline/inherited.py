@@ -113,6 +113,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
+        self._was_reset = False
         end.setblocking(False)
 
     def fileno(self) -> int:
@@ -134,7 +135,11 @@ class Channel:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise EOFError from error
+            if self._was_reset or not isinstance(error, ConnectionResetError):
+                raise EOFError from error
+            # The other end has gone and left something unread. Linux says so once, before what is still to be heard.
+            self._was_reset = True
+            return self.heard()
         if not data:
             raise EOFError
         with contextlib.suppress(ValueError):
