@@ -66,7 +66,8 @@ class Cycle(RequestResponseCycle):
                 keep_alive = keep_alive and value.lower() != b"close"
             else:
                 parts += (name, b": ", value, b"\r\n")
-        if b"".join(parts[2:]).count(b"\n") != len(parts) // 4:
+        lines, fields = b"".join(parts[2:]), len(parts) // 4
+        if lines.count(b"\n") != fields or lines.count(b"\r") != fields:
             raise ValueError("a line break in a header")
         parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
         self.keep_alive = keep_alive
