@@ -1,19 +1,14 @@
 """The sockets that the supervisor keeps: made once, inherited by each process of the node, never closed between two."""
 
-import contextlib
 import socket
 from typing import Final
 
 from trunkline.inherited import HTTP, SIP_TCP, SIP_TLS, SIP_UDP, SMPP
 from trunkline.media.ports import NoPorts, PortKeeper, PortService
+from trunkline.sip import transport_sockets
 from trunkline.supervisor.plan import Plan, Ports
 
-PORT_TRIES: Final = 20
-"""Tries to find one port that is free for UDP and TCP, where the system chooses."""
-UDP_BUFFER_BYTES: Final = 8 * 1024 * 1024
-"""Datagrams that wait while the node is started again."""
 TCP_BACKLOG: Final = 512
-_SO_RCVBUFFORCE: Final = 33
 
 
 class CannotBind(Exception):
@@ -45,42 +40,21 @@ def serve_ports(plan: Ports) -> PortService:
 
 def bind_sip(host: str, port: int) -> dict[str, socket.socket]:
     """UDP and TCP sockets on one port; 0 lets the system choose. Raises CannotBind."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for attempt in range(PORT_TRIES):
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            udp.bind((host, port))
-            tcp.bind((host, udp.getsockname()[1]))
-            tcp.listen(TCP_BACKLOG)
-        except OSError as error:
-            udp.close()
-            tcp.close()
-            if port or attempt == PORT_TRIES - 1:
-                reason = error.strerror or str(error)
-                text = f"cannot take SIP port {port} on {host}: {reason}; see sip.host and sip.port"
-                raise CannotBind(text) from None
-            continue
-        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-            with contextlib.suppress(OSError):
-                udp.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_BYTES)
-                break
-        udp.setblocking(False)
-        tcp.setblocking(False)
-        return {SIP_UDP: udp, SIP_TCP: tcp}
-    raise AssertionError("unreachable")
+    try:
+        udp, tcp = transport_sockets.bind(host, port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotBind(f"cannot take SIP port {port} on {host}: {reason}; see sip.host and sip.port") from None
+    udp.setblocking(False)
+    tcp.setblocking(False)
+    return {SIP_UDP: udp, SIP_TCP: tcp}
 
 
 def bind_tls(host: str, port: int) -> socket.socket:
     """A listening socket for SIP over TLS. Raises CannotBind."""
-    tls = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        tls.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tls.bind((host, port))
-        tls.listen(TCP_BACKLOG)
+        tls = transport_sockets.bind_tls(host, port)
     except OSError as error:
-        tls.close()
         reason = error.strerror or str(error)
         raise CannotBind(f"cannot take TLS port {port} on {host}: {reason}; see sip.host and sip.tls_port") from None
     tls.setblocking(False)
