@@ -8,12 +8,13 @@ Nothing is asked that a request of the hot path waits for: such records are chan
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
 from trunkline.cluster.peers import PeerError, PeerUnavailable
+from trunkline.cluster.telling import Handle, Peers
 
 COPIES: Final = "copies"
 SETTLE_S: Final = 0.5
@@ -23,21 +24,9 @@ SLOW_S: Final = 0.1
 REST_S: Final = 5.0
 """How long a peer that did not answer is not waited for."""
 
-Handle = Callable[[str, Callable[[str, bytes], Awaitable[bytes]]], None]
-
 log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[str, int]).decode
-
-
-class Peers(Protocol):
-    """The way to the other nodes (trunkline.bootstrap_cluster)."""
-
-    def others(self) -> Iterable[str]:
-        """The other live nodes."""
-
-    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class Copies:

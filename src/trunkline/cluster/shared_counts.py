@@ -5,12 +5,13 @@ own: a limit holds for all nodes together, but for what comes within that second
 are not heard of count for nothing: then each node keeps the limit for itself alone.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
+
+from trunkline.cluster.telling import Handle, Peers, keep_telling, tell_all
 
 COUNTS: Final = "counts"
 TELL_EVERY_S: Final = 1.0
@@ -21,21 +22,10 @@ MAX_TOLD: Final = 5_000
 MAX_COUNT: Final = 1 << 40
 
 Counts = dict[str, int]
-Handle = Callable[[str, Callable[[str, bytes], Awaitable[bytes]]], None]
 
 log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(dict[str, Counts]).decode
-
-
-class Peers(Protocol):
-    """The way to the other nodes (trunkline.bootstrap_cluster)."""
-
-    def others(self) -> Iterable[str]:
-        """The other live nodes."""
-
-    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class Shared(Protocol):
@@ -86,12 +76,7 @@ class SharedCounts:
 
     async def run(self) -> None:
         """Tell the others until cancelled."""
-        while True:
-            await asyncio.sleep(TELL_EVERY_S)
-            try:
-                await self.tell()
-            except Exception:
-                log.exception("shared counts could not be told; they are in a second")
+        await keep_telling(self.tell, TELL_EVERY_S, "shared counts")
 
     async def tell(self) -> None:
         """Tell every peer."""
@@ -100,8 +85,7 @@ class SharedCounts:
             return
         self._silent = not counts
         payload = _encode(counts)
-        asked = [self._peers.call(node, COUNTS, payload, TELL_S) for node in self._peers.others()]
-        await asyncio.gather(*asked, return_exceptions=True)
+        await tell_all(self._peers, COUNTS, payload, TELL_S)
 
     async def _hear(self, node: str, payload: bytes) -> bytes:
         counts = _decode(payload)

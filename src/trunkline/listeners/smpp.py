@@ -18,9 +18,10 @@ from typing import Any, Final, Protocol
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
 from trunkline.cluster.failed_logins import FailedLogins
+from trunkline.cluster.telling import Handle, Peers
 from trunkline.inflight.store import Inflight
 from trunkline.listeners.smpp_deliver import Deliverer, Sending, abandon, pump
-from trunkline.listeners.smpp_elsewhere import Elsewhere, Handle, Peers
+from trunkline.listeners.smpp_elsewhere import Elsewhere
 from trunkline.listeners.smpp_parts import Parts
 from trunkline.listeners.smpp_query import Owners, Queries
 from trunkline.listeners.smpp_submit import Intake

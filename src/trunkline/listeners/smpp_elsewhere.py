@@ -7,11 +7,12 @@ and then, for one of them may have missed it, or taken this node for dead meanwh
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final
 
 import msgspec
 
+from trunkline.cluster.telling import Handle, Peers
 from trunkline.storage.queue import Owed
 from trunkline.webhooks.delivery import Handler, Result
 
@@ -27,18 +28,6 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_owed: Final = msgspec.msgpack.Decoder(Owed).decode
 _decode_result: Final = msgspec.msgpack.Decoder(Result).decode
 _decode_accounts: Final = msgspec.msgpack.Decoder(list[str]).decode
-
-Handle = Callable[[str, Callable[[str, bytes], Awaitable[bytes]]], None]
-
-
-class Peers(Protocol):
-    """The way to the other nodes (trunkline.bootstrap_cluster)."""
-
-    def others(self) -> Iterable[str]:
-        """The other live nodes."""
-
-    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class Elsewhere:

@@ -6,12 +6,13 @@ another begins with it, both may use all of it for up to a second; a carrier's o
 for one node holds its binds.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Collection
+from typing import Final
 
 import msgspec
+
+from trunkline.cluster.telling import Handle, Peers, keep_telling, tell_all
 
 ACTIVE: Final = "rates/active"
 TELL_EVERY_S: Final = 1.0
@@ -22,21 +23,9 @@ OLD_S: Final = 5.0
 MAX_TOLD: Final = 20_000
 """Senders and accounts told at once; those beyond are taken to be nobody else's."""
 
-Handle = Callable[[str, Callable[[str, bytes], Awaitable[bytes]]], None]
-
 log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[str]).decode
-
-
-class Peers(Protocol):
-    """The way to the other nodes (trunkline.bootstrap_cluster)."""
-
-    def others(self) -> Iterable[str]:
-        """The other live nodes."""
-
-    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class SharedRates:
@@ -68,12 +57,7 @@ class SharedRates:
 
     async def run(self) -> None:
         """Tell the others until cancelled."""
-        while True:
-            await asyncio.sleep(TELL_EVERY_S)
-            try:
-                await self.tell()
-            except Exception:
-                log.exception("shared rates could not be told; they are in a second")
+        await keep_telling(self.tell, TELL_EVERY_S, "shared rates")
 
     async def tell(self) -> None:
         """Tell every peer what this node has work for."""
@@ -87,8 +71,7 @@ class SharedRates:
             return
         self._silent = not active
         payload = _encode(active)
-        asked = [self._peers.call(node, ACTIVE, payload, TELL_S) for node in self._peers.others()]
-        await asyncio.gather(*asked, return_exceptions=True)
+        await tell_all(self._peers, ACTIVE, payload, TELL_S)
 
     async def _hear(self, node: str, payload: bytes) -> bytes:
         keys = frozenset(_decode(payload)[:MAX_TOLD])

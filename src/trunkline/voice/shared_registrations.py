@@ -6,11 +6,11 @@ on a connection (TCP, TLS) without a proxy's Path are reached by the node that h
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
+from trunkline.cluster.telling import Handle, Peers, tell_all
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice.registrations import PREFIX, Registrations
 
@@ -21,21 +21,9 @@ LOOK_S: Final = 30.0
 MAX_TELLING: Final = 1_000
 """Changes on their way to other nodes; those beyond are found at the next look."""
 
-Handle = Callable[[str, Callable[[str, bytes], Awaitable[bytes]]], None]
-
 log = logging.getLogger(__name__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
-
-
-class Peers(Protocol):
-    """The way to the other nodes (trunkline.bootstrap_cluster)."""
-
-    def others(self) -> Iterable[str]:
-        """The other live nodes."""
-
-    def call(self, node: str, kind: str, payload: bytes, timeout_s: float) -> Awaitable[bytes]:
-        """`trunkline.cluster.peers.Peers.call`."""
 
 
 class SharedRegistrations:
@@ -67,8 +55,7 @@ class SharedRegistrations:
             task.add_done_callback(self._telling.discard)
 
     async def _tell_all(self, payload: bytes) -> None:
-        told = [self._peers.call(node, REGISTERED, payload, TELL_S) for node in self._peers.others()]
-        await asyncio.gather(*told, return_exceptions=True)
+        await tell_all(self._peers, REGISTERED, payload, TELL_S)
 
     async def _hear(self, node: str, payload: bytes) -> bytes:
         name, value = _decode(payload)
