@@ -17,13 +17,14 @@ import signal
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import uvloop
 
 from bench import held_calls
+from bench.held_application import Application
 from bench.load import Load
 from bench.measure import Run, bound, times_of, told, warm_up
 from bench.node import Trunkline
@@ -75,35 +76,6 @@ class _Held(asyncio.Protocol):
         self.transport.write(self._rest)
 
 
-class _Application(asyncio.Protocol):
-    """An application's connection that answers when it is let."""
-
-    open = False
-    waiting: set["_Application"] = set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        if data.endswith(b"\r\n\r\n"):
-            return  # the head alone; the body follows
-        if type(self).open:
-            self.transport.write(ANSWER)
-        else:
-            self.waiting.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.waiting.discard(self)
-
-    @classmethod
-    def let(cls) -> None:
-        """From now on answer at once; those that wait, now."""
-        cls.open = True
-        for one in list(cls.waiting):
-            one.transport.write(ANSWER)
-        cls.waiting.clear()
-
-
 async def probes(run: Run, sink: Sink) -> str:
     """How long ordinary requests take meanwhile."""
     gateway = run.gateway
@@ -115,6 +87,25 @@ async def probes(run: Run, sink: Sink) -> str:
 
 async def requests(run: Run, count: int) -> None:
     """API requests with half a body."""
+
+    def half(number: int, whole: bytes) -> tuple[bytes, bytes]:
+        return whole[:-20], whole[-20:]
+
+    def let(held: Sequence[_Held]) -> None:
+        for one in held:
+            one.go_on()
+
+    await _hold(run, count, "API requests held", half, let)
+
+
+async def _hold(
+    run: Run,
+    count: int,
+    what: str,
+    cut: Callable[[int, bytes], tuple[bytes, bytes]],
+    let: Callable[[Sequence[_Held]], None],
+) -> None:
+    """Send what `cut` makes of each request, first part only; then `let` them be answered."""
     gateway = run.gateway
     async with Sink(gateway.is_final) as sink:
         await bound(run.smsc)
@@ -124,20 +115,16 @@ async def requests(run: Run, count: int) -> None:
         loop, gate = asyncio.get_running_loop(), asyncio.Semaphore(OPENING)
 
         async def hold(number: int) -> _Held:
-            whole = gateway.request(f"held-{number}", number, sink.url)
-            half = len(whole) - 20
+            first, rest = cut(number, gateway.request(f"held-{number}", number, sink.url))
             async with gate:
-                _, held = await loop.create_connection(
-                    lambda: _Held(whole[:half], whole[half:]), "127.0.0.1", gateway.port
-                )
+                _, held = await loop.create_connection(lambda: _Held(first, rest), "127.0.0.1", gateway.port)
             return held
 
         all_held = await asyncio.gather(*map(hold, range(count)))
         await asyncio.sleep(2.0)
-        tell(f"{count} API requests held", before, meter.memory_mb(), count)
+        tell(f"{count} {what}", before, meter.memory_mb(), count)
         print(await probes(run, sink))
-        for held in all_held:
-            held.go_on()
+        let(all_held)
         await until(lambda: all(held.answer for held in all_held), "answers")
         made = sum(held.answer.startswith(b"HTTP/1.1 201") for held in all_held)
         print(f"then answered 201: {made} of {count}")
@@ -149,7 +136,8 @@ async def webhooks(run: Run, count: int) -> None:
     """Callbacks that nobody answers."""
     gateway = run.gateway
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Application, "0.0.0.0", 0, backlog=4096)
+    application = Application(ANSWER, is_open=False)
+    server = await loop.create_server(application.connection, "0.0.0.0", 0, backlog=4096)
     port = server.sockets[0].getsockname()[1]
     urls = [f"http://127.0.0.{host + 1}:{port}" for host in range(HOSTS)]
     async with Sink(gateway.is_final) as sink:
@@ -161,11 +149,11 @@ async def webhooks(run: Run, count: int) -> None:
         load = Load(gateway.port, lambda number: gateway.request(f"m-{number}", number, urls[number % HOSTS]))
         await load.closed(count, CONCURRENCY, WAIT_S)
         wanted = len(load.accepted)
-        await until(lambda: len(_Application.waiting) >= wanted, f"{wanted} callbacks")
+        await until(lambda: len(application.waiting) >= wanted, f"{wanted} callbacks")
         tell(f"{wanted} callbacks held", before, meter.memory_mb(), wanted)
         print(await probes(run, sink))
         await told(sink, lambda: PROBES, WAIT_S)
-        _Application.let()
+        application.let()
         counted: dict[str, float] = {}
 
         def delivered() -> bool:
@@ -197,30 +185,14 @@ def tell(what: str, before: float, now: float, count: int) -> None:
 
 async def homes(run: Run, count: int) -> None:
     """API requests that wait for the home of their key."""
-    gateway = run.gateway
-    async with Sink(gateway.is_final) as sink:
-        await bound(run.smsc)
-        await warm_up(gateway, run.smsc, sink)
-        meter = Meter(gateway.roots)
-        before = meter.memory_mb()
-        loop, gate = asyncio.get_running_loop(), asyncio.Semaphore(OPENING)
 
-        async def hold(number: int) -> _Held:
-            whole = gateway.request(f"held-{number}", number, sink.url)
-            keyed = whole.replace(b"\r\n", b"\r\nIdempotency-Key: held-%d\r\n" % number, 1)
-            async with gate:
-                _, held = await loop.create_connection(lambda: _Held(keyed, b""), "127.0.0.1", gateway.port)
-            return held
+    def keyed(number: int, whole: bytes) -> tuple[bytes, bytes]:
+        return whole.replace(b"\r\n", b"\r\nIdempotency-Key: held-%d\r\n" % number, 1), b""
 
-        all_held = await asyncio.gather(*map(hold, range(count)))
-        print(await probes(run, sink))
-        tell(f"{count} API requests wait for a home", before, meter.memory_mb(), count)
-        os.kill(gateway.roots[0], signal.SIGUSR1)
-        await until(lambda: all(held.answer for held in all_held), "answers")
-        made = sum(held.answer.startswith(b"HTTP/1.1 201") for held in all_held)
-        print(f"then answered 201: {made} of {count}")
-        for held in all_held:
-            held.transport.abort()
+    def let(held: Sequence[_Held]) -> None:
+        os.kill(run.gateway.roots[0], signal.SIGUSR1)
+
+    await _hold(run, count, "API requests wait for a home", keyed, let)
 
 
 def calls(count: int) -> None:

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from bench import calls
 from bench.caller import Call, Caller
+from bench.held_application import Application
 from bench.processes import Meter
 from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
@@ -23,35 +24,6 @@ WARM_UP = 20
 SETTLE_S, SETTLE_TRIES, SETTLED_MB = 5.0, 12, 1.0
 DOCUMENT = b"<Response><Reject/></Response>"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(DOCUMENT), DOCUMENT)
-
-
-class Webhook(asyncio.Protocol):
-    """The application, which answers when it is let."""
-
-    open = True
-    waiting: set["Webhook"] = set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        if data.endswith(b"\r\n\r\n"):
-            return  # the head alone; the body follows
-        if type(self).open:
-            self.transport.write(ANSWER)
-        else:
-            self.waiting.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.waiting.discard(self)
-
-    @classmethod
-    def let(cls) -> None:
-        """Answer those that wait, and from now on at once."""
-        cls.open = True
-        for one in list(cls.waiting):
-            one.transport.write(ANSWER)
-        cls.waiting.clear()
 
 
 calls.START_S = START_S
@@ -100,7 +72,8 @@ async def settled(meter: Meter) -> float:
 
 async def measure(node: Node, port: int, count: int, until: Callable[..., Any], tell: Callable[..., None]) -> None:
     """Hold `count` calls, then let them be rejected; each must be told so."""
-    server = await asyncio.get_running_loop().create_server(Webhook, "0.0.0.0", port, backlog=4096)
+    webhook = Application(ANSWER, is_open=True)
+    server = await asyncio.get_running_loop().create_server(webhook.connection, "0.0.0.0", port, backlog=4096)
     hosts = len(node.numbers)
     callers = [Caller(node.sip, number) for number in node.numbers]
     for caller in callers:
@@ -109,7 +82,7 @@ async def measure(node: Node, port: int, count: int, until: Callable[..., Any], 
         await caller.run(RATE, WARM_UP / RATE, 1)
     meter = Meter([node.root])
     before = await settled(meter)
-    Webhook.open = False
+    webhook.is_open = False
     began = time.monotonic()
     made: list[Call] = []
     for number in range(count):
@@ -119,9 +92,9 @@ async def measure(node: Node, port: int, count: int, until: Callable[..., Any], 
         caller.calls[call.key] = call
         caller._invite(call)
         made.append(call)
-    await until(lambda: len(Webhook.waiting) >= count, f"{count} webhooks")
+    await until(lambda: len(webhook.waiting) >= count, f"{count} webhooks")
     tell(f"{count} calls held", before, meter.memory_mb(), count)
-    Webhook.let()
+    webhook.let()
     await until(lambda: all(call.status >= 300 for call in made), "final responses")
     print(f"then rejected, as told: {sum(call.status >= 300 for call in made)} of {count}")
     for caller in callers:
