@@ -146,7 +146,7 @@ class ClusterNode(Listener):
             phones = SharedRegistrations(self, node.voice.registrations)
             phones.serve(self.peers.handle)
             self._work.append(phones.run)
-        self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.grace.left))
+        self.ownership.register(CONNECTOR, ConnectorHooks(node.connectors, node.grace.left, self.fence))
 
     def homes(self, max_key_chars: int) -> Homes:
         """Which requests another node answers."""

@@ -2,21 +2,31 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
+from trunkline.cluster.fence import Fence
 from trunkline.cluster.ownership import Hooks
 from trunkline.messaging.leased import LeasedConnector
 from trunkline.postflight.retention import Maintenance
 from trunkline.voice.trunk_registration import TrunkRegistrations
 
+FENCED_S: Final = 1.0
+"""How long a node's fence is shut before it drops its carriers' binds: a node that was merely slow finds it open again
+before that, and keeps them."""
+
 
 class ConnectorHooks(Hooks):
-    """A carrier's binds."""
+    """A carrier's binds. A node that may not send drops them after FENCED_S, so that the carrier gives what it has to
+    the heir's: it may be cut off from the other nodes alone."""
 
-    def __init__(self, connectors: Mapping[str, object], grace_s: Callable[[], float]) -> None:
+    def __init__(self, connectors: Mapping[str, object], grace_s: Callable[[], float], fence: Fence) -> None:
         """`grace_s`: how long answers under way are waited for."""
         self._connectors = connectors
         self._grace_s = grace_s
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._fence = fence
+        self._shut: asyncio.TimerHandle | None = None
+        fence.on_close.append(self._closed)
+        fence.on_open.append(self._opened)
 
     def _leased(self, thing: str) -> LeasedConnector | None:
         found = self._connectors.get(thing.partition("/")[2])
@@ -35,12 +45,30 @@ class ConnectorHooks(Hooks):
             await leased.lose(self._grace_s())
 
     def lost(self, thing: str) -> None:
-        """Unbind at once."""
+        """It is another's: no more of it, without a word."""
         leased = self._leased(thing)
         if leased is not None:
-            task = asyncio.get_running_loop().create_task(leased.lose())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            leased.drop()
+
+    def _closed(self) -> None:
+        if self._shut is None:
+            self._shut = asyncio.get_running_loop().call_later(FENCED_S, self._cut)
+
+    def _opened(self) -> None:
+        if self._shut is not None:
+            self._shut.cancel()
+            self._shut = None
+        for leased in self._all():
+            leased.mend()
+
+    def _cut(self) -> None:
+        self._shut = None
+        if not self._fence.open:
+            for leased in self._all():
+                leased.cut("this node may not send, it is cut off from the others")
+
+    def _all(self) -> list[LeasedConnector]:
+        return [one for one in self._connectors.values() if isinstance(one, LeasedConnector)]
 
 
 class TrunkHooks(Hooks):

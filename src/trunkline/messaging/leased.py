@@ -3,12 +3,17 @@
 Every node has the connector; the holder runs the real one, the others hand it their submits and get its outcomes
 (trunkline.messaging.across is the other end). The lease moves when its holder dies or hands over: then the real one is
 made here, or stopped. What was on its way to a holder that died is in doubt, as an answer lost on the wire is.
+
+A node that is cut off from the others but not from its carrier must not keep the bind either: the carrier would go on
+giving it what it cannot store, and one that takes a single bind refuses the heir. So a holder whose fence has been shut
+for a moment lets the binds drop (`cut`), and binds again when its fence opens again with the lease still its own
+(`mend`), or when the lease comes back to it (`gain`).
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -30,6 +35,14 @@ AGAIN_S: Final = 0.25
 SUBMIT, HEALTH = "connector/submit", "connector/health"
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Cuttable(Protocol):
+    """A connector that can end without a word to its carrier."""
+
+    def cut(self, reason: str) -> None:
+        """End at once; nothing more is sent."""
 
 
 class Holders(Protocol):
@@ -93,7 +106,9 @@ class LeasedConnector:
         self._make = make
         self._holders = holders
         self.real: Connector | None = None
-        """While this node holds the lease."""
+        """While this node holds the lease, and may use it."""
+        self._ours = False
+        """Whether the lease is this node's."""
         self._sink: Sink | None = None
         self._wake: Callable[[], None] = lambda: None
         self._lent = 0
@@ -127,9 +142,7 @@ class LeasedConnector:
             self.real.submit(submission)
         else:
             self._lent += 1
-            task = asyncio.get_running_loop().create_task(self._lend(submission))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._lend(submission))
 
     async def stop(self, grace_s: float) -> None:
         """See `base.Connector`."""
@@ -156,6 +169,7 @@ class LeasedConnector:
 
     def gain(self) -> None:
         """The lease is ours: bind."""
+        self._ours = True
         if self.real is None:
             self.real = self._make()
             if self._sink is not None:
@@ -163,10 +177,36 @@ class LeasedConnector:
             self._wake()
 
     async def lose(self, grace_s: float = 0.0) -> None:
-        """The lease is another's (or handed over: `grace_s` for answers under way): unbind."""
+        """The lease is handed over: unbind, after the answers under way, `grace_s` at most."""
+        self._ours = False
         real, self.real = self.real, None
         if real is not None:
             await real.stop(grace_s)
+
+    def drop(self) -> None:
+        """The lease is another's already: end the binds without a word."""
+        self._ours = False
+        self.cut("another node has this carrier's binds")
+
+    def cut(self, reason: str) -> None:
+        """This node may not send: end the binds without a word. The lease may still be its own (`mend`)."""
+        real, self.real = self.real, None
+        if real is None:
+            return
+        log.warning("%s: the binds are dropped: %s", self.name, reason)
+        if isinstance(real, Cuttable):
+            real.cut(reason)
+        self._spawn(real.stop(0.0))
+
+    def mend(self) -> None:
+        """This node may send again: bind, if the lease was its own all the time."""
+        if self._ours:
+            self.gain()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- another's --------------------------------------------------------------------------------------------
 

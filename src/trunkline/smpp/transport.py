@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import ssl as ssl_module
+import struct
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -28,6 +29,8 @@ WRITE_BUFFER_OCTETS: Final = 256 * 1024  # unsent output above which the peer is
 CLOSE_TIMEOUT_S: Final = 5.0  # for the last octets to a peer that does not read
 MAX_CONNECTIONS: Final = 1000  # per listener
 LOOK_S: Final = 0.002  # between two looks whether all is answered
+GATE_LOOK_S: Final = 0.05  # between two looks at a gate that holds output back
+NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 Outcome = events.ResponseReceived | events.RequestFailed
 Callback = Callable[[Any, Outcome], None]
@@ -72,11 +75,14 @@ class Connection(asyncio.Protocol):
         self._starved = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._waits = False
         self._on_close: Callable[[Connection], None] | None = None
         self.closed: asyncio.Future[str] = self._loop.create_future()
         """Done with the reason when the connection is over."""
         self.before = b""
         """What another process has read of it (`resume`)."""
+        self.gate: Callable[[], bool] | None = None
+        """Asked just before anything is written; what does not pass waits. None: there is none."""
 
     # --- for the owner
 
@@ -162,6 +168,15 @@ class Connection(asyncio.Protocol):
         self._dispatch(self.session.connection_lost(reason))
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self, reason: str = "reset") -> None:
+        """As `abort`, by a TCP reset: nor does anything leave that the kernel still has."""
+        found = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if found is not None and found.fileno() >= 0:
+            # a descriptor of our own, for uvloop's stand-in has no setsockopt; the option is the connection's
+            with socket.socket(fileno=os.dup(found.fileno())) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self.abort(reason)
 
     async def let_go(self, timeout_s: float) -> tuple[int, bytes] | None:
         """Leave it to another process, without a word to the peer: a descriptor, which is the caller's to close, and
@@ -263,6 +278,9 @@ class Connection(asyncio.Protocol):
             self._flush_due = True
             self._notify_room()
         self._flush_due = False
+        if self.gate is not None and not self.gate():
+            self._held()
+            return
         data = self.session.data_to_send()
         transport = self._transport
         if transport is None:
@@ -275,6 +293,22 @@ class Connection(asyncio.Protocol):
                 self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
         else:
             self._arm()
+
+    def _held(self) -> None:
+        """Nothing may be written now: look again, and let a session that is over end without a word."""
+        if self._transport is None:
+            return
+        if self.session.state is State.CLOSED:
+            self._transport.abort()
+            return
+        self._arm()
+        if not self._waits:
+            self._waits = True
+            self._loop.call_later(GATE_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._waits = False
+        self._flush_later()
 
     def _notify_room(self) -> None:
         try:
@@ -332,8 +366,9 @@ async def connect(
     limits: Limits | None = None,
     ssl: ssl_module.SSLContext | None = None,
     server_hostname: str | None = None,
+    gate: Callable[[], bool] | None = None,
 ) -> Connection:
-    """Connect as ESME and bind; the connection is bound when this returns.
+    """Connect as ESME and bind; the connection is bound when this returns. `gate`: see `Connection.gate`.
 
     Raises `ConnectError`, with the peer's status when the bind was refused. The bind timeout of `limits` covers
     connecting and binding each.
@@ -344,7 +379,7 @@ async def connect(
     try:
         async with asyncio.timeout(limits.bind_timeout_s):
             _, connection = await loop.create_connection(
-                lambda: Connection(Role.ESME, _BindWaiter(handler, answered), limits),
+                lambda: _gated(Connection(Role.ESME, _BindWaiter(handler, answered), limits), gate),
                 host,
                 port,
                 ssl=ssl,
@@ -366,11 +401,22 @@ async def connect(
     return connection
 
 
-async def resume(one: socket.socket, state: bytes, handler: Handler, limits: Limits | None = None) -> Connection:
+def _gated(connection: Connection, gate: Callable[[], bool] | None) -> Connection:
+    connection.gate = gate
+    return connection
+
+
+async def resume(
+    one: socket.socket,
+    state: bytes,
+    handler: Handler,
+    limits: Limits | None = None,
+    gate: Callable[[], bool] | None = None,
+) -> Connection:
     """Go on, as ESME, with a connection that another process has let go of. Raises `ConnectError`, and closes it."""
     try:
         bound, sequence, rest = msgspec.msgpack.decode(state, type=tuple[str, int, bytes])
-        connection = Connection(Role.ESME, handler, limits)
+        connection = _gated(Connection(Role.ESME, handler, limits), gate)
         connection.session.resume(bound, sequence)
         connection.before = rest
         one.setblocking(False)

@@ -167,6 +167,15 @@ class SmppConnector:
         await asyncio.gather(*[link.stop(UNBIND_TIMEOUT_S) for link in self._links])
         self._sink = None
 
+    def cut(self, reason: str) -> None:
+        """End every bind at once, by a TCP reset and without a word of SMPP: they are another node's to have. What is
+        unanswered is in doubt; what the SMSC delivered and was not told that it is kept it sends again."""
+        self.drop_given()
+        self._running = False
+        for link in self._links:
+            link.cut(reason)
+        self._sink = None
+
     async def _finish_all(self, grace_s: float) -> None:
         """Send nothing more, and wait for answers."""
         self._running = False

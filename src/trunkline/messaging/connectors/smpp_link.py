@@ -91,7 +91,7 @@ class Owner(Protocol):
     statuses: Statuses
     normal_id: Callable[[str], str]
     may_send: Callable[[], bool]
-    """Asked before each segment."""
+    """Asked before each segment, and before whatever else is written."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """A job has its outcome."""
@@ -183,9 +183,15 @@ class Link(transport.Handler):
         given, self.given = self.given, None
         if given is not None:
             log.info("%s: %s goes on as the process before left it", self._owner.name, self.label)
-            return await transport.resume(*given, self, self._limits)
+            return await transport.resume(*given, self, self._limits, self._owner.may_send)
         return await transport.connect(
-            *self._address, self._bind, self, limits=self._limits, ssl=self._ssl, server_hostname=self._address[0]
+            *self._address,
+            self._bind,
+            self,
+            limits=self._limits,
+            ssl=self._ssl,
+            server_hostname=self._address[0],
+            gate=self._owner.may_send,
         )
 
     def _up(self, connection: Connection) -> None:
@@ -243,6 +249,17 @@ class Link(transport.Handler):
             await asyncio.wait((connection.closed,), timeout=timeout_s)
             if not connection.closed.done():
                 connection.abort("stopped")
+        self._abandon()
+
+    def cut(self, reason: str) -> None:
+        """End without a word to the SMSC, at once; what is unanswered is in doubt."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.state = reason
+        if self.connection is not None:
+            self.connection.reset(reason)
         self._abandon()
 
     # -- what it takes ----------------------------------------------------------------------------------------
