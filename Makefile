@@ -39,9 +39,10 @@ test: install ## every test but the slow ones
 	@scripts/test-setup.sh
 	@$(PYTEST) -m "not slow"
 
-test-all: install ## the slow ones too
+test-all: install ## the slow ones too, then test-cluster
 	@scripts/test-setup.sh
 	@$(PYTEST)
+	@$(MAKE) --no-print-directory test-cluster
 
 test-cluster: install ## the suites of API, SDKs and SIP against three nodes as against one; NODES=3 ARGS="..."
 	@TRUNKLINE_TEST_CLUSTER=$(or $(NODES),3) scripts/test-setup.sh
