@@ -24,6 +24,7 @@ from trunkline.region.witness import Witness
 from trunkline.settings import Settings
 from trunkline.storage.objects import Objects
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.voice.service import Former
 
 if TYPE_CHECKING:
     from trunkline.bootstrap import Node
@@ -97,6 +98,16 @@ def wait_until_active(settings: Settings) -> None:
             notice.close()
 
 
+def former(dsn: str, epoch: Epoch) -> Former | None:
+    """The region before this epoch, and when it was last heard of by the databases that were promoted; None: there was
+    none. Blocks. Raises StoreUnavailable."""
+    found = next((one for one in databases.handovers(dsn) if one.epoch.epoch == epoch.epoch), None)
+    if found is None:
+        return Former(epoch.since_ms, epoch.since_ms) if epoch.former else None
+    since_ms = found.epoch.since_ms
+    return Former(since_ms, min((one.beat_ms for one in found.positions if one.beat_ms), default=since_ms))
+
+
 class NodeRegion:
     """What a node of an active region does about it: asks, beats, and stops when it was replaced."""
 
@@ -126,6 +137,9 @@ class NodeRegion:
             raise CannotStart(found.text)
         self.guard.epoch = found.epoch
         await self.guard.look()
+        if self._node.voice is not None:
+            dsn = own(self._settings)["database"]
+            self._node.voice.services.former = await asyncio.to_thread(former, dsn, found.epoch)
         self._task = asyncio.get_running_loop().create_task(self.guard.run())
         self._beats = Beats(own(self._settings), lambda: self.guard.open)
 

@@ -42,6 +42,8 @@ MEDIA_FOLDER = "media"
 RECORDING_FOLDER = "recordings"
 LOCK_FILE = "server.lock"
 MEMORY_FILE = "memory.journal"
+FOLLOWED_MS = 24 * 3_600_000
+"""So far behind may a region be that is promoted, and still find all segments that its manifest names."""
 
 
 def data_folder(settings: Settings) -> Path:
@@ -197,6 +199,7 @@ def open_archive(settings: Settings, clock: Clock | None = None) -> SegmentedArc
         query_rows=own.query_rows,
         memory_bytes=own.worker_memory_bytes,
         cache_bytes=settings.objects.cache_bytes,
+        kept_ms=FOLLOWED_MS if settings.regions else 0,
     )
     location, clock = objects_location(settings), clock or SystemClock()
     if location is None:

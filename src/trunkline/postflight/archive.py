@@ -84,6 +84,9 @@ class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of an analysis; more spills to disk."""
     cache_bytes: int = 10 << 30
     """Segments of an object store that are kept in the folder."""
+    kept_ms: int = 0
+    """How long an object stays after the manifest has lost it; 0: DROP_GRACE_MS. Longer where another region follows,
+    whose manifest may be that far behind when it is promoted."""
 
 
 def key_at(ms: int) -> str:
@@ -348,7 +351,7 @@ class SegmentedArchive:
     async def _sweep(self) -> None:
         """Remove files that no manifest names. No worker is started (and kept) just to find that there are none."""
         await self._sweep_folder()
-        gone = await self._recent.dropped(DROP_GRACE_MS)
+        gone = await self._recent.dropped(self.limits.kept_ms or DROP_GRACE_MS)
         if gone:
             await self._ask(self.roll_worker, "remove", paths=gone)
             await self._recent.forget_dropped(gone)

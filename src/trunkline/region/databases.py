@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from trunkline.region.records import Epoch, Handover, Server
 from trunkline.region.rules import Seen
+from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK
 from trunkline.storage.engines.postgres.session import BadDsn, Connection, Servers, reason
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -134,8 +135,10 @@ def prepare(connection: Connection) -> None:
     """Create what is missing."""
     row = connection.execute("select to_regclass('region_handover') is null").fetchone()
     if row is not None and row[0]:
-        for statement in TABLES.split(";"):
-            connection.execute(statement.encode())
+        with connection.transaction():  # nodes that are first at once would all make them
+            connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            for statement in TABLES.split(";"):
+                connection.execute(statement.encode())
 
 
 def reign(dsn: str, name: str, epoch: Epoch) -> None:

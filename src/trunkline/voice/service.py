@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from trunkline.accounts.alerts import Alerts
 from trunkline.accounts.directory import Directory
@@ -53,6 +53,15 @@ class Gate(Protocol):
     @property
     def open(self) -> bool:
         """Whether nobody else can have what is ours."""
+
+
+class Former(NamedTuple):
+    """Another region, whose place this one has taken. Its `MemoryStore` is not ours, so its calls are over."""
+
+    until_ms: int
+    """Since when it is not the active one: calls that are older were its own."""
+    seen_ms: int
+    """When it was last known to live."""
 
 
 class Counts:
@@ -108,6 +117,8 @@ class VoiceServices:
     at once."""
     gate: Gate | None = None
     """Whether this node may speak for its calls; None: always."""
+    former: Former | None = None
+    """The region whose place this one has taken; None: there was none."""
     send_message: Any = None
     """What `<Sms>` sends messages with."""
     watch: Callable[[Call, Any, Any, Any], None] | None = None

@@ -36,6 +36,7 @@ import msgspec
 
 from trunkline.media.protocol import Recorded
 from trunkline.model.call import Direction, Status
+from trunkline.model.sid import created_ms
 from trunkline.sip import offer_answer
 from trunkline.sip import takeover as dialogs
 from trunkline.sip.core import DialogListener
@@ -162,6 +163,9 @@ class Takeover:
         for sid, one in (await self._saved(mine if callable(mine) else mine.__contains__)).items():
             if self._in_hand(sid):
                 continue
+            if self._is_former(sid):  # of an earlier reign of this region: the former one had that call since
+                checkpoints.forget(services.memory, sid)
+                continue
             flight = self._inherit(one)
             if flight is None:
                 self._unread[sid] = one
@@ -208,6 +212,11 @@ class Takeover:
         if report.complete:
             report.tell()
         return report
+
+    def _is_former(self, sid: str) -> bool:
+        """Whether the call was up in the region whose place this one has taken."""
+        former = self._services.former
+        return former is not None and created_ms(sid) < former.until_ms
 
     def _in_hand(self, sid: str) -> bool:
         """Whether this process has begun the call, or goes on with it."""
@@ -306,7 +315,8 @@ class Takeover:
         call.hangup_cause = PROCESS_LOST
         if flight.status is Status.IN_PROGRESS:
             report.lost += 1
-            adopting.date(call, lost_ms, services.clock.now_ms())
+            seen_ms = services.former.seen_ms if services.former and self._is_former(call.sid) else lost_ms
+            adopting.date(call, seen_ms, services.clock.now_ms())
             services.flights.advance(flight, Status.COMPLETED)
         else:
             report.early += 1

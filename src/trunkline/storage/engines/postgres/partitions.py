@@ -65,8 +65,10 @@ def prepare(connection: Connection, partitions: int, databases: int = 1, place: 
                 connection.execute(statement.encode())
             if has_old_shape(connection):
                 connection.execute(sql.INDEX_OF_OLD.encode())
-    connection.execute(SPEAKER_TABLE.encode())
-    connection.execute("update layout set ddl = %s", (_DDL,))
+    with connection.transaction():  # two that are first at once would both make the table
+        connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        connection.execute(SPEAKER_TABLE.encode())
+        connection.execute("update layout set ddl = %s", (_DDL,))
 
 
 class PostgresPartition(PostgresQueue):
