@@ -110,11 +110,15 @@ class Caller(CallListener):
 
     def __init__(self, phone):
         self.phone = phone
+        self.sent = []
         self.progress = []
         self.dialog = None
         self.sdp = None
         self.failure = None
         self.leg = Leg(phone)
+
+    def on_sent(self, invite, flow):
+        self.sent.append((invite, flow))
 
     def on_progress(self, response, sdp):
         self.progress.append((response.status, response.to_tag, sdp))

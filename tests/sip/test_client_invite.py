@@ -504,7 +504,7 @@ def test_a_fault_of_the_listener_stays_with_its_call(phones, caplog):
 
     class Broken(Leg, Caller):
         def __init__(self):
-            self.progress = []
+            self.progress, self.sent = [], []
 
         def on_answer(self, dialog, response, sdp):
             raise RuntimeError("broken")

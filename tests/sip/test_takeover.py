@@ -221,6 +221,127 @@ def test_a_callee_who_picks_up_as_the_host_is_lost_is_hung_up_on(picks_up):
     assert callee.quiet
 
 
+# -- an INVITE of which its host had heard nothing yet ---------------------------------------------------------
+
+
+def unheard(on_call=None, transport="UDP", arrives=True):
+    """The host is lost before it hears of its INVITE: the network, the callee, and what was known of the INVITE."""
+    network = Network()
+    caller = Phone(network, "10.0.0.1", transport=transport)
+    callee = Phone(network, "10.0.0.2", 5062, transport=transport)
+    callee.on_call = on_call or (lambda invite: invite.ring(180))
+    call = caller.call(callee)
+    ((invite, flow),) = call.sent
+    del network.stacks[caller.address]
+    if not arrives:
+        network.queue.clear()
+    network.run(1)
+    return network, callee, invite, flow
+
+
+def ended(network, heir, callee):
+    """Nothing is left of it once all timers are over."""
+    network.run(70)
+    assert heir.quiet
+    assert callee.quiet
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_a_callee_of_whom_nothing_was_heard_is_cancelled_too(transport):
+    network, callee, invite, flow = unheard(transport=transport)
+    heir = Phone(network, HEIR, transport=transport)
+    takeover.withdraw(heir.stack, invite, flow)
+    network.run(1)
+    assert len(callee.cancelled) == 1
+    (cancel,) = network.of("CANCEL", heir.address)
+    assert cancel.headers.get("Via") == parse(invite).headers.get("Via"), "section 17.2.3: by its branch and sent-by"
+    assert 481 in network.sent(callee.address), "the BYE in a dialog that never was does no harm"
+    ended(network, heir, callee)
+
+
+def test_one_who_picked_up_at_once_is_hung_up_on_by_the_tag_of_the_cancel_s_answer():
+    network, callee, invite, flow = unheard(lambda invite: callee_of(invite).answer(invite))
+    heir = Phone(network, HEIR)
+    takeover.withdraw(heir.stack, invite, flow)
+    network.run(1)
+    assert [leg.heard for leg in callee.legs] == [[("ack", b""), "bye"]]
+    assert callee.cancelled == []
+    sent = len(network.of(200, callee.address))
+    ended(network, heir, callee)
+    assert len(network.of(200, callee.address)) == sent, "the 200 is not repeated for 32 s"
+
+
+def callee_of(invite):
+    return invite._stack.core
+
+
+def test_nobody_rings_by_the_withdrawal_of_an_invite_that_never_came():
+    network, callee, invite, flow = unheard(arrives=False)
+    heir = Phone(network, HEIR)
+    takeover.withdraw(heir.stack, invite, flow)
+    network.run(1)
+    assert network.sent(callee.address) == [481]
+    assert callee.invites == []
+    ended(network, heir, callee)
+
+
+def test_one_who_had_refused_is_left_alone():
+    network, callee, invite, flow = unheard(lambda invite: invite.reject(486))
+    heir = Phone(network, HEIR)
+    takeover.withdraw(heir.stack, invite, flow)
+    network.run(1)
+    assert network.sent(heir.address)[:1] == ["CANCEL"]
+    assert callee.cancelled == []
+    ended(network, heir, callee)
+
+
+def test_a_response_that_comes_here_after_all_is_answered():
+    """The address moved to the heir with the call."""
+    network, callee, invite, flow = unheard()
+    heir = Phone(network, "10.0.0.1")
+    takeover.withdraw(heir.stack, invite, flow)
+    network.run(1)
+    assert len(callee.cancelled) == 1
+    acks = network.of("ACK", heir.address)
+    assert parse(invite).via.branch in {ack.via.branch for ack in acks}, "of the 487"
+    ended(network, heir, callee)
+
+
+def test_each_invite_that_leaves_is_told_of():
+    """With credentials it is another one, of a branch of its own."""
+    network, caller, callee = pair()
+    callee.on_call = lambda invite: (
+        invite.ring(180)
+        if "Authorization" in invite.request.headers
+        else invite.reject(401, headers=[("WWW-Authenticate", 'Digest realm="here", nonce="1"')])
+    )
+    call = caller.call(callee, credentials=("alice", "secret"))
+    network.run(1)
+    first, second = (parse(invite) for invite, _ in call.sent)
+    assert (first.cseq[0], second.cseq[0]) == (1, 2)
+    assert first.via.branch != second.via.branch
+    assert [invite for invite, _ in call.sent] == [one.encode() for one in network.of("INVITE", caller.address)]
+
+
+def test_an_invite_that_went_another_way_is_told_of_again():
+    """Too large for UDP, and the callee takes no TCP (section 18.1.1)."""
+    network, caller, callee = pair()
+    callee.on_call = lambda invite: invite.ring(180)
+    send = caller.stack._send
+    caller.stack._send = lambda data, flow: flow.transport == "UDP" and send(data, flow)
+    call = caller.call(callee, sdp=b"v=0 " + b"x" * 1500, target=("", *callee.address))
+    network.run(1)
+    (first, tcp), (second, udp) = call.sent
+    assert (tcp.transport, udp.transport) == ("TCP", "UDP")
+    assert parse(first).via.branch == parse(second).via.branch
+    assert parse(second).headers.get("Via").startswith("SIP/2.0/UDP")
+    del network.stacks[caller.address]
+    heir = Phone(network, HEIR)
+    takeover.withdraw(heir.stack, second, udp)
+    network.run(1)
+    assert len(callee.cancelled) == 1
+
+
 def test_what_is_abandoned_says_nothing_more():
     network, ours, theirs = pair()
     up_call = ours.call(theirs)

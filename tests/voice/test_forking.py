@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from trunkline.media import protocol
@@ -9,7 +10,9 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import CallListener
 from trunkline.sip.errors import NotAcceptable
 from trunkline.sip.flow import Flow
+from trunkline.sip.message import parse
 from trunkline.sip.registrar import Binding
+from trunkline.voice.checkpoints import InviteCheckpoint
 from trunkline.voice.forking import Fork
 
 from ..messaging.world import eventually
@@ -60,6 +63,27 @@ async def test_the_next_is_heard_when_the_first_is_out(two, lines):
     plays(other)
     one.invites[0].reject(486)
     await eventually(lambda: heard(lines) == ["127.0.1.1", "127.0.1.2"])
+
+
+async def test_every_invite_is_kept_for_other_hosts_before_any_phone_rings(lines):
+    async def settled(timeout_s):
+        return True
+
+    lines.services.settled = settled
+    office = await Office(lines).open("alice")
+    phones = await office.staffed("alice", "alice")
+    for phone in phones:
+        phone.plan = lambda invite: None
+    lines.web.pages[APP + "in"] = f"<Dial><Sip>sip:alice@{HOST}</Sip></Dial>"
+    lines.phone.dials(OURS)
+    await eventually(lambda: all(phone.invites for phone in phones))
+    (kept,) = [
+        msgspec.msgpack.decode(value, type=InviteCheckpoint)
+        for name, value in await lines.memory.scan("call/")
+        if name.endswith("/invite") and b"branch=" in value and HOST.encode() in value
+    ]
+    branches = {parse(one).via.branch for one, _ in [(kept.request, kept.flow), *kept.others]}
+    assert branches == {phone.invites[0].request.via.branch for phone in phones}
 
 
 class Heard(CallListener):

@@ -470,10 +470,46 @@ async def test_a_callee_who_was_ringing_is_called_again(hosts):
     assert bridged.a == call.sid
 
 
-async def test_a_callee_who_picks_up_as_the_host_dies_is_hung_up_on(hosts):
-    async def settled(timeout_s):
-        return True
+async def settled(timeout_s):
+    return True
 
+
+@pytest.mark.parametrize("picks_up", [False, True])
+async def test_a_callee_of_whom_the_lost_host_never_heard_does_not_ring_on(hosts, picks_up):
+    """He has the INVITE; what he says of it finds nobody."""
+    hosts.lost.services.settled = settled
+    hosts.phone.plan = lambda invite: None
+    sid = await hosts.lost.create()
+    await eventually(lambda: hosts.phone.invites)
+    await hosts.die()
+    if picks_up:
+        hosts.phone.picks_up()
+    else:
+        hosts.phone.rings(hosts.phone.invites[0])
+    await hosts.goes_on()
+    await eventually(lambda: hosts.phone.byes if picks_up else hosts.phone.cancels)
+    assert bool(hosts.phone.cancels) is not picks_up
+    stored = await hosts.heir.until(sid, "failed")
+    assert stored.hangup_cause == "process-lost"
+    assert [event["CallStatus"] for event in hosts.heir.events(sid)] == ["failed"]
+    assert await hosts.heir.memory.scan("call/") == []
+
+
+async def test_a_dial_calls_him_again(hosts):
+    hosts.lost.services.settled = settled
+    hosts.phone.plan = lambda invite: None
+    (call,) = await hosts.calls(f"<Dial>{OTHER}</Dial>")
+    await eventually(lambda: len(hosts.phone.invites) == 1)
+    await hosts.die()
+    hosts.phone.rings(hosts.phone.invites[0])
+    await hosts.goes_on()
+    await eventually(lambda: hosts.phone.cancels and len(hosts.phone.invites) == 2)
+    hosts.phone.picks_up()
+    (bridged,) = await eventually(lambda: hosts.heir.media.of(protocol.Bridge))
+    assert bridged.a == call.sid
+
+
+async def test_a_callee_who_picks_up_as_the_host_dies_is_hung_up_on(hosts):
     hosts.lost.services.settled = settled
     hosts.phone.plan = hosts.phone.rings
     sid = await hosts.lost.create()

@@ -1,5 +1,6 @@
 """An INVITE of ours, from the call to its answer (RFC 3261 sections 9.1, 13.2 and 22)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from trunkline.sip.body import session_description
@@ -40,6 +41,7 @@ class ClientInvite:
         "_early",
         "_early_bye",
         "_early_sdp",
+        "_elsewhere",
         "_expiry",
         "_listener",
         "_login",
@@ -49,6 +51,7 @@ class ClientInvite:
         "_proceeding",
         "_stack",
         "_target",
+        "_told",
         "_transaction",
         "call_id",
         "from_",
@@ -78,6 +81,8 @@ class ClientInvite:
         self._offered = False
         self._transaction: ClientTransaction | None = None
         self._target: Flow | Target | None = None
+        self._told: Flow | None = None  # the way that the listener knows of
+        self._elsewhere = False  # another host has sent it, and gets the responses
         self._proceeding = False  # a provisional response has come
         self._over = False  # the listener has heard the end
         self._cancel_status = 0  # what to tell once it is cancelled: 487, or 408 if it rang too long
@@ -130,12 +135,24 @@ class ClientInvite:
         made._transaction = stack.resume_client(request, flow, made._report)
         return made
 
-    def part(self, early: Response) -> None:
-        """After `cancel` of a resumed one: a callee who has shown us an early dialog may have picked up meanwhile, and
-        the process that he told is lost. ACK and BYE in that dialog are what he needs then; one who still rings ignores
-        the one and is ended by the other, as by the CANCEL (section 15). Raises MalformedMessage."""
+    def withdraw(self, early: Sequence[Response]) -> None:
+        """Of a resumed one, which another host sent that is lost: cancel it, whether or not that host has heard of the
+        callee. Nothing that the callee says of the INVITE need come here, so that there is no provisional response to
+        be waited for (section 9.1); that host's lease is over, so the CANCEL cannot overtake the INVITE by much.
+
+        `early`: the provisional responses that the host is known to have got. A callee who has picked up told that host
+        too: he is hung up on in the early dialog, or in the one that the response to the CANCEL names (its tag is that
+        of the responses to the INVITE, section 9.2). Raises MalformedMessage."""
+        self._elsewhere = True
+        self.cancel()
+        for response in early:
+            self._part(response)
+
+    def _part(self, early: Response) -> None:
+        """A callee may have picked up in this dialog: ACK and BYE are what he needs then; one who still rings ignores
+        the one and is ended by the other, as by the CANCEL (section 15)."""
         transaction = self._transaction
-        if transaction is None or not early.to_tag or early.contact is None or early.to_tag in self._dialogs:
+        if transaction is None or not early.to_tag or early.to_tag in self._dialogs or len(self._dialogs) >= MAX_FORKS:
             return
         dialog = Dialog.of_caller(self._stack, transaction, early, None)
         self._dialogs[early.to_tag] = dialog
@@ -216,6 +233,11 @@ class ClientInvite:
         assert self._target is not None
         self._proceeding = False
         self._transaction = self._stack.start_client(request, self._target, self._report)
+        self._tell(self._transaction)
+
+    def _tell(self, transaction: ClientTransaction) -> None:
+        self._told = transaction.flow
+        self._listener.on_sent(transaction.sent, transaction.flow)
 
     def _report(self, transaction: ClientTransaction, status: int, response: Response | None) -> None:
         if response is not None and 200 <= status < 300:
@@ -238,6 +260,8 @@ class ClientInvite:
             if first:
                 self._send_cancel()
             return
+        if transaction.flow is not self._told:
+            self._tell(transaction)
         if status == 100 or not new:
             return
         sdp = session_description(response) or b""
@@ -349,10 +373,17 @@ class ClientInvite:
         stack, transaction = self._stack, self._transaction
         assert transaction is not None
         request = cancel_of(transaction.request, self._cancel_headers)
-        stack.start_client(request, transaction.flow, lambda *_: None, branch=transaction.key[0])
+        stack.start_client(request, transaction.flow, self._cancel_answered, branch=transaction.key[0])
         stack.timers.cancel(self._expiry)
         # Section 9.1: a callee of RFC 2543 answers the CANCEL only.
         self._expiry = stack.timers.set(stack.now() + stack.timing.give_up, self._unanswered)
+
+    def _cancel_answered(self, _: ClientTransaction, status: int, response: Response | None) -> None:
+        if self._elsewhere and response is not None and status == 200:
+            try:
+                self._part(response)
+            except MalformedMessage:
+                self._stack.count("malformed")
 
     def _expired(self) -> None:
         """It rang too long."""

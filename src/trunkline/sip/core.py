@@ -89,6 +89,10 @@ class InviteListener:
 class CallListener:
     """Hears of an INVITE of ours. `on_answer` or `on_failure` is called exactly once, nothing after it."""
 
+    def on_sent(self, invite: bytes, flow: Flow) -> None:
+        """The INVITE leaves, for the first time or once more in a transaction of its own (with credentials, say), or
+        it turned out to have gone another way: what it takes to withdraw it (`trunkline.sip.takeover.withdraw`)."""
+
     def on_progress(self, response: Response, sdp: bytes) -> None:
         """A provisional response above 100; several forks may ring at once (`response.to_tag`)."""
 

@@ -95,16 +95,12 @@ def refuse(stack: "Stack", invite: bytes, flow: Flow, status: int, headers: Sequ
 
 
 def withdraw(stack: "Stack", invite: bytes, flow: Flow, early: Sequence[bytes] = ()) -> None:
-    """Cancel an INVITE that a lost host sent and that rang there. `early`: provisional responses that it got: whoever
-    has picked up meanwhile told that host, so that he is hung up on in the dialog that he began then. Raises
-    MalformedMessage."""
+    """Cancel an INVITE that a lost host sent, and hang up on whoever has picked up. `early`: provisional responses that
+    it got (`ClientInvite.withdraw`). Raises MalformedMessage."""
     request = parse(invite)
     assert isinstance(request, Request)
     resumed = ClientInvite.resumed(stack, request, moved_flow(flow, stack))
-    resumed.cancel()
-    for response in map(parse, early):
-        if isinstance(response, Response):
-            resumed.part(response)
+    resumed.withdraw([response for response in map(parse, early) if isinstance(response, Response)])
 
 
 def abandon(stack: "Stack", call_ids: Collection[str]) -> None:

@@ -267,6 +267,11 @@ class ClientTransaction(_Transaction):
         self.heard = flow
         """Where the last response came from."""
 
+    @property
+    def sent(self) -> bytes:
+        """The request as it went out last; empty after its final response."""
+        return self._data
+
     def start(self) -> None:
         """Send it for the first time: timers A and B, or E and F."""
         timing = self.stack.timing

@@ -56,7 +56,8 @@ class Place(Protocol):
 
 class Fork:
     """See the module; it is placed when it is made. `listener` hears of it as of one INVITE. `rings` is told what has
-    to be cancelled should this process be lost, each time one more phone rings.
+    to be cancelled should this process be lost, each time one more phone rings; with `at_once` each time that an INVITE
+    has left.
 
     Raises MalformedMessage when no phone can be called.
     """
@@ -72,11 +73,14 @@ class Fork:
         headers: HeaderList,
         listener: CallListener,
         rings: Callable[[list[tuple[bytes, Flow]]], None] = lambda sent: None,
+        at_once: bool = False,
     ) -> None:
         self._place = place
         self._to, self._from, self._sdp, self._headers = to, from_, sdp, list(headers)
         self._listener = listener
         self._rings = rings
+        self._at_once = at_once
+        self._placed = False
         self._over = False
         self._heard: _Branch | None = None  # whose early media is heard
         self._refused = 0  # the status that cancelled the rest
@@ -88,6 +92,9 @@ class Fork:
                 self._branches.append(branch)
         if not self._branches:
             raise MalformedMessage(404, "no contact that could be called")
+        self._placed = True
+        if at_once:
+            self.left()
 
     # -- as an INVITE ----------------------------------------------------------------------------------------
 
@@ -126,11 +133,16 @@ class Fork:
             listener=branch,
         )  # fmt: skip
 
+    def left(self) -> None:
+        """An INVITE has left."""
+        if self._at_once and self._placed and not self._over:
+            self._rings([each.sent for each in self._branches if each.sent is not None and not each.over])
+
     def progressed(self, branch: _Branch, response: Response, sdp: bytes, *, first: bool) -> None:
         """A phone rings, and may play something."""
         if self._over or self._refused:
             return
-        if first:
+        if first and not self._at_once:
             self._rings([each.invite.sent for each in self._branches if each.rang and not each.over])
         if sdp and self._heard is None:
             self._heard = branch
@@ -193,6 +205,7 @@ class _Branch(CallListener):
         self.binding = group[0]
         self.invite: Placed
         self.rang = self.over = False
+        self.sent: tuple[bytes, Flow] | None = None
         self.early: tuple[Response, bytes] | None = None
         """The last response with something to be heard."""
 
@@ -211,6 +224,10 @@ class _Branch(CallListener):
         if not self.over and not self._cancelled:
             self._cancelled = True
             self.invite.cancel(headers)
+
+    def on_sent(self, invite: bytes, flow: Flow) -> None:
+        self.sent = invite, flow
+        self._fork.left()
 
     def on_progress(self, response: Response, sdp: bytes) -> None:
         first, self.rang = not self.rang, True

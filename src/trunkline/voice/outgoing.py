@@ -8,7 +8,7 @@ phone that rang and was not picked up end the leg.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,6 +23,7 @@ from trunkline.voice.caller_id import passes
 from trunkline.voice.checkpoints import save_invite
 from trunkline.voice.customer_trunks import ends_with_dial
 from trunkline.voice.emergency import is_bare
+from trunkline.voice.endings import NO_PORT, SERVER_ERRORS, TIMED_OUT, elsewhere, ending
 from trunkline.voice.forking import Fork
 from trunkline.voice.limits import CallLimit
 from trunkline.voice.params import IDENTITY
@@ -43,12 +44,8 @@ RING_EXTRA_S: Final = 5.0
 """How much longer than `Timeout` a phone rings, as at Twilio."""
 LEAST_WAIT_S: Final = 0.05
 """Least wait for a trunk that is at its limit."""
-NO_PORT: Final = 503
 NO_CODEC: Final = 488
 REQUEST_TERMINATED: Final = 487
-TIMED_OUT: Final = 408
-SERVER_ERRORS: Final = range(500, 600)
-"""Responses after which a `sip:` URI's next one is tried."""
 SILENCE_S: Final = 4.0
 """How long the host of a `sip:` URI may be silent when there is another to try."""
 SICK: Final = frozenset({TIMED_OUT, NO_PORT})
@@ -57,31 +54,6 @@ MAX_EARLY: Final = 4
 """Early dialogs of an INVITE that are kept for other hosts."""
 MAX_HEADERS: Final = 50
 """Headers of an answer that are kept."""
-
-ENDINGS: Final[dict[int, Status]] = {
-    486: Status.BUSY,
-    600: Status.BUSY,
-    603: Status.BUSY,
-    480: Status.NO_ANSWER,
-    408: Status.NO_ANSWER,
-    487: Status.NO_ANSWER,
-}
-"""How final responses end a call; all others above 299 end it `failed`. `voice.busy_on_decline` may change 603."""
-
-
-def ending(status: int, *, busy_on_decline: bool) -> Status:
-    """The last status of a call whose INVITE got this final response."""
-    if status == 603 and not busy_on_decline:
-        return Status.NO_ANSWER
-    return ENDINGS.get(status, Status.FAILED)
-
-
-def elsewhere(status: int, *, answered: bool, rang: bool, again: Container[int] = SERVER_ERRORS) -> bool:
-    """Whether another way may be tried: `answered` tells a far end's response from a failure of the transport, `again`
-    has the responses after which the trunk wants that."""
-    if rang:
-        return False
-    return status in again if answered else status in (TIMED_OUT, NO_PORT)
 
 
 def passed_on(response: Response) -> dict[str, str]:
@@ -328,9 +300,10 @@ class Outgoing(CallListener):
         def rings(sent: list[tuple[bytes, Flow]]) -> None:
             save_invite(live.services.memory, live.sid, *sent[0], others=sent[1:])
 
+        at_once = live.services.settled is not None
         fork = Fork(
             self._wires.invite, phones.groups, to=phones.to, from_=self._from(way), sdp=self._offer,
-            headers=self._headers(way), listener=self, rings=rings,
+            headers=self._headers(way), listener=self, rings=rings, at_once=at_once,
         )  # fmt: skip
         live.note(timeline.SIP, f"{len(phones.groups)} phones of {phones.to} are called", at=fork.addresses)
         return fork
@@ -365,6 +338,15 @@ class Outgoing(CallListener):
         return (way.trunk.username, str(way.trunk.password)) if way.trunk.username else None
 
     # -- what the far end says -------------------------------------------------------------------------------
+
+    def on_sent(self, invite: bytes, flow: Flow) -> None:
+        """Where another host may go on with the call, what it takes to withdraw the INVITE is on its way there as the
+        INVITE is on its own: this host may be gone before it has heard that it rings."""
+        live = self.live
+        if live.services.settled is not None and not self._forked and not live.is_over:
+            self._kept = True
+            self._early.clear()
+            save_invite(live.services.memory, live.sid, invite, flow)
 
     def on_progress(self, response: Response, sdp: bytes) -> None:
         live = self.live

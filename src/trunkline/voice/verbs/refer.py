@@ -18,7 +18,7 @@ from trunkline.twiml.document import DocumentKind, Verb
 from trunkline.twiml.schema import SCHEMA_WARNING, Attribute, Notes, Noun, Value, VerbSpec, check_content
 from trunkline.twiml.xmltree import Element
 from trunkline.voice import timeline
-from trunkline.voice.outgoing import ending
+from trunkline.voice.endings import ending
 from trunkline.voice.steps import CallEnded, Goto
 
 if TYPE_CHECKING:
