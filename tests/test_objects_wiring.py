@@ -92,6 +92,29 @@ async def test_with_an_object_store_all_are_shared(
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["own"]
 
 
+@needs_postgres
+@pytest.mark.parametrize("followed", [True, False])
+async def test_segments_outlive_a_manifest_that_is_behind_where_a_region_follows(
+    tmp_path: Path, postgres: PostgresServer, followed: bool
+) -> None:
+    dsn = postgres.database()
+    shared_folder(tmp_path / "shared")
+    other = (
+        f'[node]\nname = "a"\nregion = "one"\naddress = "127.0.0.1:7400"\n[cluster]\nenabled = true\n'
+        f'secret = "{"s" * 32}"\n[memory]\nengine = "valkey"\nurl = "redis://127.0.0.1:1/0"\n'
+        f'[security]\nmaster_key = "{"00" * 32}"\n'
+        f'[[regions]]\nname = "two"\nqueue = "{dsn}"\ndatabase = "{dsn}"\n'
+    )
+    settings = settings_of(
+        tmp_path,
+        f'[storage]\nengine = "postgres"\nqueue = "{dsn}"\ndatabase = "{dsn}"\npartitions = 2\n'
+        f'[objects]\nurl = "file://{tmp_path}/shared"\n{other if followed else ""}',
+    )
+    archive = open_archive(settings)
+    assert (archive.limits.kept_ms > 3_600_000) is followed
+    await archive.close()
+
+
 def test_the_doctor_tries_the_object_store(tmp_path: Path) -> None:
     shared_folder(tmp_path / "shared")
     own = '[storage]\nengine = "postgres"\nqueue = "dbname=a"\ndatabase = "dbname=a"\n[objects]\n'

@@ -2,11 +2,13 @@
 
 import threading
 
+import msgspec
 import psycopg
 import pytest
 
 from tests.postgres import needs_postgres
 from tests.region.regions import ACCOUNT, Regions, accept, caught_up, dsns, until
+from trunkline.bootstrap_region import former
 from trunkline.region import databases
 from trunkline.region.beats import Beats
 from trunkline.region.compare import Side, compare
@@ -57,6 +59,22 @@ def test_a_heartbeat_is_counted_once_and_followed(regions):
     assert seen.beat <= ours.counted["database"] + theirs.counted["database"] <= seen.beat + 2
     assert seen.takes_writes
     assert seen.beat_ms > 0
+
+
+def test_the_promoted_region_knows_when_the_former_one_was_last_heard_of(regions):
+    first = regions.witness.newest()
+    assert former(regions.one.dsn("records"), first) is None
+    beats = Beats(dsns(regions.one), lambda: True, 0.05)
+    until(lambda: databases.look(regions.two.dsn("queue"), "queue0").beat >= 1, "no heartbeat comes over")
+    until(lambda: databases.look(regions.two.dsn("records"), "database").beat >= 1, "no heartbeat comes over")
+    beats.close()
+    regions.one.end()
+    handover = promote(regions.ways("two"), lost=True, wait=False)
+    epoch, seen_ms = handover.epoch, min(one.beat_ms for one in handover.positions)
+    assert former(regions.two.dsn("records"), epoch) == (epoch.since_ms, seen_ms)
+    assert 0 < seen_ms <= epoch.since_ms
+    told = msgspec.structs.replace(epoch, former="", since_ms=0)  # as the other regions' databases know it
+    assert former(regions.two.dsn("records"), told) == (epoch.since_ms, seen_ms)
 
 
 def test_a_handover_in_order_loses_nothing_and_fences_the_former_region(regions):

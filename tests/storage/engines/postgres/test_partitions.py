@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 
 from tests.postgres import PostgresServer, needs_postgres
 from trunkline.model.sid import new_sid
+from trunkline.region import databases
 from trunkline.storage.engines.postgres import writer as writing
 from trunkline.storage.engines.postgres.layout import WrongLayout
 from trunkline.storage.engines.postgres.ownership import Owned
@@ -431,3 +433,16 @@ async def test_a_node_starts_while_one_of_the_databases_is_away(postgres, other_
     await node.own(1)
     await node.accept(flight(1))
     await node.close()
+
+
+@pytest.mark.parametrize("make", [prepared, databases.prepare], ids=["queue", "region"])
+def test_nodes_that_are_first_at_once_all_find_the_tables(postgres, make):
+    dsn, at_once = postgres.database(), threading.Barrier(4)
+
+    def node(_):
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            at_once.wait(60)
+            make(connection)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(node, range(4))) == [None] * 4
