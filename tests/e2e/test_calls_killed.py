@@ -24,6 +24,8 @@ MEDIA = "trunkline.media.process"
 MAX_SILENCE_MS = 500
 KEPT = 0.9
 """Share of the blocks of what was said that a recording must have whole; the rest may have lost two packets."""
+SECOND = 50
+"""Packets of audio."""
 TALK = "<Say loop='0'>Please hold the line.</Say>"
 
 
@@ -145,9 +147,13 @@ def test_a_recording_is_kept(local: Local, tmp_path: Path, victim: str) -> None:
         (tmp_path / f"{number}.wav").write_bytes(wav(piece))
     call.says(tmp_path / "0.wav")
     words = {"node": ("-m trunkline ", " dev"), "media": ("media.process", "state_fd"), "recorder": ("media.recorder",)}
-    os.kill(process(local, *words[victim]), signal.SIGKILL)
+    killed, before = process(local, *words[victim]), call.state.media.received
+    os.kill(killed, signal.SIGKILL)
     until_back(local)
-    time.sleep(1)
+    end = time.monotonic() + BACK_S
+    while call.state.media.received < before + SECOND or processes(local, *words[victim])[:1] in ([], [killed]):
+        assert time.monotonic() < end, "the call has no audio again"
+        time.sleep(0.05)
     call.says(tmp_path / "1.wav")
     call.hangs_up()
     audio = recorded(local, made.sid)
