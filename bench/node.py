@@ -40,7 +40,7 @@ class Customer(NamedTuple):
 class Trunkline:
     """See bench.gateway.Gateway. `rates` are the messages a second of each customer's number, 0 for no limit; requests
     are the first customer's unless `customer` is set. `messaging` and `storage` are settings of those sections, `more`
-    of any. `module`: what is run instead of the package."""
+    of any. `module`: what is run instead of the package; `customers`: who is known already, and not made anew."""
 
     name = "trunkline"
 
@@ -54,6 +54,7 @@ class Trunkline:
         storage: Mapping[str, str] | None = None,
         more: Mapping[str, Mapping[str, object]] | None = None,
         module: str = "trunkline",
+        customers: list["Customer"] | None = None,
     ) -> None:
         self._module = module
         (self.port,) = free_ports(1)
@@ -83,7 +84,7 @@ class Trunkline:
         ]:
             lines += ["", title, *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
         self._configuration.write_text("\n".join(lines) + "\n")
-        self.customers = asyncio.run(self._seed(rates))
+        self.customers = customers or asyncio.run(self._seed(rates))
         self.customer = self.customers[0]
         self._process: Process | None = None
 

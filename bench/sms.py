@@ -69,7 +69,7 @@ QUICK = Size(rounds=1, messages=6_000, latency_rounds=1, seconds=5.0, queued=20_
 
 
 @contextlib.contextmanager
-def system(kind: type[Trunkline] | type[Kannel], smsc: dict[str, float] | None = None, **options: Any) -> Iterator[Run]:
+def system(kind: Callable[..., Gateway], smsc: dict[str, float] | None = None, **options: Any) -> Iterator[Run]:
     """A fresh gateway and a fresh SMSC; both end with the block, and their folder goes."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))

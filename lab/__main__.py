@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lab.plan import HOME, RESULTS, Plan
-from lab.system import Failed, need_root
+from lab.system import ENDINGS, Failed, need_root
 
 
 def arguments() -> argparse.Namespace:
@@ -39,20 +39,38 @@ def plan_of(given: argparse.Namespace) -> Plan:
     )  # fmt: skip
 
 
+def faults(plan: Plan, given: argparse.Namespace) -> int:
+    """Chaos: those of whole regions have labs of their own. Raises Failed."""
+    from lab.chaos import Burden, chaos
+    from lab.faults import APART
+    from lab.region_rounds import rounds
+
+    names = given.faults.replace(",", " ").split()
+    apart = [name for name in APART if name in names or not names]
+    others = [name for name in names if name not in APART]
+    code = 0
+    if others or not names:
+        code = chaos(plan, ",".join(others), given.runs, Burden(given.rate, given.calls), given.results)
+    return max(code, rounds(plan, apart, given.runs, given.rate, given.calls, given.results)) if apart else code
+
+
 def _ended(*_: object) -> None:
+    for number in ENDINGS:  # once is enough, and a second one must not stop the stopping
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> int:
     """The command line."""
     given = arguments()
-    for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it starts in the background ignore SIGINT
+    for number in ENDINGS:  # a shell lets what it starts in the background ignore SIGINT
         signal.signal(number, _ended)
     try:
         if given.what == "report":
-            from lab.report import update
+            from lab import region_rounds, report
 
-            print(f"{update(folder=given.results, since=given.since)} runs")
+            runs = report.update(folder=given.results, since=given.since), region_rounds.update(folder=given.results)
+            print(f"{sum(runs)} runs")
             return 0
         need_root()
         plan = plan_of(given)
@@ -65,9 +83,7 @@ def main() -> int:
 
             show(plan, once=given.once)
         else:
-            from lab.chaos import Burden, chaos
-
-            return chaos(plan, given.faults, given.runs, Burden(given.rate, given.calls), given.results)
+            return faults(plan, given)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ from lab.hosts import Host
 from lab.made import Made
 from lab.network import Network
 from lab.plan import Cluster, Plan, Zone
-from lab.system import Failed, enter, enter_network, need_packages, need_root, version
+from lab.system import Failed, enter, enter_network, need_packages, need_root, undisturbed, version
 from lab.system import patroni as install_patroni
 
 WHOLE_S = 180.0
@@ -54,12 +54,14 @@ class Lab:
             self._make()
             self._start()
         except BaseException:
-            self._remove()
+            with undisturbed():
+                self._remove()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._remove()
+        with undisturbed():
+            self._remove()
 
     # -- making and removing ---------------------------------------------------------------------------------------
 

@@ -1,10 +1,13 @@
 """What the lab asks of this machine: commands, root, Debian's packages, network namespaces of this process."""
 
+import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,6 +17,8 @@ INSTALL_S = 600.0
 PYTHON = "/usr/bin/python3"
 """Debian's: one in somebody's home cannot be run by the user postgres."""
 CLONE_NEWNET = 0x40000000
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a supervisor's word, a terminal that was closed."""
 PACKAGES = {
     "ip": "iproute2",
     "nft": "nftables",
@@ -45,6 +50,20 @@ def run(*command: object, check: bool = True, timeout_s: float = COMMAND_S) -> s
     if check and done.returncode:
         raise Failed(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whoever is impatient while things are removed would leave half of them: those signals are ignored meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def need_root() -> None:
@@ -92,7 +111,7 @@ def need_packages() -> Path:
 def patroni(folder: Path) -> Path:
     """Patroni's program, from a virtual environment of the lab's own below `folder`. Raises Failed."""
     venv = folder / "venv"
-    if not (venv / "bin/patroni").exists():
+    if not _has_patroni(venv):
         print(f"installing Patroni into {venv}", flush=True)
         shutil.rmtree(venv, ignore_errors=True)
         if not _can_make_environments():
@@ -100,6 +119,12 @@ def patroni(folder: Path) -> Path:
         run(PYTHON, "-m", "venv", venv)
         run(venv / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *PATRONI, timeout_s=INSTALL_S)
     return venv / "bin/patroni"
+
+
+def _has_patroni(venv: Path) -> bool:
+    """Whether all of it is there: an installation may have been interrupted."""
+    program, python = venv / "bin/patroni", venv / "bin/python"
+    return program.exists() and "True" in run(python, "-c", "import patroni, etcd, psycopg; print(True)", check=False)
 
 
 def _can_make_environments() -> bool:
