@@ -496,7 +496,8 @@ FAULTS: dict[str, type[Fault]] = {
     )
 }  # fmt: skip
 """Every fault, by its name."""
-NOT_DONE = {
-    "region-loss": "has a lab of its own, of two regions: python -m lab.region_loss",
+APART = {
+    "region-loss": "measured apart, in a lab of two regions: [figures](regions.md)",
+    "region-handover": "measured apart, in a lab of two regions: [figures](regions.md)",
 }
-"""Faults that are asked for and are not put in here, and why."""
+"""Faults of whole regions (lab.region_rounds), and where their figures are."""

@@ -168,6 +168,10 @@ class Phones:
         self._loop.add_reader(leg.rtp.fileno(), self._audio, leg)
         return leg
 
+    def turn_to(self, nodes: list[str]) -> None:
+        """Calls are placed at these from now on."""
+        self._nodes = itertools.cycle(nodes)
+
     # -- calling -------------------------------------------------------------------------------------------------------
 
     def call(self, number: str, kind: str, *, speaks: bool = True) -> Leg:

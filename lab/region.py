@@ -5,7 +5,10 @@ It is added to a lab that runs, as an operator would add it: the nodes of the fi
 """
 
 import json
+import shlex
+import shutil
 import sys
+import time
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,6 +25,7 @@ FIRST = "one"
 WAIT_S = 180.0
 COMMAND_S = 240.0
 ALONE_S = 10
+PROMOTE = ("edit-config", "--force", "-s", "standby_cluster=null")
 
 
 class RegionPlan(Plan, frozen=True, kw_only=True):
@@ -98,7 +102,9 @@ class RegionLab(Lab):
         config.write_text(config.read_text().replace("min-replicas-to-write 1", "min-replicas-to-write 0"))
         (cluster,) = plan.clusters
         host.put(patroni.service(plan, cluster, TWO, host.folder, self._programs, self._patroni))
-        follow(self.plan, plan, cluster, host.folder / cluster.name / "patroni.yml")
+        file = host.folder / cluster.name / "patroni.yml"
+        single(file)
+        following(self.plan, cluster, file)
         host.start("etcd", "redis")
         host.until_ready("etcd", "redis")
         host.start("sentinel", cluster.name)
@@ -108,16 +114,13 @@ class RegionLab(Lab):
 
     def _nodes(self) -> None:
         say("both regions' nodes learn of each other")
-        (cluster,) = self.two.clusters
-        file = self.second_store.folder / cluster.name / "patroni.yml"
-        # Patroni's API takes the same; the command is what an operator would type.
-        promote = f"{self._patroni.parent / 'patronictl'} -c {file} edit-config --force -s standby_cluster=null"
+        promote = " ".join(self.patronictl(TWO.region, *PROMOTE))
         self.second.put(node.service(self.two, TWO, self.second.folder))
         settings = self.second.folder / "trunkline.toml"
         settings.write_text(alone(settings.read_text()) + regions(self.plan, FIRST, promote))
         for zone in self.nodes:
             own = self.node(zone).folder / "trunkline.toml"
-            own.write_text(own.read_text() + regions(self.two, TWO.region, ""))
+            own.write_text(own.read_text() + regions(self.two, TWO.region, " ".join(self.patronictl(FIRST, *PROMOTE))))
             self.node(zone).stop()
             self._until(partial(up, self.node(zone)), f"the node in {zone.name}", WAIT_S)
         self.second.start()
@@ -128,11 +131,39 @@ class RegionLab(Lab):
         outer.start("edge")
         outer.until_ready("edge")
 
-    def trunkline(self, *words: str, check: bool = True) -> str:
-        """A command on the second region's node. Raises Failed."""
-        file = self.second.folder / "trunkline.toml"
-        command = (sys.executable, "-m", "trunkline", "--config", str(file), *words)
-        return run(*in_network(self.second.namespace, command), check=check, timeout_s=COMMAND_S)
+    def patronictl(self, region: str, *words: str) -> tuple[str, ...]:
+        """The command, as an operator of that region types it."""
+        (cluster,) = self.plan.clusters
+        host = self.store(self.plan.zones[0]) if region == FIRST else self.second_store
+        return str(self._patroni.parent / "patronictl"), "-c", str(host.folder / cluster.name / "patroni.yml"), *words
+
+    def trunkline(self, *words: str, region: str = TWO.region, check: bool = True) -> str:
+        """A command on a node of a region. Raises Failed."""
+        host = self.second if region == TWO.region else self.node(self.nodes[0])
+        command = (sys.executable, "-m", "trunkline", "--config", str(host.folder / "trunkline.toml"), *words)
+        return run(*in_network(host.namespace, command), check=check, timeout_s=COMMAND_S)
+
+    def follow(self, region: str) -> float:
+        """Make a region's databases standbys of the other one's, as docs/howto/regions.md says: anew. Seconds that it
+        took. Raises Failed."""
+        began, (cluster,) = time.monotonic(), self.plan.clusters
+        plan, other = (self.plan, self.two) if region == FIRST else (self.two, self.plan)
+        hosts = [self.store(zone) for zone in plan.zones] if region == FIRST else [self.second_store]
+        for host in hosts:
+            host.stop(cluster.name)
+            shutil.rmtree(host.folder / cluster.name / "data", ignore_errors=True)
+            following(other, cluster, host.folder / cluster.name / "patroni.yml")
+        scope = f"{plan.name}-{cluster.name}"
+        remove = shlex.join(self.patronictl(region, "remove", scope))
+        run(*in_network(hosts[0].namespace, ("sh", "-c", f"printf '%s\\n' {scope} 'Yes I am aware' | {remove}")))
+        for host in hosts:
+            host.start(cluster.name)
+        deadline = began + WAIT_S
+        while not streaming(plan, cluster, len(hosts)):
+            if time.monotonic() > deadline:
+                raise Failed(f"region {region} does not follow: {patroni.members(plan, cluster)}")
+            time.sleep(0.5)
+        return round(time.monotonic() - began, 1)
 
     def cut(self) -> None:
         """The line between the regions breaks; each goes on."""
@@ -145,6 +176,13 @@ class RegionLab(Lab):
         self.network.heal(self.second.name)
 
 
+def streaming(plan: Plan, cluster: Cluster, count: int) -> bool:
+    """Whether all servers of a region follow, one of them the other region's."""
+    found = patroni.members(plan, cluster)
+    leads = any(one["role"] == "standby_leader" for one in found)
+    return leads and sum(one["state"] == "streaming" for one in found) == count
+
+
 def up(host: Host) -> bool:
     """Whether a node takes work; one that has ended is started again, as systemd would."""
     host.start("trunkline")
@@ -152,17 +190,22 @@ def up(host: Host) -> bool:
     return ready is not None and ready()
 
 
-def follow(one: Plan, two: RegionPlan, cluster: Cluster, file: Path) -> None:
-    """Make of a server's configuration that of the only member of a standby cluster."""
+def following(other: Plan, cluster: Cluster, file: Path) -> None:
+    """Make of a server's configuration that of a member of a cluster that follows another region's."""
     found = json.loads(file.read_text())
-    dynamic = found["bootstrap"]["dcs"]
-    dynamic["standby_cluster"] = {
-        "host": ",".join(zone.store for zone in one.zones), "port": cluster.port,
+    found["bootstrap"]["dcs"]["standby_cluster"] = {
+        "host": ",".join(zone.store for zone in other.zones), "port": cluster.port,
         "create_replica_methods": ["basebackup"],
     }  # fmt: skip
     found["postgresql"]["basebackup"] = [{"checkpoint": "fast"}]  # else it waits for the primary's next one, minutes
+    file.write_text(json.dumps(found, indent=1))
+
+
+def single(file: Path) -> None:
+    """The same of the only member of a cluster: there is nobody else to wait for."""
+    found = json.loads(file.read_text())
     for name in ("synchronous_mode", "synchronous_mode_strict", "synchronous_node_count"):
-        dynamic.pop(name)  # there is nobody else to wait for
+        found["bootstrap"]["dcs"].pop(name)
     assert found["etcd3"]["hosts"] == [f"{TWO.store}:{ETCD_PORT}"]
     file.write_text(json.dumps(found, indent=1))
 

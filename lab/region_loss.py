@@ -1,19 +1,15 @@
-"""The loss of a whole region under load: `python -m lab.region_loss --runs 2`.
+"""The loss of a whole region under load, and its handover: `python -m lab chaos --faults region-loss,region-handover`.
 
-Two ways. `at-once`: everything of the first region is killed in one moment. `line-first`: the line between the regions
-breaks some seconds before, so that what was accepted in between exists there alone. Then the second region is
-promoted, and the load goes on there. What was lost is counted twice: by the ledgers of the customers and the carrier,
-and by `trunkline region compare` from the first region's disks, which are looked at afterwards. Both must agree.
+The loss has two ways. `at-once`: everything of the first region is killed in one moment. `line-first`: the line between
+the regions breaks some seconds before, so that what was accepted in between exists there alone. Then the second region
+is promoted, and load and calls go on there. What was lost is counted twice: by the ledgers of customers and carrier,
+and by `trunkline region compare` from the first region's disks, which are looked at afterwards. Both must agree. At
+last the first region's databases follow the second one's.
 """
 
-import argparse
 import asyncio
 import json
-import os
-import signal
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,9 +18,10 @@ from lab import ledgers, probe, verdict
 from lab.chaos import settle
 from lab.cluster import say
 from lab.load import Load
-from lab.plan import HOME, HTTP_PORT, RESULTS, Plan
-from lab.region import TWO, RegionLab, old_primary
-from lab.system import Failed, need_root
+from lab.plan import HTTP_PORT, Zone
+from lab.region import FIRST, TWO, RegionLab, old_primary
+from lab.region_calls import CallWebhooks, RegionCalls, Told
+from lab.system import Failed
 
 WARM_S, AFTER_S = 8.0, 15.0
 BROKEN_S = 4.0
@@ -55,21 +52,37 @@ class Loss(msgspec.Struct, kw_only=True):
     promoted_s: float
     """From the loss until the second region took messages."""
     duplicates: int
+    wrong_final: int = 0
+    """Messages whose final callback says otherwise than the carrier's receipt."""
     failed: dict[str, int]
     refused: str
     """What a node of the first region said when it was started again."""
+    calls: Told | None = None
+    rejoined_s: float = 0.0
+    """How long it took until the first region's databases followed."""
     problem: str = ""
+    at: int = 0
+    version: str = ""
+
+    def good(self) -> bool:
+        """Whether nothing was lost that is not counted, nothing told wrong, and the old nodes keep still."""
+        calls = self.calls
+        told = calls is None or calls.good()
+        counted = not self.not_counted and self.lost <= self.unknown and not self.wrong_final
+        return not self.problem and counted and told and "replaced" in self.refused
 
 
-async def one(lab: RegionLab, way: str, rate: float) -> Loss:
+async def lose(lab: RegionLab, way: str, rate: float, count: int) -> Loss:
     """One loss; the lab is of no more use afterwards."""
     assert lab.customer is not None
-    async with ledgers.Webhooks() as webhooks:
+    async with CallWebhooks() as webhooks, RegionCalls(lab, webhooks) as calls:
         async with Load(lab.customer, webhooks, f"{way[:2]}.", rate=rate) as load:
+            await calls.begin(count)
             await asyncio.sleep(WARM_S)
             if way == "line-first":
                 await asyncio.to_thread(lab.cut)
                 await asyncio.sleep(BROKEN_S)
+            calls.strike()
             await asyncio.to_thread(kill, lab)
             struck = time.monotonic()
             if way == "line-first":
@@ -78,32 +91,49 @@ async def one(lab: RegionLab, way: str, rate: float) -> Loss:
             said = await asyncio.to_thread(
                 lab.trunkline, "region", "promote", "--to", "two", "--lost", "--no-wait", "--json"
             )
-            handover = json.loads(said)
-            await asyncio.to_thread(until_ready)
+            await asyncio.to_thread(until_ready, TWO)
             promoted = time.monotonic() - struck
             say(f"  region two takes messages after {promoted:.1f} s")
+            calls.move(TWO)
+            await calls.begin(count)
             await asyncio.sleep(AFTER_S)
             await load.stop()
+        told = await calls.verdict(lab.customer)
+        say(f"  {told}")
         await settle(load, webhooks)
         taken = await asyncio.to_thread(ledgers.carrier)
     say("  looking at the disks of region one")
     await asyncio.to_thread(old_primary, lab)
     found = await asyncio.to_thread(compare, lab)
     refused = await asyncio.to_thread(start_old, lab)
+    rejoined = await asyncio.to_thread(lab.follow, FIRST)
+    loss = counted(way, load, webhooks, taken, {entry["sid"] for entry in found["flights"]}, told)
+    loss.keys, loss.refused, loss.rejoined_s = found["keys"], refused, rejoined
+    loss.silent_s = max(entry["silent_s"] for entry in json.loads(said)["positions"])
+    missing = {entry["sid"] for entry in found["flights"]}
+    accepted = [one for one in load.requests if one.sid in missing and one.key not in taken]
+    loss.before_s = round(max((struck - one.ended for one in accepted), default=0.0), 2)
+    loss.promoted_s, loss.version = round(promoted, 1), lab.version
+    return loss
+
+
+def counted(
+    way: str, load: Load, webhooks: CallWebhooks, taken: Any, missing: set[str], told: Told | None
+) -> Loss:  # fmt: skip
+    """What the ledgers say, and what of it `region compare` (`missing`) does not."""
     accepted = {request.sid: request for request in load.requests if request.sid}
     lost = {sid for sid, request in accepted.items() if request.key not in taken}
     untold = {
         sid for sid, request in accepted.items()
-        if not any(told.status in ledgers.FINAL for told in webhooks.messages.get(request.key, ()))
+        if not any(one.status in ledgers.FINAL for one in webhooks.messages.get(request.key, ()))
     }  # fmt: skip
-    missing = {entry["sid"] for entry in found["flights"]}
+    calls = set(told.untold) if told is not None else set()
     seen = verdict.messages(load.requests, taken, webhooks.messages)
     return Loss(
         way=way, accepted=len(accepted), lost=len(lost), unknown=len(missing & accepted.keys()), compared=len(missing),
-        keys=found["keys"], not_counted=sorted((lost | untold) - missing), duplicates=seen.duplicates,
-        failed=seen.failed, silent_s=max(entry["silent_s"] for entry in handover["positions"]),
-        before_s=round(max((struck - accepted[sid].ended for sid in lost), default=0.0), 2),
-        promoted_s=round(promoted, 1), refused=refused,
+        keys=0, not_counted=sorted((lost | untold | calls) - missing), duplicates=seen.duplicates,
+        wrong_final=seen.wrong_final, failed=seen.failed, silent_s=0.0, before_s=0.0, promoted_s=0.0, refused="",
+        calls=told,
     )  # fmt: skip
 
 
@@ -113,12 +143,12 @@ def kill(lab: RegionLab) -> None:
         host.kill()
 
 
-def until_ready() -> None:
+def until_ready(zone: Zone) -> None:
     """Raises Failed."""
     deadline = time.monotonic() + READY_S
-    while not probe.answers_http(TWO.node, HTTP_PORT, "/readyz"):
+    while not probe.answers_http(zone.node, HTTP_PORT, "/readyz"):
         if time.monotonic() > deadline:
-            raise Failed(f"region two's node is not ready within {READY_S:.0f} s")
+            raise Failed(f"the node in {zone.name} is not ready within {READY_S:.0f} s")
         time.sleep(0.1)
 
 
@@ -142,54 +172,3 @@ def start_old(lab: RegionLab) -> str:
             raise Failed("a node of the lost region neither refuses nor serves")
         time.sleep(0.2)
     return host.tail("trunkline").splitlines()[-1]
-
-
-def good(loss: Loss) -> bool:
-    """Whether nothing was lost that is not counted, and no more than the lag."""
-    return not loss.problem and not loss.not_counted and loss.lost <= loss.unknown and "replaced" in loss.refused
-
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m lab.region_loss", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--name", default="tlr", help="of this lab")
-    parser.add_argument("--home", type=Path, default=HOME)
-    parser.add_argument("--runs", type=int, default=1, help="of each way")
-    parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--rate", type=float, default=20.0, help="messages a second")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    signal.signal(signal.SIGTERM, _ended)
-    bad = 0
-    try:
-        need_root()
-        for way in [way for way in given.ways.split(",") for _ in range(given.runs)]:
-            say(f"region-loss, {way}")
-            lab = RegionLab(Plan(name=given.name, home=given.home, queues=1, own_database=False, nodes=2))
-            with lab:
-                try:
-                    loss = asyncio.run(one(lab, way, given.rate))
-                except Failed:
-                    say(f"  logs: {lab.keep_logs('region-loss')}")
-                    raise
-            given.results.mkdir(parents=True, exist_ok=True)
-            with (given.results / "region-loss.jsonl").open("ab") as out:
-                out.write(msgspec.json.encode({"at": int(time.time()), **msgspec.to_builtins(loss)}) + b"\n")
-            bad += not good(loss)
-            say(f"  {'as it should be' if good(loss) else 'NOT as it should be'}: {msgspec.json.encode(loss).decode()}")
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return int(bad > 0)
-
-
-def _ended(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # threads of the SDK may still wait for answers

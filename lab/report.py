@@ -1,12 +1,14 @@
 """The results of chaos: kept in var/lab, shown as a table, and put into docs/reference/availability.md."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from rich.table import Table
 
 from lab.calls import Heard
-from lab.faults import FAULTS, NOT_DONE
+from lab.faults import APART, FAULTS
 from lab.plan import RESULTS
 from lab.system import ROOT
 from lab.verdict import Messages
@@ -16,6 +18,13 @@ BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 NODES = 3
 """Results of other sizes of the cluster do not go into the page."""
 NOT_MEASURED = "not measured"
+
+
+class Versioned(Protocol):
+    """The result of a run."""
+
+    @property
+    def version(self) -> str: ...
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +74,7 @@ def row(name: str, runs: list[Run]) -> list[str]:
     return [str(cell) for cell in cells]
 
 
-def versions(runs: list[Run]) -> str:
+def versions(runs: Sequence[Versioned]) -> str:
     """The first and the last of what was measured."""
     found = list(dict.fromkeys(run.version or "older" for run in runs))
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
@@ -108,8 +117,8 @@ def markdown(runs: list[Run], since: int = 0) -> str:
         own = [run for run in own if run.at >= since] or own
         cells = row(name, own) if own else [name, NOT_MEASURED, *[""] * (len(COLUMNS) - 2)]
         lines.append("| " + " | ".join(cells) + " |")
-    for name, reason in NOT_DONE.items():
-        lines.append(f"| {name} | {reason} |" + " |" * (len(COLUMNS) - 2))
+    for name, where in APART.items():
+        lines.append(f"| {name} | {where} |" + " |" * (len(COLUMNS) - 2))
     return "\n".join(lines)
 
 

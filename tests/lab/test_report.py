@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import msgspec
-from lab.faults import FAULTS, NOT_DONE
+from lab.faults import APART, FAULTS
 from lab.ledgers import Request
 from lab.report import Run
 from lab.verdict import messages
@@ -22,12 +22,12 @@ def run(fault: str = "kill-zone", *, nodes: int = 3, problem: str = "") -> Run:
 
 def test_every_fault_has_a_line() -> None:
     lines = report.markdown([run()]).splitlines()
-    assert len(lines) == 2 + len(FAULTS) + len(NOT_DONE)
+    assert len(lines) == 2 + len(FAULTS) + len(APART)
     assert len({line.count("|") for line in lines}) == 1
     (measured,) = [line for line in lines if line.startswith("| kill-zone |")]
     assert measured.startswith("| kill-zone | 1 | 1 | 1 | 1 |"), "one run, one accepted, lost, without a callback"
     assert sum(report.NOT_MEASURED in line for line in lines) == len(FAULTS) - 1
-    assert all(any(reason in line for line in lines) for reason in NOT_DONE.values())
+    assert all(any(where in line for line in lines) for where in APART.values())
 
 
 def test_runs_of_other_sizes_or_with_a_problem_do_not_count() -> None:

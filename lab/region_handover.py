@@ -1,0 +1,145 @@
+"""A region is handed over in order and taken back, under load: `region promote` there and back, as once a quarter.
+
+Nothing may be lost, neither of them may serve beside the other, calls that are up are hung up and told of.
+"""
+
+import asyncio
+import json
+import time
+
+import msgspec
+
+from lab import ledgers, probe, verdict
+from lab.chaos import settle
+from lab.cluster import say
+from lab.load import Load
+from lab.plan import HTTP_PORT, Zone
+from lab.region import FIRST, TWO, RegionLab
+from lab.region_calls import CallWebhooks, RegionCalls, Told
+from lab.region_loss import READY_S, WARM_S, until_ready
+from lab.system import Failed
+from lab.verdict import Messages
+
+BETWEEN_S = 8.0
+FEW_BYTES = 1 << 20
+"""So far behind may a standby be that is called one."""
+
+
+class Handover(msgspec.Struct, kw_only=True):
+    """What one run showed: from one to two, and back."""
+
+    messages: Messages
+    calls: Told
+    away_s: list[float]
+    """Seconds without an acceptance: there, and back."""
+    rejoined_s: list[float]
+    """Seconds until the former region's databases followed: one, then two."""
+    missing_bytes: list[int]
+    """As the promotions report."""
+    both: int = 0
+    """Looks that found both regions ready."""
+    problem: str = ""
+    at: int = 0
+    version: str = ""
+
+    def good(self) -> bool:
+        """Whether nothing was lost."""
+        calls, lost = self.calls, any(self.missing_bytes) or self.both or self.problem
+        keyed = self.messages.failed.get("keyed", 0)
+        return verdict.good(self.messages) and not lost and calls.good() and not calls.untold and not keyed
+
+
+class Watch:
+    """`async with`: looks all the time whether both regions say that they are ready."""
+
+    def __init__(self, lab: RegionLab) -> None:
+        self._lab = lab
+        self.both = 0
+
+    async def __aenter__(self) -> "Watch":
+        self._task = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            two = await asyncio.to_thread(ready, TWO)
+            one = [await asyncio.to_thread(ready, zone) for zone in self._lab.nodes]
+            self.both += two and any(one) and await asyncio.to_thread(ready, TWO)
+            await asyncio.sleep(0.1)
+
+
+def ready(zone: Zone) -> bool:
+    return probe.answers_http(zone.node, HTTP_PORT, "/readyz")
+
+
+async def there_and_back(lab: RegionLab, rate: float, count: int) -> Handover:
+    """One run; the first region is active again afterwards."""
+    assert lab.customer is not None
+    missing, rejoined, away = [], [], []
+    async with CallWebhooks() as webhooks, RegionCalls(lab, webhooks) as calls, Watch(lab) as watch:
+        async with Load(lab.customer, webhooks, "ho.", rate=rate) as load:
+            await calls.begin(count)
+            await asyncio.sleep(WARM_S)
+            calls.strike()
+            began = time.monotonic()
+            missing.append(await promote(lab, TWO.region, [TWO]))
+            away.append(gap(load, began))
+            calls.move(TWO)
+            await calls.begin(count)
+            await asyncio.sleep(BETWEEN_S)
+            rejoined.append(await asyncio.to_thread(lab.follow, FIRST))
+            await asyncio.to_thread(wait_as_standbys, lab)
+            began = time.monotonic()
+            told = await calls.verdict(lab.customer)
+            missing.append(await promote(lab, FIRST, list(lab.nodes)))
+            away.append(gap(load, began))
+            await asyncio.sleep(BETWEEN_S)
+            await load.stop()
+        say(f"  {told}")
+        await settle(load, webhooks)
+        rejoined.append(await asyncio.to_thread(lab.follow, TWO.region))
+        taken = await asyncio.to_thread(ledgers.carrier)
+        seen = verdict.messages(load.requests, taken, webhooks.messages)
+    return Handover(
+        messages=seen, calls=told, away_s=away, rejoined_s=rejoined, missing_bytes=missing, both=watch.both,
+        version=lab.version,
+    )  # fmt: skip
+
+
+async def promote(lab: RegionLab, region: str, zones: list[Zone]) -> int:
+    """`region promote` in order; the bytes that it reports as missing. Raises Failed."""
+    began = time.monotonic()
+    said = await asyncio.to_thread(lambda: lab.trunkline("region", "promote", "--to", region, "--json", region=region))
+    for zone in zones:
+        await asyncio.to_thread(until_ready, zone)
+    say(f"  region {region} is active after {time.monotonic() - began:.1f} s")
+    return sum(one["missing_bytes"] for one in json.loads(said)["positions"])
+
+
+def wait_as_standbys(lab: RegionLab) -> None:
+    """Start the first region's nodes, which wait, and see that it follows closely. Raises Failed."""
+    deadline = time.monotonic() + READY_S
+    for zone in lab.nodes:
+        while not probe.answers_http(zone.node, HTTP_PORT, "/healthz"):
+            lab.node(zone).start()
+            if time.monotonic() > deadline:
+                raise Failed(f"{zone.name} does not wait as a standby\n{lab.node(zone).tail('trunkline')}")
+            time.sleep(0.2)
+        if ready(zone):
+            raise Failed(f"{zone.name} serves in a region that is not active")
+    status = json.loads(lab.trunkline("region", "status", "--json", region=FIRST))
+    own, active = status["databases"][FIRST], status["databases"][TWO.region]
+    behind = max(active[name]["lsn"] - own[name]["lsn"] for name in own)
+    say(f"  region one waits: {status['text']}; {behind} bytes behind")
+    if status["role"] != "standby" or behind > FEW_BYTES:
+        raise Failed(f"region one does not follow closely: {status['text']}, {behind} bytes behind")
+
+
+def gap(load: Load, since: float) -> float:
+    """Longest time without an acceptance from `since` on."""
+    times = [since, *(one.ended for one in load.requests if one.sid and one.ended > since)]
+    return verdict.gap(times)
