@@ -49,6 +49,7 @@ from trunkline.voice.bans import Bans
 from trunkline.voice.calls import Calls
 from trunkline.voice.domains import Domains
 from trunkline.voice.doorkeeper import Doorkeeper
+from trunkline.voice.edges import Edges
 from trunkline.voice.flights import CallFlights
 from trunkline.voice.guesses import Guesses
 from trunkline.voice.heir import Heir
@@ -150,7 +151,10 @@ class Voice:
             media_address=self._media_address, recordings=self.recordings, send_message=send_message,
         )  # fmt: skip
         key = hashlib.sha256(b"sip nonces" + secrets.pepper).digest()
-        self.sources = Sources(settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock)
+        edges = Edges(settings.sip.edges)
+        self.sources = Sources(
+            settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock, edges
+        )
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
         self._wire_sip()
@@ -245,12 +249,12 @@ class Voice:
             Guesses(own.ban_after, own.ban_window_s, clock.monotonic),
         )  # fmt: skip
         self.registrations: Registrations = Registrations(
-            services.memory, services.directory, services.alerts, logins, own, services.clock
+            services.memory, services.directory, services.alerts, logins, own, services.clock, self.sources.edges
         )
-        self.domains = Domains(services.directory, logins, self.registrations)
+        self.domains = Domains(services.directory, logins, self.registrations, self.sources.edges)
 
     def _is_trunk(self, host: str) -> bool:
-        return self.sources.by_address(host) is not None or self.inbound.doors.knows(host)
+        return self.sources.by_address(host) is not None or self.inbound.doors.knows(host) or host in self.sources.edges
 
     def _wire_permissions(self, trunks: Trunks) -> None:
         """Whom accounts may call, and for how much."""

@@ -11,7 +11,7 @@ import signal
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,12 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Two nodes, their stores, their peers, the customer's app."""
+    """Two nodes, their stores, their peers, the customer's app. `own`: of each node's SIP alone."""
 
-    def __init__(self, folder: Path, database: PostgresServer, sip: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, database: PostgresServer, sip: dict[str, Any] | None = None,
+        own: Sequence[dict[str, Any]] = ({}, {}),
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.air, self.app = MovableAir(), VoiceApp()
         self.memory = RedisServer().start()
@@ -139,7 +142,7 @@ class Cluster:
                 "security": {"master_key": base64.b64encode(b"k" * 32).decode()},
                 "node": {"name": f"node-{zone}", "zone": zone, "address": f"127.0.0.1:{free_port()}"},
                 "cluster": {"enabled": True, "secret": "s" * 32, "lease_s": LEASE_S},
-                "sip": {"enabled": True, "port": 0, **(sip or {})},
+                "sip": {"enabled": True, "port": 0, **(sip or {}), **own[number]},
                 "media": {"legs": 250, "port_min": low, "port_max": low + 1_400},
             }
             first = self.nodes[0] if self.nodes else None

@@ -30,11 +30,12 @@ def wanted() -> None:
 
 
 class Pjsua:
-    """It registers as `user` at `domain` by way of `proxy`, takes every call, and plays `says` in each."""
+    """It registers as `user` at `domain` by way of `proxy`, takes every call, and plays `says` in each. `certificate`:
+    PEM file with its key, for connections over TLS that it takes; then its Contact says where."""
 
     def __init__(
         self, folder: Path, says: Path, *, user: str, password: str, domain: str, proxy: str, transport: str = "UDP",
-        codec: str = "PCMU", srtp: str = "",
+        codec: str = "PCMU", srtp: str = "", certificate: str = "",
     ) -> None:  # fmt: skip
         wanted()
         folder.mkdir(exist_ok=True)
@@ -43,7 +44,7 @@ class Pjsua:
         options = {
             "folder": str(folder), "says": str(says), "user": user, "password": password, "domain": domain,
             "proxy": proxy, "transport": transport, "codec": codec, "srtp": bool(srtp), "host": HOST, "rate": RATE,
-            "rtp_port": free_port(span=8), "port": self.port,
+            "rtp_port": free_port(span=8), "port": self.port, "certificate": certificate,
         }  # fmt: skip
         self._errors = (folder / "errors").open("wb")
         self._process = subprocess.Popen(

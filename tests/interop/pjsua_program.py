@@ -47,6 +47,9 @@ class Phone(pj.Account):
         config.mediaConfig.transportConfig.port = options["rtp_port"]
         config.mediaConfig.srtpUse = pj.PJMEDIA_SRTP_MANDATORY if options["srtp"] else pj.PJMEDIA_SRTP_DISABLED
         config.mediaConfig.srtpSecureSignaling = 0
+        if options["certificate"]:  # where it takes connections, not whence its own come
+            config.natConfig.contactUseSrcPort = 0
+            config.natConfig.contactRewriteUse = 0
         config.callConfig.prackUse = pj.PJSUA_100REL_OPTIONAL
         self.create(config)
         self.direct = pj.Account()
@@ -159,6 +162,7 @@ def endpoint(options: dict[str, Any]) -> Any:
     transport = pj.TransportConfig()
     transport.boundAddress = options["host"]
     transport.port = options["port"]
+    transport.tlsConfig.certFile = transport.tlsConfig.privKeyFile = options["certificate"]
     found.transportCreate(TRANSPORTS[options["transport"]], transport)
     found.audDevManager().setNullDev()
     found.libStart()

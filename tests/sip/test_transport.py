@@ -16,6 +16,7 @@ from trunkline.sip.core import StackConfig
 from trunkline.sip.flow import Flow, bracketed
 from trunkline.sip.timers import Timing
 from trunkline.sip.transport import SipTransport, TransportLimits, bind
+from trunkline.sip.transport_sockets import connecting_from
 
 PATIENCE_S = 60
 PATIENT, HASTY = Timing(t1=0.1), Timing(t1=0.02)
@@ -516,3 +517,27 @@ async def test_nothing_leaves_a_host_whose_lease_has_run_out(nodes, transport):
     gate.open = True
     next(iter(a.stack._dialogs.values())).info("application/x", b"in time")
     await until(lambda: b"in time" in b.legs[0].info)
+
+
+async def test_a_connection_comes_from_the_address_that_is_listened_on(nodes):
+    """Edge proxies and carriers know us by it."""
+    a, b = await nodes("127.0.0.2"), await nodes()
+    caller = a.call(b.port, "TCP")
+    await until(lambda: caller.dialog is not None and b.invites)
+    assert b.invites[0].flow.remote[0] == "127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("host", "remote", "ours"),
+    [
+        ("192.0.2.11", "198.51.100.7", ("192.0.2.11", 0)),
+        ("0.0.0.0", "198.51.100.7", None),
+        ("::", "2001:db8::1", None),
+        ("127.0.0.1", "198.51.100.7", None),
+        ("127.0.0.2", "127.0.0.1", ("127.0.0.2", 0)),
+        ("192.0.2.11", "2001:db8::1", None),
+        ("sip.example.com", "198.51.100.7", None),
+    ],
+)
+def test_where_connections_come_from(host, remote, ours):
+    assert connecting_from(host, remote) == ours

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from trunkline.settings import Trunk
 from trunkline.sip.flow import Flow
+from trunkline.voice.edges import DIRECT
 from trunkline.voice.sources import Nobody
 from trunkline.voice.trunk_contact import contact_user, is_secret
 from trunkline.voice.trunk_doors import TrunkDoors
@@ -22,6 +23,7 @@ PLAIN = Trunk(name="plain", inbound_calls_per_second=1, inbound_calls_at_once=2)
 class Sources:
     def __init__(self):
         self.bans = Nobody()
+        self.edges = DIRECT
 
     def trunk_of(self, request, host):
         return PLAIN if host == "10.0.0.9" else None

@@ -88,6 +88,9 @@ class Sip(Section, frozen=True, kw_only=True):
     Off: such an offer gets 488."""
     source_requests_per_second: PerSecond = 100
     """Requests outside dialogs that one unauthenticated source may send a second; more are dropped."""
+    edges: tuple[str, ...] = ()
+    """Addresses of edge proxies in front of this node (docs/howto/sip-edge.md): what they say about where a request
+    comes from (`P-Edge-Source`) is believed, and they are neither banned nor limited themselves."""
     answer_strangers: bool = False
     """Whether requests are answered whose source is no trunk, no phone that has logged in, and which aim at no SIP
     domain or trunk of an account. Off: they get no answer at all, so that scanners see nothing here."""

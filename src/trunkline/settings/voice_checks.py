@@ -73,6 +73,9 @@ def _name_problems(settings: "Settings") -> Iterator[str]:
         suffix = getattr(sip, name)
         if not is_host(suffix) or is_address(suffix):
             yield f"sip.{name}: {suffix!r} is no domain name, like sip.example.com"
+    for edge in sip.edges:
+        if not is_address(edge):
+            yield f"sip.edges: {edge!r} is no address; give those that the edge's requests come from"
     for name in ("realm", "domain", "user_agent"):
         if _UNQUOTED.search(getattr(sip, name)):
             yield f"sip.{name}: quotes, backslashes and control characters cannot stand in a header; leave them out"

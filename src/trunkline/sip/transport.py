@@ -25,7 +25,7 @@ from trunkline.sip.resolve import Resolver
 from trunkline.sip.stack import Stack
 from trunkline.sip.tls import Certificate, TlsConfig, TlsContexts, TlsSession
 from trunkline.sip.transport_dns import Names
-from trunkline.sip.transport_sockets import V4_IN_V6, bind, bind_tls, plain_host, source_towards
+from trunkline.sip.transport_sockets import V4_IN_V6, bind, bind_tls, connecting_from, plain_host, source_towards
 from trunkline.sip.transport_stream import Connection
 
 logger = logging.getLogger(__name__)
@@ -359,7 +359,8 @@ class SipTransport:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if len(self._connections) >= self.limits.max_connections and not self._evict():
                     return None, "too many connections"
-                _, made = await self._loop.create_connection(make, *self._reachable(remote))
+                ours = connecting_from(self.host, remote[0])
+                _, made = await self._loop.create_connection(make, *self._reachable(remote), local_addr=ours)
                 if await asyncio.shield(made.ready):
                     return made, ""
                 return None, made.trouble or "closed at once"

@@ -1,7 +1,7 @@
 """Sockets to listen on, and addresses as sockets show them."""
 
 import socket
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024  # of the UDP socket
@@ -68,6 +68,18 @@ def network_of(host: str) -> str:
         return host if ":" not in host else str(int(IPv6Address(host.partition("%")[0])) >> 64)
     except ValueError:
         return host
+
+
+def connecting_from(host: str, remote: str) -> tuple[str, int] | None:
+    """Where a connection to `remote` comes from, of one who listens on `host`: peers know him by that address. None: it
+    is for the system to say, because he listens everywhere, or because nobody there is reached from that address."""
+    try:
+        ours, theirs = ip_address(host.strip("[]")), ip_address(remote.partition("%")[0].strip("[]"))
+    except ValueError:
+        return None
+    if ours.is_unspecified or ours.version != theirs.version or ours.is_loopback != theirs.is_loopback:
+        return None
+    return str(ours), 0
 
 
 def source_towards(host: str) -> str:

@@ -76,7 +76,9 @@ class CustomerTrunks:
         account, _ = self._domains.let_in(invite, trunk)
         request = invite.request
         if trunk.secure and invite.flow.transport != "TLS":
-            self._domains.warn(trunk, NOT_SECURE, f"a call from {invite.flow.remote[0]} by {invite.flow.transport}")
+            self._domains.warn(
+                trunk, NOT_SECURE, f"a call from {self._domains.host(invite)} by {invite.flow.transport}"
+            )
             raise Refused(403, f"{trunk.domain_name} wants TLS")
         shown, directory = numbers.caller_of(request).number_or_uri, self._services.directory
         called = self._services.outbound.emergency(request.request_uri.user, shown) or numbers.called_of(request)

@@ -20,6 +20,7 @@ from trunkline.model.sid import CALL, new_sid
 from trunkline.sip import number as numbers
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.uri import SIP_SCHEMES, Uri
+from trunkline.voice.edges import DIRECT, Edges
 from trunkline.voice.logins import Login, Logins, Refused, WrongLogin
 from trunkline.voice.params import SIP_DOMAIN
 from trunkline.voice.registrations import ACTIVE, NOT_SECURE, Registrations
@@ -85,11 +86,18 @@ class Phones(NamedTuple):
 class Domains:
     """See the module. `warn` raises an alert of a domain's account, but not all the time."""
 
-    def __init__(self, directory: Directory, logins: Logins, registrations: Registrations) -> None:
+    def __init__(
+        self, directory: Directory, logins: Logins, registrations: Registrations, edges: Edges = DIRECT
+    ) -> None:
         self._directory = directory
+        self._edges = edges
         self._logins = logins
         self.registrations = registrations
         self.warn: Callable[[SipDomain | SipTrunk, int, str], None] = registrations.warn
+
+    def host(self, invite: ServerInvite) -> str:
+        """Where a call comes from, through an edge or not."""
+        return self._edges.source(invite.request, invite.flow)
 
     # -- calls from phones -----------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class Domains:
         """
         account, username = self.let_in(invite, domain)
         if domain.secure and invite.flow.transport != "TLS":
-            self.warn(domain, NOT_SECURE, f"a call from {invite.flow.remote[0]} by {invite.flow.transport}")
+            self.warn(domain, NOT_SECURE, f"a call from {self.host(invite)} by {invite.flow.transport}")
             raise Refused(403, f"{domain.domain_name} wants TLS")
         if not domain.voice_url:
             self.warn(domain, NO_URL, "was called, but has no voice URL")
@@ -132,7 +140,7 @@ class Domains:
 
         Raises Asked, Refused.
         """
-        host = invite.flow.remote[0]
+        host = self.host(invite)
         account = self._directory.account(domain.account_sid)
         wanted = self._directory.sip_auth_types(domain.sid, CALLS)
         if account is None or not wanted:
@@ -151,7 +159,7 @@ class Domains:
     def turn_away(self, invite: ServerInvite) -> None:
         """Strangers do not learn which domains and trunks there are, nor from where they let callers in: whoever calls
         what lets him in nowhere is asked for a login, and refused. Raises Asked, Refused."""
-        self._logins.turn_away(invite.request, invite.flow.remote[0], _header(invite.request))
+        self._logins.turn_away(invite.request, self.host(invite), _header(invite.request))
 
     def _lets_in(self, domain: SipDomain | SipTrunk, host: str) -> bool:
         try:
@@ -161,7 +169,7 @@ class Domains:
         return any(address in network for network in self._directory.sip_addresses(domain.sid, CALLS))
 
     def _login(self, invite: ServerInvite, domain: SipDomain | SipTrunk) -> Login:
-        host, request = invite.flow.remote[0], invite.request
+        host, request = self.host(invite), invite.request
         try:
             login = self._logins.check(
                 request, host, lambda name: self._directory.sip_login(domain.sid, name, CALLS), _header(request)
@@ -200,10 +208,10 @@ def _header(request: Request) -> str:
     return "Proxy-Authorization" if "Proxy-Authorization" in request.headers else "Authorization"
 
 
-def record(invite: ServerInvite, domain: SipDomain, username: str, now_ms: int) -> Call:
-    """A call that came by a domain, from `username` (empty: known by the address only)."""
+def record(invite: ServerInvite, domain: SipDomain, username: str, now_ms: int, host: str) -> Call:
+    """A call that came by a domain, from `host` and `username` (empty: known by the address only)."""
     request, caller = invite.request, invite.request.from_.uri
-    came = {"SipDomain": domain.domain_name, "SipDomainSid": domain.sid, "SipSourceIp": invite.flow.remote[0]}
+    came = {"SipDomain": domain.domain_name, "SipDomainSid": domain.sid, "SipSourceIp": host}
     call = Call(
         sid=new_sid(CALL, now_ms),
         account_sid=domain.account_sid,

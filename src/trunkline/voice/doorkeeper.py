@@ -53,8 +53,10 @@ class Doorkeeper:
 
     def answers(self, request: Request, flow: Flow) -> bool:
         """Whether a request that belongs to no call is answered."""
-        host = flow.remote[0]
+        host = self._sources.edges.source(request, flow)
         if self._sources.by_address(host) is not None or host in self._here or self._sources.bans.spares(host):
+            return True
+        if host in self._sources.edges:  # it asks for itself, whether we are there
             return True
         try:
             if request.to_tag or request.method == "CANCEL" or self._domains.is_name(request):

@@ -102,12 +102,13 @@ class Inbound:
 
     def permitted(self, request: Request, flow: Flow) -> bool:
         """See trunkline.sip.core.Core."""
-        if not self._sources.permitted(flow.remote[0]) or self._sources.suspects(request, flow):
+        host = self._sources.edges.source(request, flow)
+        if not self._sources.permitted(host) or self._sources.suspects(request, flow):
             return False
         if self.doorkeeper is None or self.doorkeeper.answers(request, flow):
             return True
         self._count("unanswered")
-        self._told.unanswered(request, flow.remote[0])
+        self._told.unanswered(request, host)
         return False
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
@@ -125,7 +126,7 @@ class Inbound:
 
     def _take(self, invite: ServerInvite, looked: bool = False) -> None:
         """`looked`: its number has been looked for."""
-        before = self._sources.wrong_logins
+        before, request, host = self._sources.wrong_logins, invite.request, self._host(invite)
         try:
             if "Replaces" in invite.request.headers:
                 take_place(invite, self._owner(invite))
@@ -134,12 +135,12 @@ class Inbound:
             call = self._by_domain(invite) or self._by_customer(invite) or self._by_trunk(invite)
         except Asked as asked:
             self._count("challenged")
-            self._sources.answered(407, invite.flow, before)
+            self._sources.answered(407, request, invite.flow, before)
             invite.reject(407, headers=[("Proxy-Authenticate", value) for value in asked.challenges])
         except Challenge as challenge:
             self._count("challenged")
-            self._sources.answered(401, invite.flow, before)
-            self._told.challenged(invite.flow.remote[0])
+            self._sources.answered(401, request, invite.flow, before)
+            self._told.challenged(host)
             invite.challenge(challenge.value)
         except Refused as refusal:
             number = refusal.number if isinstance(refusal, Refusal) and not looked else ""
@@ -147,21 +148,25 @@ class Inbound:
                 return
             self._count(f"refused-{refusal.status}")
             if refusal.status in BY_STRANGERS:
-                self._sources.answered(refusal.status, invite.flow, before)
-            log.info("INVITE from %s refused with %d: %s", invite.flow.remote[0], refusal.status, refusal)
+                self._sources.answered(refusal.status, request, invite.flow, before)
+            log.info("INVITE from %s refused with %d: %s", host, refusal.status, refusal)
             invite.reject(refusal.status, headers=(RETRY_AFTER,) if refusal.status == 503 else ())
         else:
             self._count("taken")
-            if self._sources.by_address(invite.flow.remote[0]) is None:
-                self._sources.bans.vouched(invite.flow.remote[0])
+            if self._sources.by_address(host) is None:
+                self._sources.bans.vouched(host)
             self._begin(call, invite)
+
+    def _host(self, invite: ServerInvite) -> str:
+        """Where a call comes from, through an edge or not."""
+        return self._sources.edges.source(invite.request, invite.flow)
 
     def _owner(self, invite: ServerInvite) -> Trunk | Account:
         """Who sent an INVITE that replaces a dialog: a phone or PBX by the domain that it names, a phone that aims at
         our Contact (as a Refer-To has it) by its own. Raises Asked, Challenge, Refused."""
         if self._domains is not None:
             domain = self._domains.of(invite.request)
-            if domain is None and self._sources.by_address(invite.flow.remote[0]) is None:
+            if domain is None and self._sources.by_address(self._host(invite)) is None:
                 domain = self._domains.of_phone(invite.request, invite.flow)
             if domain is not None:
                 return self._domains.admit(invite, domain)[0]
@@ -191,7 +196,7 @@ class Inbound:
     def _turn_away(self, invite: ServerInvite) -> None:
         """A stranger who calls a name that could be a SIP domain or a customer's trunk gets the same answers as for one
         that exists. Raises Asked, Refused."""
-        if self._domains is None or self._sources.by_address(invite.flow.remote[0]) is not None:
+        if self._domains is None or self._sources.by_address(self._host(invite)) is not None:
             return
         if self._domains.is_name(invite.request):
             self._domains.turn_away(invite)
@@ -206,7 +211,7 @@ class Inbound:
             raise Refusal(503, "the node stops")
         if not self._is_urgent(invite.request):
             self._check_limits(None, account)
-        call = record(invite, domain, username, self._services.clock.now_ms())
+        call = record(invite, domain, username, self._services.clock.now_ms(), self._host(invite))
         call.time_limit_s = int(self._services.settings.voice.time_limit_s)
         live = self._call(invite, None, account, call)
         if domain.secure:
@@ -218,7 +223,7 @@ class Inbound:
         if _bind(live) or self._domains is None:
             return
         live.audio.close()
-        self._domains.warn(owner, NO_SRTP, f"a call from {invite.flow.remote[0]} without SRTP")
+        self._domains.warn(owner, NO_SRTP, f"a call from {self._host(invite)} without SRTP")
         raise Refusal(488, f"{owner.domain_name} wants SRTP")
 
     def _by_customer(self, invite: ServerInvite) -> LiveCall | None:
@@ -366,7 +371,7 @@ class Inbound:
         record = call.record
         call.trace(invite.request.call_id)
         uri = self.doors.redacted(invite.request.uri)
-        call.note(timeline.SIP, f"<- INVITE {uri}", source=invite.flow.remote[0], trunk=record.trunk)
+        call.note(timeline.SIP, f"<- INVITE {uri}", source=self._host(invite), trunk=record.trunk)
         flight, written = self._services.flights.accept(record, Status.RINGING)
         call.enlist(flight, written)
         save_invite(self._services.memory, call.sid, invite.request.encode(), invite.flow)

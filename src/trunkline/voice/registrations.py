@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from trunkline.sip.registrar import Binding, Limits, Outcome, register
+from trunkline.voice.edges import DIRECT, Edges
 from trunkline.voice.logins import Asked, Logins, Refused, WrongLogin
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class Registrations:
     """See the module. `counters` are REGISTERs by what became of them."""
 
     def __init__(
-        self, memory: MemoryStore, directory: Directory, alerts: Alerts, logins: Logins, sip: Sip, clock: Clock
-    ) -> None:
+        self, memory: MemoryStore, directory: Directory, alerts: Alerts, logins: Logins, sip: Sip, clock: Clock,
+        edges: Edges = DIRECT,
+    ) -> None:  # fmt: skip
+        self._edges = edges
         self._memory = memory
         self._directory = directory
         self._alerts = alerts
@@ -144,7 +147,8 @@ class Registrations:
             return 401, [("WWW-Authenticate", challenge) for challenge in asked.challenges]
         except Refused as refused:
             self._told(f"refused-{refused.status}")
-            log.debug("REGISTER from %s refused with %d: %s", flow.remote[0], refused.status, refused)
+            host = self._edges.source(request, flow)
+            log.debug("REGISTER from %s refused with %d: %s", host, refused.status, refused)
             return refused.status, [RETRY_AFTER] if refused.status == 503 else []
         self._told("registered" if outcome.status == 200 else f"refused-{outcome.status}")
         return outcome.status, outcome.headers
@@ -152,7 +156,7 @@ class Registrations:
     def _domain(self, request: Request, flow: Flow) -> SipDomain:
         """The domain that a phone registers with. Strangers do not learn which there are: all get the answers of one
         that has no such user. Raises Asked, Refused, MalformedMessage."""
-        host, source = request.request_uri.bare_host, flow.remote[0]
+        host, source = request.request_uri.bare_host, self._edges.source(request, flow)
         domain = self._directory.sip_domain(host)
         account = self._directory.account(domain.account_sid) if domain is not None else None
         if domain is None or account is None:
@@ -165,13 +169,13 @@ class Registrations:
             self.warn(domain, NOT_ENABLED, f"a phone at {source} wants to register")
             self._logins.turn_away(request, source, "Authorization")
         if domain.secure and flow.transport != "TLS":
-            self.warn(domain, NOT_SECURE, f"a phone at {flow.remote[0]} registers by {flow.transport}")
+            self.warn(domain, NOT_SECURE, f"a phone at {source} registers by {flow.transport}")
             raise Refused(403, f"{domain.domain_name} wants TLS")
         return domain
 
     def _process(self, request: Request, flow: Flow, domain: SipDomain) -> Outcome:
         """Raises Asked, Refused, MalformedMessage."""
-        to, host = request.to.uri, flow.remote[0]
+        to, host = request.to.uri, self._edges.source(request, flow)
         user = to.user if len(to.user) <= MAX_USER and to.user.isprintable() else ""
         same_domain = self._directory.sip_domain(to.bare_host) is domain
         try:

@@ -20,6 +20,7 @@ from trunkline.sip.digest import Freshness, Nonces
 from trunkline.sip.errors import MalformedMessage
 from trunkline.sip.flow import Flow
 from trunkline.sip.message import Request
+from trunkline.voice.edges import DIRECT, Edges
 
 MAX_SOURCES: Final = 10_000
 """Addresses remembered, of trunks and of strangers each; the longest unused leaves first."""
@@ -80,9 +81,13 @@ class Challenge(Exception):
 
 
 class Sources:
-    """See the module. `realm` is that of challenges, `secret` the key of nonces, `rate` what a stranger may send."""
+    """See the module. `realm` is that of challenges, `secret` the key of nonces, `rate` what a stranger may send,
+    `edges` are the proxies in front of us."""
 
-    def __init__(self, trunks: Sequence[Trunk], realm: str, secret: bytes, rate: float, clock: Clock) -> None:
+    def __init__(
+        self, trunks: Sequence[Trunk], realm: str, secret: bytes, rate: float, clock: Clock, edges: Edges = DIRECT
+    ) -> None:
+        self.edges = edges
         self._clock = clock
         self._realm = realm
         self._nonces = Nonces(secret)
@@ -118,8 +123,9 @@ class Sources:
         return found
 
     def permitted(self, host: str) -> bool:
-        """Whether a request from `host` is looked at: a trunk's always, a stranger's within the rate."""
-        if self.by_address(host) is not None:
+        """Whether a request from `host` is looked at: a trunk's and an edge's own always, a stranger's within the
+        rate."""
+        if self.by_address(host) is not None or host in self.edges:
             return True
         now = self._clock.monotonic()
         tokens, at = self._strangers.pop(host, (self._rate, now))
@@ -137,7 +143,7 @@ class Sources:
 
     def suspects(self, request: Request, flow: Flow) -> bool:
         """Whether a permitted request is dropped all the same: of an address that is banned, or of a scanner."""
-        host = flow.remote[0]
+        host = self.edges.source(request, flow)
         if self._known.get(host) is not None:
             return False
         if self.bans.refuses(host):
@@ -147,9 +153,9 @@ class Sources:
         self.bans.offended(host, SCANNER, proven=flow.transport != "UDP")
         return True
 
-    def answered(self, status: int, flow: Flow, wrong_logins: int) -> None:
+    def answered(self, status: int, request: Request, flow: Flow, wrong_logins: int) -> None:
         """A request was answered; `wrong_logins` is how many there had been before it."""
-        host = flow.remote[0]
+        host = self.edges.source(request, flow)
         if self.by_address(host) is not None:
             return
         if status in ASKED:

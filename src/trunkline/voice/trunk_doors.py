@@ -20,6 +20,7 @@ from trunkline.voice.trunk_dialect import Dialect
 if TYPE_CHECKING:
     from trunkline.sip.flow import Flow
     from trunkline.sip.message import Request
+    from trunkline.voice.edges import Edges
     from trunkline.voice.live import LiveCall
     from trunkline.voice.sources import Banning
 
@@ -41,6 +42,9 @@ class Sources(Protocol):
 
     @property
     def bans(self) -> Banning: ...
+
+    @property
+    def edges(self) -> Edges: ...
 
     def trunk_of(self, request: Request, host: str) -> Trunk | None: ...
 
@@ -80,7 +84,7 @@ class TrunkDoors:
 
     def trunk_of(self, request: Request, flow: Flow) -> Trunk | None:
         """The trunk that a request comes by, None: a stranger's. Raises Challenge."""
-        host = flow.remote[0]
+        host = self._sources.edges.source(request, flow)
         trunk = self._registered(request, host) if self._contacts else None
         if trunk is None and self._names and flow.transport == "TLS":
             trunk = self._certified(flow)
@@ -91,7 +95,7 @@ class TrunkDoors:
 
     def is_at(self, request: Request, flow: Flow) -> bool:
         """Whether a request comes by a door that needs no address: one of a trunk's hosts, a certificate, a Contact."""
-        host = flow.remote[0]
+        host = self._sources.edges.source(request, flow)
         if self.knows(host) or (flow.transport == "TLS" and self.certificate(flow) is not None):
             return True
         return bool(self._contacts) and self._registered(request, host) is not None
