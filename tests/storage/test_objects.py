@@ -75,6 +75,15 @@ def test_probe_says_what_it_tried(store: Objects) -> None:
     assert list(store.names("")) == []
 
 
+def test_a_bucket_that_is_not_there_is_one_line(s3: S3Server) -> None:
+    store = Objects(msgspec.structs.replace(s3.location(), url="s3://mistyped"))
+    for written in (lambda: store.probe("token"), lambda: store.write("name", b"x")):
+        with pytest.raises(ObjectsUnavailable, match="mistyped is not there: make it, or check") as error:
+            written()
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 200
+
+
 def test_a_store_that_is_away_is_told_once_and_left_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,11 @@ class Objects:
                     self._api.put(store, name, content, chunk_size=PART_BYTES, max_concurrency=2)
             except self._api.exceptions.AlreadyExistsError:
                 return False
+            except FileNotFoundError:
+                if isinstance(content, Path) and not content.exists():
+                    raise
+                place = self._location.url.partition("://")[2]
+                raise OSError(f"{place} is not there: make it, or check objects.url and objects.endpoint") from None
             if self._root is not None:
                 _sync(self._root / name, self._root)
         return True
