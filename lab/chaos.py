@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,10 +125,10 @@ def until_back(lab: Lab) -> None:
         lab.node(zone).until_ready(timeout_s=WHOLE_S)
 
 
-async def settle(load: Load, webhooks: ledgers.Webhooks) -> None:
-    """Wait until every accepted message has its final callback, SETTLE_S at most."""
+async def settle(load: Load, webhooks: ledgers.Webhooks, but: Collection[str] = ()) -> None:
+    """Wait until every accepted message has its final callback, SETTLE_S at most. `but`: SIDs not waited for."""
     deadline = time.monotonic() + SETTLE_S
-    waiting = {request.key for request in load.requests if request.sid}
+    waiting = {request.key for request in load.requests if request.sid and request.sid not in but}
     while waiting and time.monotonic() < deadline:
         await asyncio.sleep(POLL_S)
         waiting = {k for k in waiting if not any(t.status in ledgers.FINAL for t in webhooks.messages.get(k, ()))}

@@ -100,17 +100,17 @@ async def lose(lab: RegionLab, way: str, rate: float, count: int) -> Loss:
             await load.stop()
         told = await calls.verdict(lab.customer)
         say(f"  {told}")
-        await settle(load, webhooks)
+        say("  looking at the disks of region one")
+        await asyncio.to_thread(old_primary, lab)
+        found = await asyncio.to_thread(compare, lab)
+        missing = {entry["sid"] for entry in found["flights"]}
+        await settle(load, webhooks, missing)
         taken = await asyncio.to_thread(ledgers.carrier)
-    say("  looking at the disks of region one")
-    await asyncio.to_thread(old_primary, lab)
-    found = await asyncio.to_thread(compare, lab)
     refused = await asyncio.to_thread(start_old, lab)
     rejoined = await asyncio.to_thread(lab.follow, FIRST)
-    loss = counted(way, load, webhooks, taken, {entry["sid"] for entry in found["flights"]}, told)
+    loss = counted(way, load, webhooks, taken, missing, told)
     loss.keys, loss.refused, loss.rejoined_s = found["keys"], refused, rejoined
     loss.silent_s = max(entry["silent_s"] for entry in json.loads(said)["positions"])
-    missing = {entry["sid"] for entry in found["flights"]}
     accepted = [one for one in load.requests if one.sid in missing and one.key not in taken]
     loss.before_s = round(max((struck - one.ended for one in accepted), default=0.0), 2)
     loss.promoted_s, loss.version = round(promoted, 1), lab.version
