@@ -5,7 +5,9 @@ Nothing may be lost, neither of them may serve beside the other, calls that are 
 
 import asyncio
 import json
+import math
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -79,24 +81,22 @@ def ready(zone: Zone) -> bool:
 async def there_and_back(lab: RegionLab, rate: float, count: int) -> Handover:
     """One run; the first region is active again afterwards."""
     assert lab.customer is not None
-    missing, rejoined, away = [], [], []
+    missing, rejoined, began = [], [], []
     async with CallWebhooks() as webhooks, RegionCalls(lab, webhooks) as calls, Watch(lab) as watch:
         async with Load(lab.customer, webhooks, "ho.", rate=rate) as load:
             await calls.begin(count)
             await asyncio.sleep(WARM_S)
             calls.strike()
-            began = time.monotonic()
+            began.append(time.monotonic())
             missing.append(await promote(lab, TWO.region, [TWO]))
-            away.append(gap(load, began))
             calls.move(TWO)
             await calls.begin(count)
             await asyncio.sleep(BETWEEN_S)
             rejoined.append(await asyncio.to_thread(lab.follow, FIRST))
             await asyncio.to_thread(wait_as_standbys, lab)
-            began = time.monotonic()
             told = await calls.verdict(lab.customer)
+            began.append(time.monotonic())
             missing.append(await promote(lab, FIRST, list(lab.nodes)))
-            away.append(gap(load, began))
             await asyncio.sleep(BETWEEN_S)
             await load.stop()
         say(f"  {told}")
@@ -105,7 +105,7 @@ async def there_and_back(lab: RegionLab, rate: float, count: int) -> Handover:
         taken = await asyncio.to_thread(ledgers.carrier)
         seen = verdict.messages(load.requests, taken, webhooks.messages)
     return Handover(
-        messages=seen, calls=told, away_s=away, rejoined_s=rejoined, missing_bytes=missing, both=watch.both,
+        messages=seen, calls=told, away_s=gaps(load.requests, began), rejoined_s=rejoined, missing_bytes=missing, both=watch.both,
         version=lab.version,
     )  # fmt: skip
 
@@ -139,7 +139,11 @@ def wait_as_standbys(lab: RegionLab) -> None:
         raise Failed(f"region one does not follow closely: {status['text']}, {behind} bytes behind")
 
 
-def gap(load: Load, since: float) -> float:
-    """Longest time without an acceptance from `since` on."""
-    times = [since, *(one.ended for one in load.requests if one.sid and one.ended > since)]
-    return verdict.gap(times)
+def gaps(requests: Sequence[ledgers.Request], began: Sequence[float]) -> list[float]:
+    """Longest time without an acceptance from each of these moments to the next one."""
+    ends = [*began[1:], math.inf]
+    taken = [one.ended for one in requests if one.sid]
+    return [
+        verdict.gap([since, *(at for at in taken if since < at < until)])
+        for since, until in zip(began, ends, strict=True)
+    ]

@@ -497,13 +497,17 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _has_heirs(self, cluster: ClusterNode) -> bool:
+        """Whether other nodes go on with our calls: those of a region that was replaced stop, too."""
+        return bool(cluster.others()) and (self.region is None or self.region.guard.replaced_by is None)
+
     async def stop(self) -> None:
         """Finish what is under way within `server.shutdown_s`, what `drain` took of it included; the rest is taken up
         at the next start."""
         self.ready = False
         self.grace.begin()
         await self.halt()
-        if self.voice is not None and self.cluster is not None and self.cluster.others():
+        if self.voice is not None and self.cluster is not None and self._has_heirs(self.cluster):
             await self.voice.hand_over()
             await self.memory.settled(MEMORY_STOP_S)
             await self.cluster.leave(self.grace.left())

@@ -6,10 +6,11 @@ import tomllib
 
 import msgspec
 import pytest
+from lab.ledgers import Request
 from lab.plan import Plan
 from lab.region import TWO, RegionPlan, alone, following, regions, single
 from lab.region_calls import Ending, Told, judge
-from lab.region_handover import Handover
+from lab.region_handover import Handover, gaps
 from lab.region_loss import Loss
 from lab.verdict import messages
 
@@ -92,6 +93,11 @@ HANDED = Handover(
 )
 def test_a_handover_is_good_only_if_nothing_is_lost(changes, verdict):
     assert msgspec.structs.replace(HANDED, **changes).good() is verdict
+
+
+def test_the_time_without_an_acceptance_is_told_of_each_way():
+    taken = [Request("raw", str(at), at - 0.1, at, "201", f"SM{at}", 1) for at in (1.0, 2.0, 7.0, 8.0, 11.0, 12.0)]
+    assert gaps(taken, [1.5, 8.5]) == [5.0, 2.5]
 
 
 # -- calls -----------------------------------------------------------------------------------------------------
