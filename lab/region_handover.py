@@ -105,8 +105,8 @@ async def there_and_back(lab: RegionLab, rate: float, count: int) -> Handover:
         taken = await asyncio.to_thread(ledgers.carrier)
         seen = verdict.messages(load.requests, taken, webhooks.messages)
     return Handover(
-        messages=seen, calls=told, away_s=gaps(load.requests, began), rejoined_s=rejoined, missing_bytes=missing, both=watch.both,
-        version=lab.version,
+        messages=seen, calls=told, away_s=gaps(load.requests, began), rejoined_s=rejoined, missing_bytes=missing,
+        both=watch.both, version=lab.version,
     )  # fmt: skip
 
 
