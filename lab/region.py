@@ -175,6 +175,21 @@ class RegionLab(Lab):
         self.network.heal(self.second_store.name)
         self.network.heal(self.second.name)
 
+    def hide(self) -> None:
+        """The first region's nodes lose the object store: another folder lies over it, for them alone."""
+        empty = self.plan.run / "empty"
+        empty.mkdir(exist_ok=True)
+        for zone in self.nodes:
+            self._mounts(zone, "mount", "--bind", str(empty), str(self.plan.run / "objects"))
+
+    def show(self) -> None:
+        """They find it again."""
+        for zone in self.nodes:
+            self._mounts(zone, "umount", str(self.plan.run / "objects"))
+
+    def _mounts(self, zone: Zone, *command: str) -> None:
+        run("nsenter", "-t", self.node(zone).pid("trunkline"), "--mount", "--", *command)
+
 
 def streaming(plan: Plan, cluster: Cluster, count: int) -> bool:
     """Whether all servers of a region follow, one of them the other region's."""

@@ -113,12 +113,16 @@ class RegionCalls(Calls):
         super().__init__(lab, webhooks)
         self._told = webhooks
         self._old: list[Leg] = []
-        self._struck = 0.0
+        self._struck = self._quiet = 0.0
 
     def strike(self) -> None:
         """What is up from now on was lost; at the moment of the loss."""
-        self._struck = time.monotonic()
+        self._struck = self._quiet = time.monotonic()
         self._old = [leg for leg in self._calls if leg.up]
+
+    def quiet(self) -> None:
+        """From now on nothing may be heard of it; else from its loss on."""
+        self._quiet = time.monotonic()
 
     def move(self, *zones: Zone) -> None:
         """The carrier calls at these nodes from now on."""
@@ -137,8 +141,9 @@ class RegionCalls(Calls):
         deadline = time.monotonic() + TOLD_S
         while time.monotonic() < deadline and not all(self._told.endings.get(self.sid(leg)) for leg in answered):
             await asyncio.sleep(POLL_S)
-        found = judge(self._old, before, self._struck, self._calls, {leg.call_id: self.sid(leg) for leg in self._calls},
-                      self._told.endings, list(self._phones.legs.values()))  # fmt: skip
+        names = {leg.call_id: self.sid(leg) for leg in self._calls}
+        at, legs = (self._struck, self._quiet), list(self._phones.legs.values())
+        found = judge(self._old, before, at, self._calls, names, self._told.endings, legs)
         sids = [self.sid(leg) for leg in self._old if leg.kind == "recorded"]
         heard = await recordings(customer, sids)
         return msgspec.structs.replace(found, recordings=len(sids), recordings_heard=heard)
@@ -170,11 +175,12 @@ async def _is_heard(session: aiohttp.ClientSession, account: str, call: str) -> 
 
 
 def judge(
-    old: list[Leg], before: dict[str, str], struck: float, calls: list[Leg], sids: dict[str, str],
+    old: list[Leg], before: dict[str, str], at: tuple[float, float], calls: list[Leg], sids: dict[str, str],
     endings: dict[str, list[Ending]], legs: list[Leg],
 ) -> Told:  # fmt: skip
-    """`old`: callers' legs that were up at `struck`; `before`: why they had ended before all hung up; `legs`: theirs
-    and those of whom they were connected with."""
+    """`old`: callers' legs that were up; `at`: when their region was lost, and since when nothing may be heard of it;
+    `before`: why they had ended before all hung up; `legs`: theirs and those of whom they were connected with."""
+    struck, quiet = at
     new = [leg for leg in calls if leg.began > struck]
     wrong, untold, short, told_s, final = [], [], 0.0, 0.0, 0
     for leg in old:
@@ -190,9 +196,9 @@ def judge(
         if {one.status for one in found} != {"completed"} or over > ROUND_S or found[0].at < struck:
             wrong.append(f"{sid}: {[(one.status, one.duration_s) for one in found]}, {last - leg.answered:.1f} s")
     for leg in legs:
-        heard_again = leg.reinvites or leg.heard > struck + STALE_S
+        heard_again = leg.reinvites or leg.heard > quiet + STALE_S
         if leg.answered and leg.began < struck and leg.why != "theirs" and heard_again:
-            wrong.append(f"{leg.call_id}: heard of again {leg.heard - struck:.1f} s after")
+            wrong.append(f"{leg.call_id}: heard of again {leg.heard - quiet:.1f} s after")
     well = [leg for leg in new if [one.status for one in endings.get(sids[leg.call_id], [])] == ["completed"]]
     return Told(
         up=len(old), ended=sum(why == "theirs" for why in before.values()), final=final, told_s=round(told_s, 1),

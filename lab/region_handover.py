@@ -18,7 +18,7 @@ from lab.load import Load
 from lab.plan import HTTP_PORT, Zone
 from lab.region import FIRST, TWO, RegionLab
 from lab.region_calls import CallWebhooks, RegionCalls, Told
-from lab.region_loss import READY_S, WARM_S, until_ready
+from lab.region_loss import READY_S, WARM_S, Watch, ready, until_ready
 from lab.system import Failed
 from lab.verdict import Messages
 
@@ -46,36 +46,11 @@ class Handover(msgspec.Struct, kw_only=True):
 
     def good(self) -> bool:
         """Whether nothing was lost."""
-        calls, lost = self.calls, any(self.missing_bytes) or self.both or self.problem
-        keyed = self.messages.failed.get("keyed", 0)
-        return verdict.good(self.messages) and not lost and calls.good() and not calls.untold and not keyed
-
-
-class Watch:
-    """`async with`: looks all the time whether both regions say that they are ready."""
-
-    def __init__(self, lab: RegionLab) -> None:
-        self._lab = lab
-        self.both = 0
-
-    async def __aenter__(self) -> "Watch":
-        self._task = asyncio.create_task(self._look())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _look(self) -> None:
-        while True:
-            two = await asyncio.to_thread(ready, TWO)
-            one = [await asyncio.to_thread(ready, zone) for zone in self._lab.nodes]
-            self.both += two and any(one) and await asyncio.to_thread(ready, TWO)
-            await asyncio.sleep(0.1)
-
-
-def ready(zone: Zone) -> bool:
-    return probe.answers_http(zone.node, HTTP_PORT, "/readyz")
+        calls, keyed = self.calls, self.messages.failed.get("keyed", 0)
+        told = calls.good() and not calls.untold and calls.ended == calls.up
+        return (
+            verdict.good(self.messages) and told and not (any(self.missing_bytes) or self.both or self.problem or keyed)
+        )
 
 
 async def there_and_back(lab: RegionLab, rate: float, count: int) -> Handover:

@@ -1,7 +1,9 @@
 """The loss of a whole region under load, and its handover: `python -m lab chaos --faults region-loss,region-handover`.
 
-The loss has two ways. `at-once`: everything of the first region is killed in one moment. `line-first`: the line between
-the regions breaks some seconds before, so that what was accepted in between exists there alone. Then the second region
+The loss has three ways. `at-once`: everything of the first region is killed in one moment. `line-first`: the line
+between the regions breaks some seconds before, so that what was accepted in between exists there alone. `cut-off`:
+nothing is killed, but the line and the first region's way to the object store break; customers and carrier still reach
+it, and it has to stop by itself within `alone_s`, which the promotion waits for. Then the second region
 is promoted, and load and calls go on there. What was lost is counted twice: by the ledgers of customers and carrier,
 and by `trunkline region compare` from the first region's disks, which are looked at afterwards. Both must agree. At
 last the first region's databases follow the second one's.
@@ -28,7 +30,7 @@ BROKEN_S = 4.0
 """How long the line is broken before the loss."""
 READY_S = 180.0
 REFUSES_S = 90.0
-WAYS = ("at-once", "line-first")
+AT_ONCE, LINE_FIRST, CUT_OFF = WAYS = ("at-once", "line-first", "cut-off")
 
 
 class Loss(msgspec.Struct, kw_only=True):
@@ -60,6 +62,8 @@ class Loss(msgspec.Struct, kw_only=True):
     calls: Told | None = None
     rejoined_s: float = 0.0
     """How long it took until the first region's databases followed."""
+    both: int = 0
+    """Looks that found both regions ready."""
     problem: str = ""
     at: int = 0
     version: str = ""
@@ -69,30 +73,56 @@ class Loss(msgspec.Struct, kw_only=True):
         calls = self.calls
         told = calls is None or calls.good()
         counted = not self.not_counted and self.lost <= self.unknown and not self.wrong_final
-        return not self.problem and counted and told and "replaced" in self.refused
+        return not (self.problem or self.both) and counted and told and "replaced" in self.refused
+
+
+class Watch:
+    """`async with`: looks all the time whether both regions say that they are ready."""
+
+    def __init__(self, lab: RegionLab) -> None:
+        self._lab = lab
+        self.both = 0
+
+    async def __aenter__(self) -> "Watch":
+        self._task = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            two = await asyncio.to_thread(ready, TWO)
+            one = [await asyncio.to_thread(ready, zone) for zone in self._lab.nodes]
+            self.both += two and any(one) and await asyncio.to_thread(ready, TWO)
+            await asyncio.sleep(0.1)
+
+
+def ready(zone: Zone) -> bool:
+    return probe.answers_http(zone.node, HTTP_PORT, "/readyz")
 
 
 async def lose(lab: RegionLab, way: str, rate: float, count: int) -> Loss:
     """One loss; the lab is of no more use afterwards."""
     assert lab.customer is not None
-    async with CallWebhooks() as webhooks, RegionCalls(lab, webhooks) as calls:
+    async with CallWebhooks() as webhooks, RegionCalls(lab, webhooks) as calls, Watch(lab) as watch:
         async with Load(lab.customer, webhooks, f"{way[:2]}.", rate=rate) as load:
             await calls.begin(count)
             await asyncio.sleep(WARM_S)
-            if way == "line-first":
+            if way == LINE_FIRST:
                 await asyncio.to_thread(lab.cut)
                 await asyncio.sleep(BROKEN_S)
             calls.strike()
-            await asyncio.to_thread(kill, lab)
+            await asyncio.to_thread(strike, lab, way)
             struck = time.monotonic()
-            if way == "line-first":
-                await asyncio.to_thread(lab.join)
             say("  region one is gone; promoting two")
-            said = await asyncio.to_thread(
-                lab.trunkline, "region", "promote", "--to", "two", "--lost", "--no-wait", "--json"
-            )
+            wait = () if way == CUT_OFF else ("--no-wait",)
+            said = await asyncio.to_thread(lab.trunkline, "region", "promote", "--to", "two", "--lost", "--json", *wait)
             await asyncio.to_thread(until_ready, TWO)
             promoted = time.monotonic() - struck
+            if way == CUT_OFF:
+                calls.quiet()
             say(f"  region two takes messages after {promoted:.1f} s")
             calls.move(TWO)
             await calls.begin(count)
@@ -101,15 +131,17 @@ async def lose(lab: RegionLab, way: str, rate: float, count: int) -> Loss:
         told = await calls.verdict(lab.customer)
         say(f"  {told}")
         say("  looking at the disks of region one")
+        if way == CUT_OFF:
+            await asyncio.to_thread(come_back, lab)
         await asyncio.to_thread(old_primary, lab)
         found = await asyncio.to_thread(compare, lab)
         missing = {entry["sid"] for entry in found["flights"]}
         await settle(load, webhooks, missing)
         taken = await asyncio.to_thread(ledgers.carrier)
     refused = await asyncio.to_thread(start_old, lab)
-    rejoined = await asyncio.to_thread(lab.follow, FIRST)
+    rejoined = await asyncio.to_thread(lab.follow, FIRST) if way == LINE_FIRST else 0.0
     loss = counted(way, load, webhooks, taken, missing, told)
-    loss.keys, loss.refused, loss.rejoined_s = found["keys"], refused, rejoined
+    loss.keys, loss.refused, loss.rejoined_s, loss.both = found["keys"], refused, rejoined, watch.both
     loss.silent_s = max(entry["silent_s"] for entry in json.loads(said)["positions"])
     accepted = [one for one in load.requests if one.sid in missing and one.key not in taken]
     loss.before_s = round(max((struck - one.ended for one in accepted), default=0.0), 2)
@@ -137,10 +169,22 @@ def counted(
     )  # fmt: skip
 
 
-def kill(lab: RegionLab) -> None:
-    """The whole first region, everything in each host at once."""
+def strike(lab: RegionLab, way: str) -> None:
+    """The first region is lost: everything in each host at once, or every way to the other one and the witness."""
+    if way == CUT_OFF:
+        lab.cut()
+        lab.hide()
+        return
     for host in lab.first_hosts():
         host.kill()
+    if way == LINE_FIRST:
+        lab.join()
+
+
+def come_back(lab: RegionLab) -> None:
+    """What was cut off is there again: its nodes find that they were replaced."""
+    lab.join()
+    lab.show()
 
 
 def until_ready(zone: Zone) -> None:

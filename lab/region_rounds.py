@@ -26,7 +26,7 @@ LOSS_COLUMNS = (
     "way", "runs", "accepted", "lost: carrier never had it", "accepted, unknown in two", "`region compare` counts",
     "lost or without final callback, not counted by it", "sent twice", "two takes messages after, s",
     "calls up: told, wrong", "told within, s", "told too short by, s", "recordings, heard", "calls in two: answered",
-    "one follows after, s", "version",
+    "both ready", "one follows after, s", "version",
 )  # fmt: skip
 HANDOVER_COLUMNS = (
     "runs", "accepted", "lost", "callbacks lost", "wrong final", "duplicates", "failed with key",
@@ -36,7 +36,7 @@ HANDOVER_COLUMNS = (
 
 
 def rounds(plan: Plan, names: list[str], runs: int, rate: float, calls: int, results: Path) -> int:
-    """Each of them, `runs` times (a loss both ways); 0 when all were as they should be. Raises Failed."""
+    """Each of them, `runs` times (a loss each way); 0 when all were as they should be. Raises Failed."""
     plan = Plan(name=plan.name, home=plan.home, queues=1, own_database=False, nodes=2, lease_s=plan.lease_s)
     bad = 0
     for name in names:
@@ -94,7 +94,7 @@ def _lost(way: str, own: list[Loss]) -> list[object]:
         f" {sum(len(one.wrong) for one in told)}", spread([one.told_s for one in told]),
         spread([one.short_s for one in told]), _pair(told, "recordings", "recordings_heard"),
         _pair(told, "new", "new_answered"),
-        spread([one.rejoined_s for one in own]), versions(own),
+        sum(one.both for one in own), _times([one.rejoined_s for one in own if one.rejoined_s]), versions(own),
     ]  # fmt: skip
 
 
@@ -115,6 +115,10 @@ def handovers(found: list[Handover]) -> str:
         ", ".join(spread([one.rejoined_s[at] for one in found]) for at in (0, 1)), versions(found),
     ]  # fmt: skip
     return _table(HANDOVER_COLUMNS, [row])
+
+
+def _times(values: list[float]) -> str:
+    return spread(values) if values else "-"
 
 
 def _pair(told: list[Told], first: str, second: str) -> str:

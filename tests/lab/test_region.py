@@ -62,6 +62,7 @@ CALLS = Told(up=6, ended=0, final=6, new=6, new_answered=6, new_final=6)
         ({"not_counted": ["SM1"]}, False),
         ({"lost": 4}, False),
         ({"wrong_final": 1}, False),
+        ({"both": 1}, False),
         ({"refused": "listening"}, False),
         ({"problem": "a node of the lost region takes messages again"}, False),
         ({"calls": msgspec.structs.replace(CALLS, wrong=["CA1"])}, False),
@@ -74,8 +75,8 @@ def test_a_loss_is_good_only_if_all_that_was_lost_is_counted_and_nothing_told_wr
 
 
 HANDED = Handover(
-    messages=messages([], {}, {}), calls=CALLS, away_s=[3.0, 4.0], rejoined_s=[9.0, 8.0], missing_bytes=[0, 0],
-    version="abc",
+    messages=messages([], {}, {}), calls=msgspec.structs.replace(CALLS, ended=6), away_s=[3.0, 4.0],
+    rejoined_s=[9.0, 8.0], missing_bytes=[0, 0], version="abc",
 )  # fmt: skip
 
 
@@ -85,6 +86,7 @@ HANDED = Handover(
         ({}, True),
         ({"missing_bytes": [0, 8]}, False),
         ({"both": 1}, False),
+        ({"calls": msgspec.structs.replace(CALLS, ended=5)}, False),
         ({"calls": msgspec.structs.replace(CALLS, untold=["CA1"])}, False),
         ({"messages": msgspec.structs.replace(HANDED.messages, failed={"keyed": 1})}, False),
         ({"messages": msgspec.structs.replace(HANDED.messages, lost=1)}, False),
@@ -115,7 +117,9 @@ def told(rtp, *endings, why="ours", **facts):
     """The verdict on a call that was up for ten seconds when its region was lost."""
     facts = {"heard": STRUCK, "began": 89.0, "why": why, "ended": 130.0, **facts}
     one = leg(rtp, **facts)
-    return judge([one], {"x": why if why == "theirs" else ""}, STRUCK, [one], {"x": "CA1"}, {"CA1": [*endings]}, [one])
+    return judge(
+        [one], {"x": why if why == "theirs" else ""}, (STRUCK, STRUCK), [one], {"x": "CA1"}, {"CA1": [*endings]}, [one]
+    )
 
 
 def test_a_call_of_a_lost_region_is_told_completed_as_of_the_last_heartbeat(rtp):
