@@ -117,11 +117,11 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Two nodes, their stores, their peers, the customer's app. `own`: of each node's SIP alone."""
+    """Two nodes, their stores, their peers, the customer's app. `own`: of each node's SIP alone; `more`: tables."""
 
     def __init__(
         self, folder: Path, database: PostgresServer, sip: dict[str, Any] | None = None,
-        own: Sequence[dict[str, Any]] = ({}, {}),
+        own: Sequence[dict[str, Any]] = ({}, {}), **more: Any,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.air, self.app = MovableAir(), VoiceApp()
@@ -144,6 +144,7 @@ class Cluster:
                 "cluster": {"enabled": True, "secret": "s" * 32, "lease_s": LEASE_S},
                 "sip": {"enabled": True, "port": 0, **(sip or {}), **own[number]},
                 "media": {"legs": 250, "port_min": low, "port_max": low + 1_400},
+                **more,
             }
             first = self.nodes[0] if self.nodes else None
             self.nodes.append(Member(folder / zone, self.air.port, first, **tables))
