@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from trunkline.bootstrap import Node
 from trunkline.cluster.fence import NEVER_NS, Fence
 from trunkline.region import guard as guards
 from trunkline.region.gate import Gate
@@ -215,3 +217,17 @@ async def test_what_was_done_while_the_gate_closed_is_not_acknowledged(world):
     assert await asked.of("POST") == 503
     assert asked.reached
     assert b"made" not in b"".join(message.get("body", b"") for message in asked.sent)
+
+
+@pytest.mark.parametrize(
+    ("region", "others", "left"),
+    [
+        (None, ["b"], True),
+        (None, [], False),
+        (SimpleNamespace(guard=SimpleNamespace(replaced_by=None)), ["b"], True),
+        (SimpleNamespace(guard=SimpleNamespace(replaced_by="two")), ["b"], False),
+    ],
+)
+def test_calls_are_left_to_other_nodes_unless_their_region_was_replaced(region, others, left):
+    node, cluster = SimpleNamespace(region=region), SimpleNamespace(others=lambda: others)
+    assert Node._has_heirs(node, cluster) is left
