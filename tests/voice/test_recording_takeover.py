@@ -1,6 +1,8 @@
 """A recording goes on with its call on another host, or is put together where the call has ended."""
 
+import asyncio
 import struct
+import wave
 
 import msgspec
 import pytest
@@ -159,6 +161,73 @@ async def test_with_nothing_known_its_beginning_is_silence(left):
     command = left.media.recording[left.row.sid]
     assert abs(command.offset_ms - 8000) < 1000
     assert command.channels == 2
+
+
+# -- a host that was started anew goes on with its own calls ---------------------------------------------------
+
+
+def finished_here(lines, ms=2000):
+    """What our recorder has made of the spool that it found."""
+    folder = lines.folder / "spool" / lines.row.sid
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{lines.row.sid}.wav"
+    with wave.open(str(file), "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(8000)
+        audio.writeframes(b"\1\0" * 8 * ms)
+    event = protocol.Recorded(recording=lines.row.sid, leg=lines.sid, why="closed", duration_ms=ms, file=str(file))
+    recorded.note(folder, event)
+    return file
+
+
+async def looks(lines):
+    """It looks for recordings whose end nobody heard, once."""
+    lost = LostRecordings(lines.recordings, lines.database, lines.folder / "spool", lambda: ())
+    await lost.start()
+    return lost
+
+
+async def test_what_the_host_had_here_before_it_was_started_anew_is_not_the_end_of_it(left):
+    upload(left)
+    file = finished_here(left)
+    lost = await looks(left)
+    left.call.reached = False  # its peer was not heard yet
+    await lost.look()
+    left.call.reached = True
+    assert await go_on(left)
+    assert not file.exists()
+    finished_here(left)  # and had the note come later
+    await lost.look()
+    running = left.recordings.running(left.row.sid)
+    assert not running.done.done()
+    assert lost._rows == []
+    left.media.recorded(left.row.sid, ms=9000)
+    assert (await completed(left)).duration_ms == 9000
+
+
+async def test_what_is_being_made_of_it_is_waited_for(left):
+    upload(left)
+    folder = left.folder / "spool" / left.row.sid
+    folder.mkdir(parents=True, exist_ok=True)
+    spool = folder / f"{left.row.sid}{recorded.SUFFIX}"
+    spool.touch()
+    going = asyncio.create_task(go_on(left))
+    await eventually(lambda: left.row.sid in left.recordings.deciding)
+    lost = await looks(left)
+    await lost.look()
+    assert [row.sid for row in lost._rows] == [left.row.sid], "nothing is decided"
+    assert left.row.sid not in left.media.recording
+    spool.unlink()
+    assert await going
+
+
+async def test_where_nothing_had_left_the_host_what_it_has_is_the_recording(left):
+    finished_here(left, ms=2000)
+    assert not await go_on(left)
+    lost = await looks(left)
+    await lost.look()
+    assert (await completed(left)).duration_ms == 2000
 
 
 async def test_one_that_had_ended_is_kept_as_it_is(left):

@@ -5,7 +5,8 @@ note was told to a process that died before it kept it. Both are kept now. A rec
 more has failed.
 
 In a cluster only the recordings of calls that are this node's (`mine`) are looked after. What a lost host has recorded
-is put together of the pieces that had left it (`assemble`; trunkline.voice.recording_takeover).
+is put together of the pieces that had left it (`assemble`; trunkline.voice.recording_takeover). One that goes on with
+its call is none of these, though a host that was started anew finds its former part here.
 """
 
 import asyncio
@@ -103,6 +104,12 @@ class LostRecordings:
         noted = {one.recording: one for one in await asyncio.to_thread(recorded.recovered, self._spool)}
         left = []
         for row in self._rows:
+            running = self._recordings.running(row.sid)
+            if running is not None and running.carried:
+                continue
+            if self._recordings.may_go_on(row):
+                left.append(row)
+                continue
             found = noted.get(row.sid)
             if found is None:
                 found = await self._settled(row, give_up=give_up)

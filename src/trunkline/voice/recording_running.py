@@ -27,6 +27,10 @@ class Recordable(Protocol):
     def is_up(self) -> bool: ...
 
     @property
+    def reached(self) -> bool:
+        """False while a call that was taken over waits for its peer."""
+
+    @property
     def audio(self) -> MediaSide: ...
 
     def note(self, kind: str, what: str, **details: Any) -> None:
@@ -36,12 +40,15 @@ class Recordable(Protocol):
 class Running:
     """A recording that runs, or whose file is being finished."""
 
-    __slots__ = ("call", "done", "finished", "lock", "row", "stored")
+    __slots__ = ("call", "carried", "done", "finished", "lock", "row", "stored")
 
     def __init__(self, row: Recording, call: Recordable | None) -> None:
         self.row = row
         self.call = call
         """None: the call has ended with a process before this one."""
+        self.carried = False
+        """A host that is lost has begun it, be it this one before it was started anew: what there is of that on our
+        disk is not its end."""
         self.lock = asyncio.Lock()
         """Held while the row is written: each write needs the rev of the one before."""
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ between is silence, listed as a gap. The recorder joins both parts at the end.
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,10 @@ FINISH_S: Final = 900.0
 """Longest making of a WAV file."""
 CATCH_UP_S: Final = 0.5
 """Between two tries to read a row while the database is away."""
+OWN_S: Final = 10.0
+OWN_LOOK_S: Final = 0.05
+"""Longest wait for our recorder to be done with what this host had recorded before it was started anew, and between two
+looks."""
 LEAST_MS: Final = 1000
 """A recording that has less than that left of its longest time is ended."""
 _GOES_ON: Final = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
@@ -86,6 +91,16 @@ class RecordingTakeover:
         """Go on recording a call that was taken over, with a gap from `lost_ms` (its host was last seen) to now. False:
         there is nothing to go on with, or it had ended; then it is kept as far as it had come. `known_row`: what the
         lost host kept of it in the `MemoryStore`: the database is asked later."""
+        deciding = self._recordings.deciding
+        if sid in deciding:
+            return False
+        deciding.add(sid)
+        try:
+            return await self._continue(call, sid, lost_ms, known_row)
+        finally:
+            deciding.discard(sid)
+
+    async def _continue(self, call: Recordable, sid: str, lost_ms: int, known_row: Recording | None) -> bool:
         row = known_row or await self._database.get(Recording, sid)
         if row is None or row.status not in OPEN or self._recordings.running(sid) is not None:
             return False
@@ -94,6 +109,8 @@ class RecordingTakeover:
         except StoreUnavailable as error:
             log.error("what is recorded of %s cannot be read now: %s", sid, error)
             known = None
+        if not await self._own_part(sid, known):
+            return False
         now = self._clock.now_ms()
         offset_ms = _offset_ms(row, known, now)
         command = self._command(row, call, known, offset_ms)
@@ -130,6 +147,22 @@ class RecordingTakeover:
             break
         if not running.stored.done():
             running.stored.set_result(None)
+
+    async def _own_part(self, sid: str, known: Known | None) -> bool:
+        """Where the lost host is this one, started anew, its recorder has made a file of what it had here: that goes,
+        for the object store has it but for its last seconds. False: it is all that there is, and is kept as what was
+        recorded (trunkline.voice.lost_recordings)."""
+        folder = self._recordings.folder(sid)
+        spool, until = folder / f"{sid}{recorded.SUFFIX}", time.monotonic() + OWN_S
+        while spool.exists() and time.monotonic() < until:  # noqa: ASYNC110 - another process ends it
+            await asyncio.sleep(OWN_LOOK_S)
+        left = [one for one in (spool, folder / f"{sid}.wav", folder / recorded.NOTE) if one.exists()]
+        if left and (known is None or spool in left):
+            log.warning("%s does not go on: this host has what was recorded, and nobody else", sid)
+            return False
+        for one in left:
+            one.unlink(missing_ok=True)
+        return True
 
     def _command(self, row: Recording, call: Recordable, known: Known | None, offset_ms: int) -> protocol.Record:
         """What the media process is told: as the lost host was, as far as is known."""

@@ -127,6 +127,8 @@ class Recordings:
         self.pieces: RecordingPieces | None = None
         """What leaves this host of recordings while they run; None: nothing does."""
         self._closing = asyncio.Event()
+        self.deciding: set[str] = set()
+        """SIDs of those that are about to be gone on with, or not (trunkline.voice.recording_takeover)."""
         self.find_call: Callable[[str], Recordable | None] = lambda sid: None
         """The live call of a SID."""
 
@@ -187,7 +189,7 @@ class Recordings:
         stays paused, as `pause` says (`skip`, `silence`). Unless `stored`, the row is not the database's, which is to
         be asked before anything is written: `stored` of what is returned says when that is done."""
         running = self._adopt(row, stored=stored)
-        running.call = call
+        running.call, running.carried = call, True
         call.audio.send(command)
         if row.status == RecordingStatus.PAUSED:
             running.send(protocol.PauseRecord(recording=row.sid, mode=pause or "skip"))
@@ -354,6 +356,11 @@ class Recordings:
                 self._adopt(row)
                 found += 1
         return found
+
+    def may_go_on(self, row: Recording) -> bool:
+        """Whether its call has been taken over, and it is not known yet whether it goes on."""
+        call = self.find_call(row.call_sid)
+        return row.sid in self.deciding or (call is not None and not call.reached)
 
     def running(self, sid: str) -> Running | None:
         """A recording that is not finished."""

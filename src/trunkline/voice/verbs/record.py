@@ -21,7 +21,7 @@ from trunkline.twiml.xmltree import Element
 from trunkline.voice.callbacks import RECORDING_EVENTS, seconds
 from trunkline.voice.dial_nouns import events
 from trunkline.voice.recording_running import Running
-from trunkline.voice.recordings import NewRecording, Recordings
+from trunkline.voice.recordings import OPEN, NewRecording, Recordings
 from trunkline.voice.steps import Goto
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ MAX_LENGTH_S: Final = 86_400
 ALL_KEYS: Final = "1234567890*#"
 KEPT_WAIT_S: Final = 10.0
 """How long the audio may take to be kept after the recording has ended; then the call goes on without waiting."""
+KEPT_LOOK_S: Final = 0.5
 HANGUP: Final = "hangup"
 
 
@@ -132,9 +133,14 @@ async def run(verb: Record, session: Session, state: dict[str, Any]) -> Goto | N
 async def _finished_meanwhile(
     verb: Record, session: Session, recordings: Recordings, state: dict[str, Any]
 ) -> Goto | None:
-    """The recording was complete before the process was lost that had to tell the action."""
-    record = session.call.record
-    row = await session.wait(recordings.get(record.account_sid, str(state["recording"]), record.sid))
+    """The recording was complete before the process was lost that had to tell the action, or is about to be."""
+    record, sid = session.call.record, str(state["recording"])
+    row = await session.wait(recordings.get(record.account_sid, sid, record.sid))
+    for _ in range(int(KEPT_WAIT_S / KEPT_LOOK_S)):
+        if row is None or row.status not in OPEN:
+            break
+        await session.wait(asyncio.sleep(KEPT_LOOK_S))
+        row = await session.wait(recordings.get(record.account_sid, sid, record.sid))
     if row is None or row.status != RecordingStatus.COMPLETED:
         return None
     return Goto(verb.action, verb.method, _params(recordings, row, str(state.get("digit", ""))))
