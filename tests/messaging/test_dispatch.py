@@ -276,6 +276,21 @@ async def test_restart_waits_for_what_is_not_due(make_world):
     await world.until(message, "sent")
 
 
+async def test_messages_of_a_clock_that_was_ahead_do_not_wait_for_it(fast):
+    """A node an hour ahead has accepted them; the next owner's clock is right."""
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    fast.clock.offset_ms += 3_600_000
+    ahead = [await fast.send(str(n)) for n in range(3)]
+    fast.clock.offset_ms -= 3_600_000
+    right = await fast.send("right")
+    await fast.restart()
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await eventually(lambda: len(carrier.taken) == 4)
+    assert [m.sid for m in carrier.taken] == [right.sid, *(one.sid for one in ahead)]
+
+
 async def test_idle_lanes_are_forgotten(fast, monkeypatch):
     monkeypatch.setattr("trunkline.messaging.dispatch.MAX_LANES", 20)
     for n in range(60):

@@ -13,6 +13,7 @@ from trunkline.inflight.store import Inflight, Live
 from trunkline.messaging.connectors.base import Connector, Outcome, Submission, Unavailable
 from trunkline.messaging.lanes import HEAD, Lane, Pace, Rotation, lane_parts
 from trunkline.model.message import Status
+from trunkline.model.sid import created_ms
 from trunkline.storage.queue import Queue, partition_of
 from trunkline.storage.written import when_done
 
@@ -230,7 +231,8 @@ class Dispatcher:
             self._loop.call_soon(self._pump, out)
 
     def _load(self, lane: Lane) -> None:
-        """Read the next messages of a lane from the queue."""
+        """Read the next messages of a lane from the queue. One that was made later than now comes from a node whose
+        clock was ahead, or our own before it was set: nobody knows when it is due, but that it waits already."""
         lane.loading = True
         task = self._loop.create_task(self._read(lane))
         task.add_done_callback(lambda t: self._read_done(lane, t))
@@ -240,9 +242,10 @@ class Dispatcher:
         limit = HEAD + held
         flights = await self._inflight.queue.waiting(lane.name, (0, 0), limit)
         now_ms = self._inflight.clock.now_ms()
-        due = [flight for flight in flights if flight.due_ms <= now_ms]
+        due = [flight for flight in flights if flight.due_ms <= now_ms or created_ms(flight.sid) > now_ms]
         if len(due) < len(flights):
-            self.push_stored(lane.name, (flights[len(due)].due_ms - now_ms) / 1000)
+            later = min(flight.due_ms for flight in flights if flight.due_ms > now_ms >= created_ms(flight.sid))
+            self.push_stored(lane.name, (later - now_ms) / 1000)
         ours = [flight for flight in due if partition_of(flight.id) not in self._left] if self._left else due
         more = len(due) >= limit and bool(ours)  # else it would be read over and over until the partition has left
         return [self._inflight.adopt(f) for f in ours if f.id not in lane.held], more
