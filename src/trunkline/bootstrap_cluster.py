@@ -226,6 +226,7 @@ class ClusterNode(Listener):
         """See that the others think alike. Raises ValueError."""
         try:
             self.roles.check()
+            await clocks.check_secret(self.peers, self.name, list(self.membership.view.nodes.values()))
         except ValueError:
             await self.membership.stop()
             raise

@@ -1,3 +1,5 @@
+import pytest
+
 from trunkline.cluster import clocks
 from trunkline.cluster.peers import Peers
 from trunkline.cluster.records import NodeRecord
@@ -31,4 +33,27 @@ def test_labels_that_say_nothing_are_named() -> None:
         "node.address: a and b both say a:1; each needs its own",
     ]
     assert list(clocks.label_problems([node("a")])) == []
+    two_of_three = [node("a", "z"), node("b", "z"), node("c", "y")]
+    assert list(clocks.label_problems(two_of_three)) == [
+        "node.zone: 2 of 3 nodes say z; if that is lost, the others must wait 30 s before they take over: spread them"
+        " evenly"
+    ]
+    assert list(clocks.label_problems([*two_of_three, node("d", "y")])) == [], "half of them is enough to agree"
     assert list(clocks.label_problems([node("a"), node("b")])) == []
+
+
+async def test_a_node_with_another_secret_is_refused_and_one_that_is_away_is_not_waited_for() -> None:
+    a, b, stranger = Peers("a", "secret"), Peers("b", "secret"), Peers("s", "another")
+    clocks.serve(b)
+    at_b = f"127.0.0.1:{await b.listen('127.0.0.1:0')}"
+    members = [node("a"), node("b"), node("s"), node("gone")]
+    for one in (a, stranger):
+        one.know({"b": at_b, "gone": "127.0.0.1:1"})
+    await clocks.check_secret(a, "a", members)
+    with pytest.raises(ValueError, match="node b has another one; it must be the same on each node"):
+        await clocks.check_secret(stranger, "s", members)
+    assert await clocks.problems(stranger, "s", [node("b")]) == [
+        "node b does not answer: b: it refuses this node: is cluster.secret the same on both?"
+    ]
+    for peers in (a, b, stranger):
+        await peers.close()

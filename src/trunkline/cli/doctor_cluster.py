@@ -9,7 +9,7 @@ from trunkline.cluster import clocks, records
 from trunkline.cluster.peers import Peers
 from trunkline.cluster.records import ClusterMap, NodeRecord
 from trunkline.settings import Settings
-from trunkline.storage.survives import CannotSurvive
+from trunkline.storage.survives import CannotSurvive, Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
 NAME = "doctor"
@@ -21,6 +21,7 @@ def look_at_cluster(settings: Settings) -> Iterator[Finding]:
     """Who is there, and what is wrong between them."""
     if not settings.cluster.enabled:
         return
+    yield from _promises(settings)
     try:
         now, nodes = read(settings)
     except (StoreUnavailable, CannotSurvive) as error:
@@ -46,6 +47,8 @@ def look_at_cluster(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warn", "storage.partitions", f"{settings.storage.partitions} for {len(nodes)} nodes: some own no part"
         )
+    for problem in clocks.label_problems(_with_own(settings, nodes)):
+        yield Finding("warn", SECTION, problem)
     try:
         problems = asyncio.run(_ask(settings, nodes))
     except bootstrap().CannotJoin as error:
@@ -53,6 +56,23 @@ def look_at_cluster(settings: Settings) -> Iterator[Finding]:
         return
     for problem in problems:
         yield Finding("warn", SECTION, problem)
+
+
+def _promises(settings: Settings) -> Iterator[Finding]:
+    """Stores that are asked for less than several nodes are there for: they would be lost with one host."""
+    for name in ("storage", "memory"):
+        asked = getattr(settings, name).survives
+        if Survives[asked.upper()] < Survives.HOST:
+            yield Finding(
+                "warn", f"{name}.survives", f'{asked}: one host lost may take what is kept; say "zone", or "host"'
+            )
+
+
+def _with_own(settings: Settings, nodes: list[NodeRecord]) -> list[NodeRecord]:
+    """The members, this node as its settings say now, be it one already or not."""
+    own = settings.node
+    me = NodeRecord(name=own.name, zone=own.zone, region=own.region, address=own.address)
+    return [me, *(one for one in nodes if one.name != own.name)]
 
 
 def read(settings: Settings) -> tuple[ClusterMap | None, list[NodeRecord]]:

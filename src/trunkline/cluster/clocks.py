@@ -1,19 +1,28 @@
-"""What an operator gets wrong about a cluster, found by asking: wall clocks that differ, one zone label for all.
+"""What an operator gets wrong about a cluster, found by asking: wall clocks that differ, another secret, one zone label
+for all, one zone with more nodes than the others can do without.
 
 Leases do not depend on wall clocks; records, SIDs' times and schedules do.
 """
 
+import asyncio
 import struct
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from trunkline.cluster.peers import PeerError, PeerUnavailable
+from trunkline.cluster.peers_link import REFUSED
 from trunkline.cluster.records import NodeRecord
+from trunkline.cluster.votes import takeover_quorum
 
 CLOCK: Final = "clock"
 MAX_SKEW_S: Final = 1.0
 ASK_S: Final = 2.0
+PROOFS: Final = 3
+"""Times that a node must refuse the secret: one that just ends closes its connections as well."""
+BETWEEN_PROOFS_S: Final = 0.4
+PROOF_S: Final = 1.0
 _TIME: Final = struct.Struct("!Q")
 
 
@@ -48,8 +57,8 @@ async def skew_s(peers: Peers, node: str, now_ns: Callable[[], int] = time.time_
 async def problems(
     peers: Peers, me: str, nodes: Sequence[NodeRecord], now_ns: Callable[[], int] = time.time_ns
 ) -> list[str]:
-    """What is wrong among the members, one line each; empty: nothing."""
-    found = [*label_problems(nodes)]
+    """What is wrong between this node and each of the members, one line each; empty: nothing."""
+    found: list[str] = []
     for node in nodes:
         if node.name == me:
             continue
@@ -64,6 +73,31 @@ async def problems(
     return found
 
 
+async def check_secret(peers: Peers, me: str, nodes: Sequence[NodeRecord]) -> None:
+    """Raises ValueError, in one line, when another member has another secret. Who cannot be reached is not waited for
+    longer than PROOF_S."""
+    others = [node.name for node in nodes if node.name != me]
+    for name, refused in zip(others, await asyncio.gather(*(_is_refused(peers, name) for name in others)), strict=True):
+        if refused:
+            raise ValueError(f"cluster.secret: node {name} has another one; it must be the same on each node")
+
+
+async def _is_refused(peers: Peers, node: str) -> bool:
+    for proof in range(PROOFS):
+        try:
+            await peers.call(node, CLOCK, b"", PROOF_S)
+        except PeerError:
+            return False
+        except PeerUnavailable as error:
+            if REFUSED not in str(error):
+                return False
+        else:
+            return False
+        if proof < PROOFS - 1:
+            await asyncio.sleep(BETWEEN_PROOFS_S)
+    return True
+
+
 def label_problems(nodes: Sequence[NodeRecord]) -> Iterator[str]:
     """What the members' labels show."""
     zones = {node.zone for node in nodes}
@@ -71,8 +105,21 @@ def label_problems(nodes: Sequence[NodeRecord]) -> Iterator[str]:
         zone = next(iter(zones))
         said = f"zone {zone}" if zone else "no zone"
         yield f"node.zone: all {len(nodes)} nodes say {said}; nothing tells which of them fail together"
+    yield from _crowded_zones(nodes)
     addresses: dict[str, str] = {}
     for node in sorted(nodes, key=lambda node: node.name):
         if node.address and node.address in addresses:
             yield f"node.address: {addresses[node.address]} and {node.name} both say {node.address}; each needs its own"
         addresses.setdefault(node.address, node.name)
+
+
+def _crowded_zones(nodes: Sequence[NodeRecord]) -> Iterator[str]:
+    """Zones whose loss leaves fewer nodes than must consent to a takeover (trunkline.cluster.votes)."""
+    needed = takeover_quorum(len(nodes) - 1)
+    labels = Counter((node.region, node.zone) for node in nodes)
+    for (_, zone), count in sorted(labels.items()):
+        if count < len(nodes) and len(nodes) - count < needed:
+            yield (
+                f"node.zone: {count} of {len(nodes)} nodes say {zone or 'no zone'}; if that is lost, the others must"
+                " wait 30 s before they take over: spread them evenly"
+            )

@@ -293,7 +293,8 @@ class Membership:
 
     def _note_away(self, away: bool, error: Exception | None) -> None:
         if away and not self.away:
-            log.warning("node %s: the memory store is away (%s); its peers hold its lease", self.name, error or "slow")
+            why = str(error or "") or "slow"
+            log.warning("node %s: the memory store is away (%s); its peers hold its lease", self.name, why)
         elif self.away and not away:
             log.info("node %s: the memory store is back", self.name)
         self.away = away

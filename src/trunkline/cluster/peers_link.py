@@ -25,6 +25,9 @@ PING_S: Final = 1.0
 DEAD_S: Final = 3.0
 """Silence after which the connection is closed."""
 MAX_TEXT_CHARS: Final = 500
+CLOSED: Final = "it closed the connection"
+REFUSED: Final = "it refuses this node: is cluster.secret the same on both?"
+"""It closed the connection when it had seen this node's proof."""
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
 
@@ -64,7 +67,7 @@ class Link(asyncio.Protocol):
         self.peer = dialled or ""
         self.dialled = dialled is not None
         self.ready = False
-        self.reason = "it closed the connection"
+        self.reason = CLOSED
         self._handshake = Handshake(secret, name)
         self._handlers = handlers
         self._made = made
@@ -220,6 +223,7 @@ class Link(asyncio.Protocol):
         if self.dialled and kind == wire.HELLO and not self._hello:
             self._hello = body
             self._send(self._handshake.prove(body, self.peer))
+            self.reason = REFUSED  # what it closes the connection for, if it does so now
         elif self.dialled and kind == wire.WELCOME and self._hello:
             self._handshake.welcomed(self._hello, body, self.peer)
             self._open()
@@ -232,6 +236,7 @@ class Link(asyncio.Protocol):
 
     def _open(self) -> None:
         self.ready = True
+        self.reason = CLOSED
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(PING_S, self._watch)

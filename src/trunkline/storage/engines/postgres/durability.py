@@ -27,6 +27,9 @@ _STANDBYS = """
 select application_name, coalesce(host(client_addr), ''), coalesce(host(inet_server_addr()), ''), sync_state
 from pg_stat_replication where state = 'streaming'
 """
+_BLIND = """
+select case when pg_has_role(current_user, 'pg_read_all_stats', 'usage') then '' else current_user::text end
+"""
 _QUORUM = re.compile(r"\s*(?:(FIRST|ANY)\s+)?(\d+)\s*\((.*)\)\s*", re.IGNORECASE | re.DOTALL)
 _WAITS_FOR_STANDBYS = ("on", "remote_apply")
 _LOOPBACK = ("127.", "::1")
@@ -48,13 +51,16 @@ class Server(msgspec.Struct, frozen=True):
 
     settings: Mapping[str, str]
     standbys: tuple[Standby, ...] = ()
+    blind: str = ""
+    """The user that may not see which standbys are connected; empty: it may."""
 
 
 def read(connection: Connection) -> Server:
     """Ask the server."""
     rows: list[Any] = connection.execute(_SETTINGS, (list(_NAMES),)).fetchall()
     standbys: list[Any] = connection.execute(_STANDBYS).fetchall()
-    return Server(settings=dict(rows), standbys=tuple(Standby(*row) for row in standbys))
+    blind: Any = connection.execute(_BLIND).fetchone()
+    return Server(settings=dict(rows), standbys=tuple(Standby(*row) for row in standbys), blind=blind[0])
 
 
 def look(dsn: str, name: str, wanted: Survives, zones: Mapping[str, str]) -> str:
@@ -103,8 +109,17 @@ def parse_names(text: str) -> tuple[int, list[str]]:
     return count, [name.strip().strip('"') for name in listed.split(",") if name.strip()]
 
 
+def cannot_see(server: Server) -> str:
+    """What a server says to a user that may not see its standbys; empty: it may."""
+    if not server.blind:
+        return ""
+    return f"the user {server.blind} may not see the standbys: GRANT pg_read_all_stats TO {server.blind}"
+
+
 def _check_standbys(server: Server, wanted: Survives, zones: Mapping[str, str]) -> None:
     own, unit = server.settings, wanted.name.lower()
+    if said := cannot_see(server):
+        raise CannotSurvive(said)
     if own.get("synchronous_commit") not in _WAITS_FOR_STANDBYS:
         raise CannotSurvive(
             f"synchronous_commit is {own.get('synchronous_commit')}: to survive the loss of a {unit} it must be on"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from trunkline.storage.engines.postgres import durability
-from trunkline.storage.engines.postgres.durability import Server, parse_names, primary_label
+from trunkline.storage.engines.postgres.durability import Server, parse_names, possible_labels, primary_label
 from trunkline.storage.engines.postgres.layout import WrongLayout, read_layout
 from trunkline.storage.engines.postgres.session import Servers
 from trunkline.storage.survives import CannotSurvive, Survives
@@ -36,8 +36,9 @@ def survey(
             continue
         said.append(Said("ok", line))
         said += [Said("warn", f"{servers!r}: {text}") for text in weaknesses(server, zones)]
-        if name != "database":
-            primaries.append((name, primary_label(server, zones)))
+        possible = possible_labels(server, zones)
+        if name != "database" and len(possible) == 1:  # while a standby is away, it may be in either's place
+            primaries.append((name, possible[0]))
     said += [Said("warn", text) for text in beside_each_other(primaries)]
     return said
 
@@ -61,6 +62,9 @@ def _look(
 def weaknesses(server: Server, zones: Mapping[str, str]) -> Iterator[str]:
     """What will not hold when it is needed, though commits are as safe now as they were asked to be."""
     needed, listed = parse_names(server.settings.get("synchronous_standby_names", ""))
+    if needed and (said := durability.cannot_see(server)):
+        yield said
+        return
     connected = {one.name for one in server.standbys}
     primary = server.settings.get("cluster_name", "")
     for one in server.standbys:
