@@ -226,6 +226,38 @@ async def test_a_dropped_connection_fails_what_is_outstanding(smsc: Smsc) -> Non
     await listener.close()
 
 
+async def test_what_a_gate_holds_back_goes_when_it_opens(listener: Listener, smsc: Smsc) -> None:
+    shut: list[bool] = []
+    connection = await transport.connect(LOCALHOST, listener.port, BIND, Esme(), gate=lambda: not shut)
+    shut.append(True)
+    outcomes = [connection.request(SUBMIT) for _ in range(3)]
+    asked = asyncio.Event()
+    connection.gate = lambda: asked.set() or not shut  # type: ignore[func-returns-value]
+    await soon(asked.wait())
+    assert smsc.messages == []
+    assert not any(outcome.done() for outcome in outcomes)
+    shut.clear()
+    assert [(await soon(outcome)).pdu.message_id for outcome in outcomes] == ["1", "2", "3"]
+    connection.abort()
+
+
+async def test_an_end_behind_a_gate_is_without_a_word(listener: Listener, smsc: Smsc) -> None:
+    limits = Limits(unbind_timeout_s=0.05)
+    connection = await transport.connect(LOCALHOST, listener.port, BIND, Esme(), limits=limits)
+    connection.gate = lambda: False
+    connection.close()
+    await soon(connection.closed)
+    assert await soon(smsc.reason) != "unbound"
+
+
+async def test_a_reset_is_seen_as_one(listener: Listener, smsc: Smsc) -> None:
+    esme = Esme()
+    connection = await transport.connect(LOCALHOST, listener.port, BIND, esme)
+    connection.reset("enough")
+    assert esme.reasons == ["enough"]
+    assert "reset" in (await soon(smsc.reason)).lower()
+
+
 async def test_a_fault_in_a_handler_is_answered_and_logged(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,6 +346,9 @@ async def test_default_handler_refuses_everything() -> None:
     "scenario",
     [
         test_submit_deliver_and_goodbye,
+        test_what_a_gate_holds_back_goes_when_it_opens,
+        test_an_end_behind_a_gate_is_without_a_word,
+        test_a_reset_is_seen_as_one,
         test_garbage_is_nacked_and_closed,
         test_a_fault_in_a_handler_is_answered_and_logged,
     ],
