@@ -25,7 +25,7 @@ class Office:
             voice_status_callback_url=f"{switch.app.url}/status",
         )  # fmt: skip
         users = sip.credential_lists.create(friendly_name=self.name)
-        for user in ("alice", "bob", "carol"):
+        for user in ("alice", "bob", "carol", "udp", "tcp", "tls"):
             sip.credential_lists(users.sid).credentials.create(username=user, password=PASSWORD)
         for kind in (sip.domains(made.sid).auth.calls, sip.domains(made.sid).auth.registrations):
             kind.credential_list_mappings.create(credential_list_sid=users.sid)

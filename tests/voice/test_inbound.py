@@ -197,14 +197,17 @@ async def test_strangers_are_heard_only_so_often(tmp_path) -> None:
         assert all(caller.dialog is not None for caller in known)
 
 
-async def test_options_are_answered(here: World) -> None:
+@pytest.mark.parametrize(("draining", "status"), [(False, 200), (True, 503)])
+async def test_options_are_answered(here: World, draining: bool, status: int) -> None:
+    """A node that stops says so, that edge proxies and carriers go elsewhere."""
+    here.inbound.draining = draining
     answers: list[int] = []
     here.another("127.0.0.7").stack.request(
         "OPTIONS", "sip:127.0.0.1", from_="<sip:x@127.0.0.7>", target=here.phones["127.0.0.7"].flow,
         on_response=lambda status, response: answers.append(status),
     )  # fmt: skip
     await until(lambda: answers, "the answer")
-    assert answers == [200]
+    assert answers == [status]
 
 
 @pytest.mark.parametrize(

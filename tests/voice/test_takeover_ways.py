@@ -4,8 +4,9 @@ import pytest
 
 from trunkline.settings import Sip, Trunk
 from trunkline.voice import takeover_ways
-from trunkline.voice.takeover_ways import takeover_of
+from trunkline.voice.takeover_ways import takeover_of, takeover_of_phones
 
+EDGE = "sip:192.0.2.10:5060;transport=tcp"
 UDP, TCP, TLS = "sip:10.0.0.5", "sip:10.0.0.5:5070;transport=tcp", "sips:carrier.example.com"
 
 
@@ -16,6 +17,17 @@ UDP, TCP, TLS = "sip:10.0.0.5", "sip:10.0.0.5:5070;transport=tcp", "sips:carrier
         ({"gateways": (UDP,), "username": "us"}, {}, takeover_ways.BY_LOGIN),
         ({"gateways": (UDP,)}, {}, takeover_ways.BY_ADDRESS),
         ({"gateways": (UDP,)}, {"advertised": "192.0.2.1"}, takeover_ways.MOVES.format("192.0.2.1")),
+        ({"gateways": (EDGE,)}, {"edges": ("192.0.2.10",)}, takeover_ways.BY_EDGE.format("192.0.2.10")),
+        (
+            {"gateways": (UDP, EDGE), "username": "us"},
+            {"edges": ("192.0.2.10", "192.0.2.20")},
+            takeover_ways.BY_LOGIN + takeover_ways.BESIDE_EDGE.format("192.0.2.10 or 192.0.2.20"),
+        ),
+        (
+            {"addresses": ("10.0.0.5",)},
+            {"edges": ("192.0.2.10",)},
+            takeover_ways.BY_ADDRESS + takeover_ways.BESIDE_EDGE.format("192.0.2.10"),
+        ),
         ({"advertised": "192.0.2.7"}, {"advertised": "192.0.2.1"}, takeover_ways.MOVES.format("192.0.2.7")),
     ],
 )
@@ -36,3 +48,8 @@ def test_connections_end_with_their_host(fields: dict, named: str) -> None:
     assert line.startswith(takeover_ways.BY_LOGIN)
     assert named in line
     assert "\n" not in line
+
+
+def test_phones() -> None:
+    assert takeover_of_phones(Sip()) == takeover_ways.PHONES
+    assert takeover_of_phones(Sip(edges=("192.0.2.10",))) == takeover_ways.PHONES_BY_EDGE.format("192.0.2.10")

@@ -14,7 +14,7 @@ from trunkline.cli.common import CommandError, run, settings_of, show_table
 from trunkline.cli.findings import Finding
 from trunkline.settings import Settings, Trunk
 from trunkline.voice import trunk_status
-from trunkline.voice.takeover_ways import PHONES, takeover_of
+from trunkline.voice.takeover_ways import takeover_of, takeover_of_phones
 from trunkline.voice.trunk_status import REFRESH_S
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _takeovers(settings: Settings, trunks: list[Trunk]) -> Iterator[Finding]:
         return
     for trunk in trunks:
         yield Finding("ok", f"{trunk.name}: its calls when their node is lost", takeover_of(trunk, settings.sip))
-    yield Finding("ok", "phones: their calls when their node is lost", PHONES)
+    yield Finding("ok", "phones: their calls when their node is lost", takeover_of_phones(settings.sip))
 
 
 def _look_at_ports(settings: Settings) -> Iterator[Finding]:

@@ -1,0 +1,163 @@
+"""A node behind the SIP edge is killed with a call up: its peer hears the heir, whichever way it is reached."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_takeover import eventually
+from tests.interop.edge import EDGE, speaks_tls
+from tests.interop.edge_site import (
+    ABROAD,
+    NODES,
+    NUMBER,
+    PATIENCE_S,
+    TRANSPORTS,
+    Site,
+    caller,
+    calls_at,
+    ended,
+    host_of,
+    rings,
+)
+from tests.interop.outsider import INSIDE, Outsider
+from tests.interop.phone_calls import GREETING, THANKS
+from tests.interop.pjsua import Pjsua
+from tests.interop.switch import HOST
+from tests.interop.test_sip_domain import PASSWORD
+from tests.postgres import PostgresServer, needs_postgres
+from tests.redis import needs_redis
+
+pytestmark = [needs_postgres, needs_redis, pytest.mark.slow]
+
+
+@pytest.fixture
+def doomed(tmp_path: Path, postgres: PostgresServer) -> Iterator[Site]:
+    """A site of which a part will be lost."""
+    speaks_tls()
+    made = Site(tmp_path, postgres)
+    try:
+        yield made.start()
+    finally:
+        made.close()
+
+
+# -- takeover ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_call_goes_on_at_the_heir_through_the_edge(doomed: Site, transport: str) -> None:
+    """The re-INVITE comes to the phone over the connection that it has to the edge, whoever sends it."""
+    office = doomed.office(f"heir-{transport}".lower())
+    phone = doomed.phone(office, "alice", transport)
+    rings(doomed, doomed.nodes[0], office)
+    phone.sees("CALL_ESTABLISHED")
+    phone.hears(GREETING)
+    phone.does("sndcode", "4")
+    goes_on(doomed, lambda: phone.does("sndcode", "2"))
+    phone.hears(THANKS)
+    phone.sees("CALL_CLOSED")
+    ended(doomed)
+
+
+def test_a_call_that_a_phone_made_goes_on_with_new_keys(doomed: Site) -> None:
+    """TLS and SRTP all the way, which its domain wants; the way back to the caller leads through the edge."""
+    office = doomed.office("keys", secure=True)
+    phone = doomed.pjsua(office, "alice", "TLS", srtp="srtp")
+    doomed.app.answers["/domain"] = doomed.app.answers["/menu"]
+    phone.does("dial", uri=f"sip:200@{office.name}")
+    assert phone.sees("media")["srtp"] is True
+    phone.hears(GREETING)
+    phone.does("press", digits="4")
+    goes_on(doomed, lambda: phone.does("press", digits="2"))
+    phone.hears(THANKS)
+    ended(doomed)
+
+
+def test_without_an_edge_the_heir_connects_to_a_phone_that_takes_connections(doomed: Site) -> None:
+    """TLS both ways with verified certificates, and SRTP: the lost host's keys are never used again."""
+    first = doomed.nodes[0]
+    port = doomed.behind[0].tls_port
+    phone = Pjsua(
+        doomed.folder / "direct", doomed.said, user="alice", password=PASSWORD, domain=f"{NODES[0]}:{port}",
+        proxy=f"sip:{NODES[0]}:{port};transport=tls", transport="TLS", srtp="srtp", certificate=doomed.certificate,
+    )  # fmt: skip
+    try:
+        phone.does("dial", uri=f"sip:{NUMBER}@{NODES[0]}:{port};transport=tls")
+        assert phone.sees("media")["srtp"] is True
+        phone.hears(GREETING)
+        assert calls_at(first) == 1
+        phone.does("press", digits="4")
+        goes_on(doomed, lambda: phone.does("press", digits="2"))
+        phone.hears(THANKS)
+        ended(doomed)
+    finally:
+        phone.close()
+
+
+def test_a_phone_behind_a_nat_goes_on_too(doomed: Site) -> None:
+    """All that it says of itself is the inside of its NAT: Via, Contact and SDP."""
+    phone = Outsider(HOST, doomed.edge, says=INSIDE)
+    try:
+        phone.calls()
+        phone.is_heard()
+        owner = doomed.owner()
+        before = phone.remote_rtp
+        owner.dies()
+        phone.takes_invite()
+        assert phone.remote_rtp != before
+        phone.is_heard()
+        assert phone.hang_up() == 200
+        ended(doomed)
+    except BaseException:
+        print(doomed.log())
+        raise
+    finally:
+        phone.close()
+
+
+def test_a_carrier_that_knows_one_address_is_called_and_goes_on_at_the_heir(doomed: Site) -> None:
+    """It sees nothing but the edge."""
+    carrier = doomed.carrier
+    doomed.nodes[0].client.calls.create(
+        to=f"{ABROAD}5550177", from_=NUMBER, url=f"{doomed.app.url}/menu", status_callback=f"{doomed.app.url}/status"
+    )
+    try:
+        carrier.takes_invite()
+        carrier.is_heard()
+        owner = doomed.owner()
+        before = carrier.remote_rtp
+        owner.dies()
+        carrier.takes_invite()
+        assert carrier.remote_rtp != before
+        carrier.is_heard()
+        assert carrier.hang_up() == 200
+        assert carrier.sources == {(EDGE, doomed.edge.port)}
+        ended(doomed)
+    except BaseException:
+        print(doomed.log())
+        raise
+
+
+def goes_on(site: Site, press: Callable[[], object]) -> None:
+    """The host of the only call dies; the other one has it, and the keys from before."""
+    owner = site.owner()
+    heir = next(node for node in site.nodes if node is not owner)
+    owner.dies()
+    try:
+        eventually(lambda: "were taken over: 1 legs" in heir.text(), "the takeover")
+        assert "1 reached, 0 gone" in heir.text()
+        press()
+        (form,) = site.app.wait("/thanks", timeout_s=PATIENCE_S)
+        assert form["Digits"] == "42"
+    except BaseException:
+        print(site.log())
+        raise
+
+
+def test_a_dead_node_is_passed_over(doomed: Site) -> None:
+    doomed.nodes[0].dies()
+    for _ in range(8):
+        one = caller(doomed).calls()
+        assert host_of(one.target) == NODES[1]
+        assert one.hang_up() == 200
