@@ -96,6 +96,7 @@ class Lab:
         return host
 
     def _remove(self) -> None:
+        self._made.quicken()
         for zone in self.plan.zones:
             host = self.hosts.get(f"{zone.name}-node")
             if host and not host.paused:

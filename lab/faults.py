@@ -369,7 +369,7 @@ class SlowDisk(_Hosts):
         return [self.lab.store(self.primary())]
 
     def do(self, host: Host) -> None:
-        throttle.slow(host.folder, self.writes_s, made.processes_in(host.namespace), self.lab.plan.namespace("slow"))
+        host.slow_disk(self.writes_s, self.lab.plan.namespace("slow"))
 
     def undo(self, host: Host) -> None:
         throttle.quick(host.folder, self.lab.plan.namespace("slow"))

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from lab import made
+from lab import made, throttle
 from lab.made import Made
 from lab.system import Failed, in_network
 
@@ -134,6 +134,11 @@ class Host:
 
     def _of_session(self, session: int) -> list[int]:
         return [pid for pid in made.processes_in(self.namespace) if _session(pid) == session]
+
+    def slow_disk(self, writes_s: int, group: str) -> None:
+        """Let its disk write so many times a second. Raises Failed."""
+        self._made.note("slow", f"{throttle.device(self.folder)} {group}")
+        throttle.slow(self.folder, writes_s, made.processes_in(self.namespace), group)
 
     def pause(self) -> None:
         """SIGSTOP to everything on it."""

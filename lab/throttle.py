@@ -46,7 +46,11 @@ def slow(folder: Path, writes_s: int, pids: Iterable[int], group: str) -> None:
 
 def quick(folder: Path, group: str) -> None:
     """End that."""
-    found = device(folder)
+    end(device(folder), group)
+
+
+def end(found: str, group: str) -> None:
+    """The same by the device, be it mounted or not."""
     if V1.is_dir():
         for place in _ours():
             _write(place / V1_FILE, f"{found} 0")

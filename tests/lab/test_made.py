@@ -9,7 +9,7 @@ import pytest
 from lab.made import Made
 from lab.system import Failed, run
 
-from lab import made
+from lab import made, throttle
 from tests.lab.conftest import needs_root
 
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -53,6 +53,25 @@ def test_a_second_lab_of_the_same_name_is_refused(tmp_path: Path) -> None:
         pass
     with Made(tmp_path):
         pass
+
+
+def test_a_slow_disk_is_quick_again_before_anything_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, done = sleeper(), []
+
+    def end(device: str, group: str) -> None:
+        done.append((device, group, own.poll()))
+        raise Failed("the device has gone")
+
+    monkeypatch.setattr(throttle, "end", end)
+    try:
+        with Made(tmp_path) as things:
+            things.note("pid", own.pid, made.started(own.pid))
+            things.note("slow", "7:9 tt-slow")
+            assert things.remove() == [f"process {own.pid}"]
+        assert done == [("7:9", "tt-slow", None)]
+    finally:
+        own.kill()
+        own.wait()
 
 
 def test_a_half_written_line_is_no_thing(tmp_path: Path) -> None:
