@@ -176,11 +176,10 @@ def _fence_in_order(ways: Ways, epoch: Epoch, former: str, there: Mapping[str, s
 def _fence_lost(ways: Ways, there: Mapping[str, str]) -> dict[str, int]:
     """Fence what still answers of a lost region. Database -> its end."""
     ends = {}
-    for name, dsn in there.items():
-        seen = databases.look(dsn, name)
+    for name, seen in databases.look_at(there).items():  # all at once: those of a lost region may swallow packets
         if seen is not None and seen.takes_writes:
             try:
-                ends[name] = databases.fence(dsn, name)
+                ends[name] = databases.fence(there[name], name)
                 ways.say(f"{name} of the lost region still answers: it is read-only now")
             except StoreUnavailable as error:
                 ways.say(f"{name} of the lost region answers, but cannot be fenced: {error}")
