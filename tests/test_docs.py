@@ -169,7 +169,7 @@ def test_settings_load(block: Block, tmp_path: Path) -> None:
     if "tls_cert" in block.code:
         pair.write_bytes(b"".join(certificate(datetime.now(UTC) + timedelta(days=30))))
     file.write_text(re.sub(r'= "[^"]*\.pem"|= "[^"]*tls\.key"', f'= "{pair}"', block.code))
-    environment = dict.fromkeys(SECRET.findall(block.code), "x") | {"TRUNKLINE_MASTER_KEY": "0" * 64}
+    environment = dict.fromkeys(SECRET.findall(block.code), "x" * 64) | {"TRUNKLINE_MASTER_KEY": "0" * 64}
     assert settings.load(file, environment).source
 
 
