@@ -152,10 +152,10 @@ class Baresip:
         found: dict[str, Any] = json.loads(rest[: int(length)])
         return found
 
-    def prints(self, text: str, timeout_s: float = PATIENCE_S, times: int = 1) -> None:
+    def prints(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until its log has a text: what happened before it could be told what to do, like its registration."""
         until = time.monotonic() + timeout_s
-        while (log := self._log.read_text(errors="replace")).count(text) < times:
+        while text not in (log := self._log.read_text(errors="replace")):
             assert time.monotonic() < until, log
             time.sleep(POLL_S)
 

@@ -32,9 +32,14 @@ class Behind(NamedTuple):
     tls_port: int = 0
 
 
+def has_tls() -> bool:
+    """Whether Kamailio has its module for TLS."""
+    return any((Path(folder) / TLS_MODULE).exists() for folder in LIBRARIES)
+
+
 def speaks_tls() -> None:
-    """Skip a test where Kamailio lacks its module for TLS."""
-    if not any((Path(folder) / TLS_MODULE).exists() for folder in LIBRARIES):
+    """Skip a test where it has not."""
+    if not has_tls():
         pytest.skip("Kamailio's TLS is missing: the Debian package kamailio-tls-modules")
 
 
@@ -76,7 +81,8 @@ class Edge:
     def start(self) -> "Edge":
         """Start it and wait until it listens."""
         self._run = tempfile.mkdtemp(prefix="kam")  # its sockets' paths must be short
-        command = [program("kamailio", "kamailio"), "-f", str(self._folder / "kamailio.cfg"), "-DD", "-E"]
+        path: str = program("kamailio", "kamailio")  # type: ignore[no-untyped-call]
+        command = [path, "-f", str(self._folder / "kamailio.cfg"), "-DD", "-E"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "-m", "64", "-M", "8", "-Y", self._run], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from tests.certificates import Authority
 from tests.e2e.test_takeover import Cluster, Member
 from tests.e2e.voice_app import response
@@ -54,7 +56,7 @@ class Site:
             '<Gather numDigits="2" timeout="60" action="/thanks"><Play loop="0">/greeting.wav</Play></Gather>'
         )
         self.app.answers["/thanks"] = response('<Play loop="4">/thanks.wav</Play><Hangup/>')
-        self.said = write_wav(folder / "said.wav", SAID)
+        self.said = write_wav(folder / "said.wav", np.tile(SAID, 5))  # longer than any call, on a busy machine too
         self._phones: list[Any] = []
         self.callers: list[Outsider] = []
 

@@ -69,6 +69,7 @@ class RawCaller:
         self.call_id = f"{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}@{host}"
         self.target = f"sip:{number}@{server}:{port}"
         self.to = f"<{self.target}>"
+        self.tag = f"t{self.call_id.partition('@')[0]}"
         self.me = ""
         """Its own side of the dialog, if that is not what a caller says."""
         self.branch = ""
@@ -95,7 +96,7 @@ class RawCaller:
         lines = [
             f"{method} {self.target} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.contact};rport;branch={self.branch}",
-            f"From: {self.me or f'<sip:{self.sender}@{self.host}>;tag=t{self.call_id[:16]}'}",
+            f"From: {self.me or f'<sip:{self.sender}@{self.host}>;tag={self.tag}'}",
             f"To: {self.to}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {cseq or self._cseq} {method}",
