@@ -10,7 +10,7 @@ from trunkline.messaging.leased import LeasedConnector
 from trunkline.postflight.retention import Maintenance
 from trunkline.voice.trunk_registration import TrunkRegistrations
 
-FENCED_S: Final = 1.0
+FENCED_S: Final = 2.0
 """How long a node's fence is shut before it drops its carriers' binds: a node that was merely slow finds it open again
 before that, and keeps them."""
 
