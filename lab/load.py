@@ -73,7 +73,10 @@ class Load:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        try:
+            await self.stop()
+        finally:
+            await self._session.close()
 
     async def stop(self) -> None:
         """Send no more; wait for what is under way."""
