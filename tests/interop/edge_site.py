@@ -1,5 +1,6 @@
 """Two whole servers on PostgreSQL and Redis with the SIP edge in front of them, and who calls through it."""
 
+import itertools
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,7 @@ class Site:
         self.app.answers["/thanks"] = response('<Play loop="4">/thanks.wav</Play><Hangup/>')
         self.said = write_wav(folder / "said.wav", np.tile(SAID, 5))  # longer than any call, on a busy machine too
         self._phones: list[Any] = []
+        self._numbers = itertools.count()
         self.callers: list[Outsider] = []
 
     @property
@@ -96,13 +98,17 @@ class Site:
     def office(self, name: str, *, secure: bool = False) -> Office:
         """A SIP domain, whose phones know the edge alone."""
         way = SimpleNamespace(client=self.nodes[0].client, app=self.app, host=self.edge.host, sip_port=self.edge.port)
-        return Office(way, name, secure=secure)  # type: ignore[arg-type]
+        return Office(way, name, secure=secure, staff=("alice", *map(str.lower, TRANSPORTS)))  # type: ignore[arg-type]
+
+    def _place(self) -> Path:
+        """A folder for a phone; baresip has room for a short name only."""
+        return self.folder / f"p{next(self._numbers)}"
 
     def phone(self, office: Office, user: str, transport: str, **more: Any) -> Baresip:
         """baresip, registered through the edge."""
 
         def start(**options: Any) -> Baresip:
-            made = Baresip(self.folder / f"phone{len(self._phones)}-{office.name}", self.said, **options)
+            made = Baresip(self._place(), self.said, **options)
             self._phones.append(made)
             return made
 
@@ -116,7 +122,7 @@ class Site:
         """PJSIP, registered through the edge."""
         port = self.edge.tls_port if transport == "TLS" else self.edge.port
         made = Pjsua(
-            self.folder / f"pjsua{len(self._phones)}-{office.name}", self.said, user=user, password=PASSWORD,
+            self._place(), self.said, user=user, password=PASSWORD,
             domain=office.name, proxy=f"sip:{EDGE}:{port};transport={transport.lower()}", transport=transport, **more,
         )  # fmt: skip
         self._phones.append(made)

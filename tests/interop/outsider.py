@@ -48,6 +48,14 @@ class Outsider(RawCaller):
         self.routes = [f"Route: {line.partition(':')[2].strip()}" for line in reversed(answer.headers("Record-Route"))]
         super().up(answer)
 
+    def rings(self) -> None:
+        """Let an INVITE ring."""
+        invite = self.receive(lambda message: message.method == "INVITE")
+        lines = [line for name in COPIED for line in invite.headers(name)]
+        lines = [line + ";tag=callee" if line.startswith("To:") else line for line in lines]
+        contact = f"Contact: <sip:{self.contact}>"
+        self.send("\r\n".join(["SIP/2.0 180 Ringing", *lines, contact, "Content-Length: 0", "", ""]))
+
     def takes_invite(self) -> None:
         """Answer an INVITE, or a re-INVITE."""
         invite = self.receive(lambda message: message.method == "INVITE")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_takeover import eventually
+from tests.e2e.voice_app import response
 from tests.interop.edge import EDGE, speaks_tls
 from tests.interop.edge_site import (
     ABROAD,
@@ -161,3 +162,46 @@ def test_a_dead_node_is_passed_over(doomed: Site) -> None:
         one = caller(doomed).calls()
         assert host_of(one.target) == NODES[1]
         assert one.hang_up() == 200
+
+
+def test_a_caller_who_hears_it_ring_is_called_on_at_the_next_node(doomed: Site) -> None:
+    """The heir refuses him with 503 by the Via of the lost host's INVITE, and the edge asks the next node."""
+    doomed.app.answers["/rings"] = response('<Pause length="8"/><Play loop="0">/greeting.wav</Play>')
+    doomed.nodes[0].answer_at(f"{doomed.app.url}/rings", f"{doomed.app.url}/status")
+    one = caller(doomed)
+    try:
+        one.send(one.message("INVITE", body=one.offer()))
+        one.receive(lambda message: message.status == 180)
+        owner = doomed.owner()
+        doomed.app.wait("/rings")
+        owner.dies()
+        answer = one.final()
+        assert answer.status == 200
+        one.up(answer)
+        assert host_of(one.target) == NODES[1 - doomed.nodes.index(owner)]
+        one.is_heard()
+        assert one.hang_up() == 200
+        told = doomed.app.wait("/status", 2, PATIENCE_S)
+        assert sorted(form["CallStatus"] for form in told) == ["completed", "failed"]
+    except BaseException:
+        print(doomed.log())
+        raise
+
+
+def test_a_carrier_that_rings_is_told_to_stop(doomed: Site) -> None:
+    """CANCEL comes through the edge, though another node sends it."""
+    carrier = doomed.carrier
+    doomed.nodes[0].client.calls.create(
+        to=f"{ABROAD}5550178", from_=NUMBER, url=f"{doomed.app.url}/menu", status_callback=f"{doomed.app.url}/status",
+        status_callback_event=["ringing", "completed"],
+    )  # fmt: skip
+    try:
+        carrier.rings()
+        doomed.app.wait("/status")
+        doomed.owner().dies()
+        carrier.receive(lambda message: message.method == "CANCEL")
+        told = doomed.app.wait("/status", 2, PATIENCE_S)
+        assert [form["CallStatus"] for form in told] == ["ringing", "failed"]
+    except BaseException:
+        print(doomed.log())
+        raise

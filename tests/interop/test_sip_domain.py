@@ -2,6 +2,7 @@
 hear each other, over UDP and TCP."""
 
 import secrets
+from collections.abc import Sequence
 
 import pytest
 
@@ -17,7 +18,9 @@ REGISTERED = "200 OK (Trunkline) [1 binding]"
 class Office:
     """A domain on the switch, made over REST."""
 
-    def __init__(self, switch: Switch, name: str, *, secure: bool = False) -> None:
+    def __init__(
+        self, switch: Switch, name: str, *, secure: bool = False, staff: Sequence[str] = ("alice", "bob", "carol")
+    ) -> None:
         self.name = f"{name}-{secrets.token_hex(4)}.sip.localhost"
         sip = switch.client.sip
         made = sip.domains.create(
@@ -25,7 +28,7 @@ class Office:
             voice_status_callback_url=f"{switch.app.url}/status",
         )  # fmt: skip
         users = sip.credential_lists.create(friendly_name=self.name)
-        for user in ("alice", "bob", "carol", "udp", "tcp", "tls"):
+        for user in staff:
             sip.credential_lists(users.sid).credentials.create(username=user, password=PASSWORD)
         for kind in (sip.domains(made.sid).auth.calls, sip.domains(made.sid).auth.registrations):
             kind.credential_list_mappings.create(credential_list_sid=users.sid)
