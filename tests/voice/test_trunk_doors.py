@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 from trunkline.settings import Trunk
 from trunkline.sip.flow import Flow
-from trunkline.voice.edges import DIRECT
+from trunkline.sip.message import Headers
+from trunkline.voice.edges import DIRECT, HEADER, Edges
 from trunkline.voice.sources import Nobody
 from trunkline.voice.trunk_contact import contact_user, is_secret
 from trunkline.voice.trunk_doors import TrunkDoors
@@ -81,6 +82,20 @@ def test_certificates_open_by_their_names():
     assert made.trunk_of(asked("x"), flow("10.0.0.5", "TCP")) is None
     names["10.0.0.5"] = ("a.b.carrier.example",)
     assert made.trunk_of(asked("x"), flow("10.0.0.5", "TLS")) is None
+
+
+def test_the_certificate_of_an_edge_is_not_that_of_who_is_behind_it():
+    sources = Sources()
+    sources.edges = Edges(["10.0.0.5"])
+    made = TrunkDoors((CERTIFIED,), sources, MovableClock())
+    made.certificate = lambda one: SimpleNamespace(names=("sip.pbx.example",))
+    request, headers = asked("x"), Headers()
+    request.headers = headers
+    headers.set(HEADER, "10.0.0.77")
+    assert made.trunk_of(request, flow("10.0.0.5", "TLS")) is None
+    assert not made.is_at(request, flow("10.0.0.5", "TLS"))
+    assert made.trunk_of(request, flow("10.0.0.6", "TLS")) is CERTIFIED
+    assert made.is_at(request, flow("10.0.0.6", "TLS"))
 
 
 def test_a_contact_that_nobody_guesses_is_shown_to_nobody():

@@ -10,6 +10,7 @@ from tests.sip.test_transport import until
 from tests.sip.test_transport_tls import CLIENT, NAME, secure_nodes
 from trunkline.model.clock import SystemClock
 from trunkline.settings import Trunk
+from trunkline.voice.edges import DIRECT
 from trunkline.voice.sources import Nobody
 from trunkline.voice.trunk_contact import contact_user
 from trunkline.voice.trunk_doors import TrunkDoors
@@ -20,6 +21,7 @@ SECRET = b"s" * 32
 
 class NoSources:
     bans = Nobody()
+    edges = DIRECT
 
     def trunk_of(self, request, host):
         return None

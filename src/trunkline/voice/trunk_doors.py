@@ -86,8 +86,8 @@ class TrunkDoors:
         """The trunk that a request comes by, None: a stranger's. Raises Challenge."""
         host = self._sources.edges.source(request, flow)
         trunk = self._registered(request, host) if self._contacts else None
-        if trunk is None and self._names and flow.transport == "TLS":
-            trunk = self._certified(flow)
+        if trunk is None and self._names and flow.transport == "TLS" and host == flow.remote[0]:
+            trunk = self._certified(flow)  # an edge's certificate says nothing of who is behind it
         if trunk is None:
             return self._sources.trunk_of(request, host)
         self._sources.bans.vouched(host)  # what it asks for may be nobody's, and it is a carrier all the same
@@ -96,7 +96,8 @@ class TrunkDoors:
     def is_at(self, request: Request, flow: Flow) -> bool:
         """Whether a request comes by a door that needs no address: one of a trunk's hosts, a certificate, a Contact."""
         host = self._sources.edges.source(request, flow)
-        if self.knows(host) or (flow.transport == "TLS" and self.certificate(flow) is not None):
+        certain = flow.transport == "TLS" and host == flow.remote[0]
+        if self.knows(host) or (certain and self.certificate(flow) is not None):
             return True
         return bool(self._contacts) and self._registered(request, host) is not None
 
