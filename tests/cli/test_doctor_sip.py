@@ -207,6 +207,9 @@ def test_settings_that_keep_calls_away(ask: Ask, serve: Callable[..., Server]) -
     assert said(found, "bad", "tls_names are never seen: set sip.tls_port and sip.tls_client_ca")
     code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\naddresses = ['192.0.2.1']")
     assert said(found, "warn", "127.0.0.1 is a gateway but not in addresses")
+    behind = f"gateways = ['sip:127.0.0.1:{server.port}']\naddresses = ['192.0.2.1']"
+    code, found = ask(behind, "edges = ['127.0.0.1']")
+    assert not said(found, "warn", "is a gateway but not in addresses"), "it is the edge's"
     code, found = ask(f"gateways = ['sip:127.0.0.1:{server.port}']\nsrtp = 'required'")
     assert code == 1
     assert said(found, "bad", f'srtp = "required" needs TLS, which sip:127.0.0.1:{server.port} does not name')

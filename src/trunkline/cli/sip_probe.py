@@ -210,7 +210,8 @@ class Probe:
         yield self._finding(verdict, text + ("; it says that it cannot take calls now" if verdict == "warn" else ""))
         yield from self._of_addresses(target, response, answered.flow)
         yield from self._of_codecs(place, response)
-        if self._trunk.addresses and not _within(target.host, self._trunk.addresses) and not self._trunk.password:
+        known = _within(target.host, self._trunk.addresses) or target.host in self._settings.sip.edges
+        if self._trunk.addresses and not known and not self._trunk.password:
             text = f"{target.host} is a gateway but not in addresses: calls that come from it are refused; add it"
             yield self._finding("warn", text)
 
