@@ -138,7 +138,6 @@ class Voice:
     ) -> None:
         self.settings = settings
         self._guard = guard
-        folder = settings.data_path
         self.flights = CallFlights(queue, clock)
         self.reader = CallReader(queue, archive)
         self.media = MediaClient()
@@ -151,17 +150,17 @@ class Voice:
             media_address=self._media_address, recordings=self.recordings, send_message=send_message,
         )  # fmt: skip
         key = hashlib.sha256(b"sip nonces" + secrets.pepper).digest()
-        edges = Edges(settings.sip.edges)
         self.sources = Sources(
-            settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock, edges
-        )
+            settings.trunks, self._domain, key, settings.sip.source_requests_per_second, clock,
+            Edges(settings.sip.edges),
+        )  # fmt: skip
         self._wire_domains(key)
         self.inbound = Inbound(self.services, self.sources, self.domains)
         self._wire_sip()
         trunks = self._make_trunks(clock)
         self.trunks = TrunkService(
             trunks, self.sip, self.inbound.doors, self.sources.by_address, secret=key, domain=self._domain,
-            folder=folder, clock=clock,
+            folder=settings.data_path, clock=clock,
         )  # fmt: skip
         wires = self._make_wires(trunks, clock)
         self.outbound = self.services.outbound = Outbound(self.services, wires, self.recordings, secrets)
@@ -174,9 +173,8 @@ class Voice:
         self.flights.owed = self.recordings.owed = delivery.push
         self.recordings.find_call = self.services.live.get
         self.recordings.flight_of = self.flights.id_of
-        self.recovery = Recovery(
-            self.services, self.sip.stack, self.inbound, inherited.run_name(), lambda: self.media.epoch
-        )
+        run = inherited.run_name()
+        self.recovery = Recovery(self.services, self.sip.stack, self.inbound, run, lambda: self.media.epoch)
         self._wire_lost_recordings(objects, database, clock)
         self.takeover: Takeover | None = None
         """Of a node that is one of several."""
