@@ -8,6 +8,7 @@ import pytest
 from trunkline.settings import Trunk
 from trunkline.sip.flow import Target
 from trunkline.voice import trunk_health, trunk_registration, trunk_status
+from trunkline.voice.edges import DIRECT
 from trunkline.voice.sources import Nobody
 from trunkline.voice.trunk_contact import contact_user
 from trunkline.voice.trunk_doors import TrunkDoors
@@ -67,7 +68,8 @@ async def build(net, tmp_path, monkeypatch):
     async def build(*settings):
         clock = MovableClock()
         trunks = Trunks(settings, random.Random(1), clock.monotonic(), clock.monotonic)
-        doors = TrunkDoors(settings, SimpleNamespace(trunk_of=lambda request, host: None, bans=Nobody()), clock)
+        sources = SimpleNamespace(trunk_of=lambda request, host: None, bans=Nobody(), edges=DIRECT)
+        doors = TrunkDoors(settings, sources, clock)
         by_address = {"10.0.0.7": OWN}.get
         sip = Sip(net)
         made = TrunkService(
