@@ -112,8 +112,8 @@ class Inbound:
         return False
 
     def on_request(self, request: Request, flow: Flow) -> Answer | None:
-        """Phones of SIP domains register; OPTIONS get 200, whoever asks, until the node stops: edge proxies and carriers
-        then go elsewhere; the rest the stack's default."""
+        """Phones of SIP domains register; OPTIONS get 200, whoever asks, until the node stops: edge proxies and
+        carriers then go elsewhere; the rest the stack's default."""
         if self.draining and request.method == "OPTIONS":
             return 503, [RETRY_AFTER]
         if request.method == "REGISTER" and self._domains is not None:
