@@ -381,7 +381,7 @@ def lease(settings: Settings, context: Context, cluster: ClusterNode) -> dict[st
     """The connectors whose binds one node at a time holds."""
 
     def of(own: Smpp) -> LeasedConnector:
-        return LeasedConnector(own.name, lambda: make(own, context), cluster)
+        return LeasedConnector(own.name, lambda: make(own, context), cluster, own.window * own.binds)
 
     return {own.name: of(own) for own in settings.connectors if isinstance(own, Smpp)}
 

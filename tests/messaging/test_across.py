@@ -2,7 +2,6 @@
 
 import asyncio
 
-import msgspec
 import pytest
 
 from trunkline.cluster.peers import PeerUnavailable
@@ -218,16 +217,6 @@ async def test_a_request_that_did_not_get_there_burns_nothing(nodes):
     assert message.tried == []
 
 
-async def test_no_room_at_the_holder(nodes):
-    ours, _, real = nodes
-    await up(ours)
-    real.down = True
-    handed = msgspec.msgpack.encode(leased.Handed("carrier", "+12025550100", b"{}"))
-    told = msgspec.msgpack.decode(await ours.call("theirs", leased.SUBMIT, handed, 1), type=leased.Told).outcome()
-    assert isinstance(told, Unavailable)
-    assert (told.in_doubt, told.burns_attempt) == (False, False)
-
-
 async def test_the_lease_comes_here(nodes):
     ours, theirs, real = nodes
     await theirs.connector.lose()
@@ -263,5 +252,68 @@ async def test_a_fenced_node_submits_nothing(nodes):
     theirs.connector.submit(Submission(message=None, sender="", done=told.append))
     await eventually(lambda: told)
     assert isinstance(told[0], Unavailable)
-    assert not told[0].burns_attempt
+    assert (told[0].in_doubt, told[0].burns_attempt) == (False, False)
     assert real.taken == []
+
+
+async def held(ours, theirs, real, count=3):
+    """A carrier with room for one: the first message is with it, the others of `ours` wait at `theirs`."""
+    await up(ours)
+    real.window = 1
+    real.answer = lambda submission: None
+    messages = [await ours.world.send(f"number {number}") for number in range(count)]
+    await eventually(lambda: len(real.open) == 1 and len(theirs.connector._waiting) == count - 1)
+    return messages
+
+
+async def test_submits_that_find_no_room_wait_for_it_in_their_order(nodes):
+    ours, theirs, real = nodes
+    messages = await held(ours, theirs, real, count=5)
+    mine = await theirs.world.send("the holder's own")
+    while real.open or len(real.taken) <= len(messages):
+        await eventually(lambda: real.open)
+        sid = next(iter(real.open))
+        real.settle(sid, Submitted([f"id-{sid}"]))
+    for message in messages:
+        await ours.world.until(message, "sent")
+    await theirs.world.until(mine, "sent")
+    assert theirs.connector._admitted == len(messages), "none was offered twice"
+    assert [one.sid for one in real.taken if one.sid != mine.sid] == [one.sid for one in messages]
+
+
+async def test_what_waits_for_a_holder_that_loses_the_carrier_is_offered_again(nodes):
+    ours, theirs, real = nodes
+    messages = await held(ours, theirs, real)
+    theirs.connector.cut("for the test")
+    assert not theirs.connector._waiting
+    real.window, real.answer = 9, Carrier().answer
+    theirs.connector.gain()
+    for message in messages[1:]:
+        sent = await ours.world.until(message, "sent")
+        assert not sent.in_doubt
+
+
+async def test_what_waits_for_room_too_long_or_whose_node_has_gone_is_not_sent(nodes, monkeypatch):
+    ours, theirs, real = nodes
+    monkeypatch.setattr(leased, "ROOM_S", 0.05)
+    await up(ours)
+    real.down = True
+    told = []
+    theirs.connector.admit("ours", Submission(message=None, sender="s", done=told.append))
+    await eventually(lambda: told)
+    assert isinstance(told[0], Unavailable)
+    assert (told[0].in_doubt, told[0].burns_attempt) == (False, False)
+    monkeypatch.setattr(leased, "ROOM_S", 60)
+    theirs.connector.admit("ours", Submission(message=None, sender="s", done=told.append))
+    theirs.connector.admit("another", Submission(message=None, sender="s", done=told.append))
+    theirs.across.lost("ours")
+    assert len(told) == 2
+    assert [whose for whose, _ in theirs.connector._waiting.values()] == ["another"]
+    assert real.taken == []
+
+
+async def test_no_more_is_lent_than_the_carrier_takes_at_once(nodes):
+    ours, _, _ = nodes
+    few = LeasedConnector("carrier", Real, ours, window=3)
+    few._health = leased.Health(True, "")
+    assert few.capacity() == 3

@@ -99,16 +99,15 @@ class Across:
     async def _submit(self, node: str, payload: bytes) -> bytes:
         handed = _decode_handed(payload)
         leased = self._connectors.get(handed.connector)
-        real = leased.real if isinstance(leased, LeasedConnector) else None
-        if real is None or real.capacity() <= 0 or not self._holders.open():
-            return encode(Told.of(Unavailable("no room", burns_attempt=False, retry_after_s=AGAIN_S)))
+        if not isinstance(leased, LeasedConnector):
+            return encode(Told.of(Unavailable("no such carrier", burns_attempt=False, retry_after_s=AGAIN_S)))
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(told: Outcome) -> None:
             if not outcome.done():
                 outcome.set_result(told)
 
-        real.submit(Submission(message=codec.decode(handed.message), sender=handed.sender, done=done))
+        leased.admit(node, Submission(message=codec.decode(handed.message), sender=handed.sender, done=done))
         told = await outcome
         if isinstance(told, Submitted):
             self._remember(handed.connector, told, node)
@@ -131,6 +130,9 @@ class Across:
         """A node has gone before it committed the ids that were lent to it: its messages are in doubt, and go again.
         What carriers say of those ids is kept as of any whose message is not known."""
         self._lent = OrderedDict((pair, borrower) for pair, borrower in self._lent.items() if borrower != node)
+        for connector in self._connectors.values():
+            if isinstance(connector, LeasedConnector):
+                connector.forget(node)
 
     # -- receipts ---------------------------------------------------------------------------------------------
 

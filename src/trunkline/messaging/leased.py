@@ -22,7 +22,13 @@ from trunkline.messaging.connectors.base import Connector, Outcome, Rejected, Si
 from trunkline.model import message as codec
 
 MAX_LENT: Final = 256
-"""Submits of one connector under way to its holder."""
+"""Submits of one connector under way to its holder, or its window, if that is less."""
+MAX_WAITING: Final = 4096
+"""Submits of other nodes that wait for room at the holder; more are refused."""
+ROOM_S: Final = 10.0
+"""Longest wait for room at the holder; then the submit was not made, and is offered again."""
+TURNS: Final = 3
+"""When there is room, other nodes' submits go first so many times less one, then this node's go first once."""
 ANSWER_S: Final = 90.0
 """Longest wait for an outcome: longer than any carrier's response timeout; then it is in doubt."""
 NOT_DONE: Final = frozenset({"busy", "unknown-kind"})
@@ -96,13 +102,16 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _decode_told: Final = msgspec.msgpack.Decoder(Told).decode
 _decode_health: Final = msgspec.msgpack.Decoder(Health).decode
 _FENCED: Final = Unavailable("this node may not send now", burns_attempt=False, retry_after_s=AGAIN_S)
+_NO_ROOM: Final = Unavailable("no room", burns_attempt=False, retry_after_s=AGAIN_S)
 
 
 class LeasedConnector:
-    """See the module. `make` builds the real connector anew each time that the lease comes here."""
+    """See the module. `make` builds the real connector anew each time that the lease comes here. `window`: the
+    carrier's, of all binds together: this node lends no more, so that no more is in doubt when the holder dies."""
 
-    def __init__(self, name: str, make: Callable[[], Connector], holders: Holders) -> None:
+    def __init__(self, name: str, make: Callable[[], Connector], holders: Holders, window: int = MAX_LENT) -> None:
         self.name = name
+        self._most = min(window, MAX_LENT)
         self._make = make
         self._holders = holders
         self.real: Connector | None = None
@@ -113,6 +122,10 @@ class LeasedConnector:
         self._wake: Callable[[], None] = lambda: None
         self._lent = 0
         self._resting = False
+        self._waiting: dict[int, tuple[str, Submission]] = {}
+        """Other nodes' submits, in their order, and whose they are."""
+        self._admitted = 0
+        self._turn = 0
         self._health = Health(False, "not asked yet")
         self._look: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,7 +137,7 @@ class LeasedConnector:
         self._sink, self._wake = sink, wake
         self._look = asyncio.get_running_loop().create_task(self._keep_looking())
         if self.real is not None:
-            self.real.start(sink, wake)
+            self.real.start(sink, self._woken)
 
     def capacity(self) -> int:
         """See `base.Connector`."""
@@ -132,7 +145,7 @@ class LeasedConnector:
             return self.real.capacity() if self._holders.open() else 0
         if self._resting or not self._health.up or self._holders.holder(self.name) is None:
             return 0
-        return MAX_LENT - self._lent
+        return self._most - self._lent
 
     def submit(self, submission: Submission) -> None:
         """See `base.Connector`."""
@@ -173,13 +186,14 @@ class LeasedConnector:
         if self.real is None:
             self.real = self._make()
             if self._sink is not None:
-                self.real.start(self._sink, self._wake)
+                self.real.start(self._sink, self._woken)
             self._wake()
 
     async def lose(self, grace_s: float = 0.0) -> None:
         """The lease is handed over: unbind, after the answers under way, `grace_s` at most."""
         self._ours = False
         real, self.real = self.real, None
+        self._refuse(list(self._waiting))
         if real is not None:
             await real.stop(grace_s)
 
@@ -191,6 +205,7 @@ class LeasedConnector:
     def cut(self, reason: str) -> None:
         """This node may not send: end the binds without a word. The lease may still be its own (`mend`)."""
         real, self.real = self.real, None
+        self._refuse(list(self._waiting))
         if real is None:
             return
         log.warning("%s: the binds are dropped: %s", self.name, reason)
@@ -207,6 +222,47 @@ class LeasedConnector:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # -- for others -------------------------------------------------------------------------------------------
+
+    def admit(self, node: str, submission: Submission) -> None:
+        """Another node's, which waits its turn for room, ROOM_S at most: to refuse it would cost its owner two commits
+        and a new try, and where others are quicker it would never get through."""
+        if self.real is None or not self._holders.open() or len(self._waiting) >= MAX_WAITING:
+            submission.done(_NO_ROOM)
+            return
+        self._admitted += 1
+        number = self._admitted
+        self._waiting[number] = node, submission
+        self._serve()
+        if number in self._waiting:
+            asyncio.get_running_loop().call_later(ROOM_S, self._refuse, [number])
+
+    def _woken(self) -> None:
+        """There is room, which this node and those that wait here share by turns."""
+        if not self._waiting:
+            self._wake()
+            return
+        self._turn = (self._turn + 1) % TURNS
+        if self._turn:
+            self._serve()
+        self._wake()
+        asyncio.get_running_loop().call_soon(self._serve)  # once this node has taken what it wants
+
+    def _serve(self) -> None:
+        real = self.real
+        while self._waiting and real is not None and self._holders.open() and real.capacity() > 0:
+            real.submit(self._waiting.pop(next(iter(self._waiting)))[1])
+
+    def forget(self, node: str) -> None:
+        """A node has gone: its heir offers its messages again."""
+        self._refuse([number for number, (whose, _) in self._waiting.items() if whose == node])
+
+    def _refuse(self, numbers: list[int]) -> None:
+        for number in numbers:
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None:
+                waiting[1].done(_NO_ROOM)
 
     # -- another's --------------------------------------------------------------------------------------------
 
