@@ -17,7 +17,8 @@ peer() { # WHY PROGRAM PACKAGE...
 peer "interoperation with Kannel" bearerbox kannel
 peer "interoperation with SIPp" sipp sip-tester
 peer "interoperation with baresip" baresip baresip-core
-peer "interoperation with Kamailio" kamailio kamailio kamailio-tls-modules
+peer "interoperation with Kamailio" kamailio kamailio
+[ -n "$(ls -d /usr/lib/*/kamailio/modules/tls.so 2>/dev/null)" ] || peer "TLS at Kamailio" tls.so kamailio-tls-modules
 peer "FFmpeg as the oracle of audio files" ffmpeg ffmpeg
 peer "speech in languages other than English" espeak-ng espeak-ng
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || peer "storage on PostgreSQL" postgres postgresql
