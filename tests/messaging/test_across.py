@@ -317,3 +317,17 @@ async def test_no_more_is_lent_than_the_carrier_takes_at_once(nodes):
     few = LeasedConnector("carrier", Real, ours, window=3)
     few._health = leased.Health(True, "")
     assert few.capacity() == 3
+
+
+async def test_a_receipt_right_behind_the_carriers_answer_is_not_parked(nodes):
+    ours, theirs, real = nodes
+    await up(ours)
+    real.answer = lambda submission: None
+    message = await ours.world.send("hello")
+    await eventually(lambda: real.open)
+    real.settle(message.sid, Submitted(["id-1"]))
+    told = theirs.across.receipt(Receipt("carrier", "id-1", "delivered"))
+    assert theirs.across._lent["carrier", "id-1"] == "ours"
+    await told
+    await ours.world.until(message, "delivered")
+    assert theirs.world.queue.parked() == []

@@ -104,14 +104,13 @@ class Across:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(told: Outcome) -> None:
+            if isinstance(told, Submitted):  # now: its receipt may be the next thing that the carrier's bind brings
+                self._remember(handed.connector, told, node)
             if not outcome.done():
                 outcome.set_result(told)
 
         leased.admit(node, Submission(message=codec.decode(handed.message), sender=handed.sender, done=done))
-        told = await outcome
-        if isinstance(told, Submitted):
-            self._remember(handed.connector, told, node)
-        return encode(Told.of(told))
+        return encode(Told.of(await outcome))
 
     def _remember(self, connector: str, told: Submitted, node: str) -> None:
         for carrier_id in told.ids:
