@@ -197,10 +197,12 @@ def until_ready(zone: Zone) -> None:
 
 
 def compare(lab: RegionLab) -> dict[str, Any]:
-    """What `region compare` finds."""
-    said = lab.trunkline("region", "compare", "--with", "one", "--json", check=False)
-    if not said.strip():
-        raise Failed("region compare says nothing")
+    """What `region compare` finds, once the first region has a primary again. Raises Failed."""
+    deadline = time.monotonic() + READY_S
+    while not (said := lab.trunkline("region", "compare", "--with", "one", "--json", check=False)).strip():
+        if time.monotonic() > deadline:
+            raise Failed("region compare says nothing")
+        time.sleep(1)
     return dict(json.loads(said))
 
 

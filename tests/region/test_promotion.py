@@ -14,6 +14,7 @@ from trunkline.region.beats import Beats
 from trunkline.region.compare import Side, compare
 from trunkline.region.promotion import CannotPromote, begin, promote
 from trunkline.region.rules import Role, Witnessed, judge
+from trunkline.storage.unavailable import StoreUnavailable
 
 pytestmark = [needs_postgres, pytest.mark.slow]
 
@@ -226,3 +227,16 @@ def test_two_that_promote_at_once_do_not_get_one_epoch(regions):
     with pytest.raises(CannotPromote, match="somebody else has begun epoch 2"):
         promote(ways._replace(witness=Late()))
     assert standing(regions, "one").role is Role.ACTIVE
+
+
+def test_a_region_is_compared_by_its_primary_fenced_or_not_and_never_by_a_standby(regions):
+    handover = promote(regions.ways("two"), lost=True, wait=False)  # it still answers, and is fenced
+    assert databases.look(regions.one.dsn("queue"), "queue0").read_only
+    assert compared(regions, handover).flights == []
+    with pytest.raises(StoreUnavailable, match="needs a primary"), Side({"queue0": "host=/nowhere dbname=queue"}):
+        pass
+
+
+def test_a_standby_is_not_compared(regions):
+    with pytest.raises(StoreUnavailable, match="needs a primary"), Side(dsns(regions.two)):
+        pass

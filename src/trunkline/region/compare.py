@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from trunkline.region.databases import APPLICATION, each_server
+from trunkline.region.databases import APPLICATION, writable
 from trunkline.region.records import Handover
 from trunkline.storage.engines.postgres.partitions import schema_of
 from trunkline.storage.engines.postgres.session import Connection, Servers, reason
@@ -127,15 +127,12 @@ class Side:
 
 
 def _connect(dsn: str, name: str) -> Connection:
-    """A server that is furthest: the primary, or any that answers."""
-    servers = [Servers(one, name) for one in each_server(dsn)]
-    for writes in (True, False):
-        for one in servers:
-            try:
-                return one.connect(f"{APPLICATION} compare", writes=writes)
-            except StoreUnavailable as error:
-                failed = error
-    raise failed
+    """Its primary, be it fenced: a standby may lack what was acknowledged last, and would count too little. Raises
+    StoreUnavailable."""
+    try:
+        return Servers(writable(dsn), name).connect(f"{APPLICATION} compare", writes=True)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{error}; comparing needs a primary: wait until Patroni has one") from None
 
 
 def compare(
