@@ -3,6 +3,7 @@
 `inject` and `heal` block; `heal` brings back what the fault has ended, too.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -317,6 +318,9 @@ class SwitchOver(Fault):
 class PowerLoss(Fault):
     name, what, hold_s = "power-loss", "all hosts lose power at once; what was not synced is gone", 1.0
     disks = True
+
+    def prepare(self) -> None:
+        os.sync()  # settings were written long before power is lost, but for those of a lab
 
     def inject(self) -> str:
         hosts = [host for host in self.lab.hosts.values() if host.zone]

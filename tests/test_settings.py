@@ -138,6 +138,14 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         settings.load(tmp_path / "absent.toml", {})
 
 
+def test_a_file_that_lost_its_contents_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trunkline.toml").write_bytes(b"")
+    with pytest.raises(settings.SettingsError, match=r"trunkline.toml: empty; restore it"):
+        settings.load(tmp_path / "trunkline.toml", {})
+    (tmp_path / "trunkline.toml").write_bytes(b"# all defaults are meant\n")
+    assert settings.load(tmp_path / "trunkline.toml", {}).profile == "development"
+
+
 @pytest.mark.parametrize(
     ("section", "error"),
     [

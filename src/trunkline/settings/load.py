@@ -216,7 +216,10 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; is it the right file?")
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if not text:  # what a power loss leaves of a file that was just written
+            raise SettingsError(f"{file}: empty; restore it, or write a comment into it if all defaults are meant")
+        return tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}; check its owner and mode") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
