@@ -29,7 +29,7 @@ password = "env:ACME_PASSWORD"
 def file(tmp_path: Path) -> typing.Callable[..., settings.Settings]:
     def load(text: str, **environment: str) -> settings.Settings:
         path = tmp_path / "trunkline.toml"
-        path.write_text(text)
+        path.write_text(text or "# nothing\n")
         return settings.load(path, environment)
 
     return load
