@@ -35,7 +35,7 @@ password = "x"
 def file(tmp_path: Path) -> Load:
     def load(text: str, **environment: str) -> settings.Settings:
         path = tmp_path / "trunkline.toml"
-        path.write_text(text)
+        path.write_text(text or "# nothing\n")
         return settings.load(path, environment)
 
     return load
