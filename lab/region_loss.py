@@ -209,12 +209,18 @@ def compare(lab: RegionLab) -> dict[str, Any]:
 def start_old(lab: RegionLab) -> str:
     """Start a node of the first region again; its last line once it has ended. Raises Failed."""
     host = lab.node(lab.nodes[0])
+    until_ended(lab, "stops")  # one that was cut off is still there
     host.start("trunkline")
+    until_ended(lab, "refuses")
+    return host.tail("trunkline").splitlines()[-1]
+
+
+def until_ended(lab: RegionLab, what: str) -> None:
+    """Raises Failed."""
     deadline = time.monotonic() + REFUSES_S
-    while host.running("trunkline"):
-        if probe.answers_http(lab.nodes[0].node, HTTP_PORT, "/readyz"):
+    while lab.node(lab.nodes[0]).running("trunkline"):
+        if ready(lab.nodes[0]):
             raise Failed("a node of the lost region takes messages again")
         if time.monotonic() > deadline:
-            raise Failed("a node of the lost region neither refuses nor serves")
+            raise Failed(f"a node of the lost region neither {what} nor serves")
         time.sleep(0.2)
-    return host.tail("trunkline").splitlines()[-1]
