@@ -21,7 +21,7 @@ RUN_S = 300.0
 
 def test_a_primary_that_crashes_costs_nothing(tmp_path: Path) -> None:
     name = f"tc{os.getpid() % 100000}"
-    options = ["--name", name, "--small", "--nodes", "1", "--rate", "10", "--runs", "1", "--results", str(tmp_path)]
+    options = ["--name", name, "--small", "--nodes", "1", "--runs", "1", "--calls", "3", "--results", str(tmp_path)]
     command = [sys.executable, "-m", "lab", "chaos", "--faults", "kill-postgres", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False)
     shutil.rmtree(HOME / name, ignore_errors=True)
