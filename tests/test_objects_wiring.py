@@ -51,7 +51,7 @@ def test_what_fits_is_taken(fields: Mapping[str, Any]) -> None:
     assert list(objects_problems(Objects(**fields), "postgres")) == []
 
 
-def settings_of(folder: Path, text: str = "") -> Settings:
+def settings_of(folder: Path, text: str = "# nothing") -> Settings:
     file = folder / "trunkline.toml"
     file.write_text(text)
     return load(file)
