@@ -25,6 +25,8 @@ ALIVE_S = 2.0
 """A leg that hears something all the time, but nothing for so long, is dead."""
 POLL_S = 0.1
 PROMPT_S = 10
+STALE = 1
+"""Packets of a former owner that a leg may hear after those of the new one."""
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +199,8 @@ def verdict(legs: list[Leg], before: dict[str, float], struck: float, ended: flo
         said_longest_s=round(
             max((webhooks.went_on.get(sid, ended) - at for sid, at in webhooks.said.items()), default=0.0), 2
         ),
-        trace=next((leg.trace for leg in up if before[leg.call_id]), []),
+        trace=next((leg.trace for leg in up if before[leg.call_id]), [])
+        or next(([*leg.trace, f"{leg.kind}: {leg.sources}"] for leg in legs if leg.stale > STALE), []),
     )
 
 

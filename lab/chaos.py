@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 
 from lab import ledgers, report, verdict
-from lab.calls import Calls
+from lab.calls import STALE, Calls
 from lab.cluster import Lab, say
 from lab.faults import APART, FAULTS, Fault
 from lab.load import Load
@@ -77,7 +77,8 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
 def good(run: Run) -> bool:
     """Whether it ended whole and its zeros are zero."""
     calls = run.calls
-    return not run.problem and verdict.good(run.messages) and not (calls and (calls.stuck or calls.wrong_final))
+    wrong = calls is not None and (calls.stuck or calls.wrong_final or calls.stale > STALE)
+    return not (run.problem or wrong) and verdict.good(run.messages)
 
 
 async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
