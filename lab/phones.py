@@ -25,6 +25,8 @@ TICK_S: Final = 0.02
 LATEST_S: Final = 0.5
 FRAME: Final = bytes(range(64, 224))
 """160 octets of G.711 that are no silence."""
+RTCP: Final = range(192, 224)
+"""Second octets of RTCP (RFC 5761 section 4): reports go to a port that may be another leg's for RTP."""
 KEEP_ALIVE_TICKS: Final = 50
 """Legs with nothing to say send one packet a second, so that nobody takes them for dead."""
 MAX_TRACE: Final = 60
@@ -331,10 +333,12 @@ class Phones:
         now = time.monotonic()
         while True:
             try:
-                _, (host, _) = leg.rtp.recvfrom(2048)
+                data, (host, _) = leg.rtp.recvfrom(2048)
             except BlockingIOError:
                 return
             except OSError:
+                continue
+            if len(data) < 2 or data[1] in RTCP:
                 continue
             if leg.heard and now - leg.heard > QUIET_S:
                 leg.silences.append((leg.heard, now - leg.heard))
