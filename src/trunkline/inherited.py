@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from typing import Any, Final
 
 NAMES: Final = "_TRUNKLINE_DESCRIPTORS"
@@ -50,6 +51,14 @@ def descriptors() -> dict[str, int]:
     """What this process was given, by name; empty when it runs without a supervisor."""
     pairs = (pair.partition("=") for pair in (_names or "").split(",") if pair)
     return {name: int(number) for name, _, number in pairs if number.isdigit()}
+
+
+def keep(descriptors: Iterable[int]) -> None:
+    """Do not pass them on to processes that this one starts, for which uvloop closes none: they would hold its ports
+    and its peers' connections when it has ended."""
+    for number in descriptors:
+        with contextlib.suppress(OSError):
+            os.set_inheritable(number, False)
 
 
 def supervised() -> bool:
@@ -142,6 +151,7 @@ class Channel:
             return self.heard()
         if not data:
             raise EOFError
+        keep(descriptors)
         with contextlib.suppress(ValueError):
             message = json.loads(data)
             if isinstance(message, dict):
@@ -155,3 +165,6 @@ def channel() -> Channel | None:
     """The node's end; None without a supervisor."""
     number = descriptors().get(CONTROL, -1)
     return Channel(socket.socket(fileno=number)) if number >= 0 else None
+
+
+keep(descriptors().values())
