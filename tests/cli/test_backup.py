@@ -108,7 +108,8 @@ def test_a_damaged_file_is_found_and_nothing_restored(
 ) -> None:
     trunkline("backup", "whole")
     media = tmp_path / "whole" / "media" / "ME" / "x"
-    media.write_bytes(b"\0" + media.read_bytes()[1:])
+    whole = media.read_bytes()
+    media.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
     if name != "copy":
         with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
             archive.add(tmp_path / "whole", "")
