@@ -192,11 +192,28 @@ async def test_page_is_newest_first_and_filters(queue):
 
 async def test_orphan_receipts_are_taken_once(queue):
     await queue.park(Orphan(connector="c", carrier_id="7", at_ms=1, receipt=b"r"))
-    assert queue.parked() == [("c", "7")]
+    assert await queue.parked() == [("c", "7")]
     (taken,) = await queue.orphans("c", ["6", "7"])
     assert taken.receipt == b"r"
     await queue.drop_orphans([taken])
     assert await queue.orphans("c", ["7"]) == []
+
+
+async def test_many_carriers_ids_are_looked_for_in_one_read(open_queue):
+    queue = await open_queue()
+    flights = [flight() for _ in range(6)]
+    for number, f in enumerate(flights):
+        await queue.accept(f)
+        await queue.advance(step(f, "sent", carrier_ids=[("c", f"7{number}'\"\u20ac"), ("d", str(number))]))
+    ours = [("c", f"7{number}'\"\u20ac") for number in range(6)] + [("d", "3")]
+    strangers = [("d", f"7{number}'\"\u20ac") for number in range(6)] + [("c", "3"), ("e", "3"), ("c", "")]
+    assert sorted(await queue.known(strangers + ours)) == ours
+    assert await queue.known([]) == []
+    await queue.close()
+    queue = await open_queue()  # it remembers none of them now
+    assert sorted(await queue.known(strangers + ours)) == ours
+    assert sorted(await queue.known(strangers)) == []
+    await queue.close()
 
 
 async def test_parts_are_kept_once_and_consumed_with_the_message(queue):

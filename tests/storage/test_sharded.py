@@ -176,7 +176,7 @@ async def test_what_belongs_to_no_flight_is_found_in_all_that_is_ours(node):
     for number in range(4):
         await node.park(Orphan(connector="c", carrier_id="7", at_ms=number, receipt=b"%d" % number))
         await node.keep_part(Part(connector="c", key="k", number=number, at_ms=1, body=b"x"))
-    assert node.parked() == [("c", "7")] * 4
+    assert await node.parked() == [("c", "7")] * 4
     found = await node.orphans("c", ["7"])
     assert [one.receipt for one in found] == [b"0", b"1", b"2", b"3"]
     await node.drop_orphans(found[:3])
@@ -317,7 +317,7 @@ async def test_calls_and_messages_are_made_in_partitions_of_their_own(nodes):
     with pytest.raises(NotOwned):
         await b.accept(flight(b.shard_for_new()))
     await b.park(Orphan(connector="c", carrier_id="1", at_ms=0, receipt=b""))
-    assert b.parked() == [("c", "1")], "what belongs to no flight lies where there is room"
+    assert await b.parked() == [("c", "1")], "what belongs to no flight lies where there is room"
 
 
 async def test_a_key_whose_home_has_just_gone_is_refused_as_not_ours(nodes):

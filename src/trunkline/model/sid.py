@@ -2,7 +2,8 @@
 
 The hex part, called the *key*, is 12 digits of Unix milliseconds, 2 of virtual shard and 18 (72 bits) of
 randomness, so that a SID alone tells when and in which shard its resource was made, and keys sort by creation
-time. Foreign SIDs of the same shape (imported from Twilio) are accepted wherever only identity matters.
+time. A message scheduled with an Idempotency-Key has a SID that is up to the key's life older than itself. Foreign SIDs
+of the same shape (imported from Twilio) are accepted wherever only identity matters.
 """
 
 import os

@@ -200,8 +200,11 @@ class Queue(Protocol):
     def drop_orphans(self, orphans: Sequence[Orphan]) -> Awaitable[None]:
         """Their effect is committed: forget them."""
 
-    def parked(self) -> list[tuple[str, str]]:
-        """(connector, carrier id) of every parked receipt: read once at start."""
+    def parked(self) -> Awaitable[list[tuple[str, str]]]:
+        """(connector, carrier id) of every parked receipt."""
+
+    def known(self, pairs: Sequence[tuple[str, str]]) -> Awaitable[list[tuple[str, str]]]:
+        """Those of these (connector, carrier id) pairs that `find_carrier_id` finds: one read for many of them."""
 
     def owe(self, owed: Sequence[Owed]) -> Awaitable[None]:
         """Owe callbacks outside a flight's own steps (late receipts, usage triggers)."""

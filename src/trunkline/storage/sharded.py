@@ -4,15 +4,15 @@ Theory. A flight's partition is its SID's virtual shard modulo the number of par
 low 8 bits, as do the ids of callbacks. So each write goes to one partition, by id or by SID, and is one commit there;
 where that partition is not owned here, it fails with NotOwned and nothing is written. `waiting`, `lanes`, `owed`,
 `owed_hosts`, `landable`, `in_state`, `parked`, `parts`, `stale_parts` and `orphans` are of the partitions owned here;
-`get`, `by_id`, `page` and `find_carrier_id` of all. What has no flight (receipts whose message is not known, parts of
-long messages) is written to whichever partition of ours takes writes, and found in all of ours.
+`get`, `by_id`, `page`, `find_carrier_id` and `known` of all. What has no flight (receipts whose message is not known,
+parts of long messages) is written to whichever partition of ours takes writes, and found in all of ours.
 
 **A database that is away** takes its partitions out, not the others. What a node does all day (`waiting`, `lanes`,
 `owed`, `owed_hosts`, `landable`, `stale_parts`, `orphans`, `claim`) goes on with the partitions that answer; the others
 are *missed*, and `regained` is told of each once it answers again: take up then what waits in it, as after `own`. What
-must be whole (`page`, `find_carrier_id`, `in_state`, `parked`) raises StoreUnavailable. New work is made in a shard of
-a partition that takes writes (`shard_for_new`); what had been handed in for another and was not sent yet fails with
-Spill at once rather than wait, unless it carries a customer's idempotency key, which only its home can judge.
+must be whole (`page`, `find_carrier_id`, `known`, `in_state`, `parked`) raises StoreUnavailable. New work is made in a
+shard of a partition that takes writes (`shard_for_new`); what had been handed in for another and was not sent yet fails
+with Spill at once rather than wait, unless it carries a customer's idempotency key, which only its home can judge.
 
 **A key of idempotency** lies in its home, and the message that it makes in the same partition, so that both
 are one commit: the owner of the home makes the SID in that shard (`home_of`).
@@ -213,9 +213,19 @@ class ShardedQueue(OwnPartitions):
             drops.append(engine.drop_orphans(local))
         _whole(await _all(drops))
 
-    def parked(self) -> list[tuple[str, str]]:
+    async def parked(self) -> list[tuple[str, str]]:
         """Those of the partitions owned here."""
-        return [pair for engine in self._owned.values() for pair in engine.parked()]
+        return list(itertools.chain(*await self._of_owned(lambda engine: engine.parked(), whole=True)))
+
+    async def known(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """In all partitions, one after the other: other reads need not wait for it. Raises StoreUnavailable when one
+        cannot be asked."""
+        found: dict[tuple[str, str], None] = {}
+        for partition in range(self.partitions):
+            asked = [pair for pair in pairs if pair not in found]
+            if asked:
+                found |= dict.fromkeys(await self.partition(partition).known(asked))
+        return list(found)
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

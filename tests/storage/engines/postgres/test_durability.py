@@ -5,10 +5,14 @@ import asyncio
 import pytest
 
 from tests.postgres import PostgresServer, needs_postgres
+from trunkline.model.clock import SystemClock
+from trunkline.storage.engines.postgres import writer as writing
+from trunkline.storage.engines.postgres.database import PostgresDatabase
 from trunkline.storage.engines.postgres.durability import Server, Standby, check, look, parse_names
 from trunkline.storage.engines.postgres.queue import PostgresQueue
 from trunkline.storage.engines.postgres.session import BadDsn, Servers
 from trunkline.storage.queue import Flight
+from trunkline.storage.secrets import Secrets
 from trunkline.storage.survives import CannotSurvive, Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
@@ -27,6 +31,18 @@ NEAR = (Standby("p2", "", "", "sync"), Standby("p3", "127.0.0.1", "127.0.0.1", "
 BOTH = "ANY 1 (p2,p3)"
 LATE_S = 0.3
 """A commit that does not wait for a standby takes milliseconds."""
+
+
+def control(dsn, **how):
+    return PostgresDatabase(dsn, SystemClock(), Secrets([b"k" * 32]), **how)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """A primary whose standby is away."""
+    made = PostgresServer({"synchronous_standby_names": "b"}).create().start()
+    yield made
+    made.close()
 
 
 def server(standbys=(), **changes):
@@ -138,3 +154,12 @@ async def test_with_a_synchronous_standby_in_another_zone_it_writes_and_waits_wh
     finally:
         standby.close()
         primary.close()
+
+
+@needs_postgres
+@pytest.mark.parametrize("open_it", [PostgresQueue, control])
+def test_a_start_without_its_standby_is_refused_and_does_not_wait_for_it(alone, monkeypatch, open_it):
+    monkeypatch.setattr(writing, "PREPARE_S", 1.0)
+    with pytest.raises(CannotSurvive, match="0 are connected"):
+        open_it(alone.dsn("postgres"), survives=Survives.HOST)
+    assert alone.sql("select to_regclass('writer') is null") == [(True,)], "nothing was written"

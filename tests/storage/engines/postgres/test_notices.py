@@ -11,6 +11,7 @@ from trunkline.model.clock import SystemClock
 from trunkline.model.numbers import PhoneNumber, StickySender
 from trunkline.model.sid import new_sid
 from trunkline.storage.database import Duplicate
+from trunkline.storage.engines.postgres import database as engine
 from trunkline.storage.engines.postgres import notices
 from trunkline.storage.engines.postgres.database import PostgresDatabase, prepare
 from trunkline.storage.engines.postgres.notices import MAX_BYTES, MOST, texts
@@ -80,6 +81,29 @@ async def test_many_records_of_one_write_come_together(nodes):
     assert all(directory.number(one.phone_number) is not None for one in numbers)
 
 
+async def test_a_commit_is_heard_of_once_all_of_its_notices_are(nodes):
+    """However late the later ones of many come."""
+    _, there = nodes
+    told = []
+    heard = notices.Notices(there._servers, "nobody", lambda changes: told.append(changes) or asyncio.sleep(0))
+    try:
+        sent = list(texts("somebody", 7, {"numbers": [str(n) for n in range(MOST + 1)], "accounts": ["one"]}))
+        assert len(sent) == 3
+        hearing = asyncio.create_task(heard.heard("somebody", 7))
+        for text in sent[:-1]:
+            before = len(told)
+            heard._take([notices._read(text)])
+            async with asyncio.timeout(WAIT_S):
+                while len(told) == before:
+                    await asyncio.sleep(0.001)
+            assert not hearing.done()
+        heard._take([notices._read(sent[-1])])
+        async with asyncio.timeout(WAIT_S):
+            await hearing
+    finally:
+        await heard.close()
+
+
 async def test_what_is_rolled_back_is_not_told(nodes):
     here, there = nodes
     heard = []
@@ -135,17 +159,90 @@ async def test_whoever_did_not_listen_for_a_while_reads_everything(nodes, monkey
     await directory.start()
     await listening(there)
     lost = there._notices._connection
-    with here._servers.connect("a test") as connection:
-        connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid = %s",
-            (lost.info.backend_pid,),
-        )
+    lose_notices(here, there)
     await here.insert(Account(sid=AC))
     async with asyncio.timeout(WAIT_S):
         while directory.account(AC) is None:
             await asyncio.sleep(0.01)
         await listening(there)
     assert there._notices._connection is not lost
+
+
+def lose_notices(here, there):
+    """The server ends the session that listens."""
+    lost = there._notices._connection
+    with here._servers.connect("a test") as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid = %s",
+            (lost.info.backend_pid,),
+        )
+
+
+def fail_first_reading(monkeypatch, database):
+    """The next time that accounts are read, they cannot be; returns what is set then."""
+    failed = asyncio.Event()
+    find = database.find
+
+    async def failing(kind, *arguments, **more):
+        if kind is Account and not failed.is_set():
+            failed.set()
+            raise StoreUnavailable("away again")
+        return await find(kind, *arguments, **more)
+
+    monkeypatch.setattr(database, "find", failing)
+    return failed
+
+
+async def known(directory, sid):
+    async with asyncio.timeout(WAIT_S):
+        while directory.account(sid) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_cannot_be_read_after_a_time_without_notices_is_read_later(nodes, monkeypatch):
+    here, there = nodes
+    monkeypatch.setattr(notices, "AGAIN_S", 0.05)
+    monkeypatch.setattr(engine, "FOREIGN_POLL_S", WAIT_S)
+    directory = Directory(there)
+    await directory.start()
+    await settled(here, there)
+    await here.insert(number("+12025550100"))  # the listening has begun: what it began with has been read
+    failed = fail_first_reading(monkeypatch, there)
+    lose_notices(here, there)
+    here.settle = None
+    await here.insert(Account(sid=AC))
+    await known(directory, AC)
+    assert failed.is_set()
+
+
+async def test_what_the_poll_could_not_read_is_read_later(nodes, monkeypatch):
+    """No notices come at all, as from an older release."""
+    here, there = nodes
+    monkeypatch.setattr(engine, "FOREIGN_POLL_S", 0.05)
+    monkeypatch.setattr(engine, "NET_POLL_S", 0.05)
+    monkeypatch.setattr(notices, "SEND", "select %s::text")
+    directory = Directory(there)
+    await directory.start()
+    await listening(there)
+    failed = fail_first_reading(monkeypatch, there)
+    await here.insert(Account(sid=AC))
+    await known(directory, AC)
+    assert failed.is_set()
+
+
+async def test_whoever_listens_again_reads_everything_also_where_no_commits_are_seen(nodes, monkeypatch):
+    """What was committed meanwhile may have been counted before, and not have been read."""
+    here, there = nodes
+    monkeypatch.setattr(notices, "AGAIN_S", 0.05)
+    told = asyncio.Event()
+    there.watch(PhoneNumber, lambda sids: None if sids else told.set())
+    await settled(here, there)
+    await here.insert(number("+12025550100"))
+    for _ in range(2):
+        told.clear()
+        lose_notices(here, there)
+        async with asyncio.timeout(WAIT_S):
+            await told.wait()
 
 
 async def test_what_cannot_be_read_now_is_read_later(nodes, monkeypatch):
@@ -174,10 +271,10 @@ async def test_what_cannot_be_read_now_is_read_later(nodes, monkeypatch):
 
 def test_a_notice_fits():
     sids = [f"{line:0300d}" for line in range(2 * MOST)]
-    sent = list(texts("writer", 1, "optouts", sids))
+    sent = list(texts("writer", 1, {"optouts": sids}))
     assert len(sent) == 2
     assert all(len(text) <= MAX_BYTES for text in sent)
     assert all(notices._read(text).sids == () for text in sent)  # any of the table's
-    short = list(texts("writer", 1, "accounts", ["AC1", "AC2"]))
+    short = list(texts("writer", 1, {"accounts": ["AC1", "AC2"]}))
     assert notices._read(short[0]) == notices.Notice("writer", 1, "accounts", ("AC1", "AC2"))
     assert notices._read("of another release") is None

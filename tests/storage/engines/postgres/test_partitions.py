@@ -12,6 +12,7 @@ import pytest
 from tests.postgres import PostgresServer, needs_postgres
 from trunkline.model.sid import new_sid
 from trunkline.region import databases
+from trunkline.storage.engines.postgres import partitions as parts
 from trunkline.storage.engines.postgres import writer as writing
 from trunkline.storage.engines.postgres.layout import WrongLayout
 from trunkline.storage.engines.postgres.ownership import Owned
@@ -235,6 +236,22 @@ def test_a_plain_queue_is_not_opened_where_there_are_partitions(dsn):
         PostgresQueue(dsn)
 
 
+async def test_a_database_that_stands_still_while_it_is_prepared_counts_as_away(postgres, monkeypatch):
+    dsns = [postgres.database(), postgres.database()]
+    await ShardedQueue(PostgresPartitions(dsns, K, node="a"), "a").close()
+    monkeypatch.setattr(parts, "PREPARE_S", 0.2)
+    with psycopg.connect(dsns[1]) as other:
+        other.execute("set idle_in_transaction_session_timeout = '10s'")  # its lock ends then, too
+        other.execute("lock table layout in access exclusive mode")
+        node = ShardedQueue(PostgresPartitions(dsns, K, node="a"), "a")
+        with pytest.raises(StoreUnavailable):
+            await node.own(1)
+        await node.own(0)
+    await node.own(1)
+    assert node.owned == {0, 1}
+    await node.close()
+
+
 # -- in doubt ----------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +275,7 @@ def losing(monkeypatch, *, answered):
         return outcomes  # what follows is a commit, whose answer is not heard
 
     def wait(self, patience_s, prepare):
-        if prepare is None:
+        if patience_s == writing.STALL_S:  # not at a start
             assert go_on.wait(20)
         return connect(self, patience_s, prepare)
 

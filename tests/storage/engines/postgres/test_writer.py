@@ -1,6 +1,7 @@
 """Group commit against a server that goes away: nothing told is lost, nothing is applied twice, doubt is settled."""
 
 import asyncio
+import os
 import signal
 import time
 
@@ -12,13 +13,17 @@ from trunkline.model.sid import new_sid
 from trunkline.storage.engines.postgres import ownership
 from trunkline.storage.engines.postgres import writer as writing
 from trunkline.storage.engines.postgres.ownership import Owned
-from trunkline.storage.engines.postgres.queue import PostgresQueue
+from trunkline.storage.engines.postgres.queue import PostgresQueue, prepare
 from trunkline.storage.queue import Flight, Replay
 from trunkline.storage.unavailable import StoreUnavailable
 
 pytestmark = needs_postgres
 AC = "AC" + "a" * 32
-WRITING = "select pid from pg_stat_activity where application_name like 'trunkline queue s%'"
+WRITING = """
+select pid from pg_stat_activity where application_name like 'trunkline queue s%' and datname = current_database()
+"""
+WAIT_S = 20
+"""Nothing here takes that long: a test that hangs fails."""
 
 
 @pytest.fixture
@@ -90,6 +95,102 @@ async def test_a_warning_of_the_server_means_doubt(postgres):
 
     await queue.writer.submit(warn)
     assert queue.writer._connection.execute("select barrier from writer").fetchone()[0] == 1
+    await queue.close()
+
+
+def cut_before_anything_is_sent(monkeypatch):
+    """Lose the connection just before the next batch is sent."""
+    former = writing.Writer._apply_all
+    left = [1]
+
+    def apply_all(self, connection, batch, careful):
+        if left[0]:
+            left[0] -= 1
+            writing.cut(connection)
+        return former(self, connection, batch, careful)
+
+    monkeypatch.setattr(writing.Writer, "_apply_all", apply_all)
+
+
+@pytest.mark.parametrize("light", [True, False])
+async def test_the_former_process_s_batch_is_not_taken_for_the_one_in_doubt(postgres, monkeypatch, light):
+    """A process that writes under the name of one before it, and whose first batch is the lost one."""
+    dsn = postgres.database()
+    former = PostgresQueue(dsn)
+    await former.accept(flight())
+    await former.close()
+    queue = PostgresQueue(dsn)
+    cut_before_anything_is_sent(monkeypatch)
+    one = flight()
+    writes = [queue.accept(one)]
+    if not light:
+        writes.append(queue.erase(1))
+    await asyncio.gather(*writes)
+    assert (await queue.get(AC, one.sid))[0].sid == one.sid, "what is told is there"
+    await queue.close()
+
+
+async def test_numbers_of_batches_go_on_after_a_lost_connection(postgres, monkeypatch):
+    """Doubt is settled by them: the same process keeps its number when it takes its row again."""
+    dsn = postgres.database()
+    former = PostgresQueue(dsn)
+    await former.accept(flight())
+    await former.close()
+    queue = PostgresQueue(dsn)
+    one = flight()
+    await queue.accept(one)
+    cut_when_answered(monkeypatch, queue)
+    assert await queue.claim([(one.id, 0)]) == []
+    assert queue.by_id(one.id).rev == 1
+    await queue.close()
+
+
+def refuse_first_barrier(dsn, code):
+    """The server fails the write that follows a doubtful commit, once."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create sequence barriers")
+        connection.execute(f"""
+            create function refuse() returns trigger language plpgsql as $$ begin
+                if nextval('barriers') = 1 then raise exception using errcode = '{code}', message = 'no'; end if;
+                return new;
+            end $$""")
+        connection.execute("""
+            create trigger refuse before update on writer for each row when (new.barrier <> old.barrier)
+            execute function refuse()""")
+
+
+def doubt_each(monkeypatch):
+    """As if the server had warned of each batch that it gave up waiting for its standbys."""
+    former = writing.Writer._apply_all
+
+    def apply_all(self, connection, batch, careful):
+        outcomes = former(self, connection, batch, careful)
+        self._gave_up = True
+        return outcomes
+
+    monkeypatch.setattr(writing.Writer, "_apply_all", apply_all)
+
+
+@pytest.mark.parametrize("code", ["53100", "57014", "25006"])  # the disk is full, cancelled, demoted
+@pytest.mark.parametrize("light", [True, False])
+async def test_a_commit_behind_which_something_fails_is_told_as_committed_and_not_made_again(
+    postgres, monkeypatch, code, light
+):
+    dsn = postgres.database()
+    queue = PostgresQueue(dsn)
+    first, second = flight(), flight()
+    await queue.accept(first)
+    refuse_first_barrier(dsn, code)
+    doubt_each(monkeypatch)
+    writes = [queue.claim([(first.id, 0)]), queue.accept(second)]
+    if not light:
+        writes.append(queue.erase(1))
+    results = await asyncio.gather(*writes)
+    assert results[0] == [], "the claim is ours, and was made once"
+    assert queue.by_id(first.id).rev == 1
+    assert (await queue.get(AC, second.sid))[0].sid == second.sid
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select last_value from barriers").fetchone()[0] > 1, "it was confirmed after all"
     await queue.close()
 
 
@@ -195,3 +296,63 @@ async def test_a_stalled_batch_is_taken_up_again(postgres, monkeypatch):
     await accepted
     assert len(await queue.waiting("l", (0, 0), 10)) == 1
     await queue.close()
+
+
+async def holds(true):
+    """Wait until something is so."""
+    async with asyncio.timeout(WAIT_S):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_stands_still_while_it_is_looked_at_is_given_up(postgres, monkeypatch):
+    """Its kernel goes on confirming what is sent, so nothing but a clock of ours ends the wait."""
+    monkeypatch.setattr(writing, "STALL_S", 0.3)
+    monkeypatch.setattr(writing, "SLOW_S", 0.1)
+    monkeypatch.setattr(writing, "CHECK_EVERY_S", 0.0)
+    dsn = postgres.database()
+    queue = PostgresQueue(dsn)
+    await queue.accept(flight())
+    with psycopg.connect(dsn) as other:
+        ((pid,),) = other.execute(WRITING).fetchall()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        accepted = queue.accept(flight())
+        await holds(lambda: not queue.writer.takes_writes)
+        await holds(lambda: queue.writer.failed is not None)
+        assert not accepted.done()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await accepted
+    assert len(await queue.waiting("l", (0, 0), 10)) == 2
+    await queue.close()
+
+
+async def test_a_server_that_stands_still_while_it_is_connected_to_is_tried_again(postgres, monkeypatch):
+    monkeypatch.setattr(writing, "STALL_S", 0.2)
+    dsn = postgres.database()
+    queue = PostgresQueue(dsn)
+    await queue.accept(flight())
+    with psycopg.connect(dsn) as other, psycopg.connect(dsn, autocommit=True) as third:
+        other.execute("lock table pivot in access exclusive mode")  # each new session looks at it
+        ((pid,),) = third.execute(WRITING).fetchall()
+        third.execute("select pg_terminate_backend(%s, %s)", (pid, WAIT_S * 1000))
+        accepted = queue.accept(flight())
+        await holds(lambda: len(third.execute(f"{WRITING} and wait_event_type = 'Lock'").fetchall()) > 1)
+        assert not accepted.done()
+    await accepted
+    assert len(await queue.waiting("l", (0, 0), 10)) == 2
+    await queue.close()
+
+
+@pytest.mark.parametrize("table", ["flight", "writer"])  # while it is prepared, while it is taken
+def test_a_start_on_a_server_that_stands_still_fails(postgres, monkeypatch, table):
+    monkeypatch.setattr(writing, "PREPARE_S", 0.2)
+    monkeypatch.setattr(writing, "STALL_S", 0.2)
+    monkeypatch.setattr(ownership, "OWN_WAIT_S", 0.1)
+    dsn = postgres.database(prepare)
+    with psycopg.connect(dsn) as other:
+        other.execute(f"set idle_in_transaction_session_timeout = '{WAIT_S}s'")  # its lock ends then, too
+        other.execute(f"lock table {table} in access exclusive mode")
+        with pytest.raises(StoreUnavailable):
+            PostgresQueue(dsn)

@@ -2,7 +2,8 @@
 
 Several processes may write (nodes, the command line): each has a row of its own in `writer`, which counts its batches.
 Changes of records that nodes have copies of are made known by notices (trunkline.storage.engines.postgres.notices). A
-process that watches also looks at the others' rows now and then: an older release sends no notices.
+process that watches also looks at the others' rows now and then: an older release sends no notices. Commits count as
+seen once the watchers have read what changed, not before: what cannot be read now is read later.
 """
 
 import asyncio
@@ -118,6 +119,8 @@ class PostgresDatabase:
         """Awaited with this writer's name and the number of a notice before a committer goes on: until the other nodes
         have it, for a bounded time. Must not raise."""
         self._notices: Notices | None = None
+        self._listened = False
+        """Whether notices have come: from then on something may have been missed, whatever commits are seen."""
         self._poll: asyncio.Task[None] | None = None
         # Read before anything is: what another process commits from here on is noticed.
         self._foreign = int(self._readers.near(FOREIGN_COMMITS, (self._name,))[0][0])
@@ -207,9 +210,7 @@ class PostgresDatabase:
         if not touched:
             return []
         self._noticed += 1
-        return [
-            text for table, sids in touched.items() for text in notices.texts(self._name, self._noticed, table, sids)
-        ]
+        return list(notices.texts(self._name, self._noticed, touched))
 
     async def _after(
         self,
@@ -293,7 +294,10 @@ class PostgresDatabase:
     async def _heard(self, changes: dict[str, Sequence[str]] | None) -> None:
         """Notices have come. Raises what watchers raise."""
         if changes is None:
-            await asyncio.gather(*await self._foreign_commits())
+            commits = await self._foreign_commits()
+            if self._listened or commits != self._foreign:
+                await self._read_anew(commits)
+            self._listened = True
             return
         waiting = [
             waiting
@@ -309,18 +313,25 @@ class PostgresDatabase:
             listening = self._notices is not None and self._notices.listening
             await asyncio.sleep(NET_POLL_S if listening else FOREIGN_POLL_S)
             try:
-                await self._foreign_commits()
+                commits = await self._foreign_commits()
+                if commits != self._foreign:
+                    await self._read_anew(commits)
             except (psycopg.Error, OSError, StoreUnavailable):
                 continue  # the writer says that nothing can be reached
+            except Exception as error:
+                log.warning("copies cannot be read anew, and are tried again: %s: %s", type(error).__name__, error)
 
-    async def _foreign_commits(self) -> list[Awaitable[None]]:
-        """Whether others have committed: if so, anything may have changed; what watchers have to wait for."""
+    async def _foreign_commits(self) -> int:
+        """A number that is another one when others have committed."""
         rows = await self._readers.rows(FOREIGN_COMMITS, (self._name,))
-        before, self._foreign = self._foreign, int(rows[0][0])
-        if before == self._foreign:
-            return []
+        return int(rows[0][0])
+
+    async def _read_anew(self, commits: int) -> None:
+        """Anything may have changed: have watchers read all of it. Raises what they raise; only what they have read
+        counts as seen. `commits`: of others, as it was before."""
         told = [changed(()) for watchers in self._watchers.values() for changed in watchers]
-        return [waiting for waiting in told if waiting is not None]
+        await asyncio.gather(*(waiting for waiting in told if waiting is not None))
+        self._foreign = commits
 
     # Upkeep
 

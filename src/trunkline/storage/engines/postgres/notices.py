@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -48,17 +48,23 @@ class Notice(msgspec.Struct, array_like=True, frozen=True):
     table: str
     sids: tuple[str, ...] = ()
     """Empty: any of the table's records."""
+    more: bool = False
+    """Whether others of the same number follow: only the last one says that all of it has been told."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Notice).decode
 
 
-def texts(writer: str, number: int, table: str, sids: Sequence[str]) -> Iterator[str]:
-    """The notices of records that one transaction changes."""
-    for at in range(0, len(sids), MOST):
-        text = _encode(Notice(writer, number, table, tuple(sids[at : at + MOST])))
-        yield (text if len(text) <= MAX_BYTES else _encode(Notice(writer, number, table))).decode()
+def texts(writer: str, number: int, touched: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The notices of records, by table, that one transaction changes."""
+    parts = [
+        (table, tuple(sids[at : at + MOST])) for table, sids in touched.items() for at in range(0, len(sids), MOST)
+    ]
+    for place, (table, sids) in enumerate(parts, 1):
+        more = place < len(parts)
+        text = _encode(Notice(writer, number, table, sids, more))
+        yield (text if len(text) <= MAX_BYTES else _encode(Notice(writer, number, table, (), more))).decode()
 
 
 class Notices:
@@ -130,7 +136,7 @@ class Notices:
 
     def _note(self, news: Sequence[Notice | None]) -> None:
         for one in news:
-            if one is not None:
+            if one is not None and not one.more:
                 self._heard[one.writer] = max(one.number, self._heard.pop(one.writer, -1))
         while len(self._heard) > MAX_WRITERS:
             self._heard.popitem(last=False)
@@ -157,7 +163,9 @@ class Notices:
         assert isinstance(connection, NearConnection)
         self._connection = connection
         try:
+            connection.patience_s = SILENT_S
             connection.execute(LISTEN)
+            connection.patience_s = 0.0
             self.listening = True
             self._hand_over([None])
             while not self._closing.is_set():

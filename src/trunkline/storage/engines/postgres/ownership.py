@@ -1,7 +1,8 @@
 """Who may write: the holder of a lock, or of an epoch.
 
 **A lock** (`Locked`) makes one process the owner; it dies with the session that writes, so that no batch of a former
-owner can come after the first of the next one. Whoever comes meanwhile is refused.
+owner can come after the first of the next one. Whoever comes meanwhile is refused. The next one may find a row of the
+former one under the same name: it counts its batches from there on, so that no number is ever that of two batches.
 
 **An epoch** (`Fenced`) is for a partition of a cluster, where the heir must not wait for a host that is frozen or cut
 off. Each owner writes under a name of its own, `<partition>/<epoch>`, which has a row in `writer`; every batch updates
@@ -19,7 +20,7 @@ from typing import Protocol
 import psycopg
 
 from trunkline.storage.engines.postgres import queue_sql as sql
-from trunkline.storage.engines.postgres.session import Connection, Servers, cut
+from trunkline.storage.engines.postgres.session import Connection, Servers, within
 from trunkline.storage.survives import CannotSurvive
 
 LOCK_CLASS = 0x7472
@@ -53,8 +54,15 @@ where state = 'running' and expires_ms <= (extract(epoch from clock_timestamp())
 """Requests with an idempotency key that a former owner had begun: it can commit nothing of them any more, so whoever
 comes again with such a key need not wait for the claim's end. (By the index of ends: those that are over tomorrow are
 not looked at.)"""
-_PRUNE = "delete from writer where at < now() - interval '30 days' and name <> %s"
+_PRUNE = f"""
+with old as materialized (select name from writer where at < now() - interval '30 days' and name <> %s)
+delete from writer w using old where w.name = old.name and w.at < now() - interval '30 days'
+and pg_try_advisory_xact_lock({LOCK_CLASS}, hashtext(w.name))
+"""
+"""Rows of writers that are gone: whoever is only idle has the lock of its row. (Only the old ones' locks are tried: the
+others' would be taken for a moment. The time is looked at again, of a row that has been written meanwhile.)"""
 _ENROL = "insert into writer values (%s, 0, '{}', 0, now()) on conflict do nothing"
+_COUNTED = "select batch from writer where name = %s"
 _MARK = "update writer set batch = %s, failed = '{}', at = now() where name = %s"
 _LOCK = "select pg_try_advisory_lock(%s::int, hashtext(%s))"
 _LOCK_SHARED = "select pg_try_advisory_lock_shared(%s::int, hashtext(%s))"
@@ -88,6 +96,8 @@ class Ownership(Protocol):
     """The statement by which a transaction counts its batch; no row: it is not the owner any more."""
     lost: bool
     """Whether another has taken its place, for good."""
+    counted: int
+    """Number of the last batch that its row had when it was taken first; the next one is the number behind it."""
 
     def take(self, connection: Connection, patience_s: float, closing: threading.Event) -> None:
         """Make a new session the one that writes. Raises Owned."""
@@ -102,6 +112,7 @@ class Locked:
 
     def __init__(self, owner: str, row: str, servers: Servers) -> None:
         self.row = row
+        self.counted = 0
         self._owner = owner
         self._servers = servers
         self._taken = False
@@ -114,8 +125,11 @@ class Locked:
             time.sleep(POLL_S)
         if not self._taken:
             connection.execute(_PRUNE, (self.row,))
-        self._taken = True
         connection.execute(_ENROL, (self.row,))
+        if not self._taken:
+            (row,) = connection.execute(_COUNTED, (self.row,)).fetchall()
+            self.counted = int(row[0])
+        self._taken = True
 
 
 class Fenced:
@@ -124,6 +138,7 @@ class Fenced:
 
     apply = sql.FENCED_APPLY.encode()
     mark = f"{_MARK} and not fenced"
+    counted = 0
 
     def __init__(self, part: str, node: str, beside: str = "") -> None:
         self.row = ""
@@ -135,18 +150,13 @@ class Fenced:
 
     def take(self, connection: Connection, patience_s: float, closing: threading.Event) -> None:
         """The first time, take the partition, whoever has it; later, find out whether it was taken meanwhile."""
-        guard = threading.Timer(TAKE_S, cut, (connection,))
-        guard.daemon = True
-        guard.start()
-        try:
+        with within(connection, TAKE_S):
             if self._beside and not _try(connection, _LOCK_SHARED, self._beside):
                 raise Owned(f"a server that is no member of the cluster owns this {self._beside}: stop it first")
             if not self.epoch:
                 self._raise_epoch(connection, patience_s, closing)
             else:
                 self._take_again(connection, patience_s, closing)
-        finally:
-            guard.cancel()
 
     def _raise_epoch(self, connection: Connection, patience_s: float, closing: threading.Event) -> None:
         prefix = f"{self._part}/"

@@ -22,16 +22,14 @@ from trunkline.storage.engines.postgres.layout import schema_of as schema_of
 from trunkline.storage.engines.postgres.ownership import OWNER_TABLE, WRITER_TABLE, Fenced
 from trunkline.storage.engines.postgres.queue import MIGRATION_LOCK, READER_THREADS, PostgresQueue, clean
 from trunkline.storage.engines.postgres.readers import NEAR_S, Readers
-from trunkline.storage.engines.postgres.session import Connection, Servers
+from trunkline.storage.engines.postgres.session import Connection, Servers, within
 from trunkline.storage.engines.postgres.shapes import SPEAKER_TABLE, Shapes, has_old_shape
-from trunkline.storage.engines.postgres.writer import Cursor, Writer
+from trunkline.storage.engines.postgres.writer import PREPARE_S, Cursor, Writer
 from trunkline.storage.pivots import NEWEST
 from trunkline.storage.queue import PARTITION_BITS
 from trunkline.storage.survives import Survives
 from trunkline.storage.unavailable import StoreUnavailable
 
-PARKED_S = 0.8
-"""Longest read of the parked receipts, on the event loop: not longer than a node's lease leaves it."""
 _TABLES = (WRITER_TABLE, OWNER_TABLE, sql.SCHEMA, sql.FIELD, *sql.FENCED_FUNCTIONS)
 _DDL = hashlib.sha256("".join((*_TABLES, SPEAKER_TABLE, sql.INDEX_OF_OLD)).encode()).hexdigest()[:16]
 """Names what `_TABLES` makes; where it is there already, nothing is locked."""
@@ -89,7 +87,6 @@ class PostgresPartition(PostgresQueue):
         self._fence: Fenced | None = None
         self._last_id = 0
         self._carrier_ids = carrier_ids
-        self._parked_s = PARKED_S
 
     async def begin(self, writer: Writer, fence: Fenced) -> None:
         """Write from now on. Raises StoreUnavailable."""
@@ -206,7 +203,8 @@ class PostgresPartitions:
         servers = self._servers[place]
         connection = servers.connect("trunkline preparing")
         try:
-            prepare(connection, self.partitions, self.databases, place)
+            with within(connection, PREPARE_S):
+                prepare(connection, self.partitions, self.databases, place)
         except psycopg.Error as error:
             raise StoreUnavailable(f"{servers!r}: {error}") from error
         except WrongLayout as error:
@@ -246,7 +244,7 @@ class PostgresPartitions:
                 self._servers[place],
                 f"queue {schema}".strip(),
                 owner=fence,
-                prepare=lambda connection: None,
+                prepare=None,
                 check=check,
                 wait_s=self._wait_s,
                 schema=schema,

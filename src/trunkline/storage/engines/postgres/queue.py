@@ -141,7 +141,6 @@ class PostgresQueue:
         self._per_ms = 1000
         """Ids given out in a millisecond, as `made_ms` has it."""
         self._carrier_ids = CarrierIds()
-        self._parked_s = NEAR_LONG_S
         self._readers = Readers(servers, "queue", READER_THREADS)
         self._shapes = shapes = Shapes(self._readers, [""], speaks)
         self._writer: Writer | None = None
@@ -364,9 +363,16 @@ class PostgresQueue:
     def drop_orphans(self, orphans: Sequence[Orphan]) -> Awaitable[None]:
         return self.writer.apply([Op(sql.DROP_ORPHAN, orphan.id) for orphan in orphans])
 
-    def parked(self) -> list[tuple[str, str]]:
-        """(connector, carrier id) of every parked receipt: read once at start."""
-        return [tuple(row) for row in self._readers.near(self._reads.parked, (MAX_ORPHANS,), self._parked_s)]
+    async def parked(self) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._readers.rows(lambda: self._reads.parked, (MAX_ORPHANS,))]
+
+    async def known(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        found = [pair for pair in pairs if self._carrier_ids.find(*pair) is not None]
+        asked = set(pairs).difference(found)
+        if asked:
+            names = ([clean(connector) for connector, _ in asked], [clean(carrier_id) for _, carrier_id in asked])
+            found += [tuple(row) for row in await self._readers.rows(lambda: self._reads.known, names)]
+        return found
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

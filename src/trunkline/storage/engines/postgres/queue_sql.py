@@ -315,6 +315,10 @@ and not exists (select 1 from {p}owed o where o.flight = f.id and o.state = 'owe
         self.newest = (
             f"select greatest((select coalesce(max(id), 0) from {p}flight), (select coalesce(max(id), 0) from {p}owed))"
         )
+        self.known = f"""
+select c.connector, c.carrier_id from unnest(%s::text[], %s::text[]) asked(connector, carrier_id)
+join {p}carrier c on c.connector = asked.connector and c.carrier_id = asked.carrier_id
+"""
         self.parked = f"select connector, carrier_id from {p}orphan limit %s"
         self.parts = (
             f"select connector, key, number, at_ms, body from {p}part where connector = %s and key = %s order by number"

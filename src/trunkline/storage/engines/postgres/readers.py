@@ -1,7 +1,8 @@
 """Reads from one PostgreSQL database: in threads, each with a connection of its own; and one for the event loop.
 
 A read that loses its connection is repeated once on another. Each ends after READ_MS, so that no snapshot stays open
-and keeps dead rows from being cleaned away.
+and keeps dead rows from being cleaned away. The server sees to that; one that stands still does not, and is given up
+after READ_CUT_S, lest it keep a thread for ever.
 
 Reads on the event loop hold up everything else, so a server that falls silent is given up after NEAR_S. Then a thread
 looks for one; until it has found it, such reads fail at once. They never connect themselves: a host that swallows
@@ -13,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 
-from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, is_lost, reason
+from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, cut, is_lost, reason
 from trunkline.storage.unavailable import StoreUnavailable
 
 T = TypeVar("T")
@@ -26,6 +27,10 @@ Statement = str | Callable[[], str]
 
 READ_MS = 30_000
 """Longest read."""
+READ_CUT_S = READ_MS / 1000 + 5.0
+"""Longest wait for a statement of a read: the server should have ended it."""
+BEGIN_S = 5.0
+"""Longest wait for what is asked first on a new connection."""
 NEAR_S = 0.3
 """Longest read on the event loop."""
 NEAR_LONG_S = 30.0
@@ -46,7 +51,11 @@ class NearConnection(psycopg.Connection[tuple[Any, ...]]):
         """psycopg's own, with an end."""
         if not self.patience_s:
             return super().wait(gen, *pace, **more)
-        return super().wait(_until(gen, time.monotonic() + self.patience_s), NEAR_POLL_S)
+        try:
+            return super().wait(_until(gen, time.monotonic() + self.patience_s), NEAR_POLL_S)
+        except TimeoutError:
+            cut(self)  # lest anything else be waited for on it
+            raise
 
 
 def _until(work: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
@@ -148,17 +157,19 @@ class Readers:
 
     def _connect_near(self) -> NearConnection:
         name = f"trunkline {self._name} near"
-        connection = self._servers.connect(name, statement_ms=int(NEAR_LONG_S * 1000), kind=NearConnection)
-        self._begin(connection)
-        return cast(NearConnection, connection)
+        return self._begin(name, int(NEAR_LONG_S * 1000))
 
-    def _begin(self, connection: Connection) -> None:
-        """Raises StoreUnavailable."""
+    def _begin(self, name: str, statement_ms: int) -> NearConnection:
+        """A new connection. Raises StoreUnavailable."""
+        connection = self._servers.connect(name, statement_ms=statement_ms, kind=NearConnection)
+        assert isinstance(connection, NearConnection)
+        connection.patience_s = BEGIN_S
         try:
             self.connected(connection)
-        except psycopg.Error as error:
+        except (TimeoutError, psycopg.Error) as error:
             connection.close()
             raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
+        return connection
 
     def seek(self) -> None:
         """Have a thread look for a server for `near`, unless one does."""
@@ -188,12 +199,15 @@ class Readers:
         while True:
             connection: Connection | None = getattr(self._local, "connection", None)
             if connection is None or connection.closed:
-                connection = self._servers.connect(f"trunkline {self._name} reads", statement_ms=READ_MS)
-                self._begin(connection)
-                self._local.connection = connection
+                begun = self._begin(f"trunkline {self._name} reads", READ_MS)
+                begun.patience_s = READ_CUT_S
+                connection = self._local.connection = begun
                 self._made.append(connection)
             try:
                 return work(connection)
+            except TimeoutError as error:
+                self._lose(connection)
+                raise StoreUnavailable(f"{self._servers!r}: no answer for {READ_CUT_S} s") from error
             except psycopg.Error as error:
                 if not is_lost(error, connection):
                     if not reshaped and self._reshaped(error, connection):
@@ -202,12 +216,16 @@ class Readers:
                     if isinstance(error, psycopg.OperationalError):
                         raise StoreUnavailable(reason(error)) from error
                     raise
-                connection.close()
-                self._made.remove(connection)
-                self._local.connection = None
+                self._lose(connection)
                 tries += 1
                 if tries > 1:
                     raise StoreUnavailable(reason(error)) from error
+
+    def _lose(self, connection: Connection) -> None:
+        """Have this thread read on another one."""
+        connection.close()
+        self._made.remove(connection)
+        self._local.connection = None
 
     async def close(self) -> None:
         """Finish the reads under way."""

@@ -3,11 +3,16 @@
 A DSN may name several hosts (`host=a,b,c`). Each is tried by itself with a deadline of its own, so that a host that
 swallows packets costs CONNECT_S and no more, and the next try begins behind the host that failed last: a primary that
 has lost its peers goes on taking connections, but never a synchronous commit.
+
+A server that stands still while its kernel confirms what is sent (stopped, its disk hangs) ends no connection and no
+statement: whoever waits for it has a limit of his own, and cuts the connection then (`cut`, `within`).
 """
 
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -133,6 +138,18 @@ def cut(connection: Connection) -> None:
             line.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
+
+
+@contextmanager
+def within(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cut a connection on which the work in hand takes longer."""
+    guard = threading.Timer(seconds, cut, (connection,))
+    guard.daemon = True
+    guard.start()
+    try:
+        yield
+    finally:
+        guard.cancel()
 
 
 def reason(error: BaseException | None) -> str:

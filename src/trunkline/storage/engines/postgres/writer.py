@@ -10,7 +10,8 @@ writes its number (and which operations had no effect) into this writer's row of
 waits until the former session is gone (it holds a lock, so nothing of it can be committed later), and reads that row:
 the number is there, then the batch is committed; else it is applied again. Nobody is told before. A commit that was
 interrupted may be on the primary alone: so the thread then commits a synchronous write of its own, which no standby
-confirms before what precedes it. The same is done when the server warns that it gave up waiting for its standbys.
+confirms before what precedes it. The same is done when the server warns that it gave up waiting for its standbys. An
+error of such a write, or of reading the row, says nothing about the batch: it stays in doubt, and is settled anew.
 
 **Owning.** See `ownership`. A writer whose place another has taken is *deposed*: what it knows to be committed it still
 tells, everything else fails, now and later.
@@ -45,7 +46,7 @@ from trunkline.storage.engines.postgres.batch import (
 )
 from trunkline.storage.engines.postgres.batch import Cursor as Cursor  # re-exported
 from trunkline.storage.engines.postgres.ownership import WRITER_TABLE as WRITER_TABLE  # re-exported
-from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, cut, is_lost, reason
+from trunkline.storage.engines.postgres.session import STALE, Connection, Servers, cut, is_lost, reason, within
 from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import NotOwned, Spill, StoreUnavailable
 from trunkline.storage.written import Written
@@ -60,6 +61,8 @@ LAZY_S = 0.004
 """How long a write that nobody waits for may wait for company."""
 STALL_S = 5.0
 """A batch that takes longer is in doubt: its primary may have lost its standbys. The next server is tried."""
+PREPARE_S = 600.0
+"""Longest making of the tables at a start: another process may be at it, and a large table may get an index."""
 SLOW_S = 0.5
 """A batch that takes longer makes new work go elsewhere, if it can."""
 LOOK_S = 0.5
@@ -80,8 +83,9 @@ class WriterFull(StoreUnavailable):
 
 
 class Writer:
-    """The writer of one database, or of a schema of it. `prepare` is run on the first connection (the schema), `check`
-    on each (raises CannotSurvive). `owner`: what only one process may hold at a time, or another way of owning."""
+    """The writer of one database, or of a schema of it. `prepare` is run on the first connection (the schema; None: it
+    is there), `check` on each, and also before anything is prepared (raises CannotSurvive). `owner`: what only one
+    process may hold at a time, or another way of owning."""
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class Writer:
         name: str,
         *,
         owner: str | ownership.Ownership,
-        prepare: Callable[[Connection], None],
+        prepare: Callable[[Connection], None] | None,
         check: Callable[[Connection], None],
         wait_s: float,
         schema: str = "",
@@ -127,12 +131,13 @@ class Writer:
         self._closing = threading.Event()
         self._drained: asyncio.Future[None] | None = None
         self._began = 0.0
-        """When the statement that is under way was sent (monotonic); 0: none is."""
-        self._batch = 0
+        """When what is under way for a batch was begun (monotonic): a statement, or a look at the server before it; 0:
+        nothing is."""
         self._checked = 0.0
         self._gave_up = False
         self._connection: Connection | None = None
         self._connection = self._connect(ownership.OWN_WAIT_S, prepare)
+        self._batch = self._ownership.counted
         self._jobs: queue.SimpleQueue[list[Item] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
         self._thread.start()
@@ -272,7 +277,8 @@ class Writer:
         if not (self._busy or self._waiting):
             return
         self._look = self._loop.call_later(LOOK_S, self._look_after)
-        began, connection = self._began, self._connection
+        # In this order: what has begun is told to be newer before its connection can be seen.
+        connection, began = self._connection, self._began
         if began and connection is not None and time.monotonic() - began > STALL_S:
             cut(connection)
         if self._is_down():
@@ -342,6 +348,7 @@ class Writer:
         doubtful = careful = False
         while True:
             applying = False
+            self._began = time.monotonic()
             try:
                 connection = self._usable()
                 self._began = time.monotonic()
@@ -354,6 +361,7 @@ class Writer:
                 known = self._apply_all(connection, batch, careful)
                 if not self._is_light(batch, careful):
                     connection.execute("commit")
+                applying = False
                 self._confirm(connection)
                 return self._told(batch, known)
             except Deposed:
@@ -361,22 +369,26 @@ class Writer:
             except (CannotSurvive, StoreUnavailable) as error:
                 self._lost(error)
             except psycopg.Error as error:
-                if is_lost(error, self._connection):
+                if (doubtful and not applying) or is_lost(error, self._connection):
+                    # Behind a commit, or before it is known: only the row tells, read in another session.
                     self._lost(error)
                     doubtful = doubtful and not (applying and error.sqlstate == READ_ONLY)
                 elif has_no_room(error) or (careful and error.sqlstate not in REPEATABLE):
                     return self._refused(batch, error)
                 else:
-                    doubtful = doubtful and not applying
+                    doubtful = False
                     self._roll_back()
                     careful = careful or not (error.sqlstate in REPEATABLE or self._reshape(error))
                     continue
             except Exception as error:  # one operation cannot even be sent
-                if careful:
+                if doubtful and not applying:
+                    self._lost(error)
+                elif careful:
                     return self._refused(batch, error)
-                careful, doubtful = True, doubtful and not applying
-                self._roll_back()
-                continue
+                else:
+                    careful, doubtful = True, False
+                    self._roll_back()
+                    continue
             finally:
                 self._began = 0.0
             overdue = time.monotonic() - began > self._wait_s
@@ -496,15 +508,19 @@ class Writer:
         """The connection, made if need be, to a server that still keeps its promise."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._connect(STALL_S, None)
+            connection = self._connect(STALL_S, None)
+            self._began = self._began and time.monotonic()
+            self._connection = connection  # from here on it is cut when what has begun takes too long
             self._well()
         elif time.monotonic() - self._checked > CHECK_EVERY_S or self.failed is not None:
-            self._check(connection)
+            with within(connection, STALL_S):
+                self._check(connection)
             self._checked = time.monotonic()
             self._well()
         elif self._heard.poll(0):
             # The server has said something unasked, its farewell most likely: what is sent now would be in doubt.
-            connection.execute("select 1")
+            with within(connection, STALL_S):
+                connection.execute("select 1")
         return connection
 
     def _connect(self, patience_s: float, prepare: Callable[[Connection], None] | None) -> Connection:
@@ -512,9 +528,14 @@ class Writer:
         try:
             connection.add_notice_handler(self._noticed)
             if prepare is not None:
-                prepare(connection)
-            self._check(connection)
-            self._ownership.take(connection, patience_s, self._closing)
+                with within(connection, STALL_S):
+                    self._check(connection)  # where a standby is away, what is written to prepare would wait for it
+                with within(connection, PREPARE_S):
+                    prepare(connection)
+            with within(connection, STALL_S):
+                self._check(connection)
+            with within(connection, patience_s + STALL_S):
+                self._ownership.take(connection, patience_s, self._closing)
         except psycopg.Error as error:
             connection.close()
             raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error

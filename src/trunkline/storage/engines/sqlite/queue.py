@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import orjson
 
 from trunkline.storage.engines.sqlite import queue_sql as sql
 from trunkline.storage.engines.sqlite.shapes import Shapes
@@ -339,10 +340,12 @@ class SqliteQueue:
 
         return self._writer.submit_light(write)
 
-    def parked(self) -> list[tuple[str, str]]:
-        """(connector, carrier id) of every parked receipt: read once at start."""
-        rows: list[Any] = self._near.execute(sql.PARKED, (MAX_ORPHANS,)).fetchall()
-        return [tuple(row) for row in rows]
+    async def parked(self) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._read(lambda: sql.PARKED, (MAX_ORPHANS,))]
+
+    async def known(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        asked = orjson.dumps(pairs).decode()
+        return [tuple(row) for row in await self._read(lambda: sql.KNOWN, (asked,))]
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

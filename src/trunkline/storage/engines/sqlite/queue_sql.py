@@ -77,6 +77,11 @@ ORPHANS = (
 )
 DROP_ORPHAN = "delete from orphan where id = ?"
 PARKED = "select connector, carrier_id from orphan limit ?"
+KNOWN = """
+select c.connector, c.carrier_id from json_each(?) asked
+cross join carrier c on c.connector = asked.value ->> 0 and c.carrier_id = asked.value ->> 1
+"""
+"""Of the pairs in a JSON array, each looked up by the primary key."""
 TRIM_ORPHANS = "delete from orphan where id <= ?"
 
 KEEP_PART = "insert or ignore into part(connector, key, number, at_ms, body) values(?,?,?,?,?)"
