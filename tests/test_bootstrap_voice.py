@@ -43,3 +43,13 @@ async def test_customers_do_not_name_a_carriers_hosts(host: str) -> None:
 async def test_other_hosts_they_do(host: str) -> None:
     """A PBX in the operator's own network was let in by him."""
     assert await wired()._resolve(host) == host
+
+
+@pytest.mark.parametrize(("abandoned", "held", "has"), [(False, [], True), (True, [], False), (True, ["step"], True)])
+def test_calls_that_were_let_go_of_are_not_up(abandoned: bool, held: list[str], has: bool) -> None:
+    """They stay among the live ones until the media process has closed them."""
+    made: Any = object.__new__(Voice)
+    made.services = SimpleNamespace(live={"CA1": SimpleNamespace(abandoned=abandoned)})
+    made.flights = SimpleNamespace(held=lambda is_in: held)
+    assert made.has_calls(lambda sid: sid == "CA1") is has
+    assert made.has_calls(lambda sid: sid == "CA2") is bool(held)

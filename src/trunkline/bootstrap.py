@@ -438,7 +438,7 @@ class Node:
 
     async def take_up(self, queue: Queue | None = None) -> None:
         """Go on with what another process left in the queue, or in this partition of it."""
-        self.receipts.recover(queue)
+        await self.receipts.recover(queue)
         doubtful = await self.outbound.recover(queue)
         if doubtful:
             log.warning("%d messages were being submitted when the last process ended: in doubt", doubtful)

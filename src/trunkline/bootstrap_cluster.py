@@ -22,7 +22,7 @@ from trunkline.api.idempotency import parse_key
 from trunkline.bootstrap_owned import ConnectorHooks, TrunkHooks, UpkeepHooks
 from trunkline.bootstrap_roles import CONNECTOR, SINGLE, TRUNK, RoleMap, things
 from trunkline.bootstrap_stores import CannotStart
-from trunkline.cluster import clocks
+from trunkline.cluster import mistakes
 from trunkline.cluster.copies import Copies
 from trunkline.cluster.events import Listener, NameTaken, Timing
 from trunkline.cluster.fence import Fence
@@ -105,7 +105,7 @@ class ClusterNode(Listener):
         self.ownership = Ownership(self.membership, queue)
         self.roles = RoleMap(settings, queue, self.membership, self.ownership)
         self.counts = SharedCounts(self, {})
-        clocks.serve(self.peers)
+        mistakes.serve(self.peers)
         self.joined_by: list[Callable[[str], None]] = []
         """Told of each node that has come."""
         self.lost_by: list[Callable[[str], None]] = []
@@ -226,7 +226,7 @@ class ClusterNode(Listener):
         """See that the others think alike. Raises ValueError."""
         try:
             self.roles.check()
-            await clocks.check_secret(self.peers, self.name, list(self.membership.view.nodes.values()))
+            await mistakes.check_secret(self.peers, self.name, list(self.membership.view.nodes.values()))
         except ValueError:
             await self.membership.stop()
             raise
@@ -484,13 +484,15 @@ class PartitionHooks(Hooks):
             log.warning("partition %d of the queue cannot be read yet: %s", number, error)
             return False
         except Exception:
-            log.exception("partition %d of the queue could not be taken up", number)
+            log.exception("partition %d of the queue could not be taken up; it is tried again", number)
+            return False
         return True
 
     async def leaving(self, thing: str) -> bool:
-        """Begin nothing more of it, and wait for what is under way. Not while a call of it is up."""
+        """Begin nothing more of it, and wait for what is under way. Not while a call of it is up; where everything
+        leaves (a stop) it is let go of even so, and then what is being submitted must have its outcome before."""
         node, number = self._node, _number(thing)
-        if self._calls.has_calls(self._is_in(number)):
+        if self._calls.has_calls(self._is_in(number)) and not self._cluster.ownership.retiring:
             return False
         self._cluster.queue.closing.add(number)
         node.dispatcher.leave(number)

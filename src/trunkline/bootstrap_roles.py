@@ -111,12 +111,15 @@ class RoleMap:
         return "" if not role or role in self.mine or self.with_role(role) else role
 
     def with_role(self, role: str) -> list[str]:
-        """The other live nodes that have a role."""
+        """The other live nodes that have a role. While the store is away nobody's renewals are seen, and nobody is
+        silent."""
         membership = self._membership
         return [
             name
             for name, record in membership.view.nodes.items()
-            if name != membership.name and has(record.roles, (role,)) and not membership.silent(name)
+            if name != membership.name
+            and has(record.roles, (role,))
+            and (membership.away or not membership.silent(name))
         ]
 
     def check(self) -> None:

@@ -420,8 +420,10 @@ class Voice:
             self.heir.gained(number, is_in, queue)
 
     def has_calls(self, is_in: Callable[[str], bool]) -> bool:
-        """Whether a call of a partition is up, or on its way there."""
-        return any(is_in(sid) for sid in self.services.live) or bool(self.flights.held(is_in))
+        """Whether a call of a partition is up, or on its way there. One that was let go of is another's already, though
+        the media process may not have closed it yet."""
+        ours = (sid for sid, call in self.services.live.items() if not call.abandoned)
+        return any(map(is_in, ours)) or bool(self.flights.held(is_in))
 
     def lost(self, number: int, is_in: Callable[[str], bool]) -> None:
         """A partition is another node's: its calls are dropped here, without a word."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from trunkline.cluster.events import View
@@ -9,6 +10,7 @@ from trunkline.cluster.fence import Fence
 from trunkline.cluster.ownership import MAX_GAINING, Hooks, Ownership, Pace, partition
 from trunkline.cluster.placement import Thing
 from trunkline.cluster.records import ClusterMap, Owner
+from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable
 
 QUICK = Pace(handover_after_s=0.01, leaving_s=0.1, again_s=0.05, retry_s=0.02)
@@ -21,6 +23,8 @@ class Member:
 
     def __init__(self):
         self.fence, self.listeners, self.view = Fence(), [], View()
+        self.writes = False
+        """Whether what is made of the map is written."""
 
     def gives(self, *things):
         owners = {thing: Owner("a", 1) for thing in things}
@@ -35,6 +39,11 @@ class Member:
         return False
 
     async def change(self, make):
+        now = make(self.view.map) if self.writes else None
+        if now is not None:
+            self.view = View(map=msgspec.structs.replace(now, version=self.view.map.version + 1))
+            for listener in self.listeners:
+                listener.changed(self.view)
         return True
 
 
@@ -42,7 +51,8 @@ class Parts:
     """Partitions of which some lie in a database that is away."""
 
     def __init__(self):
-        self.away, self.opened, self._owned = set(), [], set()
+        self.away, self.opened, self._owned, self.stuck = set(), [], set(), set()
+        self.error = StoreUnavailable("away")
 
     @property
     def owned(self):
@@ -51,11 +61,13 @@ class Parts:
     async def own(self, number):
         self.opened.append(number)
         if number in self.away:
-            raise StoreUnavailable("away")
+            raise self.error
         self._owned.add(number)
 
     async def release(self, number):
         self._owned.discard(number)
+        if number in self.stuck:
+            await asyncio.Event().wait()
 
 
 class Told(Hooks):
@@ -185,3 +197,34 @@ async def test_a_node_without_a_partition_gets_its_first_one_soon():
         assert ownership._balance(dict.fromkeys(names, "b")) > 1000
     finally:
         await ownership.stop()
+
+
+@pytest.mark.parametrize(
+    "error", [CannotSurvive("a commit waits for 1 standby and 0 are connected"), RuntimeError("odd")]
+)
+async def test_what_cannot_be_opened_for_any_reason_is_not_tried_all_the_time(made, error):
+    member, parts, _, ownership = made
+    parts.away, parts.error = {1}, error
+    ownership.offer([Thing(partition(1), "g"), Thing(partition(2), "g")])
+    began = asyncio.get_running_loop().time()
+    member.gives(partition(1), partition(2))
+    await until(lambda: parts.opened.count(1) >= 3)
+    assert asyncio.get_running_loop().time() - began >= 2 * QUICK.retry_s
+    parts.away.clear()
+    await until(lambda: ownership.owned == {partition(1), partition(2)})
+
+
+async def test_one_that_cannot_be_let_go_of_keeps_no_others_from_their_next_owners(made):
+    """Its database is away with a batch in doubt, and the node is stopped."""
+    member, parts, _, ownership = made
+    well = {partition(1), partition(2), "connector/carrier"}
+    ownership.offer(Thing(name, "g") for name in (*well, partition(3)))
+    member.gives(*well, partition(3))
+    await until(lambda: len(ownership.owned) == 4)
+    member.view = View(map=msgspec.structs.replace(member.view.map, members={"a": 1, "b": 1}))
+    parts.stuck, member.writes = {3}, True
+    leaving = asyncio.create_task(ownership.leave(1.0))
+    await until(lambda: well == {name for name, owner in member.view.map.things.items() if owner.node == "b"})
+    assert not leaving.done()
+    await leaving
+    assert {owner.node for owner in member.view.map.things.values()} == {"b"}

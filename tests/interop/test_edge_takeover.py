@@ -102,13 +102,7 @@ def test_a_phone_behind_a_nat_goes_on_too(doomed: Site) -> None:
     try:
         phone.calls()
         phone.is_heard()
-        owner = doomed.owner()
-        before = phone.remote_rtp
-        owner.dies()
-        phone.takes_invite()
-        assert phone.remote_rtp != before
-        phone.is_heard()
-        assert phone.hang_up() == 200
+        talks_on(doomed, phone)
         ended(doomed)
     except BaseException:
         print(doomed.log())
@@ -126,18 +120,22 @@ def test_a_carrier_that_knows_one_address_is_called_and_goes_on_at_the_heir(doom
     try:
         carrier.takes_invite()
         carrier.is_heard()
-        owner = doomed.owner()
-        before = carrier.remote_rtp
-        owner.dies()
-        carrier.takes_invite()
-        assert carrier.remote_rtp != before
-        carrier.is_heard()
-        assert carrier.hang_up() == 200
+        talks_on(doomed, carrier)
         assert carrier.sources == {(EDGE, doomed.edge.port)}
         ended(doomed)
     except BaseException:
         print(doomed.log())
         raise
+
+
+def talks_on(site: Site, peer: Outsider) -> None:
+    """The host of its call dies; the heir invites it anew, to another place, and hears it."""
+    before = peer.remote_rtp
+    site.owner().dies()
+    peer.takes_invite()
+    assert peer.remote_rtp != before
+    peer.is_heard()
+    assert peer.hang_up() == 200
 
 
 def goes_on(site: Site, press: Callable[[], object]) -> None:

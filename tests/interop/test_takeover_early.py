@@ -5,20 +5,19 @@ provisional response was ever seen (docs/design/takeover.md).
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import redis
 from tests.e2e.call_server import NUMBER
-from tests.e2e.test_takeover import Cluster, eventually
+from tests.e2e.test_takeover import Cluster, cluster, eventually  # noqa: F401  (fixture)
 from tests.interop.baresip import Baresip, write_wav
 from tests.interop.phone_calls import SAID
 from tests.interop.pjsua import Pjsua
 from tests.interop.switch import HOST
 from tests.ports import free_port
-from tests.postgres import PostgresServer, needs_postgres
+from tests.postgres import needs_postgres
 from tests.redis import needs_redis
 
 pytestmark = [needs_postgres, needs_redis, pytest.mark.slow]
@@ -26,21 +25,11 @@ RINGS = "<sip:bob@{host}:{port};transport={transport}>;audio_codecs=PCMU;answerm
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
-    """Two nodes."""
-    made = Cluster(tmp_path, postgres)
-    try:
-        yield made.start()
-    finally:
-        made.close()
-
-
-@pytest.fixture
 def said(tmp_path: Path) -> Path:
     return write_wav(tmp_path / "said.wav", SAID)
 
 
-def killed_in_between(cluster: Cluster, phone: int, uri: str) -> None:
+def killed_in_between(cluster: Cluster, phone: int, uri: str) -> None:  # noqa: F811
     """The first node calls a phone (its pid) that stands still, and is killed; the phone goes on."""
     first, _ = cluster.nodes
     os.kill(phone, signal.SIGSTOP)
@@ -56,7 +45,7 @@ def killed_in_between(cluster: Cluster, phone: int, uri: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_baresip_does_not_ring_on(cluster: Cluster, tmp_path: Path, said: Path, transport: str) -> None:
+def test_baresip_does_not_ring_on(cluster: Cluster, tmp_path: Path, said: Path, transport: str) -> None:  # noqa: F811
     """It would, for two minutes."""
     port = free_port(HOST, 2)
     accounts = RINGS.format(host=HOST, port=port, transport=transport)
@@ -72,7 +61,7 @@ def test_baresip_does_not_ring_on(cluster: Cluster, tmp_path: Path, said: Path, 
         phone.close()
 
 
-def test_pjsip_that_picked_up_at_once_is_hung_up_on(cluster: Cluster, tmp_path: Path, said: Path) -> None:
+def test_pjsip_that_picked_up_at_once_is_hung_up_on(cluster: Cluster, tmp_path: Path, said: Path) -> None:  # noqa: F811
     """Its 200 finds nobody; the answer to the CANCEL tells the heir its tag."""
     node = f"{HOST}:{cluster.nodes[1].sip_port}"
     phone = Pjsua(tmp_path / "phone", said, user="bob", password="none", domain=node, proxy=f"sip:{node}")

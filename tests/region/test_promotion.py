@@ -178,6 +178,22 @@ def test_a_promotion_that_was_interrupted_goes_on_with_its_epoch(regions):
     assert databases.handovers(regions.two.dsn("records")) == [handover]
 
 
+def test_a_handover_that_ends_as_a_loss_waits_for_those_who_were_told_to_finish(regions):
+    """Whoever heard of the epoch at the last moment of being alone may go on for `drain_s`."""
+    with psycopg.connect(regions.one.dsn("queue"), autocommit=True, application_name="queue p00"):
+
+        def broken(_: float) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            promote(regions.ways("two", sleep=broken, drain_s=60.0))
+    regions.one.end()
+    slept = []
+    handover = promote(regions.ways("two", sleep=slept.append), lost=True)
+    assert (handover.epoch.epoch, handover.epoch.planned) == (2, True)
+    assert sum(slept) > 85
+
+
 def test_and_back_again(regions):
     promote(regions.ways("two"))
     regions.follow_again(regions.one, regions.two, "one")

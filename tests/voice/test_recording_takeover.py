@@ -295,3 +295,142 @@ async def test_audio_waits_for_its_store(left, monkeypatch):
     left.media.recorded(left.row.sid, ms=4000)
     await completed(left)
     assert len(tries) == 4
+
+
+# -- its call ends, or it cannot go on, while that is being decided ---------------------------------------------
+
+
+def knows_no_leg(lines):
+    """Recordings of legs that the media process does not have fail, as they do in trunkline.media.engine.commands."""
+    do = lines.media._do
+
+    def engine(command):
+        if isinstance(command, protocol.Record) and command.leg not in lines.media.watchers:
+            lines.recordings.event(protocol.Recorded(recording=command.recording, leg=command.leg, why="failed"))
+        else:
+            do(command)
+
+    lines.media._do = engine
+
+
+def asked(lines):
+    """The object store is asked for what is known of it, and answers when it may: (asked, may answer)."""
+    known, begun, gate = lines.takeover._pieces.known, asyncio.Event(), asyncio.Event()
+
+    async def slow(sid):
+        begun.set()
+        await gate.wait()
+        return await known(sid)
+
+    lines.takeover._pieces.known = slow
+    return begun, gate
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_a_caller_who_hangs_up_while_the_object_store_is_asked_leaves_what_was_recorded(left, in_memory):
+    upload(left)
+    knows_no_leg(left)
+    begun, gate = asked(left)
+    known = [msgspec.structs.replace(left.row)] if in_memory else []
+    lost_ms = left.services.clock.now_ms() - 3000
+    going = asyncio.create_task(left.takeover.continue_recording(left.call, left.row.sid, lost_ms, *known))
+    await begun.wait()
+    left.call.hangup("caller")
+    await left.call.settled.wait()
+    gate.set()
+    assert not await going
+    row = await completed(left)
+    assert (row.duration_ms, row.error_code) == (2000, 0)
+    assert len(await left.blobs.get(row.sid)) > 60_000
+    await eventually(lambda: not list(left.store.names("live")))
+
+
+async def test_while_it_is_put_together_nobody_else_does_that(left):
+    upload(left)
+    rebuild, begun, gate, made = left.takeover._pieces.rebuild, asyncio.Event(), asyncio.Event(), []
+
+    async def slow(sid, folder):
+        made.append(sid)
+        begun.set()
+        await gate.wait()
+        return await rebuild(sid, folder)
+
+    left.takeover._pieces.rebuild = slow
+    left.call.hangup("caller")
+    await left.call.settled.wait()
+    assert not await go_on(left)
+    await begun.wait()
+    lost = LostRecordings(left.recordings, left.database, left.folder / "spool", set, assemble=left.takeover.assemble)
+    await lost.start()
+    await lost.look(give_up=True)
+    assert made == [left.row.sid]
+    gate.set()
+    await completed(left)
+
+
+async def test_one_that_another_host_has_by_now_is_left_to_it(left):
+    upload(left)
+    begun, gate = asked(left)
+    going = asyncio.create_task(go_on(left))
+    await begun.wait()
+    left.call.abandon()
+    gate.set()
+    assert not await going
+    assert not left.takeover._tasks
+    assert (await left.database.get(Recording, left.row.sid)).status == "in-progress"
+    assert list(left.store.names("live"))
+
+
+async def test_one_that_the_media_process_has_no_room_for_is_what_had_left_its_host(left):
+    upload(left)
+    assert await go_on(left)
+    left.recordings.event(protocol.Recorded(recording=left.row.sid, leg=left.sid, why="failed"))
+    row = await completed(left)
+    assert row.duration_ms == 2000
+    assert len(await left.blobs.get(row.sid)) > 60_000
+
+
+async def test_its_pieces_are_waited_for(left, monkeypatch):
+    """The object store is away just then."""
+    monkeypatch.setattr("trunkline.voice.recordings.KEEP_RETRY_S", 0.01)
+    upload(left)
+    assert await go_on(left)
+    rebuild, tries = left.takeover._pieces.rebuild, []
+
+    async def away(sid, folder):
+        tries.append(sid)
+        if len(tries) < 4:
+            raise StoreUnavailable("away") if len(tries) < 3 else OSError("the disk is full")
+        return await rebuild(sid, folder)
+
+    left.takeover._pieces.rebuild = away
+    left.recordings.event(protocol.Recorded(recording=left.row.sid, leg=left.sid, why="failed"))
+    assert (await completed(left)).duration_ms == 2000
+    assert len(tries) == 4
+
+
+async def test_pieces_that_cannot_be_read_before_the_end_stay_for_the_next_process(left):
+    upload(left)
+    assert await go_on(left)
+    begun = asyncio.Event()
+
+    async def is_away(sid, folder):
+        begun.set()
+        raise StoreUnavailable("away")
+
+    left.takeover._pieces.rebuild = is_away
+    left.recordings.event(protocol.Recorded(recording=left.row.sid, leg=left.sid, why="failed"))
+    await begun.wait()
+    await left.recordings.close()
+    assert (await left.database.get(Recording, left.row.sid)).status == "in-progress"
+    assert list(left.store.names("live"))
+
+
+async def test_one_of_which_nothing_had_left_its_host_has_failed(left):
+    assert await go_on(left)
+    left.recordings.event(protocol.Recorded(recording=left.row.sid, leg=left.sid, why="failed"))
+
+    async def failed():
+        return (await left.database.get(Recording, left.row.sid)).status == "failed"
+
+    await eventually(failed)

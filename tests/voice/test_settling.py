@@ -2,7 +2,9 @@
 
 import asyncio
 
-from tests.voice.lines import APP
+import pytest
+
+from tests.voice.lines import APP, OTHER, OURS
 from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.voice import checkpoints, settling
 
@@ -158,3 +160,45 @@ async def test_nothing_waits_for_a_store_of_our_own(lines):
     (call,) = lines.services.live.values()
     assert call.answering is None
     assert lines.services.settled is None
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "stored elsewhere"])
+async def early(lines, request, monkeypatch):
+    """A caller who hears a ringing tone, and whose PRACKs are lost until the test says otherwise; the callee rings."""
+    if request.param:
+        monkeypatch.setattr(settling, "SETTLE_S", 5.0)
+        remote(lines).there.set()
+    deliver, lost = lines.net._deliver, [b"PRACK"]
+    monkeypatch.setattr(
+        lines.net, "_deliver", lambda data, flow: None if data.startswith(tuple(lost)) else deliver(data, flow)
+    )
+    lines.phone.plan = lines.phone.rings
+    lines.web.pages[APP + "in"] = f'<Dial answerOnBridge="true" ringTone="us">{OTHER}</Dial>'
+    invite = lines.phone.dials(OURS)
+    await eventually(lambda: lines.phone.invites and 183 in lines.phone.progress)
+    (call,) = [one for one in lines.services.live.values() if one.incoming]
+    lines.phone.picks_up(ring=False)
+    await eventually(lambda: call.invite is None or call.invite.waits)
+    return call, invite, lost
+
+
+async def test_a_call_is_not_up_before_its_200_has_left(lines, early):
+    call, _, lost = early
+    await asyncio.sleep(0.03)
+    assert (call.is_up, call.record.answered_ms) == (False, 0)
+    lost.clear()
+    await eventually(lambda: call.is_up)
+    assert call.record.answered_ms
+
+
+async def test_a_cancel_while_the_200_waits_for_a_prack_is_no_answer(lines, early):
+    call, invite, _ = early
+    invite.cancel()
+    stored = await lines.until(call.sid, "no-answer")
+    assert (stored.sip_response_code, stored.answered_ms) == (487, 0)
+
+
+async def test_a_caller_who_never_sends_the_prack_was_never_answered(lines, early):
+    call, _, _ = early
+    stored = await lines.until(call.sid, "no-answer")
+    assert (stored.sip_response_code, stored.answered_ms) == (504, 0)

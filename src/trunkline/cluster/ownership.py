@@ -27,6 +27,7 @@ from trunkline.cluster.events import Listener, View
 from trunkline.cluster.membership import Membership
 from trunkline.cluster.placement import Thing
 from trunkline.cluster.records import ClusterMap, Owner
+from trunkline.storage.survives import CannotSurvive
 from trunkline.storage.unavailable import StoreUnavailable
 
 MAX_GAINING: Final = 4
@@ -41,6 +42,8 @@ LEAVING_S: Final = 30.0
 """Longest wait for what is under way of a thing that is to be handed over."""
 GIVE_S: Final = 1.0
 """What a node that leaves takes at least to tell who owns its things now."""
+TOGETHER_S: Final = 0.05
+"""What is let go of within so long is given away in one write of the map."""
 HANDOVER_AGAIN_S: Final = 60.0
 """Wait after a thing could not be let go of (a call is up)."""
 
@@ -126,7 +129,8 @@ class Ownership(Listener):
         self._steady_since = 0.0
         self._last_members: Mapping[str, int] = {}
         self._moving = False
-        self._retiring = False
+        self.retiring = False
+        """Whether this node leaves: everything goes, and nothing is gained any more."""
         self._news = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -180,21 +184,31 @@ class Ownership(Listener):
 
     async def start(self) -> None:
         """Begin to own what is ours."""
-        self._retiring = False
+        self.retiring = False
         self._steady_since = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run(), name="ownership")
         self._news.set()
 
     async def leave(self, timeout_s: float) -> None:
         """Hand everything over, waiting up to `timeout_s` for what is under way; nothing is gained any more. The next
-        owners are told in what is left of that time, a second at least."""
-        self._retiring = True
+        owners are told in what is left of that time, a second at least. What cannot be let go of (a database that is
+        away) holds up nothing else, and is given away when the time is over: its next owner's epoch fences it."""
+        self.retiring = True
         clock = asyncio.get_running_loop().time
         end = clock() + timeout_s
-        things = list(self._owned)
-        self.leaving.update(things)
-        await asyncio.gather(*(self._let_go(thing, timeout_s, always=True) for thing in things))
-        await self._give(things, max(end - clock(), min(GIVE_S, timeout_s)))
+        self.leaving.update(self._owned)
+        going = {asyncio.create_task(self._let_go(thing, timeout_s, always=True)): thing for thing in self._owned}
+        while going and clock() < end:
+            await asyncio.wait(going, timeout=end - clock(), return_when=asyncio.FIRST_COMPLETED)
+            gone, _ = await asyncio.wait(going, timeout=TOGETHER_S)
+            for task in gone:
+                if error := task.exception():
+                    log.error("%s could not be let go of in order", going[task], exc_info=error)
+            await self._give([going.pop(task) for task in gone], max(end - clock(), min(GIVE_S, timeout_s)))
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+        await self._give([thing for thing in going.values() if thing in self._given], min(GIVE_S, timeout_s))
         self._granted.clear()
         await self.stop()
 
@@ -250,7 +264,7 @@ class Ownership(Listener):
     async def _reconcile(self) -> float | None:
         """Gain what is ours, claim what is nobody's, hand over what is too much; returns when to look again."""
         now = self._membership.view.map
-        if not self._membership.live or self._retiring:
+        if not self._membership.live or self.retiring:
             return None
         embargo_s = (self._membership.embargo_ns - self._membership.now_ns()) / 1e9
         if embargo_s > 0:
@@ -302,7 +316,7 @@ class Ownership(Listener):
         epoch = self._membership.epoch
         owner = self._membership.view.map.things[thing]
         async with self._lock(thing):
-            while self._is_mine(thing) and self._membership.epoch == epoch and not self._retiring:
+            while self._is_mine(thing) and self._membership.epoch == epoch and not self.retiring:
                 self._grant(thing)
                 async with self._slots:  # not while it waits: a database that is away must not hold up the others
                     if await self._open(thing, epoch):
@@ -330,8 +344,11 @@ class Ownership(Listener):
             return True
         try:
             await self._partitions.own(number)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, CannotSurvive) as error:
             log.warning("partition %d cannot be opened yet: %s", number, error)
+            return False
+        except Exception:  # whatever it is, it is tried again no sooner
+            log.exception("partition %d cannot be opened", number)
             return False
         if self._is_mine(thing) and self._membership.epoch == epoch:
             return True
@@ -476,7 +493,7 @@ class Ownership(Listener):
         ]
         if not mine or now.members.get(me) != epoch:
             return None
-        others = [name for name in self._present(now) if name != me or not self._retiring]
+        others = [name for name in self._present(now) if name != me or not self.retiring]
         wanted = self._placed(now, others)
         moved = dict(now.things)
         for thing in mine:

@@ -93,7 +93,7 @@ def promote(ways: Ways, *, lost: bool = False, wait: bool = True) -> Handover:
     promoted = time.monotonic()
     handover = Handover(epoch=epoch, positions=positions, at_ms=ways.now_ms())
     if lost and wait:
-        _wait_alone(ways, former, max(began, promoted))
+        _wait_alone(ways, former, max(began, promoted), epoch)
     _reign(ways, handover)
     return handover
 
@@ -225,8 +225,10 @@ def _position(ways: Ways, name: str, ends: Mapping[str, int]) -> Position:
     )  # fmt: skip
 
 
-def _wait_alone(ways: Ways, former: str, since: float) -> None:
-    left = since + ways.alone_s * MARGIN - time.monotonic()
+def _wait_alone(ways: Ways, former: str, since: float, epoch: Epoch) -> None:
+    """Until nothing of the former region runs. An epoch that was claimed to hand over in order gives whoever hears of
+    it, at the last moment of being alone perhaps, `drain_s` more."""
+    left = since + (ways.alone_s + (epoch.drain_s if epoch.planned else 0.0)) * MARGIN - time.monotonic()
     if ways.alone_s == 0:
         ways.say(f"region.alone_s is 0: nodes of {former} that still run do not stop by themselves")
     elif left > 0:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.storage.unavailable import StoreUnavailable
@@ -41,7 +41,7 @@ class Part:
         self.is_in = is_in
         self.lost_ms = lost_ms
         self.taken = asyncio.Event()
-        """Its calls go on here, as far as they are stored."""
+        """Its calls go on here, as far as they are stored; or it was lost before they did."""
         self.report: Report | None = None
 
 
@@ -61,6 +61,8 @@ class Heir:
         self._recordings = recordings
         self._parts: dict[int, Part] = {}
         self._waiting: list[Part] = []
+        """Granted, and their calls do not go on yet; with those in work."""
+        self._taking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def granted(self, number: int, is_in: Callable[[str], bool]) -> None:
@@ -68,8 +70,8 @@ class Heir:
         lease_ms = int(self._services.settings.cluster.lease_s * LEASES_MS)
         part = self._parts[number] = Part(is_in, self._services.clock.now_ms() - lease_ms)
         self._waiting.append(part)
-        if len(self._waiting) == 1:
-            self._spawn(self._take_over())
+        if self._taking is None or self._taking.done():
+            self._taking = self._spawn(self._take_over())
 
     def gained(self, number: int, is_in: Callable[[str], bool], queue: Queue) -> None:
         """`queue` is the partition, which can be read and written now."""
@@ -78,10 +80,11 @@ class Heir:
         self._spawn(self._settle(number, self._parts[number], queue))
 
     def lost(self, number: int) -> None:
-        """It is another node's: its calls are dropped here, without a word."""
+        """It is another node's: its calls are dropped here, without a word. It may be granted again at once, as another
+        `Part`, while this one is in work."""
         part = self._parts.pop(number, None)
-        if part is not None and part in self._waiting[1:]:  # the first one may be in work
-            self._waiting.remove(part)
+        if part is not None:
+            self._no_longer_waits([part])
 
     def owes(self, is_in: Callable[[str], bool]) -> bool:
         """Whether something of these calls is still to be written."""
@@ -105,8 +108,13 @@ class Heir:
                 report = None
             for part in parts:
                 part.report = report
-                part.taken.set()
-            del self._waiting[: len(parts)]
+            self._no_longer_waits(parts)
+
+    def _no_longer_waits(self, parts: Sequence[Part]) -> None:
+        """Who waits for them goes on: they are taken over, or lost."""
+        self._waiting = [one for one in self._waiting if one not in parts]
+        for part in parts:
+            part.taken.set()
 
     def _is_ours(self, part: Part) -> bool:
         return part in self._parts.values()
@@ -132,10 +140,11 @@ class Heir:
                 return None
         return None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """End without a word."""

@@ -29,6 +29,7 @@ from trunkline.sip import offer_answer
 from trunkline.sip.core import DialogListener, InviteListener
 from trunkline.sip.flow import bracketed
 from trunkline.sip.offer_answer import Local, Negotiated
+from trunkline.sip.server_invite import NO_PRACK
 from trunkline.voice import checkpoints, leg_changes, securing, settling, timeline
 from trunkline.voice.checkpoints import LegCheckpoint, save_leg
 from trunkline.voice.info_keys import info_digit
@@ -223,11 +224,7 @@ class LiveCall(DialogListener, InviteListener):
             self._open(self.negotiated)
         assert self.local is not None
         sdp = self.negotiated.sdp if self.negotiated is not None else offer_answer.offer(self.local)
-        if self.services.settled is not None:
-            await settling.answer(self, sdp)
-            return
-        self.invite.accept(sdp, before=self.store_dialog)
-        self.came_up(200)
+        await settling.answer(self, sdp)
 
     def store_dialog(self, dialog: Dialog) -> None:
         """Before our 200 leaves: another process can go on with what the caller takes for answered."""
@@ -481,6 +478,9 @@ class LiveCall(DialogListener, InviteListener):
             finishing = self.session is not None and not self.session.done
             self._lingers = finishing  # its last request, and what is said to it, belong into the record
             services.flights.advance(self.flight, self.status, stays_ms=LINGER_MS if finishing else 0)
+        if services.live.get(self.sid, self) is not self:  # it was abandoned, and has come back as another object
+            self.settled.set()
+            return
         services.live.pop(self.sid, None)
         services.counts.remove(self)
         if services.traced.get(self._call_id) is self:
@@ -513,7 +513,7 @@ class LiveCall(DialogListener, InviteListener):
 
     def on_cancel(self, reason: str) -> None:
         """The caller gave up before we answered."""
-        self.record.sip_response_code = 487
+        self.record.sip_response_code = 504 if reason == NO_PRACK else 487
         if reason:
             self.note(timeline.SIP, f"Reason: {reason}")
         self.invite = None
@@ -527,8 +527,8 @@ class LiveCall(DialogListener, InviteListener):
         self._over(Status.COMPLETED, "caller" if self.incoming else "callee")
 
     def on_ended(self, reason: str) -> None:
-        if reason == "cancelled" and not self.is_up:  # while our 200 waited
-            self.on_cancel("")
+        if reason in ("cancelled", "no-prack") and not self.is_up:  # while our 200 waited
+            self.on_cancel(NO_PRACK if reason == "no-prack" else "")
             return
         if reason == "no-ack":
             self.alert(NO_ACK)

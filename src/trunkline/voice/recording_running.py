@@ -31,6 +31,10 @@ class Recordable(Protocol):
         """False while a call that was taken over waits for its peer."""
 
     @property
+    def abandoned(self) -> bool:
+        """Whether another host has it now."""
+
+    @property
     def audio(self) -> MediaSide: ...
 
     def note(self, kind: str, what: str, **details: Any) -> None:

@@ -3,6 +3,9 @@
 What is there of them are the pieces that had left the host (trunkline.voice.recording_pieces). A recording that goes on
 keeps its SID; our part begins where it would be by now had nobody been lost, so that its length is right, and what lies
 between is silence, listed as a gap. The recorder joins both parts at the end.
+
+Where the call has ended before its recording could go on, or the media process cannot record it (it has no such leg any
+more, or no room), the recording is what had left: no piece of it is removed before that is kept.
 """
 
 import asyncio
@@ -59,6 +62,7 @@ class SharedRecordings:
         self._objects = objects
         recordings.pieces = RecordingPieces(objects)
         self.takeover = RecordingTakeover(recordings, recordings.pieces, database, clock, longest_ms)
+        recordings.assemble = self.takeover.assemble
         self.uploads = RecordingUploads(objects.objects, spool, origin)
 
     def start(self) -> None:
@@ -111,10 +115,13 @@ class RecordingTakeover:
             known = None
         if not await self._own_part(sid, known):
             return False
+        if call.abandoned:
+            return False
         now = self._clock.now_ms()
         offset_ms = _offset_ms(row, known, now)
         command = self._command(row, call, known, offset_ms)
         ended = row.status not in _GOES_ON or (known is not None and known.stopped)
+        ended = ended or not call.is_up  # its peer may have hung up meanwhile: there is no leg to be recorded
         if ended or command.max_ms < LEAST_MS:
             self._spawn(self._end(row))
             return False
@@ -182,7 +189,11 @@ class RecordingTakeover:
 
     async def _end(self, row: Recording) -> None:
         """Keep what there is; what cannot be read now, trunkline.voice.lost_recordings asks for again."""
-        found = await self.assemble(row)
+        self._recordings.deciding.add(row.sid)  # nobody else makes the same file meanwhile
+        try:
+            found = await self.assemble(row)
+        finally:
+            self._recordings.deciding.discard(row.sid)
         self._recordings.event(found or Recorded(recording=row.sid, leg=row.call_sid, why="failed"))
 
     async def assemble(self, row: Recording) -> Recorded | None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -67,6 +67,7 @@ OPEN_PAGE = 1000
 FORMS = ("wav", "mp3")
 _RUNNING = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -126,6 +127,8 @@ class Recordings:
         """The id of a call's flight while the call lasts, so that what is told of it is kept with it; else 0."""
         self.pieces: RecordingPieces | None = None
         """What leaves this host of recordings while they run; None: nothing does."""
+        self.assemble: Callable[[Recording], Awaitable[Recorded | None]] | None = None
+        """Makes the audio of what has left a host (trunkline.voice.recording_takeover); None: nothing does."""
         self._closing = asyncio.Event()
         self.deciding: set[str] = set()
         """SIDs of those that are about to be gone on with, or not (trunkline.voice.recording_takeover)."""
@@ -388,6 +391,8 @@ class Recordings:
     async def _finish(self, running: Running, event: Recorded) -> None:
         await asyncio.shield(running.stored)
         row = running.row
+        if event.why == "failed" and running.carried:
+            event = await self._of_pieces(running) or event
         if not await self._is_still_ours(running):
             return
         if self.memory is not None:
@@ -424,10 +429,31 @@ class Recordings:
             row.status, row.audio_key = RecordingStatus.COMPLETED, row.sid
 
     async def _put(self, sid: str, file: Path) -> int:
+        async def put() -> int:
+            async with aclosing(_chunks(file)) as chunks:
+                return await self.blobs.put(sid, chunks)
+
+        return await self._patiently(sid, put)
+
+    async def _of_pieces(self, running: Running) -> Recorded | None:
+        """One that a lost host has begun could not go on here: what had left a host of it is the recording. None: there
+        is nothing, or it is another node's by now. Raises StoreUnavailable: its pieces stay, for the next process."""
+
+        async def made() -> Recorded | None:
+            if self.assemble is None or self._running.get(running.row.sid) is not running:
+                return None
+            try:
+                return await self.assemble(running.row)
+            except OSError as error:  # a full disk, say
+                raise StoreUnavailable(str(error)) from error
+
+        return await self._patiently(running.row.sid, made)
+
+    async def _patiently(self, sid: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, again and again while a store is away. Raises StoreUnavailable after a day, or at the end."""
         for left in range(KEEP_TRIES, 0, -1):
             try:
-                async with aclosing(_chunks(file)) as chunks:
-                    return await self.blobs.put(sid, chunks)
+                return await work()
             except StoreUnavailable as error:
                 if left == 1 or self._closing.is_set():
                     raise

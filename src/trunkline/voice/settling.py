@@ -1,8 +1,8 @@
 """The 200 and the ACK that wait until what another host needs is stored elsewhere.
 
 Only where the `MemoryStore` is on other hosts (`VoiceServices.settled`): the embedded journal has everything when
-`post` returns, and nothing here is called. The wait is bounded: a store that is slow, or away, costs the takeover of
-calls that begin meanwhile, never the calls.
+`post` returns, and nothing waits for it. A 200 that waits for the PRACK of its caller is waited for in either case.
+The wait is bounded: a store that is slow, or away, costs the takeover of calls that begin meanwhile, never the calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from trunkline.storage.unavailable import StoreUnavailable
 
 if TYPE_CHECKING:
     from trunkline.sip.dialog import Dialog
+    from trunkline.sip.server_invite import ServerInvite
     from trunkline.voice.live import LiveCall
     from trunkline.voice.service import VoiceServices
 
@@ -37,22 +38,30 @@ async def settle(services: VoiceServices) -> bool:
 
 
 async def answer(call: LiveCall, sdp: bytes) -> None:
-    """Pick up: stored on other hosts, then 200. Whoever is interrupted while waiting leaves it under way."""
+    """Pick up: stored on other hosts, then 200. The call is up once that has left, which a PRACK may have to come for.
+    Whoever is interrupted while waiting leaves it under way."""
     if call.answering is None:
-        call.answering = asyncio.get_running_loop().create_task(_answer(call, sdp))
+        invite = call.invite
+        assert invite is not None
+        invite.accept(sdp, before=call.store_dialog, hold=call.services.settled is not None)
+        if not invite.waits:
+            call.came_up(200)
+            return
+        call.answering = asyncio.get_running_loop().create_task(_answer(call, invite))
     await asyncio.shield(call.answering)
 
 
-async def _answer(call: LiveCall, sdp: bytes) -> None:
-    invite = call.invite
-    assert invite is not None
-    invite.accept(sdp, before=call.store_dialog, hold=True)
+async def _answer(call: LiveCall, invite: ServerInvite) -> None:
+    over = asyncio.Event()
+    invite.on_left = over.set
     try:
         await settle(call.services)
     finally:
         invite.release()
-        if call.status is Status.RINGING:
-            call.came_up(200)
+    if invite.waits:  # its reliable 183 is not acknowledged yet
+        await over.wait()
+    if invite.left and call.status is Status.RINGING:
+        call.came_up(200)
 
 
 def acknowledge(call: LiveCall, dialog: Dialog) -> None:

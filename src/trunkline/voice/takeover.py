@@ -21,15 +21,19 @@ AGAIN_S. Applications are told the last as ever.
 Calls that were not answered end `failed`: callers get 503, so that their carrier tries another of our nodes, callees a
 CANCEL by the stored Via. Calls of the API that waited for their turn are placed here, once they can be read.
 
+A call that cannot be worked with (what a peer or another release has put into its state raises) is ended by itself: the
+others go on.
+
 `let_go` is the other side: a node that has lost its lease drops its calls without a word, for another has them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -46,6 +50,7 @@ from trunkline.voice import adopting, checkpoints, securing, timeline
 from trunkline.voice.adopting import OPEN, Saved
 from trunkline.voice.flights import KIND, RECOVERY_PAGE
 from trunkline.voice.outbound import PROCESS_LOST
+from trunkline.voice.takeover_leg import Leg, end
 from trunkline.voice.takeover_report import Report
 
 if TYPE_CHECKING:
@@ -96,35 +101,6 @@ class ContinuesRecordings(Protocol):
         what is known of it without the database."""
 
 
-class _Leg:
-    """One leg on its way."""
-
-    __slots__ = (
-        "arrived", "children", "live", "looks", "offer", "parent", "recording", "resumed", "saved", "settled", "timer",
-        "tries",
-    )  # fmt: skip
-
-    def __init__(self, live: LiveCall, saved: Saved) -> None:
-        self.live = live
-        self.saved = saved
-        self.parent: _Leg | None = None
-        self.children: list[_Leg] = []
-        self.offer = b""
-        self.tries = self.looks = 0
-        self.settled = self.resumed = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.recording: asyncio.Future[None] | None = None
-        """Done when its recordings go on."""
-        self.arrived = asyncio.Event()
-        """It is settled."""
-
-    @property
-    def urgent(self) -> bool:
-        """Whether somebody hears or says something just now."""
-        state = self.saved.state
-        return bool(self.parent or self.children or "play" in state or "recording" in state)
-
-
 class Takeover:
     """See the module. `floats`: whether the address that our SIP names moves from host to host (`sip.advertised` is the
     same on all), so that NATs and firewalls on the way know it."""
@@ -159,7 +135,7 @@ class Takeover:
         """
         began, services, report = time.monotonic(), self._services, Report()
         lost_ms = min(lost_ms or services.clock.now_ms(), services.clock.now_ms())
-        legs: dict[str, _Leg] = {}
+        legs: dict[str, Leg] = {}
         for sid, one in (await self._saved(mine if callable(mine) else mine.__contains__)).items():
             if self._in_hand(sid):
                 continue
@@ -189,24 +165,31 @@ class Takeover:
         unknown = []
         for held in services.flights.held(chosen):
             stored = open_.pop(held.call.sid, None)
-            if stored is None or not services.flights.settle(held, stored):
-                unknown.append(held)
-        legs: dict[str, _Leg] = {}
+            try:
+                if stored is None or not services.flights.settle(held, stored):
+                    unknown.append(held)
+            except Exception:
+                log.exception("%s: what happened to the call meanwhile is not written", held.call.sid)
+        for held in unknown:  # the queue may go away again: before anything is begun
+            await self._look_up(queue, held)
+        legs: dict[str, Leg] = {}
         for sid, stored in open_.items():
             if self._in_hand(sid):
                 continue
-            flight, one = services.flights.adopt(stored), self._unread.pop(sid, None) or Saved({})
-            if flight.status is Status.QUEUED:
-                report.queued += 1
-                services.outbound.wait_again(flight)
-            elif flight.status in OPEN:
-                self._take(flight, one, lost_ms, legs, report)
+            one = self._unread.pop(sid, None) or Saved({})
+            try:
+                flight = services.flights.adopt(stored)
+                if flight.status is Status.QUEUED:
+                    services.outbound.wait_again(flight)
+                    report.queued += 1
+                elif flight.status in OPEN:
+                    self._take(flight, one, lost_ms, legs, report)
+            except Exception:
+                log.exception("%s: the queue's record of the call is of no use", sid)
         for sid in [sid for sid in self._unread if chosen(sid)]:
             for row in self._unread.pop(sid).recordings:
                 checkpoints.drop_recording(services.memory, row)
             checkpoints.forget(services.memory, sid)
-        for held in unknown:
-            await self._look_up(queue, held)
         await self._go(legs, report)
         report.took_s = time.monotonic() - began
         if report.complete:
@@ -220,8 +203,10 @@ class Takeover:
 
     def _in_hand(self, sid: str) -> bool:
         """Whether this process has begun the call, or goes on with it."""
-        flight = self._services.flights.cached(sid)
-        return sid in self._services.live or (flight is not None and (flight.begun_here or flight.held is not None))
+        flight, live = self._services.flights.cached(sid), self._services.live.get(sid)
+        if live is not None and not live.abandoned:  # an abandoned one waits for its media side alone
+            return True
+        return flight is not None and (flight.begun_here or flight.held is not None)
 
     def _inherit(self, saved: Saved) -> CallFlight | None:
         """Its flight; None where nothing of it is stored that can be read."""
@@ -231,7 +216,9 @@ class Takeover:
             return self._services.flights.inherit(saved.flight)
         except (msgspec.MsgspecError, ValueError) as error:
             log.warning("a call's record cannot be read: %s", error)
-            return None
+        except Exception:
+            log.exception("a call's record is of no use")
+        return None
 
     async def _look_up(self, queue: Queue, held: CallFlight) -> None:
         """One that is not open in the queue: it had ended, and is over here too."""
@@ -266,17 +253,26 @@ class Takeover:
                 found += [one for one in page if mine(one.sid)]
         return found
 
-    def _take(self, flight: CallFlight, saved: Saved, lost_ms: int, legs: dict[str, _Leg], report: Report) -> None:
-        """Make a live call, or end what cannot be one."""
-        live = self._make(flight, saved, lost_ms)
+    def _take(self, flight: CallFlight, saved: Saved, lost_ms: int, legs: dict[str, Leg], report: Report) -> None:
+        """Make a live call, or end what cannot be one: also where what is stored of it cannot be worked with."""
+        live, sid = None, flight.call.sid
+        try:
+            live = self._make(flight, saved, lost_ms)
+        except Exception:
+            log.exception("%s: the call cannot be taken over", sid)
+            made = self._services.live.get(sid)
+            if made is not None and made.flight is flight:
+                end(made, LOST)
+                report.lost += 1
+                return
         if live is not None:
-            legs[live.sid] = _Leg(live, saved)
+            legs[sid] = Leg(live, saved)
         else:
             self._end(flight, saved, lost_ms, report)
 
-    async def _go(self, legs: dict[str, _Leg], report: Report) -> None:
+    async def _go(self, legs: dict[str, Leg], report: Report) -> None:
         """Reach the peers of all."""
-        self._join(legs)
+        self._join(legs, report)
         self._record_on(legs)
         report.legs = len(legs)
         await self._reach_all(legs.values(), report)
@@ -298,7 +294,7 @@ class Takeover:
         adopting.count(live)
         return live
 
-    def _join(self, legs: dict[str, _Leg]) -> None:
+    def _join(self, legs: dict[str, Leg], report: Report) -> None:
         """Children find their parents; those that no <Dial> had connected are hung up."""
         adopting.join(self._services, [one.saved.leg for one in legs.values() if one.saved.leg is not None])
         for one in legs.values():
@@ -307,7 +303,8 @@ class Takeover:
                 one.parent = parent
                 parent.children.append(one)
             if one.live.parent is not None:
-                adopting.resume_child(one.live, parent.saved if parent is not None else None)
+                with self._alone(one, report):
+                    adopting.resume_child(one.live, parent.saved if parent is not None else None)
 
     def _end(self, flight: CallFlight, saved: Saved, lost_ms: int, report: Report) -> None:
         """A call that cannot go on: not answered, or nothing of it is stored."""
@@ -340,10 +337,12 @@ class Takeover:
                     dialogs.withdraw(self._stack, request, flow)
         except MalformedMessage as error:
             log.warning("a stored INVITE cannot be read: %s", error)
+        except Exception:
+            log.exception("a stored INVITE is of no use: its peer is not told")
 
     # -- reaching peers --------------------------------------------------------------------------------------
 
-    async def _reach_all(self, legs: Iterable[_Leg], report: Report) -> None:
+    async def _reach_all(self, legs: Iterable[Leg], report: Report) -> None:
         order = sorted(legs, key=lambda one: not one.urgent)
         async with self._pace:
             loop = asyncio.get_running_loop()
@@ -354,8 +353,12 @@ class Takeover:
                 for one in order[at : at + BATCH]:
                     self._reach(one, report)
 
-    def _reach(self, one: _Leg, report: Report) -> None:
+    def _reach(self, one: Leg, report: Report) -> None:
         """Send the re-INVITE, once there is a port."""
+        with self._alone(one, report):
+            self._try_to_reach(one, report)
+
+    def _try_to_reach(self, one: Leg, report: Report) -> None:
         live, leg = one.live, one.saved.leg
         assert leg is not None
         if live.is_over or leg.dialog is None or live.dialog is None:
@@ -376,7 +379,7 @@ class Takeover:
             live.note(timeline.ERROR, "no media port is free")
             self._give_up(one, report)
 
-    def _lease(self, one: _Leg) -> bool:
+    def _lease(self, one: Leg) -> bool:
         """A port of ours, and new keys: the lost host may have used its own up to any index."""
         live, leg = one.live, one.saved.leg
         if live.local is not None:
@@ -391,7 +394,7 @@ class Takeover:
         )
         return True
 
-    def _send(self, one: _Leg, report: Report) -> None:
+    def _send(self, one: Leg, report: Report) -> None:
         live, leg = one.live, one.saved.leg
         assert leg is not None
         assert leg.dialog is not None
@@ -410,7 +413,7 @@ class Takeover:
         live.dialog.reinvite(one.offer, lambda status, answer: self._answered(one, report, status, answer))
         checkpoints.save_leg(live)  # whoever follows us goes on above our CSeq
 
-    def _answered(self, one: _Leg, report: Report, status: int, answer: bytes) -> None:
+    def _answered(self, one: Leg, report: Report, status: int, answer: bytes) -> None:
         live = one.live
         if live.is_over:
             self._settle(one, report)
@@ -425,13 +428,14 @@ class Takeover:
             ends_itself = status in (408, 481)  # the dialog does, when this returns
             self._give_up(one, report, hang_up=not ends_itself)
 
-    def _again(self, one: _Leg, report: Report) -> None:
+    def _again(self, one: Leg, report: Report) -> None:
         if one.live.is_over:
             self._settle(one, report)
         elif not one.settled:
-            self._send(one, report)
+            with self._alone(one, report):
+                self._send(one, report)
 
-    def _reached(self, one: _Leg, report: Report, answer: bytes) -> None:
+    def _reached(self, one: Leg, report: Report, answer: bytes) -> None:
         """The peer knows of this host: from here on it is a call like others."""
         live = one.live
         assert live.local is not None
@@ -448,21 +452,33 @@ class Takeover:
         live.note(timeline.SIP, f"its peer has followed to this host after {report.reached_ms[-1]} ms")
         self._settle(one, report)
 
-    def _give_up(self, one: _Leg, report: Report, *, hang_up: bool = True) -> None:
+    def _give_up(self, one: Leg, report: Report, *, hang_up: bool = True) -> None:
         """Its peer is not to be reached, or has gone. Its application is told the last by its session."""
         if one.settled:
             return
         live = one.live
         if one.parent is None and not one.resumed and not live.is_over:
             one.resumed = True
-            adopting.resume(live, one.saved)
+            try:
+                adopting.resume(live, one.saved)
+            except Exception:
+                log.exception("%s: its application is not told the last", live.sid)
         if hang_up:
-            live.hangup(LOST)
+            end(live, LOST)
         self._settle(one, report)
+
+    @contextlib.contextmanager
+    def _alone(self, one: Leg, report: Report) -> Iterator[None]:
+        """What goes wrong with a leg ends that one: the others are to be reached."""
+        try:
+            yield
+        except Exception:
+            log.exception("%s: the call cannot be taken over", one.live.sid)
+            self._give_up(one, report)
 
     # -- going on --------------------------------------------------------------------------------------------
 
-    def _settle(self, one: _Leg, report: Report) -> None:
+    def _settle(self, one: Leg, report: Report) -> None:
         """It is known whether a leg goes on; its call does when that is known of all its legs."""
         if one.settled:
             return
@@ -491,7 +507,7 @@ class Takeover:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _go_on(self, root: _Leg) -> None:
+    async def _go_on(self, root: Leg) -> None:
         """The session of a call whose legs are there."""
         live = root.live
         try:
@@ -503,7 +519,7 @@ class Takeover:
             log.exception("%s: the call could not be taken over", live.sid)
             live.hangup(PROCESS_LOST, end=Status.FAILED)
 
-    def _record_on(self, legs: dict[str, _Leg]) -> None:
+    def _record_on(self, legs: dict[str, Leg]) -> None:
         """Have the recordings of these calls go on once their legs are here; sessions wait for that."""
         if self._services.recordings is None or not legs:
             return
@@ -528,7 +544,7 @@ class Takeover:
                 await asyncio.sleep(RECORDS_LOOK_S)
 
     async def _recorded_there(
-        self, leg: _Leg, first: asyncio.Future[None] | None, rows: asyncio.Future[list[Recording]]
+        self, leg: Leg, first: asyncio.Future[None] | None, rows: asyncio.Future[list[Recording]]
     ) -> None:
         """Those that only the database knows."""
         if first is not None:
@@ -537,7 +553,7 @@ class Takeover:
         found = [row for row in await asyncio.shield(rows) if row.call_sid == leg.live.sid and row.sid not in known]
         await self._recorded(leg, found, stored=True)
 
-    async def _recorded(self, leg: _Leg, rows: list[Recording], *, stored: bool = False) -> None:
+    async def _recorded(self, leg: Leg, rows: list[Recording], *, stored: bool = False) -> None:
         """The recordings of a leg go on, or have ended with the host that wrote them."""
         live, recordings = leg.live, self._services.recordings
         try:
@@ -560,6 +576,8 @@ class Takeover:
         services = self._services
         gone = [live for live in services.live.values() if mine(live.sid)]
         call_ids = {call_id for call_id, live in services.traced.items() if live in gone}
+        for call_id in call_ids:  # they may come back at once, as others
+            del services.traced[call_id]
         call_ids |= {live.record.sip_call_id for live in gone if live.record.sip_call_id}
         dialogs.abandon(self._stack, call_ids)
         if services.outbound is not None:
