@@ -141,6 +141,72 @@ async def test_carrier_id_leads_to_the_flight_also_after_eviction(queue):
     assert inflight.by_carrier_id("d", "7") is None
 
 
+async def crowded_out(inflight, **options):
+    """A copy that is in a lane's head and no longer in the cache."""
+    live = await accept(inflight, Status.QUEUED, lane="c|a|s", **options)
+    for _ in range(3):
+        await accept(inflight)
+    assert inflight.cached(live.message.sid) is None
+    return live
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+async def test_the_copy_that_is_claimed_is_the_one_that_is_found(queue, read_before):
+    """It had left the cache, and the flight was perhaps read anew: else its receipt would find an old copy."""
+    inflight = Inflight(queue, Clock(), max_live=2)
+    live = await crowded_out(inflight)
+    flight = queue.by_id(live.id)
+    if read_before:
+        assert inflight.adopt(flight) is not live
+    claimed = inflight.claim([live])
+    assert inflight.in_hand(live.id)
+    assert await claimed == []
+    assert inflight.adopt(flight) is inflight.cached(live.message.sid) is live
+    assert inflight.in_hand(live.id)
+    assert inflight.busy(partition_of(live.id))
+    live.message.connector, live.message.segments = "c", [SegmentState(id="7")]
+    assert await inflight.advance(live, Status.SENT, carrier_ids=[("c", "7")])
+    assert inflight.by_carrier_id("c", "7") is live
+    assert not inflight.in_hand(live.id)
+
+
+async def test_a_copy_that_was_moved_on_is_not_displaced_by_an_older_one_that_is_claimed(queue):
+    inflight = Inflight(queue, Clock(), max_live=2)
+    old = await crowded_out(inflight)
+    fresh = await inflight.find(AC, old.message.sid)
+    canceled, claimed = inflight.advance(fresh, Status.CANCELED), inflight.claim([old])
+    assert inflight.cached(fresh.message.sid) is fresh
+    assert await canceled
+    assert await claimed == [old.id]
+    assert inflight.cached(fresh.message.sid) is fresh
+
+
+async def test_a_claim_is_seen_when_the_newer_copys_step_was_not_written(queue):
+    disk = FullDisk(queue)
+    inflight = Inflight(disk, Clock(), max_live=2)
+    old = await crowded_out(inflight)
+    fresh = await inflight.find(AC, old.message.sid)
+    disk.full = True
+    canceled, claimed = inflight.advance(fresh, Status.CANCELED), inflight.claim([old])
+    with pytest.raises(StoreUnavailable):
+        await canceled
+    assert await claimed == []
+    assert inflight.cached(old.message.sid) is old
+    assert inflight.busy(partition_of(old.id))
+
+
+async def test_carriers_ids_leave_memory_with_the_copy(queue):
+    inflight = Inflight(queue, Clock(), max_live=2)
+    for number in range(20):
+        live = await crowded_out(inflight)
+        await inflight.claim([live])
+        live.message.connector, live.message.segments = "c", [SegmentState(id=str(number))]
+        await inflight.advance(live, Status.SENT, carrier_ids=[("c", str(number))], land_ms=1)
+        await queue.remove([(live.id, live.rev)])
+        inflight.forget(live.id, live.rev)
+    assert len(inflight._by_carrier) <= 2
+
+
 async def test_callbacks_are_told_after_the_commit_only(inflight, queue):
     told = []
     inflight.owed = told.extend
@@ -197,17 +263,23 @@ class FullDisk:
         return written
 
 
-async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, monkeypatch):
+async def being_submitted(disk, monkeypatch):
+    """A store whose disk is full from here on, a message that is being submitted, and what tells of its next step once
+    that is written."""
     monkeypatch.setattr("trunkline.inflight.store.REPEAT_S", 0.01)
-    disk = FullDisk(queue)
-    inflight = Inflight(disk, Clock())
+    inflight, repeated = Inflight(disk, Clock()), asyncio.Event()
+    inflight.repeated = lambda live, step: repeated.set()
     live, written = inflight.accept(message(), Status.QUEUED, lane="c/a/s")
     await written
     await inflight.claim([live])
-    repeated, owed = asyncio.Event(), []
-    inflight.owed = owed.extend
-    inflight.repeated = lambda live, step: repeated.set()
     disk.full = True
+    return inflight, live, repeated
+
+
+async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, monkeypatch):
+    disk, owed = FullDisk(queue), []
+    inflight, live, repeated = await being_submitted(disk, monkeypatch)
+    inflight.owed = owed.extend
     live.message.segments = [SegmentState(id="c-1")]
     callback = Owed(sid=live.message.sid, account=AC, kind="status", host="h", seq=1, request=b"{}")
     with pytest.raises(StoreUnavailable):
@@ -221,6 +293,25 @@ async def test_a_step_that_could_not_be_written_is_repeated_until_it_is(queue, m
     assert queue.by_id(live.id).status == Status.SENT
     assert [one.sid for one in owed] == [live.message.sid]
     assert inflight.by_carrier_id("c", "c-1").status is Status.SENT
+
+
+async def test_a_repeated_step_is_told_although_its_flight_cannot_be_read_just_then(queue, monkeypatch):
+    """A receipt that came before the carrier's answer was written waits for nothing else."""
+    disk, reads = FullDisk(queue), []
+    inflight, live, repeated = await being_submitted(disk, monkeypatch)
+    with pytest.raises(StoreUnavailable):
+        await inflight.advance(live, Status.SENT, carrier_ids=[("c", "c-1")])
+
+    def by_id(flight_id):
+        reads.append(flight_id)
+        if len(reads) == 1:
+            raise StoreUnavailable("the connection was lost")
+        return queue.by_id(flight_id)
+
+    disk.by_id = by_id
+    disk.full = False
+    await asyncio.wait_for(repeated.wait(), 60)
+    assert reads == [live.id] * 2
 
 
 class OneByOne(FullDisk):

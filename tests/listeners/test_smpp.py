@@ -10,9 +10,9 @@ from tests.messaging.connectors.smpp_rig import certificate
 from tests.messaging.world import AC, eventually
 from trunkline.listeners import smpp
 from trunkline.model.account import Account
+from trunkline.smpp import codec, receipt
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
-from trunkline.smpp import receipt
 from trunkline.smpp.errors import ConnectError
 
 # -- binds --------------------------------------------------------------------------------------------------------
@@ -67,6 +67,19 @@ async def test_wrong_passwords_are_answered_late_and_few(make_node, monkeypatch)
     assert cut.value.status is None, "not even the right one is heard now"
     node.world.clock.offset_ms += 61_000
     assert (await node.bind()).connection.bound
+
+
+async def test_connections_opened_beforehand_guess_no_longer_than_others(make_node, quick, monkeypatch):
+    monkeypatch.setattr(smpp, "MAX_FAILED_BINDS", 2)
+    node = await make_node()
+    waiting = [await asyncio.open_connection("127.0.0.1", node.server.port) for _ in range(4)]
+    answers = []
+    for (reader, writer), password in zip(waiting, ("guess", "guess", "guess", PASSWORD), strict=True):
+        writer.write(codec.encode(p.BindTransceiver(system_id=SYSTEM_ID, password=password), 1))
+        answers.append((await asyncio.wait_for(reader.read(16), 60))[8:12])
+        writer.close()
+    assert answers == [c.ESME_RINVPASWD.to_bytes(4, "big")] * 2 + [b""] * 2
+    assert node.server.bound_clients == 0
 
 
 async def test_as_many_binds_as_the_account_may_have(make_node):

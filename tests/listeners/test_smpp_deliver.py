@@ -1,18 +1,23 @@
 """Receipts and received messages to clients."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from tests.listeners.conftest import PASSWORD, SYSTEM_ID, Esme
 from tests.listeners.helpers import carrier, delivered, message_of
 from tests.messaging.world import AC, OURS, THEM, eventually
+from trunkline.listeners import smpp
+from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.base import InboundPart, Rejected
-from trunkline.model.numbers import PhoneNumber
+from trunkline.model.numbers import Alert, PhoneNumber
 from trunkline.smpp import constants as c
 from trunkline.smpp import pdu as p
 from trunkline.smpp import receipt, transport
 from trunkline.sms import udh
+from trunkline.storage.queue import Owed
+from trunkline.storage.unavailable import StoreUnavailable
 
 # -- receipts -----------------------------------------------------------------------------------------------------
 
@@ -105,6 +110,63 @@ async def test_a_receipt_refused_for_good_is_given_up_and_told(node):
     await delivered(node, await message_of(node, response.message_id))
     await eventually(lambda: node.delivery.exhausted == 1)
     assert await node.world.alert_codes() == [15003]
+
+
+async def owe(node, count):
+    """So many receipts, a day and more ago."""
+    request = b'{"url":"x","params":[],"token":"t"}'
+    lane = smpp_clients.lane(AC)
+    await node.world.queue.owe(
+        [
+            Owed(sid=f"SM{number:032x}", account=AC, kind=smpp_clients.RECEIPT, host=lane, request=request)
+            for number in range(count)
+        ]
+    )
+    node.world.clock.offset_ms += 86_401_000
+
+
+async def left(node):
+    return sum(count for _, count, _ in await node.world.queue.owed_hosts())
+
+
+async def alerts(node):
+    await node.world.alerts.close()
+    return [alert.alert_text.partition(": ")[2] for alert in await node.world.database.find(Alert)]
+
+
+async def test_more_than_a_page_is_given_up_at_once_with_one_alert(node, monkeypatch):
+    monkeypatch.setattr(smpp, "EXPIRE_PAGE", 10)
+    await owe(node, 35)
+    await node.server.expire()
+    assert await left(node) == 0
+    assert await alerts(node) == ["no client was bound in time (35 given up)"]
+
+
+async def test_what_cannot_be_given_up_now_holds_up_nothing_else(node, monkeypatch):
+    monkeypatch.setattr(smpp, "EXPIRE_PAGE", 10)
+    await owe(node, 35)
+    settle = node.world.queue.settle
+
+    async def some(owed):
+        if int(owed.sid[2:], 16) == 3:
+            raise StoreUnavailable("its partition is away")
+        await settle(owed)
+
+    monkeypatch.setattr(node.world.queue, "settle", some)
+    await node.server.expire()
+    assert await left(node) == 1
+    monkeypatch.undo()
+    await node.server.expire()
+    assert await left(node) == 0
+    assert sorted(await alerts(node)) == [f"no client was bound in time ({count} given up)" for count in (1, 34)]
+
+
+async def test_what_a_client_of_another_node_can_get_is_not_given_up(node):
+    node.server.elsewhere = SimpleNamespace(node=lambda account: "b")
+    await owe(node, 3)
+    await node.server.expire()
+    assert await left(node) == 3
+    node.server.elsewhere = None
 
 
 async def test_an_unanswered_receipt_comes_again(make_node):

@@ -114,3 +114,87 @@ async def test_incomplete_messages_are_bounded(node, monkeypatch):
     assert statuses == [0, 0, c.ESME_RTHROTTLED]
     assert (await esme.submit(**part(2, 2, b"y", 0))).status == 0
     assert (await esme.submit(**part(1, 2, b"x", 3))).status == 0
+
+
+# -- repetition, or another message with a part in common ---------------------------------------------------------
+
+
+async def submitted(esme, *texts, total=2):
+    """Submits numbered parts; the ids of the answers."""
+    responses = [await esme.submit(**part(number, total, text)) for number, text in texts]
+    assert {response.status for response in responses} == {0}
+    return [response.message_id for response in responses]
+
+
+async def sent(node, count):
+    await eventually(lambda: len(carrier(node).taken) >= count)
+    return [message.body for message in carrier(node).taken]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_another_message_with_the_same_first_part(node, restart):
+    esme = await node.bind()
+    first = await submitted(esme, (1, b"Dear all, "), (2, b"the first"))
+    (again,) = await submitted(esme, (1, b"Dear all, "))
+    assert again == first[0]
+    if restart:
+        await node.restart()
+        esme = await node.bind()
+    (other,) = await submitted(esme, (2, b"the second"))
+    assert other[:34] != first[0][:34]
+    assert await sent(node, 2) == ["Dear all, the first", "Dear all, the second"]
+    await eventually(lambda: no_parts(node))
+    assert len(node.server._parts) == 0
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_two_messages_have_in_common_is_kept_with_the_rest(node, restart):
+    esme = await node.bind()
+    await submitted(esme, (1, b"a"), (2, b"b"), (3, b"c"), (4, b"d"), total=4)
+    await submitted(esme, (1, b"a"), (2, b"b"), (3, b"C"), total=4)
+    if restart:
+        await node.restart()
+        esme = await node.bind()
+    await submitted(esme, (4, b"d"), total=4)
+    assert await sent(node, 2) == ["abcd", "abCd"]
+    await eventually(lambda: no_parts(node))
+
+
+async def test_another_message_with_the_same_last_part(node):
+    esme = await node.bind()
+    await submitted(esme, (1, b"code 1; "), (2, b"thanks"))
+    await submitted(esme, (1, b"code 2; "), (2, b"thanks"))
+    assert await sent(node, 2) == ["code 1; thanks", "code 2; thanks"]
+
+
+async def test_a_repeated_part_does_not_get_into_a_message_that_begins_before_it(node):
+    esme = await node.bind()
+    await submitted(esme, (1, b"old "), (2, b"text"), (2, b"text"), (1, b"new "), (2, b"words"))
+    assert await sent(node, 2) == ["old text", "new words"]
+    await eventually(lambda: no_parts(node))
+
+
+async def test_repetitions_are_dropped_in_silence(node):
+    esme = await node.bind()
+    await submitted(esme, *[(1, b"x"), (2, b"y")] * 3)
+    assert not await no_parts(node)
+    node.world.clock.offset_ms += 301_000
+    await node.server._parts.sweep()
+    await eventually(lambda: no_parts(node))
+    await esme.submit()  # an exchange after it
+    assert esme.got == []
+    assert await sent(node, 2) == ["xy", "hello"]
+
+
+async def test_kept_repetitions_are_bounded(node, monkeypatch):
+    monkeypatch.setattr(smpp_parts, "MAX_FINISHED", 2)
+    esme = await node.bind()
+    for reference in range(4):
+        for number in (1, 2, 1):
+            await esme.submit(**part(number, 2, b"x", reference))
+    assert len(node.server._parts._repeated) == 2
+
+    async def left():
+        return len(await node.world.queue.stale_parts(node.world.clock.now_ms() + 10_000_000, 10)) == 2
+
+    await eventually(left)

@@ -12,7 +12,7 @@ from trunkline.messaging.leased import LeasedConnector
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.unavailable import StoreUnavailable
 
-from .world import AC, Carrier, MovableClock, World, eventually
+from .world import AC, Carrier, MovableClock, World, eventually, none_parked
 
 
 class Real(Carrier):
@@ -128,7 +128,7 @@ async def test_a_message_goes_out_by_another_nodes_bind_and_its_receipt_comes_ba
     assert [one.sid for one in real.taken] == [message.sid]
     await theirs.across.receipt(Receipt("carrier", message.segments[0].id, "delivered"))
     assert (await ours.world.reader.get(AC, message.sid)).status == "delivered", "committed when it is acknowledged"
-    assert theirs.world.queue.parked() == []
+    assert await theirs.world.queue.parked() == []
 
 
 async def test_a_receipt_that_comes_before_the_carriers_answer(nodes):
@@ -138,10 +138,10 @@ async def test_a_receipt_that_comes_before_the_carriers_answer(nodes):
     message = await ours.world.send("hello")
     await eventually(lambda: real.open)
     await theirs.across.receipt(Receipt("carrier", "id-1", "delivered"))
-    assert theirs.world.queue.parked() == [("carrier", "id-1")]
+    assert await theirs.world.queue.parked() == [("carrier", "id-1")]
     real.settle(message.sid, Submitted(["id-1"]))
     await ours.world.until(message, "delivered")
-    await eventually(lambda: theirs.world.queue.parked() == [])
+    await eventually(lambda: none_parked(theirs.world))
 
 
 async def test_a_receipt_for_a_node_that_is_not_there_is_not_acknowledged(nodes):
@@ -168,10 +168,10 @@ async def test_early_receipts_whose_node_is_away_are_taken_there_later(nodes, mo
     ours.net.cut = True
     real.settle(message.sid, Submitted(["id-1"]))
     await asyncio.sleep(0.1)
-    assert theirs.world.queue.parked() == [("carrier", "id-1")]
+    assert await theirs.world.queue.parked() == [("carrier", "id-1")]
     ours.net.cut = False
     await ours.world.until(message, "delivered")
-    await eventually(lambda: theirs.world.queue.parked() == [])
+    await eventually(lambda: none_parked(theirs.world))
 
 
 async def test_ids_that_a_lost_node_borrowed_are_nobodys(nodes):
@@ -182,7 +182,7 @@ async def test_ids_that_a_lost_node_borrowed_are_nobodys(nodes):
         await theirs.across.receipt(Receipt("carrier", "id-9", "delivered"))
     theirs.across.lost("ours")
     await theirs.across.receipt(Receipt("carrier", "id-9", "delivered"))
-    assert theirs.world.queue.parked() == [("carrier", "id-9")]
+    assert await theirs.world.queue.parked() == [("carrier", "id-9")]
 
 
 async def test_what_the_carrier_refuses_is_told(nodes):
@@ -308,7 +308,24 @@ async def test_what_waits_for_room_too_long_or_whose_node_has_gone_is_not_sent(n
     theirs.connector.admit("another", Submission(message=None, sender="s", done=told.append))
     theirs.across.lost("ours")
     assert len(told) == 2
-    assert [whose for whose, _ in theirs.connector._waiting.values()] == ["another"]
+    theirs.across.lost("another")
+    assert len(told) == 3
+    assert real.taken == []
+
+
+async def test_each_that_waits_for_room_too_long_goes_back_in_its_time(nodes, monkeypatch):
+    ours, theirs, real = nodes
+    monkeypatch.setattr(leased, "ROOM_S", 0.05)
+    await up(ours)
+    real.down = True
+    told = []
+    for name in ("first", "second", "third"):
+        theirs.connector.admit(
+            "ours", Submission(message=None, sender=name, done=lambda _, name=name: told.append(name))
+        )
+        await asyncio.sleep(0.02)
+    await eventually(lambda: len(told) == 3)
+    assert told == ["first", "second", "third"]
     assert real.taken == []
 
 
@@ -330,4 +347,17 @@ async def test_a_receipt_right_behind_the_carriers_answer_is_not_parked(nodes):
     assert theirs.across._lent["carrier", "id-1"] == "ours"
     await told
     await ours.world.until(message, "delivered")
-    assert theirs.world.queue.parked() == []
+    assert await theirs.world.queue.parked() == []
+
+
+async def test_what_came_while_the_holders_fence_was_shut_goes_when_it_opens(nodes):
+    """Nothing else comes that would wake its lane."""
+    _, theirs, real = nodes
+    theirs.net.fenced.add("theirs")
+    message = await theirs.world.send("hello")
+    await eventually(lambda: theirs.world.dispatcher.waiting(f"carrier|{AC}|{message.from_}"))
+    await asyncio.sleep(0)
+    assert real.taken == []
+    theirs.net.fenced.discard("theirs")
+    theirs.connector.mend()
+    await theirs.world.until(message, "sent")

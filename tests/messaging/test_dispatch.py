@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.storage.partitions import owning_all, sharded_sqlite
-from trunkline.messaging.connectors.base import Submitted, Unavailable
+from trunkline.messaging.connectors.base import Receipt, Submitted, Unavailable
 from trunkline.messaging.lanes import HEAD, lane_name
 from trunkline.model.account import Account
 from trunkline.model.message import Status
@@ -488,3 +488,58 @@ async def test_a_lane_goes_on_with_other_partitions_while_one_leaves(fast, halve
     await fast.dispatcher.recover()
     await eventually(lambda: len(carrier.taken) == len(staying) + len(leaving))
     assert {m.sid for m in carrier.taken[len(staying) :]} == {m.sid for m in leaving}
+
+
+# -- copies that have left the cache while their messages wait -------------------------------------------------------
+
+
+async def test_receipts_reach_messages_whose_copies_left_the_cache_while_they_waited(fast):
+    """The lane is read again while the rest of its head, no longer in the cache, still stands there."""
+    fast.inflight._max_live = 100
+    carrier = fast.carriers["carrier"]
+    carrier.down, carrier.window = True, 8
+    messages = [await fast.send(str(n)) for n in range(3 * HEAD)]
+    carrier.answer = lambda submission: None
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    for message in messages:
+        await eventually(lambda sid=message.sid: sid in carrier.open)
+        carrier.settle(message.sid, Submitted([message.sid]))
+        await fast.until(message, "sent")
+        await fast.receipts.apply(Receipt("carrier", message.sid, "delivered"))
+    assert [await fast.status(message) for message in messages] == ["delivered"] * len(messages)
+    assert len(carrier.taken) == len(messages)
+
+
+async def test_what_is_submitted_is_known_to_be_although_its_copy_had_left_the_cache(fast):
+    fast.inflight._max_live = 2
+    carrier = fast.carriers["carrier"]
+    carrier.down, carrier.answer = True, lambda submission: None
+    messages = [await fast.send(str(n)) for n in range(HEAD)]
+    await fast.dispatcher.recover()
+    await asyncio.sleep(0.05)
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await eventually(lambda: len(carrier.open) == len(messages))
+    flights = await fast.queue.in_state("message", Status.SENDING, 0, 2 * HEAD)
+    assert len(flights) == len(messages)
+    assert all(fast.inflight.in_hand(flight.id) for flight in flights)
+    assert await fast.outbound.recover() == 0
+
+
+async def test_a_message_that_was_changed_behind_the_back_of_the_head_goes_out_all_the_same(fast, monkeypatch):
+    """Its copy in the head is old: the claim is refused, and the lane is looked at again."""
+    monkeypatch.setattr("trunkline.messaging.dispatch.LOAD_RETRY_S", 0.01)
+    fast.inflight._max_live = 2
+    carrier = fast.carriers["carrier"]
+    carrier.down = True
+    message = await fast.send("secret")
+    for n in range(5):
+        await fast.send(str(n))
+    live = await fast.inflight.find(AC, message.sid)
+    live.message.body = ""
+    assert await fast.inflight.advance(live, live.status, lane=live.lane)
+    carrier.down = False
+    fast.dispatcher.wake("carrier")
+    await fast.until(message, "sent")
+    assert [one.body for one in carrier.taken if one.sid == message.sid] == [""]

@@ -282,6 +282,56 @@ async def test_reference_used_again_makes_two_messages(world):
     assert [m.body for m in await world.inbound_messages()] == ["12", "34"]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    ("then", "second"),
+    [
+        ((1, "2", "3", "D"), "123D"),
+        ((1, "2", "C", "4"), "12C4"),
+        (("A", "2", "3", "4"), "A234"),
+        ((1, "B", "3", "D"), "1B3D"),
+    ],
+)
+async def test_another_message_with_parts_in_common(world, restart, then, second):
+    for one in (*parts("1", "2", "3", "4"), *parts(*map(str, then))):
+        await world.inbound.receive(one)
+        if restart:
+            await world.restart()
+    assert [m.body for m in await world.inbound_messages()] == ["1234", second]
+    world.clock.offset_ms += 700_000
+    await world.inbound.flush_due()
+    await world.inbound._sweep()
+    assert len(await world.inbound_messages()) == 2
+    assert await world.queue.stale_parts(world.clock.now_ms() + 10**9, 10) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_repeated_part_does_not_get_into_a_message_that_begins_before_it(world, restart):
+    old, new = parts("1", "2", "3"), parts("A", "B", "C")
+    for one in (*old, old[1], old[2], new[0], new[1], old[0], new[2]):
+        await world.inbound.receive(one)
+        if restart:
+            await world.restart()
+    assert [m.body for m in await world.inbound_messages()] == ["123", "ABC"]
+
+
+async def test_joined_message_that_could_not_be_stored_comes_again(world, monkeypatch):
+    one, two, three = parts("1", "2", "C")
+    for part_ in (*parts("1", "2", "3"), one, two):
+        await world.inbound.receive(part_)
+
+    async def full(*_):
+        raise WriterFull("full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.queue, "accept_inbound", full)
+        with pytest.raises(WriterFull):
+            await world.inbound.receive(three)
+    await world.restart()
+    await world.inbound.receive(three)
+    assert [m.body for m in await world.inbound_messages()] == ["123", "12C"]
+
+
 async def test_reference_used_again_before_the_first_is_whole(world):
     await world.inbound.receive(parts("old", "x")[0])
     for one in parts("new", "y"):

@@ -233,6 +233,47 @@ async def test_crash_while_submitting_leaves_doubt(make_world, policy, submits):
     assert len(carrier.taken) == submits
 
 
+async def test_an_outcome_that_is_written_while_doubts_are_looked_for_leaves_none(world, monkeypatch):
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda s: None
+    message = await world.send()
+    await eventually(lambda: carrier.open)
+    real = world.queue.in_state
+
+    async def in_state(*asked):
+        flights = await real(*asked)
+        if carrier.open:
+            carrier.settle(message.sid, Submitted(["7"]))
+            await world.until(message, "sent")
+        return flights
+
+    monkeypatch.setattr(world.queue, "in_state", in_state)
+    assert await world.outbound.recover() == 0
+    sent = await world.reader.get(AC, message.sid)
+    assert (sent.status, sent.in_doubt) == ("sent", False)
+
+
+async def test_a_doubt_that_cannot_be_settled_keeps_no_other_from_it(world, monkeypatch):
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda s: None
+    messages = [await world.send() for _ in range(3)]
+    await eventually(lambda: len(carrier.open) == len(messages))
+    carrier.down = True
+    for message in messages:
+        world.inflight._drop(world.inflight.cached(message.sid))  # as if another process had submitted them
+    real = world.outbound._doubt
+
+    def doubt(live, outcome):
+        if live.message.sid == messages[0].sid:
+            raise IllegalTransition("the test says so")
+        real(live, outcome)
+
+    monkeypatch.setattr(world.outbound, "_doubt", doubt)
+    assert await world.outbound.recover() == 2
+    for message in messages[1:]:
+        assert (await world.until(message, "queued")).in_doubt
+
+
 # -- just before the submit ---------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Receipts: in time, early, late, of many segments, repeated; never lost, never backwards."""
 
+import asyncio
+
 import msgspec
 import orjson
 import pytest
@@ -8,9 +10,11 @@ from trunkline.messaging.connectors.base import Receipt, Submitted
 from trunkline.model.message import Status
 from trunkline.postflight.landing import document
 from trunkline.settings import Messaging, Settings
+from trunkline.storage.queue import Advance, Orphan
 from trunkline.storage.unavailable import StoreUnavailable
+from trunkline.storage.written import Written
 
-from .world import AC, eventually
+from .world import AC, eventually, none_parked
 
 
 def receipt(carrier_id, state="delivered", **changes):
@@ -90,6 +94,35 @@ async def test_a_receipt_that_is_said_again_while_the_first_is_written_is_not_ta
     assert told(world) == ["sent", "delivered"]
 
 
+async def test_a_receipt_for_a_copy_that_is_old_is_applied_to_what_is_stored(world):
+    message = await sent(world)
+    live = world.inflight.cached(message.sid)
+    step = Advance(id=live.id, sid=message.sid, account=AC, rev=live.rev, status="sent", land_ms=live.land_ms)
+    assert await world.queue.advance(step)  # behind the copy's back
+    await world.receipts.apply(receipt(message.segments[0].id))
+    assert (await world.reader.get(AC, message.sid)).status == "delivered"
+    assert told(world) == ["sent", "delivered"]
+
+
+async def test_a_receipt_that_the_store_refuses_again_is_not_taken_for_kept(world, monkeypatch):
+    message = await sent(world)
+    tried = []
+
+    def refuse(step):
+        tried.append(step.status)
+        written = Written()
+        asyncio.get_running_loop().call_soon(written.settle, False, None)
+        return written
+
+    monkeypatch.setattr(world.queue, "advance", refuse)
+    with pytest.raises(StoreUnavailable):
+        await world.receipts.apply(receipt(message.segments[0].id))
+    assert tried == ["delivered", "delivered"]
+    monkeypatch.undo()
+    await world.receipts.apply(receipt(message.segments[0].id))
+    assert told(world) == ["sent", "delivered"]
+
+
 async def test_delivered_never_becomes_undelivered(world):
     message = await sent(world)
     await world.receipts.apply(receipt(message.segments[0].id))
@@ -161,7 +194,7 @@ async def test_receipt_before_the_answer_to_the_submit_is_held(world):
     carrier.settle(message.sid, Submitted(["7"]))
     await world.until(message, "delivered")
     assert told(world) == ["sent", "delivered"]
-    await eventually(lambda: world.queue.parked() == [])
+    await eventually(lambda: none_parked(world))
 
 
 async def test_receipt_held_over_a_crash_is_applied(world):
@@ -173,6 +206,53 @@ async def test_receipt_held_over_a_crash_is_applied(world):
     carrier.open.clear()
     carrier.answer = lambda s: Submitted(["7"])
     await world.restart()
+    await world.until(message, "delivered")
+
+
+async def test_very_many_held_receipts_are_not_looked_for_one_by_one(world, monkeypatch):
+    """Each look would hold up the event loop for a round trip, and with it the node's lease."""
+    monkeypatch.setattr("trunkline.messaging.receipts.ASKED_AT_ONCE", 100)
+    messages = [await sent(world) for _ in range(3)]
+    ours = [message.segments[0].id for message in messages]
+    names = [f"stranger {n}" for n in range(997)] + ours
+    for name in names:
+        orphan = msgspec.json.encode(receipt(name))
+        parked = world.queue.park(Orphan(connector="carrier", carrier_id=name, at_ms=1, receipt=orphan))
+    await parked
+    await world.stop()
+    await world.start()
+    asked, one_by_one = [], []
+    known, find = world.queue.known, world.queue.find_carrier_id
+    monkeypatch.setattr(world.queue, "known", lambda pairs: asked.append(len(pairs)) or known(pairs))
+    monkeypatch.setattr(world.queue, "find_carrier_id", lambda *pair: one_by_one.append(pair) or find(*pair))
+    await world.receipts.recover()
+    for message in messages:
+        await world.until(message, "delivered")
+    assert asked == [100] * 10
+    assert {carrier_id for _, carrier_id in one_by_one} <= set(ours)
+    await eventually(lambda: len(world.receipts._parked) == 997)
+
+
+async def test_a_held_receipt_whose_message_is_named_while_those_are_read_is_applied(world, monkeypatch):
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda s: None
+    message = await world.send()
+    await eventually(lambda: carrier.open)
+    orphan = Orphan(connector="carrier", carrier_id="7", at_ms=1, receipt=msgspec.json.encode(receipt("7")))
+    await world.queue.park(orphan)  # by another node, whose partition this is now
+    parked = world.queue.parked
+
+    async def named_meanwhile():
+        found = await parked()
+        carrier.settle(message.sid, Submitted(["7"]))
+        return found
+
+    async def not_committed_yet(pairs):
+        return []
+
+    monkeypatch.setattr(world.queue, "parked", named_meanwhile)
+    monkeypatch.setattr(world.queue, "known", not_committed_yet)
+    await world.receipts.recover()
     await world.until(message, "delivered")
 
 
@@ -197,7 +277,7 @@ async def test_held_receipt_that_could_not_be_applied_is_kept(world, monkeypatch
 
 async def test_receipts_of_strangers_are_held_and_acknowledged(world):
     await world.receipts.apply(receipt("nobody's"))
-    assert world.queue.parked() == [("carrier", "nobody's")]
+    assert await world.queue.parked() == [("carrier", "nobody's")]
 
 
 async def test_same_id_at_another_carrier_is_another_message(world):

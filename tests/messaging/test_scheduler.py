@@ -9,6 +9,7 @@ from trunkline.model.errors import ApiError
 from trunkline.model.numbers import MessagingService, ScheduledMessage, ServiceSender
 from trunkline.model.sid import new_sid
 from trunkline.storage.database import Conflict
+from trunkline.storage.unavailable import StoreUnavailable
 
 from .world import AC, OURS, THEM, eventually
 
@@ -114,9 +115,9 @@ async def test_crash_after_the_accept_does_not_send_it_again(world, monkeypatch)
         raise OSError("power cut")
 
     monkeypatch.setattr(world.database, "delete", power_cut)
-    with pytest.raises(OSError, match="power cut"):
-        await world.scheduler.send_due()
+    assert await world.scheduler.send_due() == 0
     monkeypatch.undo()
+    assert [record.status for record in await left(world)] == ["sending"]
     await world.until(message, "sent")
     await world.restart()
     await world.scheduler.recover()
@@ -236,3 +237,83 @@ async def test_what_a_former_owner_has_begun_too_late_is_sent(world, monkeypatch
     record.status = "sending"
     await world.database.update(record)
     await world.until(message, "sent")
+
+
+async def test_a_message_that_cannot_be_reached_holds_up_no_other_and_is_sent_later(world, monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK_S", 0.01)
+    monkeypatch.setattr(scheduler, "RETRY_S", 60)
+    away, real, is_away = await schedule(world), world.reader.get, True
+
+    async def get(account, sid):
+        if is_away and sid == away.sid:
+            raise StoreUnavailable("its database is away")
+        return await real(account, sid)
+
+    monkeypatch.setattr(world.reader, "get", get)
+    world.clock.offset_ms += HOUR_MS + 1
+    world.scheduler.start()
+    await eventually(lambda: is_sending(world, away))
+    world.scheduler.look_again()
+    for number in (101, 102):
+        other = await schedule(world, to=f"+14155550{number}")
+        world.clock.offset_ms += HOUR_MS + 1
+        await eventually(lambda: are_left(world, away))
+        assert await real(AC, other.sid) is not None
+    is_away = False
+    monkeypatch.setattr(scheduler, "AGAIN_S", 0.01)
+    await eventually(lambda: are_left(world))
+    assert await real(AC, away.sid) is not None
+
+
+async def is_sending(world, message):
+    return (await world.database.get(ScheduledMessage, message.sid)).status == "sending"
+
+
+async def are_left(world, *messages):
+    return [record.sid for record in await left(world)] == [message.sid for message in messages]
+
+
+async def test_a_message_that_makes_no_sense_holds_up_no_other(world):
+    broken, whole = await schedule(world), await schedule(world, to="+14155550102")
+    record = await world.database.get(ScheduledMessage, broken.sid)
+    record.record = "{}"
+    await world.database.update(record)
+    world.clock.offset_ms += HOUR_MS + 1
+    assert await world.scheduler.send_due() == 1
+    await world.scheduler.recover()
+    assert [record.sid for record in await left(world)] == [broken.sid]
+    await world.until(whole, "sent")
+
+
+async def test_a_database_that_cannot_be_written_is_told(world, monkeypatch):
+    """It is everybody's: the loop waits for it, as it does when nothing can be read."""
+    await schedule(world)
+    world.clock.offset_ms += HOUR_MS + 1
+
+    async def update(*_):
+        raise StoreUnavailable("disk full")
+
+    monkeypatch.setattr(world.database, "update", update)
+    with pytest.raises(StoreUnavailable):
+        await world.scheduler.send_due()
+
+
+async def test_a_cancel_that_fails_half_way_is_made_good(world, monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK_S", 0.01)
+    monkeypatch.setattr(scheduler, "AGAIN_S", 0.01)
+    message = await schedule(world, status_callback="http://x/s")
+    world.scheduler.start()
+    await eventually(lambda: world.scheduler._recovered)
+    (record,) = await left(world)
+    real = world.inflight.accept
+
+    def accept(*_, **__):
+        raise StoreUnavailable("full for a moment")
+
+    monkeypatch.setattr(world.inflight, "accept", accept)
+    with pytest.raises(StoreUnavailable):
+        await world.scheduler.cancel(record)
+    monkeypatch.setattr(world.inflight, "accept", real)
+    await eventually(lambda: are_left(world))
+    assert await world.status(message) == "canceled"
+    assert statuses(world) == ["canceled"]

@@ -17,10 +17,12 @@ from trunkline.messaging.usage_triggers import KIND, UsageTriggerHandler, UsageT
 from trunkline.model.account import Account
 from trunkline.model.clock import SystemClock
 from trunkline.model.numbers import UsageTrigger
+from trunkline.postflight.worker_client import WorkerFailed
 from trunkline.settings import Webhooks
 from trunkline.storage.engines.sqlite.database import SqliteDatabase
 from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.queue import Owed
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.webhooks.delivery import Delivery, Result
 from trunkline.webhooks.fetch import Fetcher
 from trunkline.webhooks.guard import Guard
@@ -157,6 +159,30 @@ async def test_one_that_cannot_be_read_does_not_stop_the_others(scene: Scene) ->
     )
     await scene.database.insert(broken)
     assert await scene.evaluate(10) == 1
+
+
+@pytest.mark.parametrize("error", [WorkerFailed("30 s for usage"), StoreUnavailable("away"), RuntimeError("a bug")])
+async def test_one_that_fails_stops_neither_the_others_nor_itself(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The others come behind it."""
+    await scene.add()
+    other = await create_account(scene.database, scene.clock, "Other")
+    fields = {"callback_url": "https://example.com/t", "trigger_value": "10", "usage_category": "sms"}
+    failing = UsageTrigger(sid="UT" + "0" * 32, account_sid=other.sid, **fields)
+    await scene.database.insert(failing)
+    usage, errors = scene.rows.usage, [error]
+
+    async def fail_once(accounts: Sequence[str], *span: Any) -> list[Any]:
+        if other.sid in accounts and errors:
+            raise errors.pop()
+        return await usage(accounts, *span)
+
+    monkeypatch.setattr(scene.rows, "usage", fail_once)
+    assert await scene.evaluate(10) == 1
+    assert [owed.account for owed in scene.pushed] == [scene.account.sid]
+    assert await scene.evaluate(10) == 1
+    assert [owed.account for owed in scene.pushed] == [scene.account.sid, other.sid]
 
 
 # -- delivery

@@ -165,7 +165,7 @@ class World:
         return self
 
     async def recover(self):
-        self.receipts.recover()
+        await self.receipts.recover()
         await self.outbound.recover()
         await self.media.recover()
         await self.inbound.recover()
@@ -238,6 +238,11 @@ async def eventually(condition, patience_s=PATIENCE_S):
             return result
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.005)
+
+
+async def none_parked(world):
+    """Whether no receipt waits for its message any more."""
+    return await world.queue.parked() == []
 
 
 def webhooks(**changes):

@@ -312,10 +312,48 @@ def test_a_response_timeout_is_reported_and_a_late_answer_too() -> None:
     assert pair.esme.next_timeout() == pair.now + 5
     assert pair.esme.handle_timeout(pair.now + 4.9) == []
     assert pair.esme.handle_timeout(pair.now + 5) == [events.RequestFailed("t", "timeout")]
-    assert pair.esme.room == 10
     pair.smsc.respond(request.sequence, message_id="late")
     assert pair.to_esme() == [events.ResponseReceived("t", p.SubmitSmResp(message_id="late"), late=True)]
+    assert pair.esme.room == 10
     assert pair.to_esme() == []
+
+
+def test_nothing_is_sent_into_silence_but_an_enquire_link() -> None:
+    pair = trx(Limits(response_timeout_s=5, enquire_link_timeout_s=10))
+    pair.now += 1
+    pair.esme.send(SUBMIT, "t", pair.now)
+    pair.to_smsc()
+    pair.esme.handle_timeout(pair.now + 5)
+    assert pair.esme.silent
+    assert pair.esme.room == 0
+    with pytest.raises(WindowFullError):
+        pair.esme.send(SUBMIT, "more", pair.now + 5)
+    pair.to_smsc()  # the enquire_link, which it answers
+    pair.to_esme()
+    assert not pair.esme.silent
+    assert pair.esme.room == 10
+    assert pair.esme.next_timeout() == pair.now + 30
+
+
+def test_a_peer_that_has_said_anything_since_is_not_silent() -> None:
+    pair = trx(Limits(response_timeout_s=5))
+    pair.esme.send(SUBMIT, "lost", pair.now)
+    pair.to_smsc()
+    pair.now += 1
+    pair.smsc.send(DELIVER, 1, pair.now)
+    pair.to_esme()
+    assert pair.esme.handle_timeout(pair.now + 5) == [events.RequestFailed("lost", "timeout")]
+    assert sent(pair.esme) == []
+    assert pair.esme.room == 10
+
+
+def test_a_session_is_dead_after_silence_and_two_enquire_links() -> None:
+    pair = trx(Limits(response_timeout_s=5, enquire_link_timeout_s=10, enquire_link_misses=2))
+    pair.esme.send(SUBMIT, "t", pair.now)
+    pair.esme.handle_timeout(pair.now + 5)
+    assert pair.esme.handle_timeout(pair.now + 15) == []
+    assert isinstance(pair.esme.handle_timeout(pair.now + 25)[-1], events.Closed)
+    assert pair.esme.dead
 
 
 def test_only_the_requests_that_are_due_time_out() -> None:

@@ -211,6 +211,42 @@ async def test_response_timeout_reaches_the_callback(smsc: Smsc) -> None:
     await listener.close()
 
 
+async def test_whoever_was_held_up_by_a_silence_is_told_of_its_end(smsc: Smsc) -> None:
+    smsc.on_request = lambda *_: None  # type: ignore[method-assign,assignment]
+    listener = await transport.listen(LOCALHOST, 0, lambda: smsc)
+    esme = Esme()
+    limits = Limits(response_timeout_s=0.05)
+    connection = await transport.connect(LOCALHOST, listener.port, BIND, esme, limits=limits)
+    connection.submit(SUBMIT, lambda *_: None)
+    await soon(esme.room.wait())  # it has answered enquire_link
+    assert connection.room == limits.window
+    connection.abort()
+    await listener.close()
+
+
+async def test_a_peer_that_has_fallen_silent_is_left_by_a_reset() -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(codec.encode(p.BindTransceiverResp(system_id="smsc"), 1))
+        try:
+            while await reader.read(1000):
+                pass
+            ended.set_result(None)
+        except ConnectionError as error:
+            ended.set_result(error)
+        writer.close()
+
+    async with await asyncio.start_server(mute, LOCALHOST, 0) as server:
+        limits = Limits(response_timeout_s=0.05, enquire_link_timeout_s=0.05)
+        port = server.sockets[0].getsockname()[1]
+        connection = await transport.connect(LOCALHOST, port, BIND, Esme(), limits=limits)
+        connection.submit(SUBMIT, lambda *_: None)
+        assert "silent" in await soon(connection.closed)
+        assert isinstance(await soon(ended), ConnectionResetError)
+
+
 async def test_a_dropped_connection_fails_what_is_outstanding(smsc: Smsc) -> None:
     smsc.on_request = lambda connection, *_: connection.abort("dropped")  # type: ignore[method-assign,assignment]
     listener = await transport.listen(LOCALHOST, 0, lambda: smsc)

@@ -7,7 +7,9 @@ in the store (someone else moved the flight) drops the copy.
 What a carrier said cannot be asked for again: a step that the store could not write (a full disk) is repeated until it
 is written, unless the flight has moved on meanwhile.
 
-Copies are cached up to `max_live`; one that is being written or submitted is never dropped.
+Copies are cached up to `max_live`; one that is being written or submitted is never dropped. One that was dropped may
+still stand in a lane, and the flight have been read anew meanwhile. So whatever copy is claimed or stepped takes the
+place in the cache, unless a newer one stands there: receipts, and whoever asks what is under way, find that one.
 """
 
 import asyncio
@@ -122,6 +124,19 @@ class Inflight:
         connector = live.message.connector
         for segment in live.message.segments:
             self._by_carrier.pop((connector, segment.id), None)
+
+    def _put_in_place(self, live: Live, rev: int) -> bool:
+        """A copy that is being worked on becomes the cached one, if it is not, unless one of `rev` or later is. Whether
+        it is now."""
+        held = self._live.get(live.id)
+        if held is live:
+            return True
+        if held is not None:
+            if held.rev >= rev:
+                return False
+            self._drop(held)
+        self._keep(live)
+        return True
 
     def cached(self, sid: str) -> Live | None:
         """The working copy, if there is one in memory."""
@@ -267,8 +282,9 @@ class Inflight:
         live.lane = lane
         live.land_ms = land_ms
         live.pending += 1
-        for pair in carrier_ids:
-            self._by_carrier[pair] = live.id
+        if self._put_in_place(live, live.rev):  # the ids leave the cache with the copy
+            for pair in carrier_ids:
+                self._by_carrier[pair] = live.id
         written = self.queue.advance(step)
         when_done(written, lambda future: self._written(live, future, owed, step))
         return written
@@ -281,6 +297,7 @@ class Inflight:
             live.rev += 1
             live.lane = ""
             live.pending += 1
+            self._put_in_place(live, live.rev)
 
         def done(future: "asyncio.Future[Any]") -> None:
             failed = future.cancelled() or future.exception() is not None
@@ -291,6 +308,7 @@ class Inflight:
                 if failed or live.id in lost:
                     self._drop(live)
                 else:
+                    self._put_in_place(live, live.rev + 1)  # a newer one had its step refused
                     self.line.hand_over(live, live.message, Status.SENDING, now)
 
         when_done(written, done)
@@ -358,7 +376,17 @@ class Inflight:
             self.owed(step.owed)
         if step.land_ms:
             self.landed()
-        flight = self.queue.by_id(step.id)
+        self._tell_repeated(step)
+
+    def _tell_repeated(self, step: Advance) -> None:
+        """Now, or once the flight can be read: what waits for the step (a receipt that came first) has no other way."""
+        try:
+            flight = self.queue.by_id(step.id)
+        except NotOwned:
+            return  # its next owner finds what waits
+        except StoreUnavailable:
+            asyncio.get_running_loop().call_later(REPEAT_S, self._tell_repeated, step)
+            return
         if flight is not None:
             self.repeated(self.adopt(flight), step)
 

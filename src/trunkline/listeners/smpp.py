@@ -76,11 +76,12 @@ class Client(transport.Handler):
     def on_connected(self, connection: Connection) -> None:
         """A connection stands."""
         self.connection = connection
-        if self._server.banned(source_of(connection)):
-            connection.abort("too many failed binds")
+        self._unheard()
 
     def on_bind_request(self, connection: Connection, sequence: int, pdu: p.Bind) -> None:
         """Who is it?"""
+        if self._unheard():  # by now: the connection may have stood before its address failed too often
+            return
         status = self._server.bind(self, pdu)
         if status == c.ESME_ROK:
             connection.accept_bind(sequence, self._server.system_id)
@@ -89,6 +90,13 @@ class Client(transport.Handler):
             asyncio.get_running_loop().call_later(FAILED_BIND_DELAY_S, self._refuse, connection, sequence, status)
         else:
             self._refuse(connection, sequence, status)
+
+    def _unheard(self) -> bool:
+        """Whether its address has failed too often; then it is cut off."""
+        banned = self._server.banned(source_of(self.connection))
+        if banned:
+            self.connection.abort("too many failed binds")
+        return banned
 
     def _refuse(self, connection: Connection, sequence: int, status: int) -> None:
         if connection.refuse_bind(sequence, status):
@@ -339,27 +347,46 @@ class SmppServer:
                     client.connection.close()
 
     async def expire(self) -> None:
-        """Give up what waits longer than `webhooks.give_up_s` for clients that are not bound."""
-        far = self._clock.now_ms() + self._give_up_ms
-        oldest_us = (self._clock.now_ms() - self._give_up_ms) * 1000
+        """Give up what waits longer than `webhooks.give_up_s` for clients that are not bound: all of it, lest more come
+        than go."""
         for lane, _, _ in await self._queue.owed_hosts():
-            account = lane.removeprefix(smpp_clients.SCHEME)
-            if not lane.startswith(smpp_clients.SCHEME) or self.receivers(account):
-                continue
-            over = [owed for owed in await self._queue.owed(lane, 0, EXPIRE_PAGE, far) if owed.id < oldest_us]
-            if over:
-                await self._give_up(account, over)
+            if lane.startswith(smpp_clients.SCHEME):
+                await self._expire(lane)
 
-    async def _give_up(self, account: str, over: Sequence[Owed]) -> None:
+    async def _expire(self, lane: str) -> None:
+        account = lane.removeprefix(smpp_clients.SCHEME)
+        now_ms = self._clock.now_ms()
+        oldest_us = (now_ms - self._give_up_ms) * 1000
+        given: list[Owed] = []
+        count = after = 0
+        try:
+            while not self._reachable(account):
+                page = await self._queue.owed(lane, after, EXPIRE_PAGE, now_ms + self._give_up_ms)
+                over = [owed for owed in page if owed.id < oldest_us]
+                settled = await self._give_up(over)
+                given, count = given or settled[:1], count + len(settled)
+                if len(over) < EXPIRE_PAGE:
+                    break
+                after = over[-1].id
+                await asyncio.sleep(0)  # a turn for everything else
+        finally:
+            for owed in given:
+                text = f"no client was bound in time ({count} given up)"
+                self._deliverer.exhausted(owed, Result((), False, error=text))
+
+    async def _give_up(self, over: Sequence[Owed]) -> list[Owed]:
+        """Those whose end could be written, all in one commit; the others are left to the next time."""
         for owed in over:
-            if self.receivers(account):
-                return
             owed.state = "exhausted"
-            await self._queue.settle(owed)
-            if self._delivery is not None:
+        ended = await asyncio.gather(*(self._queue.settle(owed) for owed in over), return_exceptions=True)
+        settled = [owed for owed, failed in zip(over, ended, strict=True) if failed is None]
+        failures = [failed for failed in ended if failed is not None]
+        if failures:
+            log.warning("%d owed to SMPP clients could not be given up: %r", len(failures), failures[0])
+        if self._delivery is not None:
+            for owed in settled:
                 self._delivery.finished(owed)
-        text = f"no client was bound in time ({len(over)} given up)"
-        self._deliverer.exhausted(over[0], Result((), False, error=text))
+        return settled
 
 
 def may_stay(account: Account | None, client: Client) -> bool:

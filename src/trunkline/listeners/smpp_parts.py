@@ -5,9 +5,16 @@ Theory. A client may wait for the answer to one part before it sends the next, s
 The SID is chosen with the first part; part n is answered with `SID-n`. Parts lie in the queue under the account's lane
 name, which no connector can have. The last part is answered when the message is accepted; then the stored ones are
 dropped. What is not complete within `messaging.part_window_s` is not sent: its parts get receipts that say EXPIRED.
+
+A part that equals one of a message just sent is answered with that one's id, for its answer may have got lost. It may
+also be the beginning of another message: clients use references again, and messages to one recipient have parts in
+common. So it is kept all the same, as durably as the others. If a part follows that differs, a new message begins with
+it and with the kept ones before it (those behind it were repetitions: a client submits parts in their order); its
+receipts name ids of its own. If none differs within the window, what was kept is dropped.
 """
 
 import asyncio
+import hashlib
 import logging
 from asyncio import Future
 from collections import OrderedDict
@@ -33,7 +40,8 @@ MAX_GROUPS: Final = 10_000
 """Incomplete messages of all accounts together."""
 MAX_GROUPS_OF_ACCOUNT: Final = 1000
 MAX_FINISHED: Final = 1000
-"""Complete messages remembered, so that a part submitted once more gets its answer again."""
+"""Complete messages remembered, so that a part submitted once more gets its answer again; and of those, ones with
+parts that were."""
 INCOMPLETE: Final = 30036
 """Twilio's "validity period expired", which is what becomes of parts without their siblings."""
 
@@ -69,12 +77,16 @@ class Stored(msgspec.Struct):
     registered: int
     validity_s: int
     began_ms: int
+    again: str = ""
+    """SID of the finished message that it seems to repeat."""
+    known: dict[int, str] = {}
+    """Of that message: digests of its parts."""
 
 
 class Group:
     """What has come of one long message."""
 
-    __slots__ = ("began_ms", "key", "registered", "sid", "texts", "validity_s", "written")
+    __slots__ = ("again", "began_ms", "digests", "key", "registered", "sid", "texts", "validity_s", "written")
 
     def __init__(self, key: Key, sid: str, began_ms: int) -> None:
         self.key = key
@@ -85,6 +97,10 @@ class Group:
         self.validity_s = 0
         self.written: Future[Any] | None = None
         """The accept of the whole message, while it is under way."""
+        self.digests: dict[int, str] = {}
+        """Of its parts, once it is finished."""
+        self.again: Group | None = None
+        """The finished message that these parts seem to repeat."""
 
     @property
     def account(self) -> str:
@@ -116,6 +132,8 @@ class Parts:
         self._groups: dict[Key, Group] = {}
         self._of_account: dict[str, int] = {}
         self._finished: OrderedDict[Key, Group] = OrderedDict()
+        self._repeated: OrderedDict[Key, Group] = OrderedDict()
+        """Parts that were answered as repetitions."""
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -129,17 +147,19 @@ class Parts:
         concat, key = part.concat, part.key
         if concat.total > self._max_segments:
             raise ApiError.of(21617)
-        again = self._finished.get(key)
-        if again is not None and again.texts.get(concat.sequence) == part.text and self._fresh(again):
-            return f"{again.sid}-{concat.sequence}", self._done()
+        answer = self._repetition(part)
+        if answer is not None:
+            return answer
         group = self._groups.get(key)
         if group is not None and group.texts.get(concat.sequence, part.text) != part.text:
             # The reference is used again: what was held will never be complete.
             self._drop(group)
             asyncio.get_running_loop().create_task(self._expire(group)).add_done_callback(_log_failure)
             group = None
+        taken: list[Awaitable[Any]] = []
         if group is None:
             group = self._begin(key)
+            taken = self._take_repeated(group, concat.sequence)
         group.registered |= part.registered
         group.validity_s = part.validity_s or group.validity_s
         if group.written is not None:
@@ -148,7 +168,8 @@ class Parts:
         if len(have) == concat.total:
             return f"{group.sid}-{concat.sequence}", self._complete(group, have)
         group.texts = have
-        return f"{group.sid}-{concat.sequence}", self._queue.keep_part(self._stored(group, part))
+        kept = self._queue.keep_part(self._stored(group, part))
+        return f"{group.sid}-{concat.sequence}", asyncio.gather(kept, *taken) if taken else kept
 
     def _begin(self, key: Key) -> Group:
         account = key[0]
@@ -171,18 +192,80 @@ class Parts:
                 del self._of_account[group.account]
 
     def _stored(self, group: Group, part: PartSubmit) -> Part:
+        return self._as_stored(group, part.concat.sequence, part.text, part.registered, part.validity_s)
+
+    def _as_stored(self, group: Group, number: int, text: str, registered: int, validity_s: int) -> Part:
         connector, key = group.place
-        number = part.concat.sequence
         body = Stored(
             key=group.key,
             sid=group.sid,
             number=number,
-            text=part.text.encode("utf-16-be", "surrogatepass"),
-            registered=part.registered,
-            validity_s=part.validity_s,
+            text=_octets(text),
+            registered=registered,
+            validity_s=validity_s,
             began_ms=group.began_ms,
         )
+        if group.again is not None:
+            body.again, body.known = group.again.sid, group.again.digests
         return Part(connector=connector, key=key, number=number, at_ms=self._clock.now_ms(), body=_encode(body))
+
+    # -- repetitions ------------------------------------------------------------------------------------------
+
+    def _repetition(self, part: PartSubmit) -> tuple[str, Awaitable[Any]] | None:
+        """The answer to a part that a finished message had; None: it is another message's."""
+        key, number = part.key, part.concat.sequence
+        kept = self._repeated.get(key)
+        if kept is not None and not self._fresh(kept):
+            self._forget([kept])
+            kept = None
+        finished = self._finished.get(key) if kept is None else kept.again
+        if finished is None or finished.digests.get(number) != _digest(part.text):
+            return None
+        if kept is None and not self._fresh(finished):
+            return None
+        message_id = f"{finished.sid}-{number}"
+        group = self._groups.get(key)
+        if group is not None:  # another message is coming in
+            return None if group.texts.get(number, part.text) == part.text else (message_id, self._done())
+        if kept is None:
+            if len(self._repeated) >= MAX_FINISHED:
+                self._forget([next(iter(self._repeated.values()))])
+            now = self._clock.now_ms()
+            kept = self._repeated[key] = Group(key, new_sid(MESSAGE_SMS, now), now)
+            kept.again = finished
+        kept.texts[number] = part.text
+        kept.registered |= part.registered
+        kept.validity_s = part.validity_s or kept.validity_s
+        return message_id, self._queue.keep_part(self._stored(kept, part))
+
+    def _take_repeated(self, group: Group, number: int) -> list[Awaitable[Any]]:
+        """A message begins, with its part `number`: those before it that were taken for repetitions are its own."""
+        kept = self._repeated.pop(group.key, None)
+        if kept is None:
+            return []
+        if self._fresh(kept):
+            group.texts = {one: text for one, text in kept.texts.items() if one < number}
+        if group.texts:
+            group.registered, group.validity_s = kept.registered, kept.validity_s
+        # Handed in before the part that begins the message: whoever finds that one in the queue finds them all.
+        written = [
+            self._queue.keep_part(self._as_stored(group, one, text, kept.registered, kept.validity_s))
+            for one, text in group.texts.items()
+        ]
+        moved = asyncio.ensure_future(self._moved(kept, written))
+        moved.add_done_callback(_log_failure)
+        return [moved] if written else []
+
+    async def _moved(self, kept: Group, written: list[Awaitable[None]]) -> None:
+        await asyncio.gather(*written)
+        await self._queue.drop_parts([kept.place])
+
+    def _forget(self, groups: list[Group]) -> None:
+        """They were repetitions."""
+        for group in groups:
+            del self._repeated[group.key]
+        places = [group.place for group in groups]
+        asyncio.ensure_future(self._queue.drop_parts(places)).add_done_callback(_log_failure)
 
     # -- the whole --------------------------------------------------------------------------------------------
 
@@ -210,7 +293,8 @@ class Parts:
         if done.cancelled() or (done.exception() is not None and not isinstance(done.exception(), Exists)):
             return
         self._drop(group)
-        group.texts = texts
+        group.texts, group.digests = {}, {number: _digest(text) for number, text in texts.items()}
+        self._finished.pop(group.key, None)
         self._finished[group.key] = group
         if len(self._finished) > MAX_FINISHED:
             self._finished.popitem(last=False)
@@ -237,13 +321,28 @@ class Parts:
             for stored in [_decode(part.body) for part in await queue.parts(connector, key)]:
                 if group is None:
                     group = Group(stored.key, stored.sid, stored.began_ms)
+                    if stored.again:
+                        group.again = Group(stored.key, stored.again, stored.began_ms)
+                        group.again.digests = stored.known
                 group.texts[stored.number] = stored.text.decode("utf-16-be", "surrogatepass")
                 group.registered |= stored.registered
                 group.validity_s = stored.validity_s or group.validity_s
-            if group is not None and group.key not in self._groups:
+            if group is not None and group.again is not None:
+                await self._restore_repeated(group)
+            elif group is not None and group.key not in self._groups:
                 self._add(group)
             elif group is not None:
                 await self._expire(group)
+
+        moved = [group for group in self._repeated.values() if group.key in self._groups]
+        if moved:
+            self._forget(moved)
+
+    async def _restore_repeated(self, group: Group) -> None:
+        known = self._repeated.setdefault(group.key, group)
+        known.texts |= group.texts
+        if known.sid != group.sid:
+            await self._queue.drop_parts([group.place])
 
     async def sweep(self) -> None:
         """Give up what is older than the window."""
@@ -252,6 +351,9 @@ class Parts:
             if self._groups.get(group.key) is group:
                 self._drop(group)
                 await self._expire(group)
+        repeated = [group for group in self._repeated.values() if not self._fresh(group)]
+        if repeated:
+            self._forget(repeated)
 
     async def _expire(self, group: Group) -> None:
         """Tell the client that its parts will not be sent, unless they were (a crash came before they were dropped)."""
@@ -281,6 +383,14 @@ class Parts:
                 await self._queue.owe(owed)
                 self._inflight.owed(owed)
         await self._queue.drop_parts([group.place])
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-16-be", "surrogatepass")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(_octets(text)).hexdigest()[:16]
 
 
 def _log_failure(future: "Future[Any]") -> None:

@@ -248,7 +248,9 @@ class Dispatcher:
             self.push_stored(lane.name, (later - now_ms) / 1000)
         ours = [flight for flight in due if partition_of(flight.id) not in self._left] if self._left else due
         more = len(due) >= limit and bool(ours)  # else it would be read over and over until the partition has left
-        return [self._inflight.adopt(f) for f in ours if f.id not in lane.held], more
+        # A copy that stands in the head may have left the cache: another one of the same flight is of no use.
+        known = {live.id for live in lane.head} | lane.held
+        return [self._inflight.adopt(f) for f in ours if f.id not in known], more
 
     def _read_done(self, lane: Lane, task: "asyncio.Task[tuple[list[Live], bool]]") -> None:
         if task.cancelled():
@@ -301,15 +303,16 @@ class Dispatcher:
         out.reserved -= len(batch)
         failed = future.cancelled() or future.exception() is not None
         lost = set() if failed else set(future.result())
+        again: set[str] = set()
         for lane, live in batch:
             lane.held.discard(live.id)
             if failed or live.id in lost:
                 lane.stored = True
+                again.add(lane.name)  # it may wait in the very lane still: the copy in the head was an old one
             else:
                 self._submit(out.connector, live)
-        if failed:
-            for lane, _ in batch:
-                self._loop.call_later(LOAD_RETRY_S, self._wake_lane, lane.name)
+        for name in again:
+            self._loop.call_later(LOAD_RETRY_S, self._wake_lane, name)
         if len(batch) == MAX_CLAIM:
             self.wake(out.connector.name)
 

@@ -25,7 +25,7 @@ from trunkline.messaging import smpp_clients
 from trunkline.messaging.connectors.base import InboundPart
 from trunkline.messaging.optout import OptOutResult, OptOuts, can_be_answered
 from trunkline.messaging.outbound import OPT_OUT_REPLY, NewMessage, Outbound
-from trunkline.messaging.reassembly import MAX_PARTS, Reassembly, Whole
+from trunkline.messaging.reassembly import MAX_PARTS, REPEATED, Reassembly, Whole
 from trunkline.messaging.routing import amount
 from trunkline.model import message as codec
 from trunkline.model.errors import ApiError, describe
@@ -180,11 +180,13 @@ class Inbound:
             await self._finish(whole, 0)
 
     async def _sweep(self) -> None:
-        """Forget markers whose time is over; take up parts that are in the queue but not in memory."""
+        """Forget markers and repetitions whose time is over; take up parts that are in the queue but not in memory."""
         queue = self._inflight.queue
         keys = _carriers(await queue.stale_parts(self._clock.now_ms() - 2 * self._window_ms, SWEEP_KEYS))
         over = [
-            (connector, key) for connector, key in keys if not any(p.number for p in await queue.parts(connector, key))
+            (connector, key)
+            for connector, key in keys
+            if not any(0 < p.number < REPEATED for p in await queue.parts(connector, key))
         ]
         if over:
             await queue.drop_parts(over)
@@ -256,13 +258,16 @@ class Inbound:
             self._finish_later(whole, 0)
         if last is not None:
             return self._finish_later(last, part.part)
-        if stored is not None:
-            return asyncio.ensure_future(self._inflight.queue.keep_part(stored))
+        kept = None if stored is None else asyncio.ensure_future(self._inflight.queue.keep_part(stored))
+        if kept is not None and stored is not None and stored.number < REPEATED:
+            return kept
         self.duplicates += 1
         # Its message may be on its way to the disk: acknowledged when that has arrived.
         source = f"{part.connector}|{part.from_}"
         width = 16 if part.reference_width == 16 else 8
-        return self._finishing.get((source, part.to, part.reference, part.total, width)) or self._done()
+        finishing = self._finishing.get((source, part.to, part.reference, part.total, width))
+        waits = [one for one in (kept, finishing) if one is not None]
+        return asyncio.gather(*waits) if waits else self._done()
 
     def _finish_later(self, whole: Whole, last: int) -> "Future[Any]":
         task = self._loop.create_task(self._finish(whole, last))

@@ -122,8 +122,10 @@ class LeasedConnector:
         self._wake: Callable[[], None] = lambda: None
         self._lent = 0
         self._resting = False
-        self._waiting: dict[int, tuple[str, Submission]] = {}
-        """Other nodes' submits, in their order, and whose they are."""
+        self._waiting: dict[int, tuple[str, Submission, float]] = {}
+        """Other nodes' submits, in their order, whose they are, and when they go back (the loop's clock)."""
+        self._give_back: asyncio.TimerHandle | None = None
+        """For the first of them."""
         self._admitted = 0
         self._turn = 0
         self._health = Health(False, "not asked yet")
@@ -214,8 +216,10 @@ class LeasedConnector:
         self._spawn(real.stop(0.0))
 
     def mend(self) -> None:
-        """This node may send again: bind, if the lease was its own all the time."""
-        if self._ours:
+        """This node may send again: bind, if the lease was its own all the time, or go on with what came meanwhile."""
+        if self.real is not None:
+            self._woken()
+        elif self._ours:
             self.gain()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -232,11 +236,11 @@ class LeasedConnector:
             submission.done(_NO_ROOM)
             return
         self._admitted += 1
-        number = self._admitted
-        self._waiting[number] = node, submission
+        loop = asyncio.get_running_loop()
+        self._waiting[self._admitted] = node, submission, loop.time() + ROOM_S
         self._serve()
-        if number in self._waiting:
-            asyncio.get_running_loop().call_later(ROOM_S, self._refuse, [number])
+        if self._waiting and self._give_back is None:
+            self._give_back = loop.call_later(ROOM_S, self._overdue)
 
     def _woken(self) -> None:
         """There is room, which this node and those that wait here share by turns."""
@@ -256,7 +260,15 @@ class LeasedConnector:
 
     def forget(self, node: str) -> None:
         """A node has gone: its heir offers its messages again."""
-        self._refuse([number for number, (whose, _) in self._waiting.items() if whose == node])
+        self._refuse([number for number, (whose, _, _) in self._waiting.items() if whose == node])
+
+    def _overdue(self) -> None:
+        """Give back what has waited too long; one timer serves all, for they come due in their order."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._refuse([number for number, (_, _, at) in self._waiting.items() if at <= now])
+        first = next(iter(self._waiting.values()), None)
+        self._give_back = loop.call_at(first[2], self._overdue) if first else None
 
     def _refuse(self, numbers: list[int]) -> None:
         for number in numbers:

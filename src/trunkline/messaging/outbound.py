@@ -6,6 +6,7 @@ write.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from trunkline.sms import segment
 from trunkline.storage.queue import Advance, Owed, Queue, Replay
 from trunkline.storage.written import when_done
 from trunkline.webhooks import params as webhook_params
+
+log = logging.getLogger(__name__)
 
 QUEUE_OVERFLOW = 30001
 ACCOUNT_SUSPENDED = 30002
@@ -510,8 +513,14 @@ class Outbound:
                 if self._inflight.in_hand(flight.id):
                     continue  # being submitted by this process: its outcome will come
                 live = self._inflight.adopt(flight)
+                if live.status is not Status.SENDING or live.rev != flight.rev:
+                    continue  # its outcome was written while this was read
+                try:
+                    self._doubt(live, Unavailable("the process ended between the submit and its answer", in_doubt=True))
+                except IllegalTransition as error:  # one message's fault must not keep the others lying
+                    log.error("a message in doubt stays as it is: %s", error)
+                    continue
                 found += 1
-                self._doubt(live, Unavailable("the process ended between the submit and its answer", in_doubt=True))
             await asyncio.sleep(0)
         return found
 

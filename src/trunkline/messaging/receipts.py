@@ -23,7 +23,7 @@ from trunkline.model.message import TRANSITIONS, Message, Status
 from trunkline.storage.archive import Archive, Document
 from trunkline.storage.queue import Orphan, Owed, Queue
 from trunkline.storage.unavailable import StoreUnavailable
-from trunkline.storage.written import Kept, Written
+from trunkline.storage.written import Kept, Written, when_done
 
 FINAL: dict[str, tuple[Status, int]] = {
     "delivered": (Status.DELIVERED, 0),
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 MAX_PARKED = 100_000
 """Receipts without a message that are remembered; the oldest is forgotten first, as in the queue."""
+ASKED_AT_ONCE = 1000
+"""Parked receipts that are looked for in one read."""
 AGAIN_S = 2.0
 """Wait before receipts are applied again whose message's node, or store, was away."""
 LATE_SEQ = 1_000_000
@@ -64,27 +66,37 @@ class Receipts:
         self.entry: Callable[[Receipt], Kept] = self.apply
         """Where parked receipts go when their message is known; in a cluster that may be another node's."""
 
-    def recover(self, queue: Queue | None = None) -> None:
+    async def recover(self, queue: Queue | None = None) -> None:
         """Remember which receipts are parked (in this partition of the queue); apply those whose message got its id
-        just before the last process ended."""
+        just before the last process ended. There may be many, so none is asked for alone, nor on the event loop."""
         queue = queue or self._inflight.queue
-        found = dict.fromkeys(queue.parked())
-        self._parked |= found
-        known: dict[str, list[str]] = {}
-        for connector, carrier_id in found:
-            if queue.find_carrier_id(connector, carrier_id) is not None:
-                known.setdefault(connector, []).append(carrier_id)
-        for connector, carrier_ids in known.items():
-            self._unpark_later(connector, carrier_ids)
+        found = list(dict.fromkeys(await queue.parked()))
+        self._parked |= dict.fromkeys(found)
+        for start in range(0, len(found), ASKED_AT_ONCE):
+            some = found[start : start + ASKED_AT_ONCE]
+            # Also those that were named here while this was read: their commit may still be under way.
+            known = dict.fromkeys(pair for pair in some if self._inflight.sid_of_carrier_id(*pair) is not None)
+            known |= dict.fromkeys(await queue.known(some))
+            by_connector: dict[str, list[str]] = {}
+            for connector, carrier_id in known:
+                by_connector.setdefault(connector, []).append(carrier_id)
+            for connector, carrier_ids in by_connector.items():
+                self._unpark_later(connector, carrier_ids)
 
     def apply(self, receipt: Receipt) -> Kept:
         """Take a receipt; the future is done once it is kept. Next: trunkline.webhooks.delivery.Delivery.push"""
+        return self._apply(receipt, last=False)
+
+    def _apply(self, receipt: Receipt, *, last: bool) -> Kept:
+        """`last`: a step that the store refuses is not tried again."""
         live = self._inflight.by_carrier_id(receipt.connector, receipt.carrier_id)
         if live is not None:
             step = self._step(live, receipt)
             if step is None:
                 return self._early(receipt) if live.pending and receipt.state in FINAL else self._nothing()
-            return step if type(step) is Written else asyncio.ensure_future(step)
+            kept: Written[Any] = Written()
+            when_done(step, lambda done: self._stepped(kept, done, receipt, last))
+            return kept
         found = self._inflight.queue.find_carrier_id(receipt.connector, receipt.carrier_id)
         if found is not None:
             return self._loop.create_task(self._late(found[1], found[2], receipt))
@@ -100,6 +112,24 @@ class Receipts:
         early = [carrier_id for carrier_id in carrier_ids if (connector, carrier_id) in self._parked]
         if early:
             self._unpark_later(connector, early)
+
+    def _stepped(self, kept: Written[Any], step: Kept, receipt: Receipt, last: bool) -> None:
+        """A step was written, or not. One that the store refuses was made on a copy that is old: it is made once more
+        on what the store has by now. Refused again, it is not kept, and the carrier says it again."""
+        error = _error(step)
+        if error is not None:
+            kept.settle(None, error)
+        elif step.result() is not False:
+            kept.settle(None, None)
+        elif last:
+            kept.settle(None, StoreUnavailable(f"the message of {receipt.carrier_id} is being changed"))
+        else:
+            try:
+                again = self._apply(receipt, last=True)
+            except Exception as fault:
+                kept.settle(None, fault)
+            else:
+                again.add_done_callback(lambda done: kept.settle(None, _error(done)))
 
     def _early(self, receipt: Receipt) -> "Future[Any]":
         """The same was said a moment ago and is not written yet: who takes it for kept may lose it. The carrier says it
@@ -192,6 +222,11 @@ class Receipts:
         )
         if owed:
             self._inflight.owed(owed)
+
+
+def _error(done: Kept) -> BaseException | None:
+    """Why something was not kept."""
+    return StoreUnavailable("the write was given up") if done.cancelled() else done.exception()
 
 
 def settle(message: Message, receipt: Receipt) -> tuple[bool, Status | None]:

@@ -2,7 +2,8 @@
 
 A record's status says what is meant to happen to it, and is set by compare-and-set before it happens: `scheduled`, then
 `sending` or `canceled`. The effect (a flight with the message's own SID) can happen once only, and the record is
-deleted after it; so a crash at any point is made good by doing the same again.
+deleted after it; so a crash at any point is made good by doing the same again. So is a failure, AGAIN_S later: what
+cannot be reached holds up nothing else.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from trunkline.model.message import Message, Status
 from trunkline.model.numbers import ScheduledMessage
 from trunkline.storage.database import Conflict, Database
 from trunkline.storage.queue import Exists
+from trunkline.storage.unavailable import StoreUnavailable
 
 TICK_S = 1.0
 """How often it is looked for messages whose time has come."""
@@ -31,7 +33,8 @@ MORE_PAGES = 3
 """Looked at in one turn, beside the first, where that is full of other nodes' messages. The next turn goes on behind
 them: what an owner who is away has left undone holds up nobody else's."""
 AGAIN_S = 60.0
-"""How often it is looked for messages that were begun and not ended: by a node that had lost them just before, say."""
+"""How often it is looked for messages that were begun, or canceled, and not ended: while their part of the queue could
+not be reached, say, or by a node that had lost them just before."""
 RETRY_S = 5.0
 """Wait after a failure of a store."""
 TOO_LATE = 30409
@@ -75,12 +78,9 @@ class Scheduler:
         clock, looked = asyncio.get_running_loop().time, 0.0
         while True:
             try:
-                if not self._recovered:
+                if not self._recovered or clock() - looked >= AGAIN_S:
                     self._recovered, looked = True, clock()
                     await self.recover()
-                elif clock() - looked >= AGAIN_S:
-                    looked = clock()
-                    await self._each({"status": Status.SENDING.value}, self._send)
                 full = await self.send_due() == BATCH
                 await asyncio.sleep(0 if full else TICK_S)
             except Exception:
@@ -93,7 +93,7 @@ class Scheduler:
         self._recovered = False
 
     async def recover(self) -> None:
-        """Finish what an earlier run had begun."""
+        """Finish what was begun: by an earlier run, by another node, or by this one, which could not then."""
         for status, settle in ((Status.CANCELED, self._cancel), (Status.SENDING, self._send)):
             await self._each({"status": status.value}, settle)
 
@@ -101,10 +101,10 @@ class Scheduler:
         after = ""
         while records := await self._database.find(ScheduledMessage, where, after=after, limit=BATCH):
             after = records[-1].sid
-            await _all(settle(record) for record in records if self.is_ours(record.sid))
+            await _all(_try(settle, record) for record in records if self.is_ours(record.sid))
 
     async def send_due(self) -> int:
-        """Take on a batch of the messages whose time has come; returns how many there were."""
+        """Take on a batch of the messages whose time has come; returns how many were."""
         found = await self._due("")
         due = [record for record in found if self.is_ours(record.sid)]
         if len(found) == MAX_DUE and len(due) < BATCH:
@@ -112,8 +112,7 @@ class Scheduler:
         else:
             self._after = ""
         due = due[:BATCH]
-        await _all(self._take_on(record) for record in due)
-        return len(due)
+        return sum(await _all(self._take_on(record) for record in due))
 
     async def _due(self, after: str) -> Sequence[ScheduledMessage]:
         where = {"status": Status.SCHEDULED.value, "send_at_ms__le": self._inflight.clock.now_ms()}
@@ -131,13 +130,14 @@ class Scheduler:
                 break
         return ours
 
-    async def _take_on(self, record: ScheduledMessage) -> None:
+    async def _take_on(self, record: ScheduledMessage) -> bool:
+        """Whether it was. Raises what the database raises: all records are in the same one."""
         record.status = Status.SENDING.value
         try:
             await self._database.update(record)
         except Conflict:
-            return  # canceled or deleted just now
-        await self._send(record)
+            return True  # canceled or deleted just now
+        return await _try(self._send, record)
 
     # -- send ------------------------------------------------------------------------------------------------
 
@@ -224,8 +224,23 @@ class Scheduler:
         await self._database.delete(record)
 
 
-async def _all(work: Iterable[Awaitable[None]]) -> None:
+async def _try(step: Callable[[ScheduledMessage], Awaitable[None]], record: ScheduledMessage) -> bool:
+    """Whether it could be done. What could not is looked at again, as its status says what is meant to happen."""
+    try:
+        await step(record)
+    except StoreUnavailable as error:
+        log.warning("scheduled message %s has to wait: %s", record.sid, error)
+    except Exception:
+        log.exception("scheduled message %s could not be taken on; it is tried again", record.sid)
+    else:
+        return True
+    return False
+
+
+async def _all(work: Iterable[Awaitable[bool]]) -> list[bool]:
     """Do it all at once (the store commits it together); the first failure is raised after the others have ended."""
-    for result in await asyncio.gather(*work, return_exceptions=True):
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
+    return [result for result in results if isinstance(result, bool)]

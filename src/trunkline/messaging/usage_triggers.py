@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import formatdate
 from typing import Any
 
@@ -23,8 +23,10 @@ from trunkline.messaging.usage import Amount, Usage, day_ms, day_of
 from trunkline.model.account import Account
 from trunkline.model.clock import Clock
 from trunkline.model.numbers import UsageTrigger
+from trunkline.postflight.worker_client import WorkerFailed
 from trunkline.storage.database import Conflict, Database
 from trunkline.storage.queue import Owed, Queue
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.webhooks.delivery import Result
 from trunkline.webhooks.failures import HostRefused, InvalidUrl
 from trunkline.webhooks.fetch import Fetcher, FetchRequest, Outcome
@@ -161,7 +163,9 @@ class UsageTriggers:
             for trigger in filter(lambda one: self.is_ours(one.sid), page):
                 try:
                     count += await self._look_at(trigger)
-                except (InvalidOperation, ValueError):
+                except (StoreUnavailable, WorkerFailed) as error:
+                    log.warning("usage trigger %s could not be evaluated; it is in a minute: %s", trigger.sid, error)
+                except Exception:
                     log.exception("usage trigger %s cannot be evaluated", trigger.sid)
             after = page[-1].sid
         return count

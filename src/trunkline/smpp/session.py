@@ -114,6 +114,11 @@ class Session:
         self._last_heard = now
         self._misses = 0
         self._enquiry_deadline: float | None = None
+        self.silent = False
+        """Not a word has come since a request that was not answered in time: nothing more is sent into that silence but
+        enquire_link, until something is heard."""
+        self.dead = False
+        """It was closed for silence: what the peer has not read of it must not reach it later, for others have it."""
         self._state_deadline: float | None = now + self.limits.bind_timeout_s
         # command_id and sequence of the unbind or unbind_resp to send once nothing is outstanding either way
         self._goodbye: tuple[int, int] | None = None
@@ -129,7 +134,7 @@ class Session:
     @property
     def room(self) -> int:
         """Requests that may be sent now."""
-        return self.limits.window - len(self._outstanding) if self.state in BOUND else 0
+        return self.limits.window - len(self._outstanding) if self.state in BOUND and not self.silent else 0
 
     @property
     def outstanding(self) -> int:
@@ -184,6 +189,8 @@ class Session:
             raise SessionStateError(f"{type(pdu).__name__} may not be sent as {self.role} in state {self.state}")
         if len(self._outstanding) >= self.limits.window:
             raise WindowFullError(f"{len(self._outstanding)} requests are unanswered")
+        if self.silent:
+            raise WindowFullError("the peer is silent")
         sequence = self._next_sequence()
         self._out.append(codec.encode(pdu, sequence))
         if command_id not in _WITHOUT_RESPONSE:
@@ -300,6 +307,7 @@ class Session:
             if now >= self._enquiry_deadline:
                 self._misses += 1
                 if self._misses >= self.limits.enquire_link_misses:
+                    self.dead = True
                     self._close(f"silent after {self._misses} enquire_link", happened)
                 else:
                     self._enquire(now)
@@ -317,14 +325,20 @@ class Session:
             if deadline > now:
                 break
             due.append(sequence)
+        if not due:
+            return
+        first_sent = self._outstanding[due[0]][0] - self.limits.response_timeout_s
         for sequence in due:
             _, command_id, token = self._outstanding.pop(sequence)
             self._expired[sequence] = (command_id, token)
             if len(self._expired) > MAX_EXPIRED:
                 del self._expired[next(iter(self._expired))]
             happened.append(events.RequestFailed(token, "timeout"))
-        if due:
-            self._settle()
+        if first_sent >= self._last_heard:
+            self.silent = True
+            if self._enquiry_deadline is None:
+                self._enquire(now)
+        self._settle()
 
     # --- what the peer does
 
@@ -334,6 +348,7 @@ class Session:
         if self.state is State.CLOSED:
             return happened
         self._last_heard = now
+        self.silent = False
         if self._enquiry_deadline is not None:
             self._enquiry_deadline = None  # whatever it sends, it is alive
             self._misses = 0

@@ -101,6 +101,11 @@ class Connection(asyncio.Protocol):
         return self.session.state in BOUND
 
     @property
+    def silent(self) -> bool:
+        """See `Session.silent`."""
+        return self.session.silent
+
+    @property
     def room(self) -> int:
         """Requests that may be submitted now. After a 0, `on_room` says when to ask again."""
         room = 0 if self._paused else self.session.room
@@ -287,7 +292,9 @@ class Connection(asyncio.Protocol):
             return
         if data:
             transport.write(data)
-        if self.session.state is State.CLOSED:
+        if self.session.dead:
+            self.reset()
+        elif self.session.state is State.CLOSED:
             transport.close()
             if transport.get_write_buffer_size():
                 self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
@@ -331,6 +338,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         self._flush_due = True
         self._dispatch(self.session.handle_timeout(self._loop.time()))
+        self._starved = self._starved or self.session.silent  # whoever has found no room is told when that ends
         self._flush()
 
 

@@ -123,7 +123,7 @@ class Assembly:
         finished = self.due(part.received_ms)
         key = part.key
         group = self._groups.get(key)
-        if group is None and self._came_before(part):
+        if group is None and self.came_before(part):
             return Outcome("duplicate", finished)
         grown = add(group, part)
         if group is not None and grown is group:
@@ -162,7 +162,14 @@ class Assembly:
             del self._finished[next(iter(self._finished))]
         return group
 
-    def _came_before(self, part: Part) -> bool:
+    def contradicts(self, part: Part) -> bool:
+        """Whether another payload has come in its place of a message that is not finished."""
+        group = self._groups.get(part.key)
+        present = group.parts.get(part.sequence) if group is not None else None
+        return present is not None and not _same(present, part)
+
+    def came_before(self, part: Part) -> bool:
+        """Whether a message that was finished within the time limit had this part."""
         group = self._finished.get(part.key)
         if group is None or part.received_ms - group.first_ms > self._time_limit_ms:
             return False

@@ -175,8 +175,25 @@ async def test_no_answer_in_time_is_in_doubt(rig_of, smsc):
     assert outcome.in_doubt
     smsc.release()  # the late answer changes nothing any more
     smsc.answer = lambda pdu: 0
+    await rig.up()  # it has said something
     assert isinstance(await rig.outcome(), Submitted)
     assert len(outcomes.all) == 1
+
+
+async def test_what_waits_behind_a_silence_goes_back_and_nothing_more_is_taken(rig_of, smsc):
+    rig = await rig_of(window=4, response_timeout_s=0.1)
+    (theirs,) = smsc.bound
+    theirs._transport.pause_reading()
+    outcomes = [rig.submit() for _ in range(5)]
+    results = [(await each.first())[0] for each in outcomes]
+    assert [(result.in_doubt, result.burns_attempt) for result in results] == [(True, True)] * 4 + [(False, False)]
+    assert rig.connector.capacity() == 0
+    assert rig.connector.health() == (False, "0 of 1 binds up, 0 under way; trx1: silent")
+    rig.wakes.clear()
+    theirs._transport.resume_reading()
+    await rig.up()
+    assert rig.wakes
+    assert isinstance(await rig.outcome(), Submitted)
 
 
 # -- what the SMSC delivers -------------------------------------------------------------------------------------

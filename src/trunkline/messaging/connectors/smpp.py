@@ -192,12 +192,12 @@ class SmppConnector:
         """See `base.Connector`."""
         if not self._links:
             return False, "stopped"
-        up = [link for link in self._links if link.connection is not None]
+        up = [link for link in self._links if link.is_up]
         sending = any(link.sends for link in up)
         text = f"{len(up)} of {len(self._links)} binds up, {self._under_way} under way"
-        down = next((link for link in self._links if link.connection is None), None)
+        down = next((link for link in self._links if not link.is_up), None)
         if down is not None:
-            text += f"; {down.label}: {down.state}"
+            text += f"; {down.label}: {down.state if down.connection is None else 'silent'}"
         paced = [link.pace for link in up if link.pace is not None]
         if paced:
             text += f"; throttled by the SMSC, paced to {sum(paced):.3g}/s"
@@ -205,7 +205,7 @@ class SmppConnector:
 
     def binds(self) -> list[tuple[str, bool]]:
         """What each bind is (`trx`, `tx`, `rx`) and whether it is up."""
-        return [(link.label.rstrip("0123456789"), link.connection is not None) for link in self._links]
+        return [(link.label.rstrip("0123456789"), link.is_up) for link in self._links]
 
     # -- links' owner -----------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class SmppConnector:
         """Give a job to the least loaded bind."""
         best: Link | None = None
         for link in self._senders:
-            if link.connection is not None and (best is None or link.open + link.queued < best.open + best.queued):
+            if link.is_up and (best is None or link.open + link.queued < best.open + best.queued):
                 best = link
         if best is not None and self._running:
             best.take(job)

@@ -34,6 +34,8 @@ LOOKAHEAD_S: Final = 0.1
 """What a paced link takes on ahead, in seconds of its pace."""
 STEADY_S: Final = 5.0
 """A bind that stood for so long, or took a message, is renewed with the shortest wait."""
+AHEAD: Final = 4
+"""A quarter of the window waits behind it, lest that runs empty while the next are being claimed."""
 FENCED_S: Final = 0.05
 """Between two looks whether this node may send again."""
 
@@ -262,15 +264,20 @@ class Link(transport.Handler):
             self.connection.reset(reason)
         self._abandon()
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it is bound, and its SMSC not silent."""
+        return self.connection is not None and not self.connection.silent
+
     # -- what it takes ----------------------------------------------------------------------------------------
 
     @property
     def room(self) -> int:
-        """Segments this link takes on now: the window, and a quarter of it that waits behind."""
-        if self.connection is None:
+        """Segments this link takes on now: the window, and what waits behind it."""
+        if not self.is_up:
             return 0
         window = self._limits.window
-        free = window + window // 4 - self.open - self.queued
+        free = window + window // AHEAD - self.open - self.queued
         pace = self._pacer.rate
         if pace is not None:
             free = min(free, max(1, int(pace * LOOKAHEAD_S)) - self.queued)
@@ -362,8 +369,9 @@ class Link(transport.Handler):
         self._owner.delivered(connection, sequence, pdu)
 
     def on_room(self, connection: Connection) -> None:
-        """The peer reads again, or the window has room."""
+        """The peer reads again, or the window has room, or a silence has ended."""
         self.pump()
+        self._owner.changed()
 
     # -- answers ----------------------------------------------------------------------------------------------
 
@@ -391,6 +399,8 @@ class Link(transport.Handler):
             job.open -= 1
             reason = "no answer in time" if answer.reason == "timeout" else "connection lost before the answer"
             self._fail(job, Unavailable(reason, in_doubt=True, sent_segments=job.taken))
+            if self.connection is not None and self.connection.silent:
+                self.hand_back_all(Unavailable("the SMSC has fallen silent", burns_attempt=False))
         if self._queue:
             self.pump()
 
