@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from hashlib import md5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.webhooks.auth import Login, authorization, challenges, choose
+from trunkline.webhooks import auth
+from trunkline.webhooks.auth import MAX_CHALLENGE_HEADERS, Login, authorization, challenges, choose
 
 REALM = "http-auth@example.org"
 NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
@@ -108,3 +110,36 @@ def test_no_header_raises(header: str) -> None:
         value = authorization(login, "u", "p", "GET", "/", "c")
         assert value is not None
         assert value.isascii()
+
+
+@pytest.mark.parametrize(
+    "beginning", ["Basic a=1", "Basic", "Basic a", "Basic a=", "Basic ,", 'Basic a="', "Basic a=1,", ""]
+)
+@pytest.mark.parametrize("filling", [" ", "\t", "a", ", ", "a ", "=", '\\"', "-"])
+def test_a_long_header_is_read_in_little_time(monkeypatch: pytest.MonkeyPatch, beginning: str, filling: str) -> None:
+    """On the event loop, so in a time that grows with its length only: with the square of it, minutes for this one."""
+    length = 80_000
+    monkeypatch.setattr(auth, "MAX_CHALLENGE_CHARACTERS", length)
+    header = (beginning + filling * length)[: length - 1] + "!"
+    began = time.process_time()
+    challenges([header])
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "header", ['Basic  realm = "x" ,  Digest\trealm=y,nonce =n', ' , Basic realm="x", , Digest realm=y , nonce= n']
+)
+def test_white_space_does_not_matter(header: str) -> None:
+    found = challenges([header])
+    assert [scheme for scheme, _ in found][:1] == ["basic"]
+    assert found[0][1]["realm"] == "x"
+
+
+def test_headers_behind_the_first_few_are_not_looked_at() -> None:
+    digest = 'Digest realm="y", nonce="n"'
+    login = choose(["Basic"] * (MAX_CHALLENGE_HEADERS - 1) + [digest])
+    assert login is not None
+    assert login.scheme == "digest"
+    login = choose(["Basic"] * MAX_CHALLENGE_HEADERS + [digest])
+    assert login is not None
+    assert login.scheme == "basic"

@@ -8,124 +8,13 @@ import time
 import orjson
 import pytest
 
-from trunkline.model.sid import new_sid
 from trunkline.settings import Webhooks
-from trunkline.storage.engines.sqlite.queue import SqliteQueue
 from trunkline.storage.engines.sqlite.writer import WriterFull
-from trunkline.storage.queue import Flight, Owed
+from trunkline.storage.queue import Owed
 from trunkline.webhooks import delivery as module
-from trunkline.webhooks.delivery import Delivery, Result, append_attempts
+from trunkline.webhooks.delivery import Result, append_attempts
 
-AC = "AC" + "a" * 32
-QUICK = Webhooks(retry_first_s=0.01, retry_longest_s=0.02, status_tries=4)
-OK = Result([b'{"status":200}'], True)
-BAD = Result([b'{"status":500}'], False, retry=True, error_code=15003)
-GONE = Result([b'{"status":404}'], False, error_code=15003)
-
-
-class Clock:
-    def now_ms(self):
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self):
-        return time.monotonic()
-
-
-class Script:
-    """A handler that answers as the test says; None: when the test calls `finish`."""
-
-    def __init__(self):
-        self.answer = lambda owed: OK
-        self.begun = []
-        self.open = {}
-        self.given_up = []
-        self.most_open = 0
-
-    def begin(self, owed, done):
-        self.begun.append((owed.sid, owed.seq))
-        result = self.answer(owed)
-        self.open[owed.id] = (owed, done)
-        self.most_open = max(self.most_open, len(self.open))
-        if result is not None:
-            asyncio.get_running_loop().call_soon(self.finish, owed.id, result)
-
-    def finish(self, owed_id, result):
-        _, done = self.open.pop(owed_id)
-        done(result)
-
-    def exhausted(self, owed, result):
-        self.given_up.append((owed.id, result.error_code))
-
-
-class Rig:
-    def __init__(self, path, settings):
-        self.path, self.settings = path, settings
-        self.script = Script()
-        self.finished = []
-        self.owed_count = 0
-
-    async def start(self):
-        self.queue = SqliteQueue(self.path)
-        self.delivery = Delivery(self.queue, Clock(), self.settings, {"status": self.script})
-        self.delivery.finished = self.finished.append
-        await self.delivery.recover()
-
-    async def restart(self):
-        """As after a crash: what was under way is forgotten."""
-        self.delivery._stopped = True
-        await self.queue.close()
-        self.script = Script()
-        await self.start()
-
-    async def owe(self, count=1, host="http://h", push=True, due_ms=0):
-        """A message that owes so many callbacks."""
-        sid = new_sid("SM")
-        flight = Flight(sid=sid, account=AC, status="sent", record=b"{}")
-        owed = [
-            Owed(sid=sid, account=AC, kind="status", host=host, seq=n, request=b"{}", due_ms=due_ms)
-            for n in range(count)
-        ]
-        await self.queue.accept(flight, owed)
-        self.owed_count += count
-        if push:
-            self.delivery.push(owed)
-        return flight, owed
-
-    async def states(self, flight):
-        _, owed = await self.queue.get(AC, flight.sid)
-        return [item.state for item in owed]
-
-    async def all_ended_but(self, count):
-        """So many callbacks stay owed."""
-        await eventually(lambda: len(self.finished) == self.owed_count - count)
-
-    async def all_ended(self, count):
-        await eventually(lambda: len(self.finished) >= count)
-        assert len(self.finished) == count
-        assert await self.queue.owed_hosts() == []
-
-
-async def eventually(condition, patience_s=5.0):
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def rig_of(tmp_path):
-    rigs = []
-
-    async def make(settings=QUICK):
-        rig = Rig(tmp_path / "queue.db", settings)
-        await rig.start()
-        rigs.append(rig)
-        return rig
-
-    yield make
-    for rig in rigs:
-        await rig.delivery.stop(5)
-        await rig.queue.close()
+from .rig import AC, BAD, GONE, OK, Clock, eventually
 
 
 async def test_delivered_callback_is_recorded(rig_of):
@@ -461,6 +350,30 @@ async def test_a_partition_that_leaves_is_delivered_by_its_next_owner(rig_of):
     await rig.delivery.recover()
     await rig.all_ended(3)
     assert await rig.states(waits) == ["delivered"]
+
+
+async def test_what_a_read_of_the_queue_saw_before_its_commit_was_told_is_made_once(rig_of):
+    rig = await rig_of()
+    rig.script.answer = lambda owed: None
+    _, owed = await rig.owe(push=False)
+    await rig.delivery.recover()
+    await eventually(lambda: rig.script.begun)
+    rig.delivery.push(owed)
+    rig.script.finish(owed[0].id, OK)
+    await rig.all_ended(1)
+    assert len(rig.script.begun) == 1
+
+
+async def test_what_a_clock_that_was_ahead_has_put_off_is_due_at_the_next_owner(rig_of):
+    rig = await rig_of(Webhooks(retry_longest_s=60))
+    now = Clock().now_ms()
+    due_s = {"http://soon": 100, "http://ahead": 3600, "http://both": 3700}
+    flights = [(await rig.owe(push=False, due_ms=now + 1000 * wait, host=host))[0] for host, wait in due_s.items()]
+    await rig.owe(host="http://both")
+    await rig.all_ended_but(3)
+    await rig.restart()
+    await rig.all_ended_but(1)
+    assert [await rig.states(flight) for flight in flights] == [["owed"], ["delivered"], ["delivered"]]
 
 
 @pytest.mark.parametrize("behind", ["another message", "the same message", "a closed lane"])

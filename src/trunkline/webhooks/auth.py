@@ -11,12 +11,16 @@ from typing import Final
 import msgspec
 
 MAX_CHALLENGE_CHARACTERS: Final = 4096
+MAX_CHALLENGE_HEADERS: Final = 16
+"""Of one answer; what comes behind them is not looked at."""
 
 # Digest algorithm -> hash, the strongest first.
 _ALGORITHMS: Final = {"sha-512-256": "sha512_256", "sha-256": "sha256", "md5": "md5"}
+# Runs are possessive (`*+`): white space that is given back piece by piece costs the square of its length and more, and
+# a header is read on the event loop. Nothing here may follow a run and begin with what the run takes.
 _CHALLENGE: Final = re.compile(
-    r"""\s*,?\s*(?:(?P<scheme>[A-Za-z][A-Za-z0-9-]*)(?=\s+[A-Za-z0-9!#$%&'*+.^_`|~-]+\s*=|\s*(?:,|$))\s*
-    |(?P<name>[A-Za-z0-9!#$%&'*+.^_`|~-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s,"]*)))""",
+    r"""\s*+,?\s*+(?:(?P<scheme>[A-Za-z][A-Za-z0-9-]*+)(?=\s++[A-Za-z0-9!#$%&'*+.^_`|~-]++\s*+=|\s*+(?:,|$))\s*+
+    |(?P<name>[A-Za-z0-9!#$%&'*+.^_`|~-]++)\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s,"]*+)))""",
     re.VERBOSE,
 )
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
@@ -41,7 +45,7 @@ class Login(msgspec.Struct):
 def challenges(headers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """The challenges of WWW-Authenticate headers: scheme and parameters, names in lower case."""
     found: list[tuple[str, dict[str, str]]] = []
-    for header in headers:
+    for header in headers[:MAX_CHALLENGE_HEADERS]:
         if len(header) > MAX_CHALLENGE_CHARACTERS:
             continue
         position = 0

@@ -4,12 +4,16 @@ Callbacks come by `push` right after the commit that owes them, and from the que
 owed than memory should hold. They leave in lanes, one a host, so that a slow host never holds up another. Within one
 message a callback waits only for its predecessor's first attempt. An attempt counts once its outcome is recorded, so a
 crash burns none: the same request, with the same token, is made again.
+
+No more than MAX_HELD are in memory, whatever is owed. Once half of that is taken, no host gets more than SHARE, so that
+those which are slow leave room for the others; hosts for which there is none wait for it in a line, and what is owed to
+them in the queue. A lane that closes gives back what it has, else closed ones would fill the memory for good.
 """
 
 import asyncio
 import logging
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -30,12 +34,18 @@ PAGE = 1024
 """Owed callbacks read from the queue at once."""
 MAX_HELD = 20_000
 """Owed callbacks kept in memory, all hosts together."""
+SHARE = 256
+"""Of them, one host's, once there is not plenty of room."""
 MAX_HOSTS = 50_000
 """Host lanes kept in memory; idle ones leave first."""
 FAR_MS = 1 << 62
 """A due time after all others."""
 SOON_S = 0.02
 """Retries that come due within a second share a look into the queue this far; later ones share one a second."""
+EARLIEST, LATEST = 0.75, 1.25
+"""Of a retry's wait, so much is left to chance."""
+AHEAD_S = 60.0
+"""How much later than the longest wait a retry may be due before its time is taken for a wrong clock's."""
 LOAD_RETRY_S = 1.0
 """Wait after a failed read or write of the queue."""
 TRACED = b'"traceparent":'
@@ -134,6 +144,10 @@ class Delivery:
         self._active = 0
         self._starved: deque[str] = deque()
         """Hosts that could not begin because of the bound on all requests together."""
+        self._coming = 0
+        """The most callbacks that the reads under way may bring into memory."""
+        self._unread: OrderedDict[str, None] = OrderedDict()
+        """Hosts whose callbacks are read once there is room for them in memory, in the order of their coming."""
         self._loop = asyncio.get_running_loop()
         self._loads: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -153,7 +167,8 @@ class Delivery:
         """Take up what was owed when the last process ended; of `queue`, a partition of ours, only what is in that."""
         for name, _, due_ms in await (queue or self._queue).owed_hosts():
             self._host(name).inherited = True
-            self._later(name, (due_ms - self._clock.now_ms()) / 1000)
+            wait_ms = due_ms - self._clock.now_ms()
+            self._later(name, 0.0 if self._is_beyond(wait_ms) else wait_ms / 1000)
 
     def leave(self, partition: int) -> None:
         """Begin nothing more of a partition of the queue: it is another node's, or will be when `busy` says no."""
@@ -168,6 +183,7 @@ class Delivery:
             for item in gone:
                 self._let_go(host, item)
             self._pump(host)
+        self._read_on()
 
     def _has_gone(self, item: Owed) -> bool:
         """Forget a callback behind another, if it is another node's now."""
@@ -197,7 +213,9 @@ class Delivery:
         """Callbacks were committed. Next: trunkline.webhooks.delivery.Delivery.settled"""
         for item in owed:
             host = self._host(item.host)
-            if host.closed or host.stored or host.loading or len(host.held) >= HEAD or self._held >= MAX_HELD:
+            if item.id in host.held:
+                continue  # a read of the queue saw the commit before we were told of it
+            if host.closed or host.stored or host.loading or len(host.held) >= self._most():
                 host.stored = True
                 host.missed = host.loading
             else:
@@ -206,6 +224,12 @@ class Delivery:
         # A pump for each host at once would only find what the last one left.
         for name in {item.host for item in owed}:
             self._pump(self._hosts[name])
+
+    def _most(self) -> int:
+        """How many callbacks of one host may be in memory. Nobody overtakes those who wait for room."""
+        if self._held < MAX_HELD // 2:
+            return HEAD
+        return 0 if self._unread or self._held >= MAX_HELD else SHARE
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -229,9 +253,18 @@ class Delivery:
 
     def set_lane(self, name: str, *, closed: bool) -> None:
         """Close a lane to which nothing can be delivered, or open it again; a closed lane burns no attempts."""
-        self._host(name).closed = closed
-        if not closed:
+        host = self._host(name)
+        host.closed = closed
+        if closed:
+            self._give_back(host)
+        else:
             self._wake(name)
+
+    def _give_back(self, host: _Host) -> None:
+        """Forget what was not begun: it is read from the queue when the lane opens."""
+        given, host.ready = host.ready, deque()
+        for item in given:
+            self._let_go(host, item)
 
     def _hold(self, host: _Host, item: Owed) -> None:
         """Keep a callback in memory, behind its predecessor if that has not been tried yet."""
@@ -264,6 +297,7 @@ class Delivery:
 
     def _pump(self, host: _Host) -> None:
         if host.closed:
+            self._give_back(host)
             return
         settings = self._settings
         while host.ready and host.active < settings.per_host and self._active < settings.in_flight:
@@ -276,17 +310,35 @@ class Delivery:
                 self._begin(host, item)
         if host.ready and host.active < settings.per_host and host.name not in self._starved:
             self._starved.append(host.name)
-        if host.stored and not host.loading and not self._stopped and len(host.held) <= HEAD // 4:
-            host.loading = True
-            task = self._loop.create_task(self._load(host))
-            self._loads.add(task)  # the loop itself keeps no reference
-            task.add_done_callback(self._loads.discard)
+        if host.stored and not host.loading and not self._stopped:
+            self._read_more(host)
 
-    async def _load(self, host: _Host) -> None:
-        """Read more of a host's callbacks from the queue."""
+    def _read_more(self, host: _Host) -> None:
+        """Begin to read more of a host's callbacks, or have it wait for room, if it has few in memory."""
+        free = MAX_HELD - self._held - self._coming
+        plenty = free > MAX_HELD // 2
+        if len(host.held) > (HEAD if plenty else SHARE) // 4:
+            return  # its next callback that is settled looks again
+        count = min(PAGE, free) if plenty else SHARE
+        if count > free:
+            self._unread[host.name] = None
+            return
+        host.loading = True
+        self._coming += count
+        task = self._loop.create_task(self._load(host, count))
+        self._loads.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._loads.discard)
+
+    def _read_on(self) -> None:
+        """There may be room again: read for the hosts that have waited longest."""
+        while self._unread and MAX_HELD - self._held - self._coming >= SHARE:
+            self._pump(self._host(self._unread.popitem(last=False)[0]))
+
+    async def _load(self, host: _Host, count: int) -> None:
+        """Read so many more of a host's callbacks from the queue."""
         # On a rescan those in memory come first, so ask for that many more.
         rescan = host.rescan or not self._ordered
-        limit = PAGE + len(host.held) if rescan else PAGE
+        limit = count + len(host.held) if rescan else count
         after = 0 if rescan else host.after
         host.rescan = False
         now = self._clock.now_ms()
@@ -297,26 +349,33 @@ class Delivery:
             host.loading = False
             host.ended.clear()
             self._later(host.name, LOAD_RETRY_S)
+            self._loop.call_soon(self._read_on)
             return
+        finally:
+            self._coming -= count
         host.loading = False
         more = len(found) >= limit
-        if found:
-            host.after = found[-1].id if more else max(host.after, found[-1].id)
         ours = [item for item in found if partition_of(item.id) not in self._left] if self._left else found
+        new = [item for item in ours if item.id not in host.held and item.id not in host.ended]
+        after = found[-1].id if found else host.after
+        room = max(0, min(count, MAX_HELD - self._held))  # others have come meanwhile
+        if len(new) > room:
+            more, after = True, new[room].id - 1
+        host.after = after if more else max(host.after, after)
         # What another node delivers is not read over and over until it has gone.
         host.stored = (more and bool(ours)) or host.missed or host.rescan
         host.missed = False
-        for item in ours:
-            if item.id not in host.held and item.id not in host.ended:
-                self._hold(host, item)
+        for item in new[:room]:
+            self._hold(host, item)
         host.ended.clear()
         self._pump(host)
+        self._read_on()
         if host.inherited and not more:
             await self._look_ahead(host, now)
 
     async def _look_ahead(self, host: _Host, since_ms: int) -> None:
         """Find out when the next of the retries that the last process left comes due, after what a read of
-        `since_ms` has found."""
+        `since_ms` has found. One that no retry waits for so long comes from a clock that was ahead: it is due now."""
         try:
             found = await self._queue.owed(host.name, 0, PAGE, FAR_MS)
         except Exception:
@@ -324,15 +383,30 @@ class Delivery:
             self._later(host.name, LOAD_RETRY_S)
             return
         now = self._clock.now_ms()
-        waits = [max(0, item.due_ms - now) / 1000 for item in found if item.due_ms > since_ms]
+        waits = []
+        for item in (one for one in found if one.due_ms > since_ms):
+            if not self._is_beyond(item.due_ms - now):
+                waits.append(max(0, item.due_ms - now) / 1000)
+            elif item.id not in host.held and partition_of(item.id) not in self._left:
+                if self._held < MAX_HELD:
+                    self._hold(host, item)
+                else:
+                    waits.append(LOAD_RETRY_S)  # it has no room yet
+        self._pump(host)
         host.inherited = bool(waits) or len(found) >= PAGE
         if host.inherited:
             self._loop.call_later(min(waits, default=LOAD_RETRY_S) + 0.001, self._wake, host.name)
+
+    def _is_beyond(self, wait_ms: int) -> bool:
+        """Whether a wait is longer than any that is chosen here, by a clock that is right."""
+        return wait_ms > 1000 * (LATEST * self._settings.retry_longest_s + AHEAD_S)
 
     def _let_go(self, host: _Host, item: Owed) -> None:
         """Forget a callback that is another node's now."""
         host.held.discard(item.id)
         self._held -= 1
+        if self._unread:
+            self._loop.call_soon(self._read_on)
         if not item.tries:
             self._next_in_chain(item.sid)
 
@@ -404,7 +478,7 @@ class Delivery:
         too_old = now - made_ms(item.id) > self._settings.give_up_s * 1000
         if result.retry and item.tries < bound and not too_old:
             wait = min(self._settings.retry_first_s * 2 ** (item.tries - 1), self._settings.retry_longest_s)
-            item.due_ms = now + int(1000 * wait * random.uniform(0.75, 1.25))
+            item.due_ms = now + int(1000 * wait * random.uniform(EARLIEST, LATEST))
             return
         item.state = "exhausted"
         self.exhausted += 1
@@ -443,6 +517,8 @@ class Delivery:
         self._pump(host)
         if self._starved and self._active < self._settings.in_flight:
             self._pump(self._host(self._starved.popleft()))
+        if self._unread:
+            self._read_on()
 
     finished: Callable[[Owed], None] = staticmethod(lambda owed: None)
     """Told of each callback that ended (its flight may land now)."""
