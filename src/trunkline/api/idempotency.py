@@ -1,8 +1,9 @@
 """`Idempotency-Key` on every POST (ours: Twilio has none), so that a retried request acts once.
 
 Theory: the row (account, method, path, key) is claimed before the handler runs and completed with the response,
-for messages in the commit that accepts them. A second request with the key gets the stored response byte for byte
-with `Idempotency-Replayed: true`; while the first still runs it waits briefly, then gets 409; with other
+for messages in the commit that accepts them. A scheduled message lies in another store: its SID is derived from the
+request and its key, so that whoever takes the key over finds it. A second request with the key gets the stored response
+byte for byte with `Idempotency-Replayed: true`; while the first still runs it waits briefly, then gets 409; with other
 parameters it gets 422. A refusal (4xx, 5xx raised as `ApiError`) gives the key back, for it changed nothing.
 A claim is a lease: when its holder died, the store hands the key to the next request with a higher epoch; at once when
 another node has taken the key's home, for then the former owner can commit nothing more. What runs in this process is
@@ -93,11 +94,12 @@ SEALED = b"\0sealed:"
 class Claim:
     """A claimed key. A handler that commits the row with its resource takes `completed` into its write."""
 
-    __slots__ = ("_retention_ms", "handed_over", "row")
+    __slots__ = ("handed_over", "retention_ms", "row")
 
     def __init__(self, row: Replay, retention_ms: int) -> None:
         self.row = row
-        self._retention_ms = retention_ms
+        self.retention_ms = retention_ms
+        """How long the response is kept; after that the key is new."""
         self.handed_over = False
         """The handler stores the response itself."""
 
@@ -117,7 +119,7 @@ class Claim:
         )
         row.body = response.body
         row.sid = sid
-        row.expires_ms = now_ms + self._retention_ms
+        row.expires_ms = now_ms + self.retention_ms
 
 
 class Idempotency:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from trunkline.api import anew, dates, paging, respond
+from trunkline.api.homes import HOME
+from trunkline.api.idempotency import Claim
 from trunkline.api.request import Request
 from trunkline.api.respond import Response
 from trunkline.api.route import Route
@@ -22,7 +24,8 @@ from trunkline.model.errors import ApiError
 from trunkline.model.message import TERMINAL, MediaItem, Message, Status
 from trunkline.model.numbers import MessagingService, ScheduledMessage
 from trunkline.model.phone import SenderKind
-from trunkline.model.sid import MEDIA, is_sid, new_sid
+from trunkline.model.sid import MEDIA, derived_sid, is_sid, new_sid
+from trunkline.storage.database import Duplicate
 from trunkline.storage.queue import Replay
 from trunkline.webhooks.overrides import split as split_overrides
 
@@ -85,7 +88,7 @@ async def create(request: Request, app: Services) -> Response:
     _options(request, app, new, service, media_urls)
     if sender is not None:
         _check_sender(app, request.account, sender.kind, sender.address, to, service)
-    send_at = _schedule(request, app, service)
+    send_at = _schedule(request, service)
     if send_at:
         return await _scheduled(request, app, new, send_at)
     if sender is None and service is not None:
@@ -217,8 +220,8 @@ def _test_answer(request: Request, app: Services, from_: str | None, to: str, bo
 # -- scheduling --------------------------------------------------------------------------------------------------
 
 
-def _schedule(request: Request, app: Services, service: MessagingService | None) -> int:
-    """Unix ms of SendAt, 0 when the message goes out now. Raises 35111, 35114, 35118, 35126."""
+def _schedule(request: Request, service: MessagingService | None) -> int:
+    """Unix ms of SendAt, 0 when the message goes out now. Raises 35111, 35114 (no instant), 35118, 35126."""
     kind = request.str("ScheduleType", 20)
     send_at = request.instant_ms("SendAt", code=35114)
     if not kind and send_at is None:
@@ -229,15 +232,21 @@ def _schedule(request: Request, app: Services, service: MessagingService | None)
         raise ApiError.of(35111)
     if service is None:
         raise ApiError.of(35118)
-    ahead_s = (send_at - app.clock.now_ms()) / 1000
-    settings = app.settings.messaging
-    if not settings.schedule_min_s - 1 <= ahead_s <= settings.schedule_max_s:
-        raise ApiError.of(35114)
     return send_at
 
 
 async def _scheduled(request: Request, app: Services, new: NewMessage, send_at_ms: int) -> Response:
-    """Keep the message in the Database until its time comes (DESIGN: scheduled work is not in flight)."""
+    """Keep the message in the Database until its time comes (DESIGN: scheduled work is not in flight). Raises 35114."""
+    claim = request.idempotency
+    if claim is not None:
+        new.sid, *former = _sids(claim, "MM" if new.media else "SM", send_at_ms, app.clock.now_ms())
+        kept = await _kept(app, claim, new.sid, *former)
+        if kept is not None:
+            return _known(request, claim, kept)
+    ahead_s = (send_at_ms - app.clock.now_ms()) / 1000
+    settings = app.settings.messaging
+    if not settings.schedule_min_s - 1 <= ahead_s <= settings.schedule_max_s:
+        raise ApiError.of(35114)
     message = app.outbound.draft(new)
     message.send_at_ms = send_at_ms
     record = ScheduledMessage(
@@ -250,8 +259,48 @@ async def _scheduled(request: Request, app: Services, new: NewMessage, send_at_m
         recipient=message.to,
         sender=message.from_,
     )
-    await app.database.insert(record)
+    try:
+        await app.database.insert(record)
+    except Duplicate:
+        # Committed by an earlier attempt that did not hear of it.
+        kept = None if claim is None else await _kept(app, claim, message.sid)
+        if claim is None or kept is None:
+            raise
+        return _known(request, claim, kept)
+    if claim is not None:
+        claim.row.sid = message.sid
     return respond.resource(request.format, render(message, Status.SCHEDULED), "Message", 201)
+
+
+def _sids(claim: Claim, prefix: str, send_at_ms: int, now_ms: int) -> tuple[str, str]:
+    """The SID of the message that a request with a key schedules now, and the one that it had a key's life ago.
+
+    The record and the key's row lie in two stores: after a crash between the two commits nothing but the SID tells the
+    next attempt that the message is there. So it is made of the request, its key, the key's home and, in place of the
+    present, the beginning of the current span: spans are as long as a key's life, counted back from SendAt. When the
+    key is new again, another span has begun.
+    """
+    life_ms, shard = max(1, claim.retention_ms), HOME.get() or 0
+    began_ms = now_ms - (now_ms - send_at_ms) % life_ms
+    name = f"{claim.row.fingerprint.hex()}/{claim.row.key}"
+    current, former = (
+        derived_sid(prefix, f"{prefix}{at_ms:012x}{shard:02x}", name) for at_ms in (began_ms, began_ms - life_ms)
+    )
+    return current, former
+
+
+async def _kept(app: Services, claim: Claim, *sids: str) -> StoredMessage | None:
+    """The message that an earlier attempt of this request scheduled, within the key's life."""
+    for sid in sids:
+        found = await app.reader.find(claim.row.account, sid)
+        if found is not None and found.created_ms > app.clock.now_ms() - claim.retention_ms:
+            return found
+    return None
+
+
+def _known(request: Request, claim: Claim, kept: StoredMessage) -> Response:
+    claim.row.sid = kept.sid
+    return respond.resource(request.format, render(kept, kept.status), "Message", 201)
 
 
 # -- read --------------------------------------------------------------------------------------------------------
