@@ -118,6 +118,20 @@ def test_hanging_up_while_the_2xx_waits(phones):
     assert b.quiet
 
 
+def test_a_prack_lets_no_2xx_leave_that_is_held_back_for_something_else(phones):
+    network, a, b = phones
+    network.fate = lambda data, source, to: [2.0 if data.startswith(b"PRACK") else 0.01]
+    _, invite = rings(network, a, b)
+    told = []
+    invite.on_left = lambda: told.append(invite.left)
+    invite.accept(ANSWER, hold=True)
+    network.run(5)
+    assert network.of("PRACK")
+    assert (told, invite.waits) == ([], True)
+    invite.release()
+    assert (told, invite.waits) == ([True], False)
+
+
 def test_a_cancel_while_the_2xx_waits(phones):
     network, a, b = phones
     network.fate = lambda data, source, to: [] if data.startswith(b"PRACK") else [0.01]

@@ -308,6 +308,30 @@ async def test_a_connection_that_closes_before_the_response_is_503(nodes):
     server.close()
 
 
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+async def test_hosts_that_are_none_fail_and_take_no_place(nodes, transport):
+    """A peer writes what it likes into its Contact: what no resolver takes must not stay in the way of others."""
+    node = await nodes()
+    statuses = []
+    hosts = [
+        *(f".{number}" for number in range(transport_module.MAX_CONNECTING + 1)),
+        "a..1",
+        f"{'x' * 64}.1",
+        "192.0.2.1;maddr=%00.1",
+    ]
+    for host in hosts:
+        node.stack.request(
+            "OPTIONS", f"sip:a@{host};transport={transport}", from_="<sip:a@a>",
+            on_response=lambda status, response: statuses.append(status),
+        )  # fmt: skip
+        await until(lambda: len(node.transport._waiting) < transport_module.MAX_CONNECTING)
+    await until(lambda: len(statuses) == len(hosts))
+    assert set(statuses) == {503}
+    other = await nodes()
+    node.call(other.port, "TCP")
+    await until(lambda: other.invites)
+
+
 async def test_host_names_are_looked_up(nodes):
     a, b = await nodes(), await nodes()
     for transport in ("UDP", "TCP"):

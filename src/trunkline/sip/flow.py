@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final, NamedTuple
 
 from trunkline.sip.headers import NameAddr
@@ -61,9 +62,16 @@ def bracketed(host: str) -> str:
 
 
 def is_numeric(host: str) -> bool:
-    """Whether a host is an address, which needs no look-up. (No label at the end of a name is a number; `pbx1` is a
-    name.)"""
-    return ":" in host or host.rpartition(".")[2].isdigit()
+    """Whether a host is an address, which needs no look-up. What merely looks like one (`.7`, `1.2.3`) is a name, which
+    nobody will find: a socket would take it for a fault of its own."""
+    family = AF_INET
+    if ":" in host:
+        family, host = AF_INET6, host.strip("[]").partition("%")[0]
+    try:
+        inet_pton(family, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def default_port(transport: str) -> int:

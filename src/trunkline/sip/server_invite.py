@@ -24,6 +24,10 @@ REFRESH_S: Final = 60.0
 """A provisional response is repeated this often, so that no proxy's Timer C ends the call (section 13.3.1.1)."""
 
 
+NO_PRACK: Final = 'SIP;cause=504;text="No PRACK"'
+"""The reason of a call that ends because its caller does not acknowledge that it rings."""
+
+
 class ServerInvite:
     """Answer it with `accept`, `reject` or `challenge`; what comes after the first of these does nothing."""
 
@@ -33,6 +37,7 @@ class ServerInvite:
         "_final",
         "_heard",
         "_held",
+        "_kept",
         "_provisional",
         "_refreshed",
         "_reliable",
@@ -42,8 +47,10 @@ class ServerInvite:
         "_transaction",
         "flow",
         "key",
+        "left",
         "listener",
         "offer",
+        "on_left",
         "request",
         "to_tag",
     )
@@ -76,7 +83,12 @@ class ServerInvite:
         self._repeat: Callable[[], None] | None = None  # of a reliable response, under a number of its own
         self._heard = request.cseq[0]  # CSeq of the caller's last request
         self._refreshed: tuple[Request, Flow] | None = None  # its last UPDATE
-        self._held: Dialog | None = None  # what a 2xx that waits for a PRACK has made
+        self._held: Dialog | None = None  # what a 2xx that waits has made
+        self._kept = False  # it waits for `release`, whatever else it waits for
+        self.left = False
+        """Whether a 2xx has been sent."""
+        self.on_left: Callable[[], None] | None = None
+        """Called when a 2xx that waited leaves, or never will."""
         limit_s = stack.config.invite_timeout_s
         self._deadline = stack.now() + limit_s
         self._timer: Timer | None = stack.timers.set(stack.now() + min(limit_s, REFRESH_S), self._on_timer)
@@ -89,6 +101,11 @@ class ServerInvite:
     def answered(self) -> bool:
         """Whether a final response has been sent, by us or because it was cancelled."""
         return self._final
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a 2xx that has not left: for `release`, or for a PRACK (RFC 3262 section 3)."""
+        return self._held is not None
 
     def ring(self, status: int = 180, reason: str = "", *, sdp: bytes = b"", headers: HeaderList = ()) -> None:
         """A provisional response; with SDP early media, reliably if the caller knows that (RFC 3262)."""
@@ -129,7 +146,7 @@ class ServerInvite:
         elif self._finish():
             self._respond(504, "No PRACK", (), b"")
             if self.listener is not None:
-                self.listener.on_cancel('SIP;cause=504;text="No PRACK"')
+                self.listener.on_cancel(NO_PRACK)
 
     def challenge(self, value: str, proxy: bool = False) -> None:
         """401 (or 407) with a digest challenge (`digest.challenge`); the caller comes back with a new INVITE."""
@@ -187,6 +204,7 @@ class ServerInvite:
                 self._respond(500, "", (), b"")
                 raise
         stack.add_dialog(dialog)
+        self._kept = hold
         if reliable is not None and reliable.blocks:
             self._hold(dialog, data, reliable)
         elif hold:
@@ -201,6 +219,7 @@ class ServerInvite:
     def release(self) -> None:
         """The 200 that was held may leave; nothing happens where there is none any more, or it waits for a PRACK."""
         dialog, reliable = self._held, self._reliable
+        self._kept = False
         if dialog is None or (reliable is not None and reliable.on_free is not None):
             return
         self._held = self._transaction.invite = None
@@ -216,6 +235,7 @@ class ServerInvite:
         if self._reliable is not None:
             self._reliable.stop()
         self._transaction.done()
+        self._tell_left()
 
     def _answer(self, dialog: Dialog, data: bytes) -> None:
         """The 200 leaves."""
@@ -223,6 +243,13 @@ class ServerInvite:
         self._transaction.respond(data, 200)
         dialog.await_ack(self._transaction)
         dialog.session.start(dialog)
+        self.left = True
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        told, self.on_left = self.on_left, None
+        if told is not None:
+            told()
 
     def _hold(self, dialog: Dialog, data: bytes, reliable: Reliable) -> None:
         """It leaves when the PRACK has come (RFC 3262 section 3)."""
@@ -231,6 +258,8 @@ class ServerInvite:
         dialog.hold()
 
         def free() -> None:
+            if self._kept:
+                return  # then it leaves at `release`
             self._held = self._transaction.invite = None
             reliable.stop()
             self._answer(dialog, data)
@@ -247,6 +276,7 @@ class ServerInvite:
                 self._reliable.stop()
             self._respond(status, "", (), b"")
             dialog.unanswered(reason)
+        self._tell_left()
 
     # --- for the stack
 

@@ -297,12 +297,19 @@ class SipTransport:
             self._waiting[key] = [(data, flow)]
             task = self._loop.create_task(how(flow))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda done: self._ended(done, flow))
             return True
         if sum(len(one) for one, _ in waiting) + len(data) > MAX_WAITING_BYTES:
             return False
         waiting.append((data, flow))
         return True
+
+    def _ended(self, task: "asyncio.Task[None]", flow: Flow) -> None:
+        """A look-up or connection is done, one way or another: its place must be free again."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("cannot reach %s:%s over %s", *flow.remote, flow.transport, exc_info=task.exception())
+            self._go_on(flow, False)
 
     def _go_on(self, flow: Flow, works: bool) -> None:
         """A look-up or connection is done."""
@@ -315,7 +322,7 @@ class SipTransport:
     async def _look_up(self, flow: Flow) -> None:
         try:
             remote = await self._names.find(flow.remote, "UDP")
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name that no resolver takes is a ValueError
             logger.warning("cannot resolve %s: %s", flow.remote[0], error)
             self._go_on(flow, False)
         else:
@@ -334,8 +341,10 @@ class SipTransport:
                 connection, why = await self._connect_to(flow, remote)
                 if connection is not None:
                     break
-        except OSError as error:
+        except (OSError, ValueError) as error:
             why = str(error)
+        if connection is not None and self._connections.get(connection.id) is not connection:
+            connection, why = None, "closed at once"  # with its handshake, before this task went on
         if connection is None:
             logger.info("cannot connect to %s:%s over %s: %s", *flow.remote, flow.transport, why)
             self._go_on(flow, False)
@@ -366,7 +375,7 @@ class SipTransport:
                 return None, made.trouble or "closed at once"
         except TimeoutError:
             why = "timed out"
-        except OSError as error:
+        except (OSError, ValueError) as error:
             why = str(error)
         if connection is not None:
             connection.abort()

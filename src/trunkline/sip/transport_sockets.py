@@ -83,11 +83,12 @@ def connecting_from(host: str, remote: str) -> tuple[str, int] | None:
 
 
 def source_towards(host: str) -> str:
-    """The address that the system sends from to `host`; nothing is sent."""
+    """The address that the system sends from to `host`; nothing is sent. Peers say what that is: it need not be a name
+    that could be asked for (a zero byte in it is a TypeError, a label that is too long a ValueError)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((host or "192.0.2.1", 9))
             return str(probe.getsockname()[0])
-    except OSError:
+    except (OSError, TypeError, ValueError):
         return "::1" if family == socket.AF_INET6 else "127.0.0.1"
