@@ -1,12 +1,12 @@
 """Runs commands in this process, on a data folder of the test's own."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests import ports
 from trunkline.cli import main
 
 
@@ -55,8 +55,5 @@ def account(trunkline: Command) -> str:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """An even port of this machine that nobody listens on, nor on the five after it."""
+    return ports.free_port(span=6)

@@ -229,7 +229,7 @@ def test_ports_that_others_have(ask: Ask, free_port: int) -> None:
         assert code == 1
         assert said(found, "bad", f"port {free_port} cannot be listened on: another program has it")
     taken = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-    low = free_port + free_port % 2
+    low = free_port + 2
     for port, one in zip((low, low + 3), taken, strict=True):
         one.bind(("127.0.0.1", port))
     code, found = ask("simulated = true", f"[media]\nport_min = {low}\nport_max = {low + 2}\nlegs = 2")

@@ -287,3 +287,25 @@ def test_what_can_be_seen(stage):
     assert [row.split("\t")[2] for row in rows[1:]] == ["open", "done"]
     assert "is open" in stage.release("integration", "abort", "last", code=1)
     assert "planned" in stage.release("integration", "evidence", "last")
+
+
+def test_nobody_chooses_what_his_change_is_compared_with(stage):
+    """A money change below a harmless one would go up with that one's class."""
+    stage.repo.commit({"README.md": "two\n"})
+    stage.release("integration", "plan", "--base", stage.base)
+    stage.release("integration", "start", "last")
+    runs = stage.repo.git("rev-parse", "HEAD")
+    money = stage.repo.commit({"src/trunkline/voice/spending.py": "a = 1\n"})
+    stage.repo.commit({"README.md": "three\n"})
+    assert "is not what runs here" in stage.release("integration", "plan", "--base", money, code=1)
+    assert "is of class money" in stage.release("integration", "plan", "--base", runs)
+
+
+def test_a_plan_that_another_release_has_overtaken_does_not_start(stage):
+    stage.repo.commit({"README.md": "two\n"})
+    stage.release("integration", "plan", "--base", stage.base)
+    overtaken = stage.release("integration", "status").splitlines()[1].split("\t")[0]
+    stage.repo.commit({"README.md": "three\n"})
+    stage.release("integration", "plan", "--base", stage.base)
+    stage.release("integration", "start", "last")
+    assert "plan it anew" in stage.release("integration", "start", overtaken, code=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.wrong_clock import environment
 
 from tests.e2e.server import START_S, Server
 from tests.ports import free_port
@@ -17,7 +18,6 @@ from tests.postgres import PostgresServer, needs_postgres
 from tests.redis import RedisServer, needs_redis
 
 pytestmark = [needs_postgres, needs_redis, pytest.mark.slow]
-FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 LEASE_S = 10
 """Long, for a machine that does other things as well."""
 Tables = dict[str, Any]
@@ -113,9 +113,10 @@ async def test_the_doctor_names_what_does_not_stop_a_node(world: World) -> None:
         assert "one host lost may take what is kept" in line
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed (Debian's name)")
-async def test_a_node_whose_clock_is_wrong_is_named(world: World) -> None:
-    ahead = world.node("b", ("env", f"LD_PRELOAD={FAKETIME}", "FAKETIME=+30s", "FAKETIME_DONT_FAKE_MONOTONIC=1"))
+async def test_a_node_whose_clock_is_wrong_is_named(world: World, tmp_path: Path) -> None:
+    off = tmp_path / "clock"
+    off.write_text("+30\n")
+    ahead = world.node("b", ("env", *(f"{name}={value}" for name, value in environment(off).items())))
     try:
         await asyncio.to_thread(ahead.start)
         (line,) = [one for one in await doctor(world.first) if "node b: its clock is" in one]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from trunkline.cli.common import bootstrap
 from trunkline.cli.findings import Finding
-from trunkline.cluster import clocks, records
+from trunkline.cluster import mistakes, records
 from trunkline.cluster.peers import Peers
 from trunkline.cluster.records import ClusterMap, NodeRecord
 from trunkline.settings import Settings
@@ -47,7 +47,7 @@ def look_at_cluster(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warn", "storage.partitions", f"{settings.storage.partitions} for {len(nodes)} nodes: some own no part"
         )
-    for problem in clocks.label_problems(_with_own(settings, nodes)):
+    for problem in mistakes.label_problems(_with_own(settings, nodes)):
         yield Finding("warn", SECTION, problem)
     try:
         problems = asyncio.run(_ask(settings, nodes))
@@ -94,6 +94,6 @@ async def _ask(settings: Settings, nodes: list[NodeRecord]) -> list[str]:
     peers = Peers(NAME, str(settings.cluster.secret), *bootstrap().tls_contexts(settings))
     peers.know({one.name: one.address for one in nodes})
     try:
-        return await clocks.problems(peers, NAME, nodes)
+        return await mistakes.problems(peers, NAME, nodes)
     finally:
         await peers.close()

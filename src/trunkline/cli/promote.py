@@ -37,7 +37,7 @@ def promote(
         _check(shown, below, settings.profile, settings.release.trusted_key)
 
         async def work(desk: Desk) -> list[Evidence]:
-            runs = base or await desk.running()
+            runs = await desk.base(repo, base)
             first = shown[0]
             what, name, begin = dict(first.what), first.risk_class, first.base
             if runs and changes.Git(repo).commit(runs) != first.base:  # another change here, which may risk more

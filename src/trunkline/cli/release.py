@@ -47,7 +47,7 @@ POLL_S: Final = 0.5
 @app.command()
 def plan(
     context: typer.Context,
-    base: Annotated[str, typer.Option(help="The commit that runs now; default: the last release that is done.")] = "",
+    base: Annotated[str, typer.Option(help="The commit that runs now, where nothing has been released yet.")] = "",
     head: Annotated[str, typer.Option(help="The commit that is to run.")] = "HEAD",
     repo: Repo = Path(),
     declare: Annotated[str, typer.Option(help="The class that you take it for; less than computed is refused.")] = "",
@@ -59,7 +59,7 @@ def plan(
     """
 
     async def work(desk: Desk) -> list[Evidence]:
-        begin = base or await desk.running()
+        begin = await desk.base(repo, base)
         if not begin:
             raise CommandError("nothing has been released here yet: say --base, the commit that runs now")
         risk = of_base(repo, begin)
@@ -206,6 +206,11 @@ def start(
         who = by or author(repo)
 
         async def go(desk: Desk) -> bool:
+            runs = await desk.running()
+            if runs and runs != plan.base:
+                raise CommandError(
+                    f"{plan.release} was planned for {plan.base[:12]}, but {runs[:12]} runs by now: plan it anew"
+                )
             return await Run(desk.records, chain, world, settings.release, who).go(nodes, first)
 
         is_done = run(desk.do(go))

@@ -66,6 +66,14 @@ class Desk:
         done = [chain for chain in (await self.records.all()).values() if standing(chain) == "done"]
         return max(done, key=lambda chain: chain[-1].created_ms)[0].head if done else ""
 
+    async def base(self, repo: Path, given: str) -> str:
+        """What a change is compared with: what runs here, and only where nothing has been released yet what is given.
+        Whoever could choose it would choose what his change is judged by. Empty: neither. Raises CommandError."""
+        runs = await self.running()
+        if runs and given and Git(repo).commit(given) != runs:
+            raise CommandError(f"{given} is not what runs here: that is {runs[:12]}, the last release that was done")
+        return runs or given
+
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Desk]:

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
-from trunkline.inherited import CLOSED, HEALTH, KINDS, READY, RUN
+from trunkline.inherited import CLOSED, HEALTH, KINDS, MAX_DESCRIPTORS, READY, RUN
 from trunkline.supervisor.desk import Client, Desk
 from trunkline.supervisor.handover import Handover, Patience, Stage
 from trunkline.supervisor.life import Life, Running, start
@@ -211,8 +212,9 @@ class Supervisor:
             self._leaving.append(before)
         process.began = time.monotonic()
         self.main.lives += 1
-        for kind, held in self._held:
-            process.channel.say({"do": kind}, tuple(held))
+        for kind, held in _joined(self._held):
+            if not process.channel.say({"do": kind}, tuple(held)):
+                say(f"{len(held)} connections ({kind}) could not be given to the next process")
         process.go()
 
     def tell(self, text: str, **more: Any) -> None:
@@ -399,6 +401,20 @@ def command(argv: list[str], python: str) -> list[str]:
 def _how(life: Life) -> str:
     status = life.process.returncode
     return f"signal {-status}" if status is not None and status < 0 else f"status {status}"
+
+
+def _joined(held: list[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
+    """The same in as few messages as can be, each whole and in its order: a socket that nobody reads yet takes some
+    280, and the node passes on a message for each turn in which a request ends."""
+    for kind in KINDS:
+        together: list[int] = []
+        for descriptors in (one for name, one in held if name == kind):
+            if together and len(together) + len(descriptors) > MAX_DESCRIPTORS:
+                yield kind, together
+                together = []
+            together += descriptors
+        if together:
+            yield kind, together
 
 
 def _seconds(wanted: object, default: float) -> float:
