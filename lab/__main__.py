@@ -17,6 +17,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queues", type=int, default=2, choices=(1, 2, 3), help="PostgreSQL clusters for the queue")
     parser.add_argument("--small", action="store_true", help="one PostgreSQL cluster for everything")
     parser.add_argument("--nodes", type=int, default=3, choices=(0, 1, 2, 3))
+    parser.add_argument("--edge", action="store_true", help="two Kamailios with one address in front of the nodes' SIP")
     parser.add_argument("--disks", action="store_true", help="a file system of its own for each host")
     parser.add_argument("--lease", type=float, default=1.0, help="seconds after which a silent node is lost")
     parser.add_argument("--rate", type=float, default=12.0, help="chaos: messages a second")
@@ -36,6 +37,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
     return Plan(
         name=given.name, home=given.home, queues=1 if given.small else given.queues,
         own_database=not given.small, nodes=given.nodes, lease_s=given.lease, disks=given.disks,
+        edge=given.edge,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import msgspec
 from lab import outside
 from lab.cluster import Lab
 from lab.ledgers import CALL_FINAL, Webhooks
-from lab.node import CALLED, SAID
+from lab.node import ABROAD, CALLED, SAID
 from lab.phones import PORT, Leg, Phones
 
 UP_S = 60.0
@@ -63,7 +63,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return (
-            f"calls: {self.up} up, {self.struck} struck, {self.survived} survived, {self.reinvited} re-INVITEd; "
+            f"calls: {self.answered} of {self.calls} answered, {self.up} up, "
+            f"{self.struck} struck, {self.survived} survived, {self.reinvited} re-INVITEd; "
             f"silence p50 {self.silence_p50} p95 {self.silence_p95} max {self.silence_max} s; stuck {self.stuck}, "
             f"wrong {self.wrong_final}, stale {self.stale}, ends {self.ends}"
             + (f"; {self.said} with new words, the last went on after {self.said_longest_s} s" if self.said else "")
@@ -87,18 +88,19 @@ class Calls:
 
     def __init__(self, lab: Lab, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
-        self._phones = Phones([zone.node for zone in lab.nodes])
+        self._edge = lab.plan.edge
+        self._phones = Phones([outside.SIP_EDGE] if self._edge else [zone.node for zone in lab.nodes])
         self._nodes = len(lab.nodes)
         self._calls: list[Leg] = []
 
     async def __aenter__(self) -> "Calls":
         url = self._webhooks.url
         self._webhooks.prompt = await asyncio.to_thread(prompt)
-        peer = f"sip:peer@{outside.PHONES}:{PORT}"
+        peer = f"{ABROAD}5550177" if self._edge else f"<Sip>sip:peer@{outside.PHONES}:{PORT}</Sip>"
         self._webhooks.documents = {
             CALLED["ivr"]: f'<Response><Gather timeout="600" numDigits="9"><Play loop="0">{url}/prompt.wav</Play>'
             "</Gather></Response>",
-            CALLED["bridged"]: f"<Response><Dial><Sip>{peer}</Sip></Dial></Response>",
+            CALLED["bridged"]: f"<Response><Dial>{peer}</Dial></Response>",
             CALLED["recorded"]: '<Response><Record maxLength="1200" timeout="600" playBeep="false"/></Response>',
         }
         await self._phones.__aenter__()

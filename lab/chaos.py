@@ -13,7 +13,8 @@ from rich.console import Console
 from lab import ledgers, report, verdict
 from lab.calls import STALE, Calls
 from lab.cluster import Lab, say
-from lab.faults import APART, FAULTS, Fault
+from lab.fault import Fault
+from lab.faults import APART, FAULTS
 from lab.load import Load
 from lab.marks import Marks
 from lab.plan import Plan
@@ -56,8 +57,9 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
     done: list[Run] = []
     waiting = [(kind, number) for kind in kinds for number in range(runs)]
     while waiting:
-        with Lab(plan) as lab:  # a new one after each run that did not end whole
-            while waiting:
+        edge = plan.edge or waiting[0][0].edge
+        with Lab(msgspec.structs.replace(plan, edge=edge)) as lab:  # a new one after each run that did not end whole
+            while waiting and (plan.edge or waiting[0][0].edge) == edge:
                 kind, number = waiting.pop(0)
                 say(f"{kind.name} {number + 1}/{runs}: {kind.what}")
                 prefix = f"{kind.name.replace('-', '')}{len(done)}."  # the carrier's ledger lasts as long as the lab
@@ -77,7 +79,9 @@ def chaos(plan: Plan, names: str, runs: int, burden: Burden, results: Path) -> i
 def good(run: Run) -> bool:
     """Whether it ended whole and its zeros are zero."""
     calls = run.calls
-    wrong = calls is not None and (calls.stuck or calls.wrong_final or calls.stale > STALE)
+    wrong = calls is not None and (
+        calls.answered < calls.calls or calls.stuck or calls.wrong_final or calls.stale > STALE
+    )
     return not (run.problem or wrong) and verdict.good(run.messages)
 
 
@@ -114,8 +118,8 @@ async def one(lab: Lab, fault: Fault, prefix: str, burden: Burden) -> Run:
         marks = await Marks.read(lab, doubled)
         found = verdict.messages(load.requests, taken, webhooks.messages, marks.marked)
     return Run(
-        fault=fault.name, hit=hit, nodes=len(lab.nodes), clusters=len(lab.plan.clusters), hold_s=fault.hold_s,
-        whole_s=round(whole, 1), messages=found, calls=heard, problem=problem, version=lab.version,
+        fault=fault.name, hit=hit, nodes=len(lab.nodes), clusters=len(lab.plan.clusters), edge=lab.plan.edge,
+        hold_s=fault.hold_s, whole_s=round(whole, 1), messages=found, calls=heard, problem=problem, version=lab.version,
     )  # fmt: skip
 
 
@@ -141,7 +145,8 @@ async def settle(load: Load, webhooks: ledgers.Webhooks, but: Collection[str] = 
 def keep(run: Run, results: Path) -> Path:
     """Add it to the file of its fault."""
     results.mkdir(parents=True, exist_ok=True)
-    file = results / f"{run.fault}-{run.nodes}.jsonl"
+    beside = "-edge" if run.edge and not FAULTS[run.fault].edge else ""
+    file = results / f"{run.fault}-{run.nodes}{beside}.jsonl"
     with file.open("ab") as out:
         out.write(msgspec.json.encode({**msgspec.to_builtins(run), "at": int(time.time())}) + b"\n")
     return file

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab import etcd, made, node, outside, patroni, redis
+from lab import etcd, made, node, outside, patroni, redis, sip_edge
 from lab.disks import Disk
 from lab.hosts import Host
 from lab.made import Made
@@ -44,7 +44,7 @@ class Lab:
 
     def __enter__(self) -> "Lab":
         need_root()
-        self._programs = need_packages()
+        self._programs = need_packages(*(sip_edge.PROGRAMS if self.plan.edge else ()))
         self._patroni = install_patroni(self.plan.home)
         self._made.__enter__()
         try:
@@ -80,6 +80,8 @@ class Lab:
         self.network.begin()
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         enter_network(self._host(OUT, "", *outside.ADDRESSES).namespace)
+        for name, address in sip_edge.HOSTS.items() if self.plan.edge else ():
+            self._host(name, "", address)
         for zone in self.plan.zones:
             self._host(f"{zone.name}-store", zone.name, zone.store)
             self._host(f"{zone.name}-node", zone.name, zone.node)
@@ -123,6 +125,11 @@ class Lab:
         return self.hosts[f"{zone if isinstance(zone, str) else zone.name}-node"]
 
     @property
+    def edges(self) -> list[Host]:
+        """The SIP edges."""
+        return [self.hosts[name] for name in sip_edge.HOSTS if self.plan.edge]
+
+    @property
     def nodes(self) -> tuple[Zone, ...]:
         """The zones that have a node."""
         return self.plan.zones[: self.plan.nodes]
@@ -134,12 +141,7 @@ class Lab:
     def _start(self) -> None:
         plan = self.plan
         for zone in plan.zones:
-            host = self.store(zone)
-            host.put(etcd.service(plan, zone, host.folder))
-            for server in redis.services(plan, zone, host.folder):
-                host.put(server)
-            for cluster in plan.clusters:
-                host.put(patroni.service(plan, cluster, zone, host.folder, self._programs, self._patroni))
+            self.furnish(zone, plan.zones[0])
         say("etcd, Redis, Sentinel")
         self._each(lambda host: host.start("etcd", "redis"))
         self._each(lambda host: host.until_ready("etcd", "redis"))
@@ -153,6 +155,19 @@ class Lab:
         self.until_whole()
         self._databases()
         self._outside()
+
+    def furnish(self, zone: Zone, first: Zone, *, joins: bool = False) -> None:
+        """Put a zone's engines on its host. `first`: the zone of the Redis primary; `joins`: the others run already."""
+        plan, host = self.plan, self.store(zone)
+        host.put(etcd.service(plan, zone, host.folder, joins=joins))
+        for server in redis.services(plan, zone, host.folder, first):
+            host.put(server)
+        for cluster in plan.clusters:
+            host.put(patroni.service(plan, cluster, zone, host.folder, self._programs, self._patroni))
+
+    def new_host(self, name: str, zone: str, address: str) -> Host:
+        """A host that was not in the plan; the one of that name, if it was made before."""
+        return self.hosts.get(name) or self._host(name, zone, address)
 
     def _each(self, work: Callable[[Host], None]) -> None:
         for zone in self.plan.zones:
@@ -210,6 +225,11 @@ class Lab:
             host.put(outside.edge(self.nodes, host.folder, "/readyz/drain" if len(self.nodes) > 1 else "/healthz"))
             host.start("edge")
             host.until_ready("edge")
+            for edge in self.edges:
+                sip_edge.put(edge, self.nodes, priority=150 if edge is self.edges[0] else 100)
+                edge.start()
+            for edge in self.edges:
+                edge.until_ready()
 
     def keep_logs(self, name: str) -> Path:
         """Copy what everything has written, to read it later; where."""

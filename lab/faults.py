@@ -8,65 +8,15 @@ import random
 import shutil
 import signal
 import threading
-from typing import TYPE_CHECKING, ClassVar
+import time
+from typing import ClassVar
 
-from lab import made, node, outside, patroni, redis, throttle
+from lab import made, node, outside, patroni, redis, sip_edge, throttle
+from lab.changes import NewEngines, NewNode
+from lab.fault import Fault
 from lab.hosts import Host
 from lab.network import zone_network
-from lab.plan import Zone
 from lab.system import Failed
-
-if TYPE_CHECKING:
-    from lab.cluster import Lab
-
-
-class Fault:
-    """One fault."""
-
-    name: ClassVar[str]
-    what: ClassVar[str]
-    hold_s: ClassVar[float] = 30.0
-    """From `inject` to `heal`: longer than Patroni's ttl where a primary may be lost."""
-    disks: ClassVar[bool] = False
-    """Whether hosts need file systems of their own."""
-    nodes: ClassVar[int] = 1
-    """Least number of nodes of the cluster for which it makes sense."""
-    says: ClassVar[int] = 0
-    """Calls at each node, placed while it lasts, that are to hear what nobody has said before."""
-
-    def __init__(self, lab: "Lab") -> None:
-        self.lab = lab
-
-    def prepare(self) -> None:
-        """Before the load begins."""
-
-    def inject(self) -> str:
-        """Put it in; says what was hit. Raises Failed."""
-        raise Failed(f"{self.name} has nothing to put in")
-
-    def heal(self) -> None:
-        """Take it back."""
-
-    def after(self) -> None:
-        """After the load: put back what `prepare` had changed."""
-
-    # -- whom it hits ----------------------------------------------------------------------------------------------
-
-    def primary(self) -> Zone:
-        """The zone of the first queue's primary. Raises Failed."""
-        zone = patroni.primary(self.lab.plan, self.lab.plan.clusters[0])
-        if zone is None:
-            raise Failed("the first queue has no primary")
-        return zone
-
-    def away(self) -> Zone:
-        """A zone that holds neither that primary nor the first node, if there is one."""
-        used = {self.primary().name, self.lab.nodes[0].name}
-        return next((zone for zone in reversed(self.lab.plan.zones) if zone.name not in used), self.lab.plan.zones[-1])
-
-    def owner(self) -> Host:
-        """The host of a node: with several one at random, so that every run hits another."""
-        return self.lab.node(random.choice(self.lab.nodes))
 
 
 class Nothing(Fault):
@@ -382,7 +332,7 @@ class SlowDisk(_Hosts):
 class ClockJump(Fault):
     name, what, hold_s = (
         "clock-jump",
-        "a node's wall clock jumps an hour ahead, and back (libfaketime)",
+        "a node's wall clock jumps an hour ahead, and back (as its Python tells it)",
         15.0,
     )
 
@@ -490,13 +440,38 @@ class RedisAndOwner(Fault):
         self.host.start()
 
 
+class KillEdge(Fault):
+    name, what, hold_s = "kill-edge", "kill -9 of everything on the SIP edge that has the floating address", 15.0
+    edge, says = True, 2
+    moved_s: ClassVar[float] = 20.0
+    """For the other one to have the address."""
+
+    def inject(self) -> str:
+        self.host = next((host for host in self.lab.edges if sip_edge.has_address(host)), self.lab.edges[0])
+        (other,) = [host for host in self.lab.edges if host is not self.host]
+        self.host.kill()
+        self.lab.network.link(self.host.name, up=False)  # what is dead answers no ARP either
+        began = time.monotonic()
+        while not (sip_edge.has_address(other) and sip_edge.answers() and sip_edge.has_nodes(other)):
+            if time.monotonic() - began > self.moved_s:
+                raise Failed(f"{other.name} does not take calls at the address of {self.host.name}")
+        return f"{self.host.name}; {other.name} takes calls after {time.monotonic() - began:.1f} s"
+
+    def heal(self) -> None:
+        sip_edge.forget_address(self.host)
+        self.lab.network.link(self.host.name, up=True)
+        self.host.start()
+        self.host.until_ready()
+
+
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault
     for fault in (
         Nothing, KillNode, KillNodeProcess, KillMedia, KillPostgres, KillPatroni, KillRedis, KillSentinel, KillEtcd,
         KillNodeHost, KillStoreHost, KillZone, KillOtherZone, Cut, PartialCut, StopNode, StopStore, Rolling,
         RollingEngines, SwitchOver, PowerLoss, FullNodeDisk, FullStoreDisk, SlowDisk, ClockJump, CarrierDown,
-        WebhooksDown, NamesDown, ObjectsDown, SpeechDown, RedisAndOwner,
+        WebhooksDown, NamesDown, ObjectsDown, SpeechDown, RedisAndOwner, KillEdge,
+        NewNode, NewEngines,
     )
 }  # fmt: skip
 """Every fault, by its name."""

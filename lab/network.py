@@ -5,7 +5,9 @@ host's link down; a partial cut drops what comes from and goes to the other zone
 leaves the way to the outside, where customers, carriers and phones are.
 """
 
+import json
 import os
+import time
 
 from lab.made import Made
 from lab.plan import NETWORK
@@ -25,6 +27,10 @@ table inet {table} {{
     ip daddr {peers} ip daddr != @own drop; }}
 }}
 """
+UP_S = 20.0
+UP_LOOK_S = 0.02
+"""Longest wait for a link that was set up, and between two looks: the kernel carries nothing over it before it has seen
+its carrier, which it looks for once a second at most."""
 PEERS = f"{NETWORK}.0.0/17"
 """All hosts that are not outside."""
 
@@ -59,12 +65,18 @@ class Network:
             run("ip", "-n", space, "addr", "add", f"{address}/16", "dev", LINK)
         run("ip", "-n", space, "link", "set", "dev", LINK, "up")
         run("ip", "-n", self._hub, "link", "set", "dev", host, "master", BRIDGE)
-        run("ip", "-n", self._hub, "link", "set", "dev", host, "up")
+        self.link(host, up=True)
         return space
 
     def link(self, host: str, *, up: bool) -> None:
-        """Take the host's link down, or up again: packets vanish, nobody is told."""
+        """Take the host's link down: packets vanish, nobody is told. Or up again; it carries packets when this returns.
+        Raises Failed."""
         run("ip", "-n", self._hub, "link", "set", "dev", host, "up" if up else "down")
+        deadline = time.monotonic() + UP_S
+        while up and not (_carries(self._hub, host) and _carries(f"{self._name}-{host}", LINK)):
+            if time.monotonic() > deadline:
+                raise Failed(f"the link of {host} does not come up")
+            time.sleep(UP_LOOK_S)
 
     def part(self, host: str, own: str) -> None:
         """The host loses all peers but those in `own` (a network) and keeps the outside."""
@@ -84,6 +96,12 @@ class Network:
         """End a partial cut, or a silence."""
         space = f"{self._name}-{host}"
         run(*in_network(space, ("nft", "delete", "table", "inet", TABLE)), check=False)
+
+
+def _carries(space: str, link: str) -> bool:
+    """Whether the kernel sends over a link."""
+    (found,) = json.loads(run("ip", "-n", space, "-j", "link", "show", "dev", link))
+    return bool(found["operstate"] == "UP")
 
 
 def zone_network(number: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from lab import outside, probe, redis
+from lab import outside, probe, redis, wrong_clock
 from lab.hosts import Service
 from lab.plan import (
     HTTP_PORT,
@@ -23,7 +23,6 @@ from lab.plan import (
     Plan,
     Zone,
 )
-from lab.system import Failed
 from trunkline.accounts.directory import create_account
 from trunkline.bootstrap import open_database
 from trunkline.model.clock import SystemClock
@@ -37,6 +36,8 @@ CALLED = {"ivr": "+12025550142", "bridged": "+12025550143", "recorded": "+120255
 """What a call is about -> the number that is called for it."""
 SAID = "+12025550145"
 """The number of calls that hear what nobody has said before."""
+ABROAD = "+4930"
+"""Numbers that the trunk's carrier takes, behind a SIP edge."""
 SENDER = "+12025550140"
 STORAGE_WAIT_S = 10.0
 LEGS = 400
@@ -82,6 +83,8 @@ def sections(plan: Plan, zone: Zone, folder: Path) -> dict[str, Mapping[str, Any
         "sip": {"enabled": True, "host": zone.node, "port": SIP_PORT},
         "media": {"legs": LEGS, "priority": False},
     }
+    if plan.edge:
+        found["sip"] = {**found["sip"], "edges": [outside.SIP_EDGE]}
     return found | _shared(plan, zone, queues) if plan.nodes > 1 else found
 
 
@@ -117,6 +120,9 @@ def write(plan: Plan, zone: Zone, folder: Path) -> Path:
     carrier = {"name": "carrier", "kind": "smpp", "host": outside.SMSC, "port": SMSC_PORT, "system_id": "trunkline",
                "window": 20, "reconnect_longest_s": 2, "response_timeout_s": 5}  # fmt: skip
     trunk = {"name": "trunk", "addresses": [f"{OUTSIDE}.0/24"], "prefixes": []}
+    if plan.edge:
+        trunk = {"name": "trunk", "addresses": [outside.PHONES], "prefixes": [ABROAD],
+                 "gateways": [f"sip:{outside.SIP_EDGE}"]}  # fmt: skip
     tables += [("[[connectors]]", carrier), ("[[trunks]]", trunk)]
     lines = ['profile = "integration"']
     for title, section in tables:
@@ -144,15 +150,8 @@ def service(plan: Plan, zone: Zone, folder: Path) -> Service:
 
 
 def with_clock(service: Service, file: Path) -> Service:
-    """The same under libfaketime, which reads from `file` how far the wall clock is off. Raises Failed."""
-    library = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
-    if library is None:
-        raise Failed("a clock jump needs faketime (Debian's name)")
-    off = {
-        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "0",
-    }  # fmt: skip
-    return msgspec.structs.replace(service, environment={**service.environment, **off})
+    """The same with a wall clock that is off by as many seconds as `file` says."""
+    return msgspec.structs.replace(service, environment={**service.environment, **wrong_clock.environment(file)})
 
 
 def seed(file: Path) -> Customer:

@@ -10,6 +10,8 @@ from lab.system import ROOT, program
 
 EDGE, SMSC, WEBHOOKS, PHONES, NAMES = (f"{OUTSIDE}.{number}" for number in (1, 2, 3, 4, 5))
 ADDRESSES = (EDGE, SMSC, WEBHOOKS, PHONES, NAMES)
+SIP_EDGE = f"{OUTSIDE}.6"
+"""The address of whichever SIP edge has it (lab.sip_edge)."""
 CUSTOMER = "webhooks.lab.test"
 """Name of the customers' web server."""
 LATENCY_MS, RECEIPT_DELAY_MS = 5, 100

@@ -71,6 +71,7 @@ def configuration(plan: Plan, cluster: Cluster, zone: Zone, folder: Path, progra
             "data_dir": str(data / "data"),
             "bin_dir": str(programs),
             "pgpass": str(data / "pgpass"),
+            "basebackup": {"checkpoint": "fast"},
             "authentication": {
                 "superuser": {"username": "postgres", "password": "lab"},
                 "replication": {"username": "replicator", "password": "lab"},

@@ -71,6 +71,10 @@ class Message:
     def get(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")
 
+    def route(self) -> list[str]:
+        """The proxies that want to stay on the way, the last one that it passed first."""
+        return [one.strip() for name, value in self.headers if name == "record-route" for one in value.split(",")]
+
     def echo(self) -> str:
         """What a response repeats."""
         return "".join(f"{n}: {v}\r\n" for n, v in self.headers if n in ECHOED)
@@ -101,6 +105,8 @@ class Leg:
     remote: str = ""
     """From and To of our requests, tags included."""
     target: str = ""
+    route: list[str] = field(default_factory=list)
+    """The proxies on the way to the other side, the nearest one first."""
     sequence: int = 1
     to_media: Address | None = None
     silences: list[tuple[float, float]] = field(default_factory=list)
@@ -209,14 +215,15 @@ class Phones:
         self._loop.call_later(T1_S * 2**tries, self._bye, leg, tries + 1)
 
     def _where(self, leg: Leg) -> Address:
-        found = _HOST.search(leg.target)
+        found = _HOST.search(leg.route[0] if leg.route else leg.target)
         return (found[1], int(found[2] or SIP_PORT)) if found else leg.node
 
     def _request(self, leg: Leg, method: str, sequence: int, body: str = "") -> str:
         branch = f"z9hG4bK{method}{sequence}{leg.call_id.partition('@')[0]}"
         return (
             f"{method} {leg.target} SIP/2.0\r\nVia: SIP/2.0/UDP {outside.PHONES}:{PORT};rport;branch={branch}\r\n"
-            f"Max-Forwards: 70\r\nFrom: {leg.local}\r\nTo: {leg.remote}\r\nCall-ID: {leg.call_id}\r\n"
+            + "".join(f"Route: {one}\r\n" for one in leg.route)
+            + f"Max-Forwards: 70\r\nFrom: {leg.local}\r\nTo: {leg.remote}\r\nCall-ID: {leg.call_id}\r\n"
             f"CSeq: {sequence} {method}\r\n" + self._tail(body)
         )
 
@@ -275,6 +282,7 @@ class Phones:
             if not leg.answered:
                 leg.answered = time.monotonic()
                 leg.remote, leg.to_media = message.get("to"), message.media()
+                leg.route = message.route()[::-1]
                 found = _URI.search(message.get("contact"))
                 leg.target = found[1] if found else leg.target
             self._send(self._request(leg, "ACK", 1), self._where(leg))
@@ -303,6 +311,7 @@ class Phones:
     def _called(self, message: Message, source: Address) -> Leg:
         leg = self._leg(message.get("call-id"), "callee", source, caller=False, speaks=True)
         leg.local, leg.remote = f"{message.get('to')};tag=c{len(self.legs)}", message.get("from")
+        leg.route = message.route()
         leg.answered = time.monotonic()
         return leg
 

@@ -73,6 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 3
     lease_s: float = 1.0
     """`cluster.lease_s` of the nodes."""
+    edge: bool = False
+    """Whether phones reach the nodes through the SIP edge alone (docs/howto/sip-edge.md), and are reached by it."""
     disks: bool = False
     """Whether each host has a file system of its own (an image on a loop device), for faults of disks and power."""
 

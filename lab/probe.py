@@ -72,6 +72,23 @@ def resolves(host: str, port: int, name: str) -> bool:
             return False
 
 
+def answers_sip(host: str, port: int) -> bool:
+    """Whether it answers OPTIONS with 200, over UDP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.settimeout(TIMEOUT_S)
+        try:
+            line.connect((host, port))
+            own = "{}:{}".format(*line.getsockname())
+            line.send(
+                f"OPTIONS sip:{host}:{port} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKready\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:{own}>;tag=1\r\nTo: <sip:{host}>\r\nCall-ID: ready@{own}\r\n"
+                "CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            return line.recv(65536).startswith(b"SIP/2.0 200 ")
+        except OSError:
+            return False
+
+
 def pings(host: str, port: int) -> bool:
     """Whether a Redis or Sentinel is there and has loaded its data."""
     try:

@@ -22,9 +22,9 @@ exec redis-server "$1/redis.conf"
 not missed: replicas and nodes have it, or nobody does."""
 
 
-def services(plan: Plan, zone: Zone, folder: Path) -> tuple[Service, Service]:
-    """Server and Sentinel of a zone, with their configuration. Both write into it, so what is there is kept."""
-    first = plan.zones[0]
+def services(plan: Plan, zone: Zone, folder: Path, first: Zone) -> tuple[Service, Service]:
+    """Server and Sentinel of a zone, with their configuration. Both write into it, so what is there is kept. `first`:
+    the zone of the primary."""
     server, sentinel = folder / "redis", folder / "sentinel"
     if not server.exists():
         for made in (server, sentinel):

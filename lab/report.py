@@ -34,6 +34,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     hit: str
     nodes: int
     clusters: int
+    edge: bool = False
+    """Whether calls came through the SIP edge; such results do not go into the page."""
     hold_s: float
     whole_s: float
     """From the end of the fault until every engine and node was back."""

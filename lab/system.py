@@ -29,7 +29,6 @@ PACKAGES = {
     "redis-server": "redis-server",
     "redis-sentinel": "redis-sentinel",
     "haproxy": "haproxy",
-    "faketime": "faketime",
 }
 """Program -> Debian's package that has it. PostgreSQL's programs are in no PATH, see `postgres_bin`."""
 PATRONI = ("patroni[etcd3]>=4.0.4", "psycopg[binary]>=3.2")
@@ -90,15 +89,16 @@ def postgres_bin() -> Path | None:
     return found[-1].parent if found else None
 
 
-def missing() -> list[str]:
-    """Debian's packages that are not there."""
-    wanted = [package for name, package in PACKAGES.items() if program(name) is None]
+def missing(*more: str) -> list[str]:
+    """Debian's packages that are not there; `more`: programs that are called like their packages."""
+    programs = PACKAGES | {name: name for name in more}
+    wanted = [package for name, package in programs.items() if program(name) is None]
     return sorted({*wanted, *(() if postgres_bin() else ("postgresql",))})
 
 
-def need_packages() -> Path:
+def need_packages(*more: str) -> Path:
     """Install what is missing; the folder of PostgreSQL's programs. Raises Failed."""
-    if wanted := missing():
+    if wanted := missing(*more):
         done = subprocess.run([ROOT / "scripts/debian.sh", "the lab", *wanted], check=False)
         if done.returncode:
             raise Failed(f"the lab needs {' '.join(wanted)} (Debian's names)")

@@ -27,7 +27,8 @@ def show(plan: Plan, *, once: bool = False) -> None:
         if lab.customer:
             console.print(
                 f"API http://{outside.EDGE}:{EDGE_PORT} (from namespace {plan.namespace('out')}), "
-                f"account {lab.customer.sid}, token {lab.customer.token}; logs in {plan.run / 'hosts/log'}"
+                + (f"SIP {outside.SIP_EDGE}, " if plan.edge else "")
+                + f"account {lab.customer.sid}, token {lab.customer.token}; logs in {plan.run / 'hosts/log'}"
             )
         if once:
             shown = table(lab)
@@ -53,9 +54,9 @@ def table(lab: Lab) -> Table:
     roles = [_role(zone.store, zone == first) for zone in lab.plan.zones]
     shown.add_row("Redis", *roles)
     shown.add_row("etcd", *("up" if lab.store(zone).running("etcd") else "[red]down" for zone in lab.plan.zones))
-    owners = _owners(first.store if first else "")
+    owned = owners(first.store if first else "")
     shown.add_row("node", *(_node(lab, zone.name) for zone in lab.plan.zones))
-    shown.add_row("owns", *(owners.get(zone.name, "-") for zone in lab.plan.zones))
+    shown.add_row("owns", *(owned.get(zone.name, "-") for zone in lab.plan.zones))
     counts = [sum(len(made.processes_in(host.namespace)) for host in lab.zone(zone.name)) for zone in lab.plan.zones]
     shown.add_row("processes", *map(str, counts))
     return shown
@@ -100,7 +101,7 @@ def _node(lab: Lab, zone: str) -> str:
     return "[bold green]ready" if status == 200 else f"[yellow]{answer}"[:60]
 
 
-def _owners(address: str) -> dict[str, str]:
+def owners(address: str) -> dict[str, str]:
     """Node -> what the cluster's map in the memory store gives it."""
     found: dict[str, list[str]] = {}
     if not address:

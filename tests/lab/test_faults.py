@@ -1,7 +1,8 @@
 """The table of faults: complete, told apart, chosen by name."""
 
 import pytest
-from lab.faults import FAULTS, Fault
+from lab.fault import Fault
+from lab.faults import FAULTS
 from lab.system import Failed
 
 from lab import chaos, faults, patroni

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab.ledgers import Told, Webhooks
-from lab.phones import Leg, Message
+from lab.phones import Leg, Message, Phones
 
 from lab import calls
 
@@ -48,6 +48,20 @@ def test_a_message_is_parsed_with_short_names() -> None:
     assert message.echo().index("branch=z9hG4bK1") < message.echo().index("branch=z9hG4bK0")
     assert "cseq: 7 INVITE" in message.echo()
     assert Message.parse(b"") is None
+
+
+def test_what_follows_in_a_call_goes_through_its_proxies(rtp: socket.socket) -> None:
+    recorded = b"Record-Route: <sip:10.77.200.6;lr>, <sip:10.77.200.7:5070;lr>\r\nRecord-Route: <sip:10.77.9.9;lr>\r\n"
+    message = Message.parse(INVITE.replace(b"CSeq", recorded + b"CSeq"))
+    assert message is not None
+    called = leg(rtp, caller=False, route=message.route(), target="sip:10.77.2.1:5060")
+    phones = Phones(["10.77.1.1"])
+    assert phones._where(called) == ("10.77.200.6", 5060)
+    lines = phones._request(called, "BYE", 2).split("\r\n")
+    assert lines[0] == "BYE sip:10.77.2.1:5060 SIP/2.0"
+    assert [line for line in lines if line.startswith("Route: ")] == [
+        "Route: <sip:10.77.200.6;lr>", "Route: <sip:10.77.200.7:5070;lr>", "Route: <sip:10.77.9.9;lr>",
+    ]  # fmt: skip
 
 
 def test_a_call_that_nothing_happened_to(rtp: socket.socket) -> None:
