@@ -256,6 +256,36 @@ async def test_a_held_receipt_whose_message_is_named_while_those_are_read_is_app
     await world.until(message, "delivered")
 
 
+async def test_a_held_receipt_whose_message_was_named_by_a_node_that_died_is_applied(world, monkeypatch):
+    monkeypatch.setattr("trunkline.messaging.receipts.LOOK_S", 0.1)
+    monkeypatch.setattr("trunkline.messaging.receipts.AGAIN_S", 0.05)
+    carrier = world.carriers["carrier"]
+    carrier.answer = lambda s: None
+    message = await world.send()
+    await eventually(lambda: carrier.open)
+    real, asked, errors = world.queue.known, [], [StoreUnavailable("away")]
+
+    async def away_at_first(pairs):
+        asked.extend(pairs)
+        if errors:
+            raise errors.pop()
+        return await real(pairs)
+
+    monkeypatch.setattr(world.queue, "known", away_at_first)
+    monkeypatch.setattr(world.outbound, "submitted", lambda live: None)  # whom it would tell is dead
+    await world.receipts.apply(receipt("7"))
+    await world.receipts.apply(receipt("nobody's"))
+    carrier.settle(message.sid, Submitted(["7"]))
+    await world.until(message, "delivered")
+    await eventually(lambda: not world.receipts._unsure)
+    await asyncio.sleep(0.2)
+    assert ("carrier", "nobody's") in asked
+    looks = len(asked)
+    await asyncio.sleep(0.3)
+    assert len(asked) == looks, "strangers' receipts are looked for again and again"
+    assert list(world.receipts._parked) == [("carrier", "nobody's")]
+
+
 async def test_held_receipt_that_could_not_be_applied_is_kept(world, monkeypatch):
     carrier = world.carriers["carrier"]
     carrier.answer = lambda s: None

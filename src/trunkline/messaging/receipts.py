@@ -9,7 +9,8 @@ connector acknowledge the carrier.
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -44,6 +45,9 @@ ASKED_AT_ONCE = 1000
 """Parked receipts that are looked for in one read."""
 AGAIN_S = 2.0
 """Wait before receipts are applied again whose message's node, or store, was away."""
+LOOK_S = 30.0
+"""After one or two of them a parked receipt's message is looked for once more: a node may have died while it committed
+the carrier's id."""
 LATE_SEQ = 1_000_000
 """Callback order of late receipts: after all others."""
 
@@ -60,6 +64,8 @@ class Receipts:
         self._outbound = outbound
         self._archive = archive
         self._parked: dict[tuple[str, str], None] = {}
+        self._unsure: deque[tuple[float, tuple[str, str]]] = deque()
+        """What is to be looked for once more, and when it was parked."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._late_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
@@ -72,8 +78,12 @@ class Receipts:
         queue = queue or self._inflight.queue
         found = list(dict.fromkeys(await queue.parked()))
         self._parked |= dict.fromkeys(found)
-        for start in range(0, len(found), ASKED_AT_ONCE):
-            some = found[start : start + ASKED_AT_ONCE]
+        await self._look_for(queue, found)
+
+    async def _look_for(self, queue: Queue, parked: Sequence[tuple[str, str]]) -> None:
+        """Apply those parked receipts whose message has its id by now."""
+        for start in range(0, len(parked), ASKED_AT_ONCE):
+            some = parked[start : start + ASKED_AT_ONCE]
             # Also those that were named here while this was read: their commit may still be under way.
             known = dict.fromkeys(pair for pair in some if self._inflight.sid_of_carrier_id(*pair) is not None)
             known |= dict.fromkeys(await queue.known(some))
@@ -157,9 +167,14 @@ class Receipts:
     # -- before its time -------------------------------------------------------------------------------------
 
     def _park(self, receipt: Receipt) -> Awaitable[None]:
-        self._parked[receipt.connector, receipt.carrier_id] = None
+        pair = receipt.connector, receipt.carrier_id
+        self._parked[pair] = None
         if len(self._parked) > MAX_PARKED:
             del self._parked[next(iter(self._parked))]
+        if not self._unsure:
+            self._loop.call_later(LOOK_S, self._look_again)
+        if len(self._unsure) < MAX_PARKED:
+            self._unsure.append((self._loop.time(), pair))
         return self._inflight.queue.park(
             Orphan(
                 connector=receipt.connector,
@@ -169,8 +184,29 @@ class Receipts:
             )
         )
 
+    def _look_again(self) -> None:
+        """Look for the messages of what has been parked for LOOK_S."""
+        until = self._loop.time() - LOOK_S
+        due = []
+        while self._unsure and self._unsure[0][0] <= until:
+            due.append(self._unsure.popleft()[1])
+        if self._unsure:
+            self._loop.call_later(LOOK_S, self._look_again)
+        self._begin(self._look_for_due([pair for pair in due if pair in self._parked]))
+
+    async def _look_for_due(self, parked: list[tuple[str, str]]) -> None:
+        try:
+            await self._look_for(self._inflight.queue, parked)
+        except StoreUnavailable:
+            self._loop.call_later(AGAIN_S, lambda: self._begin(self._look_for_due(parked)))
+        except Exception:
+            log.exception("the messages of receipts that came early could not be looked for; they are kept")
+
     def _unpark_later(self, connector: str, carrier_ids: list[str]) -> None:
-        task = self._loop.create_task(self._unpark(connector, carrier_ids))
+        self._begin(self._unpark(connector, carrier_ids))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)  # the loop itself keeps no reference
         task.add_done_callback(self._tasks.discard)
 
