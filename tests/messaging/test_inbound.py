@@ -395,6 +395,26 @@ async def test_last_part_that_could_not_be_stored_comes_again(world, monkeypatch
     assert message.body == "12"
 
 
+async def test_long_message_whose_marker_could_not_be_stored_is_made_once(world, monkeypatch):
+    one, two = parts("1", "2")
+    await world.inbound.receive(one)
+    real = world.queue.keep_part
+
+    async def full(*_):
+        raise WriterFull("full")
+
+    monkeypatch.setattr(world.queue, "keep_part", full)
+    with pytest.raises(WriterFull):
+        await world.inbound.receive(two)
+    monkeypatch.setattr(world.queue, "keep_part", real)
+    for _ in range(2):
+        await world.inbound.receive(two)
+    world.clock.offset_ms += 301_000
+    await world.inbound.flush_due()
+    (message,) = await world.inbound_messages()
+    assert message.body == "12"
+
+
 @pytest.mark.parametrize(("number", "total"), [(0, 2), (3, 2), (1, 300), (-1, 2)])
 async def test_impossible_part_number_is_a_message_of_its_own(world, number, total):
     await world.inbound.receive(part("odd", part=number, total=total, reference=1))

@@ -288,6 +288,7 @@ class Inbound:
             encoding=whole.encoding,
             segments=whole.parts,
             missing=whole.missing,
+            carrier_id=whole.key[-MAX_CARRIER_ID_CHARS:],  # it may be stored, and its marker not: then it comes again
             parts=[whole.key],
         )
         try:
