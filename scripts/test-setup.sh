@@ -26,6 +26,8 @@ peer "the memory store on Valkey" redis-server redis-server
 peer "the memory store behind Sentinel" redis-sentinel redis-sentinel
 peer "the media engine's helper in C" cc gcc libc6-dev
 if [ -n "${TRUNKLINE_TEST_CLUSTER:-}" ]; then peer "the suites against a cluster" haproxy haproxy; fi
+peer "the lab's networks" ip iproute2
+peer "the lab's networks" nft nftables
 peer "the commands that the documentation shows" curl curl
 peer "tests that look at processes" ps procps
 peer "Twilio's SDK for Node" node nodejs
