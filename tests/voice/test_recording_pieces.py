@@ -163,6 +163,28 @@ async def test_a_third_host_has_the_parts_of_both(
     assert audio(found.file)[150 * FRAME :, 0].tolist() == ramp(100, 150).reshape(-1).tolist()
 
 
+@pytest.mark.parametrize("frames", [100, 300], ids=["shorter than the first", "longer"])
+async def test_a_host_that_goes_on_with_its_own_recording_at_once_sends_both_parts(
+    rigs: Callable[[str], Rig], location: Location, pieces: RecordingPieces, sid: str, tmp_path: Path, frames: int
+) -> None:
+    """The spool of the second part has the name of the first, and comes between two looks at them."""
+    first = rigs("first")
+    slot = first.begin(sid)
+    first.put(slot, ramp(200))
+    uploads = upload(first, location)
+    first.end(slot, 200 * FRAME, "closed")
+    slot = first.begin(sid, offset_ms=7000)
+    first.put(slot, ramp(frames, 350))
+    first.recorder.step()
+    for job in uploads.look(all_of_it=True):
+        job.result(DEADLINE_S)
+    spool = await pieces.rebuild(sid, tmp_path / "second" / sid)
+    assert spool is not None
+    found = finish(spool)
+    assert (found.duration_ms, found.gaps) == (7000 + frames * 20, [(4000, 3000)])
+    assert audio(found.file)[350 * FRAME :, 0].tolist() == ramp(frames, 350).reshape(-1).tolist()
+
+
 async def test_a_pause_is_known_and_a_damaged_piece_is_a_gap(
     rigs: Callable[[str], Rig], location: Location, pieces: RecordingPieces, sid: str, tmp_path: Path
 ) -> None:

@@ -2,11 +2,18 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
+from tests.objects import shared_folder
 from tests.voice.lines import AC, APP
 from trunkline.media import protocol
-from trunkline.voice import live
+from trunkline.media.recorded import ENTRY_BYTES
+from trunkline.storage.objects import AsyncObjects, Objects
+from trunkline.voice import live, recording_takeover
+from trunkline.voice.recording_pieces import Head, pack, piece_name
+from trunkline.voice.recording_takeover import SharedRecordings
+from trunkline.voice.recordings import NewRecording
 from trunkline.voice.takeover import Takeover
 
 from ..messaging.world import eventually
@@ -59,3 +66,88 @@ async def test_a_call_that_comes_back_at_once_goes_on(hosts, monkeypatch, closed
     (params,) = await eventually(lambda: node.web.params(APP + "done"))
     assert params["Digits"] == "5"
     await eventually(lambda: hosts.phone.byes)
+
+
+# -- its call is being recorded ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def recorded(hosts):
+    """A call that is recorded on the node that lets go of it and gets it back: `hosts` with its `row`."""
+    node = hosts.heir = hosts.lost
+    store = Objects(shared_folder(node.folder / "shared"))
+    shared = SharedRecordings(
+        AsyncObjects(store), node.recordings, node.database, node.clock, node.folder / "spool", "here", 3_600_000
+    )
+    shared.start()
+    hosts.takeover = Takeover(node.services, node.stack, shared.takeover)
+    (hosts.was,) = await hosts.calls("<Gather timeout='60'/>")
+    hosts.row = await node.recordings.start(AC, hosts.was.sid, NewRecording(max_ms=600_000))
+    command = await eventually(lambda: node.media.recording.get(hosts.row.sid))
+    head = Head(description=msgspec.to_builtins(command), end_ms=node.clock.now_ms(), end_sample=16_000)
+    store.write(piece_name(hosts.row.sid, 0, "here", 0, 100), pack(head, bytes(100 * ENTRY_BYTES)))
+    await eventually(lambda: not any(flight.pending for flight in node.flights))
+    yield hosts
+    await shared.stop()
+
+
+def finishes_late(media):
+    """What is recorded of a leg that closes is not finished, until it is told to be; nothing begins under that name
+    before."""
+    finish, do, ended = media.recorded, media._do, []
+    media.recorded = lambda name, why: ended.append((name, why))
+
+    def engine(command):
+        if not isinstance(command, protocol.Record) or command.recording not in media.recording:
+            do(command)
+
+    media._do = engine
+
+    def finished():
+        media.recorded = finish
+        for name, why in ended:
+            finish(name, why, ms=2000)
+
+    return finished
+
+
+@pytest.mark.parametrize("told", ["before its peer has answered", "while it is about to go on"])
+async def test_a_recording_whose_call_comes_back_at_once_goes_on(recorded, told):
+    node, sid = recorded.lost, recorded.row.sid
+    finished = finishes_late(node.media)
+    assert recorded.takeover.let_go() == 1
+    await eventually(lambda: len(node.media.of(protocol.Close)) == 1)
+    report = await recorded.takeover.take_over(lambda sid: True)
+    if told.startswith("before"):
+        finished()
+    await asyncio.wait_for(report.settled.wait(), 5)
+    if told.startswith("while"):
+        await eventually(lambda: sid in node.recordings.deciding)
+        await asyncio.sleep(0.1)
+        finished()
+    (first, again) = await eventually(lambda: (found := node.media.of(protocol.Record))[1:] and found)
+    assert (first.offset_ms, again.recording) == (0, sid)
+    assert 2000 <= again.offset_ms < 10_000
+    running = node.recordings.running(sid)
+    await asyncio.sleep(0.05)
+    assert not running.done.done(), "the end of the first part is not its end"
+    await eventually(lambda: sid in node.media.recording)
+    node.media.recorded(sid, ms=9000)
+    await asyncio.wait_for(running.finished, 5)
+    (row,) = await node.recordings_of(recorded.was.sid)
+    assert (row.status, row.duration_ms) == ("completed", 9000)
+
+
+async def test_a_media_process_that_was_lost_meanwhile_keeps_no_recording_from_going_on(recorded, monkeypatch):
+    """It has nothing more to tell of the first part."""
+    monkeypatch.setattr(recording_takeover, "OWN_S", 0.05)
+    node, sid = recorded.lost, recorded.row.sid
+    node.media.recording.clear()
+    assert recorded.takeover.let_go() == 1
+    await recorded.goes_on()
+    await eventually(lambda: sid in node.media.recording)
+    running = node.recordings.running(sid)
+    node.media.recorded(sid, ms=9000)
+    await asyncio.wait_for(running.finished, 5)
+    (row,) = await node.recordings_of(recorded.was.sid)
+    assert (row.status, row.duration_ms) == ("completed", 9000)

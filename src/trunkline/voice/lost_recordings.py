@@ -114,7 +114,7 @@ class LostRecordings:
             if found is None:
                 found = await self._settled(row, give_up=give_up)
             if found is not None:
-                self._recordings.event(found)
+                self._recordings.conclude(found)
             elif not self._ended(row):
                 left.append(row)
         self._rows = left

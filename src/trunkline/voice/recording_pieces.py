@@ -165,6 +165,14 @@ class _Part:
     def offset_ms(self) -> int:
         return int(self.description.get("offset_ms") or 0)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the file is another part's by now: this host goes on with a recording that it had before."""
+        try:
+            return bool(self.start) and recorded.read_head(self.path)[0] != self.description
+        except (OSError, ValueError):
+            return False  # it has just begun, or ended
+
     def entries(self) -> int:
         """Whole entries in the file. Raises OSError, ValueError."""
         if not self.start:
@@ -236,7 +244,7 @@ class RecordingUploads:
             if not is_sid(path.parent.name):
                 continue
             part = self._parts.get(path)
-            if part is None:
+            if part is None or part.is_over:
                 part = self._parts[path] = _Part(path)
             if self._is_due(part, now, all_of_it):
                 part.job = self._threads.submit(self._upload, part)

@@ -35,8 +35,7 @@ CATCH_UP_S: Final = 0.5
 """Between two tries to read a row while the database is away."""
 OWN_S: Final = 10.0
 OWN_LOOK_S: Final = 0.05
-"""Longest wait for our recorder to be done with what this host had recorded before it was started anew, and between two
-looks."""
+"""Longest wait for our recorder to be done with what this host had recorded before, and between two looks."""
 LEAST_MS: Final = 1000
 """A recording that has less than that left of its longest time is ended."""
 _GOES_ON: Final = (RecordingStatus.IN_PROGRESS, RecordingStatus.PAUSED)
@@ -156,9 +155,10 @@ class RecordingTakeover:
             running.stored.set_result(None)
 
     async def _own_part(self, sid: str, known: Known | None) -> bool:
-        """Where the lost host is this one, started anew, its recorder has made a file of what it had here: that goes,
-        for the object store has it but for its last seconds. False: it is all that there is, and is kept as what was
-        recorded (trunkline.voice.lost_recordings)."""
+        """Where the lost host is this one, started anew or given the call back, its recorder has made a file of what it
+        had here: that goes, for the object store has it but for its last seconds. False: it is all that there is, and
+        is kept as what was recorded (trunkline.voice.lost_recordings)."""
+        await self._recordings.former_ended(sid, OWN_S)
         folder = self._recordings.folder(sid)
         spool, until = folder / f"{sid}{recorded.SUFFIX}", time.monotonic() + OWN_S
         while spool.exists() and time.monotonic() < until:  # noqa: ASYNC110 - another process ends it
@@ -194,7 +194,7 @@ class RecordingTakeover:
             found = await self.assemble(row)
         finally:
             self._recordings.deciding.discard(row.sid)
-        self._recordings.event(found or Recorded(recording=row.sid, leg=row.call_sid, why="failed"))
+        self._recordings.conclude(found or Recorded(recording=row.sid, leg=row.call_sid, why="failed"))
 
     async def assemble(self, row: Recording) -> Recorded | None:
         """Make the audio file of what had left the lost host; None: nothing had. Its event is the caller's to tell.

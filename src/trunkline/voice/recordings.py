@@ -120,6 +120,8 @@ class Recordings:
         self._clock = clock
         self._base_url = base_url
         self._running: dict[str, Running] = {}
+        self._former: dict[str, Running] = {}
+        """Those of calls that went to another node, until the media side has told of the end of our part."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
@@ -317,15 +319,24 @@ class Recordings:
     # -- the end of one --------------------------------------------------------------------------------------
 
     def event(self, event: protocol.Event) -> bool:
-        """An event of a leg; True when it was about a recording. Next: Recordings._finish"""
+        """An event of a leg; True when it was about a recording. The end of what was recorded before its call went to
+        another node is not the recording's: that goes on there, or here when the call comes back."""
         if not isinstance(event, Recorded):
             return False
+        former = self._former.pop(event.recording, None)
+        if former is None:
+            self.conclude(event)
+        else:
+            former.done.set_result(event)
+        return True
+
+    def conclude(self, event: Recorded) -> None:
+        """The audio of a recording is complete, or there is none. Next: Recordings._finish"""
         running = self._running.get(event.recording)
         if running is None:
             self._spawn(self._late(event))
         else:
             self._ended(running, event)
-        return True
 
     def _ended(self, running: Running, event: Recorded) -> None:
         if not running.done.done():
@@ -378,6 +389,16 @@ class Recordings:
         """Another node has the call, and goes on with its recordings."""
         for running in self.of_call(call_sid):
             self.drop(running)
+            if self.pieces is not None and not running.done.done():  # without pieces, what we have is all there will be
+                self._former[running.row.sid] = running
+
+    async def former_ended(self, sid: str, patience_s: float) -> None:
+        """Wait until the media side is done with what it recorded before the call went to another node: until then it
+        begins nothing under the same name. One that was lost meanwhile does not say so."""
+        former = self._former.get(sid)
+        if former is not None:
+            await asyncio.wait({former.done}, timeout=patience_s)
+            self._former.pop(sid, None)
 
     def drop(self, running: Running) -> None:
         """It is not ours, or had ended: nothing of it is written."""
@@ -386,7 +407,7 @@ class Recordings:
     def lost(self, call_sid: str) -> None:
         """The media side has lost a leg with what it recorded."""
         for running in self.of_call(call_sid):
-            self.event(Recorded(recording=running.row.sid, leg=call_sid, why="failed"))
+            self._ended(running, Recorded(recording=running.row.sid, leg=call_sid, why="failed"))
 
     async def _finish(self, running: Running, event: Recorded) -> None:
         await asyncio.shield(running.stored)

@@ -564,7 +564,7 @@ class Takeover:
                     known = () if stored else (row,)
                     await self.recordings.continue_recording(live, row.sid, live.lost_ms, *known)
                 elif recordings is not None:  # its audio was on the lost host
-                    recordings.event(Recorded(recording=row.sid, leg=live.sid, why="failed"))
+                    recordings.conclude(Recorded(recording=row.sid, leg=live.sid, why="failed"))
         except Exception:
             log.exception("%s: its recordings do not go on", live.sid)
 
