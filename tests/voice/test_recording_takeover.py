@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from tests.objects import shared_folder
+from tests.voice.lines import APP
+from tests.voice.test_takeover_back import holds_closes
 from trunkline.media import protocol, recorded
 from trunkline.model.recording import Recording
 from trunkline.storage.objects import AsyncObjects, Objects
@@ -17,6 +19,7 @@ from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.recording_pieces import Head, pack, piece_name
 from trunkline.voice.recording_takeover import SharedRecordings
 from trunkline.voice.recordings import NewRecording
+from trunkline.voice.verbs import record
 
 from ..messaging.world import AC, eventually
 
@@ -434,3 +437,103 @@ async def test_one_of_which_nothing_had_left_its_host_has_failed(left):
         return (await left.database.get(Recording, left.row.sid)).status == "failed"
 
     await eventually(failed)
+
+
+# -- the action of a <Record> whose caller has gone is told the last ---------------------------------------------
+
+
+@pytest.fixture
+async def spoken(hosts):
+    """Somebody leaves a message on a host that is lost, 2 s of which have left it: `hosts` with its `sid` (of the
+    recording), the `call` and the `pieces` of it."""
+    heir = hosts.heir
+    hosts.store = Objects(shared_folder(heir.folder / "shared"))
+    hosts.shared = SharedRecordings(
+        AsyncObjects(hosts.store), heir.recordings, heir.database, heir.clock, heir.folder / "spool", "heir", LONGEST_MS
+    )
+    hosts.shared.start()
+    hosts.takeover.recordings = hosts.shared.takeover
+    (hosts.was,) = await hosts.calls(f"<Record action='{APP}after' recordingStatusCallback='{APP}kept'/>")
+    (hosts.sid,) = await eventually(lambda: list(hosts.lost.media.recording))
+    head = Head(
+        description=msgspec.to_builtins(hosts.lost.media.recording[hosts.sid]), end_ms=heir.clock.now_ms(),
+        end_sample=100 * FRAME,
+    )  # fmt: skip
+    hosts.store.write(piece_name(hosts.sid, 0, "lost", 0, 100), pack(head, entries(100)))
+    await hosts.lost.recordings.close()
+    await hosts.die()
+    yield hosts
+    await hosts.shared.stop()
+
+
+async def is_told(hosts):
+    """The application knows that its caller has gone, and where his message is."""
+    params = (await eventually(lambda: hosts.heir.web.params(APP + "after")))[0]
+    assert (params["RecordingSid"], params["RecordingDuration"]) == (hosts.sid, "2")
+    assert params["RecordingUrl"].endswith(f"/Recordings/{hosts.sid}")
+    assert (params["Digits"], params["CallStatus"], params["CallSid"]) == ("hangup", "completed", hosts.was.sid)
+    (told,) = await eventually(lambda: hosts.heir.events(hosts.was.sid, APP + "kept"))
+    assert (told["RecordingStatus"], told["RecordingSid"]) == ("completed", hosts.sid)
+    await asyncio.sleep(0.05)
+    assert len(hosts.heir.web.params(APP + "after")) == 1
+
+
+async def test_a_caller_who_hangs_up_while_the_object_store_is_asked_has_left_his_message(spoken):
+    begun, gate = asked(spoken.shared)
+    await spoken.goes_on()
+    await begun.wait()
+    close = holds_closes(spoken.heir.media)
+    spoken.phone.hangs_up()
+    await eventually(lambda: spoken.call().is_over)
+    gate.set()
+    await is_told(spoken)
+    close()
+    stored = await spoken.heir.until(spoken.was.sid, "completed")
+    assert any(APP + "after" in str(entry) for entry in stored.timeline)
+    assert await spoken.heir.memory.scan("call/") == []
+
+
+@pytest.mark.parametrize("how", ["before the loss was noticed", "before his host knew that he has followed"])
+async def test_a_caller_who_hangs_up_in_the_gap_has_left_his_message(spoken, how):
+    if how.startswith("before the loss"):
+        spoken.phone.dialogs[0].abandon()
+        await spoken.goes_on()
+    else:
+        report = await spoken.takeover.take_over(lambda sid: True)
+        spoken.call().hangup("caller")
+        await asyncio.wait_for(report.settled.wait(), 5)
+        await spoken.writes()
+    heir = spoken.heir
+    lost = LostRecordings(
+        heir.recordings, heir.database, heir.folder / "spool", set, assemble=spoken.shared.takeover.assemble
+    )
+    assert await lost.take(lambda sid: True) == 1
+    await lost.look()
+    await is_told(spoken)
+
+
+async def test_a_database_that_fails_over_meanwhile_is_waited_for(spoken, monkeypatch):
+    monkeypatch.setattr(record, "KEPT_LOOK_S", 0.01)
+    heir = spoken.heir
+    away = heir.recordings._database = Away(heir.database)
+    spoken.phone.dialogs[0].abandon()
+    await spoken.speaks()
+    await asyncio.sleep(0.1)
+    away.is_back = True
+    await spoken.writes()
+    lost = LostRecordings(
+        heir.recordings, heir.database, heir.folder / "spool", set, assemble=spoken.shared.takeover.assemble
+    )
+    await lost.take(lambda sid: True)
+    await lost.look()
+    await is_told(spoken)
+
+
+async def test_the_application_is_not_told_of_a_call_that_another_host_has_by_now(spoken):
+    begun, gate = asked(spoken.shared)
+    await spoken.goes_on()
+    await begun.wait()
+    assert spoken.takeover.let_go() == 1
+    gate.set()
+    await asyncio.sleep(0.1)
+    assert spoken.heir.web.params(APP + "after") == []

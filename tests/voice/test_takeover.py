@@ -352,6 +352,20 @@ async def test_a_callee_who_has_gone_lets_the_caller_go_on(hosts):
     assert hosts.call(call.sid).is_up
 
 
+async def test_a_caller_who_hangs_up_before_all_are_reached_takes_the_callee_with_him(hosts):
+    (call,) = await hosts.calls(f"<Dial action='{APP}after'>{OTHER}</Dial>")
+    await eventually(lambda: hosts.lost.media.of(protocol.Bridge))
+    await hosts.die()
+    report = await hosts.takeover.take_over(lambda sid: True)
+    hosts.call(call.sid).hangup("caller")
+    await asyncio.wait_for(report.settled.wait(), 5)
+    assert (report.reached, report.gone) == (1, 1)
+    (params,) = await eventually(lambda: hosts.heir.web.params(APP + "after"))
+    assert (params["DialCallStatus"], params["CallStatus"]) == ("completed", "completed")
+    await eventually(lambda: not hosts.heir.services.live)
+    assert len(hosts.phone.byes) == 2
+
+
 async def test_a_peer_that_is_silent_ends_the_call(hosts, monkeypatch):
     monkeypatch.setattr(takeover, "PATIENCE_S", 0.2)
     (call,) = await hosts.calls("<Gather timeout='60'/>")

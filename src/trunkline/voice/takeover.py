@@ -508,12 +508,15 @@ class Takeover:
         task.add_done_callback(self._tasks.discard)
 
     async def _go_on(self, root: Leg) -> None:
-        """The session of a call whose legs are there."""
+        """The session of a call whose legs are there; one that has ended meanwhile tells its application the last."""
         live = root.live
         try:
             if root.recording is not None and root.saved.state.get("recording"):
-                await root.recording
-            if not live.is_over:
+                over: asyncio.Future[Any] = asyncio.ensure_future(live.ended.wait())
+                self._keep(over)
+                await asyncio.wait({root.recording, over}, return_when=asyncio.FIRST_COMPLETED)
+                over.cancel()
+            if not live.abandoned:
                 adopting.resume(live, root.saved)
         except Exception:
             log.exception("%s: the call could not be taken over", live.sid)

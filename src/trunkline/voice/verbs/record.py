@@ -9,11 +9,14 @@ Source: Twilio's <Record>.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from trunkline.model.call import Call
 from trunkline.model.errors import ApiError
 from trunkline.model.recording import Recording, RecordingStatus, Source
+from trunkline.storage.unavailable import StoreUnavailable
 from trunkline.twiml import kinds
 from trunkline.twiml.document import DocumentKind, Verb
 from trunkline.twiml.schema import Attribute, Notes, Value, VerbSpec, check_content
@@ -22,7 +25,7 @@ from trunkline.voice.callbacks import RECORDING_EVENTS, seconds
 from trunkline.voice.dial_nouns import events
 from trunkline.voice.recording_running import Running
 from trunkline.voice.recordings import OPEN, NewRecording, Recordings
-from trunkline.voice.steps import Goto
+from trunkline.voice.steps import CallEnded, Goto
 
 if TYPE_CHECKING:
     from trunkline.voice.session import Session
@@ -43,6 +46,9 @@ MAX_LENGTH_S: Final = 86_400
 ALL_KEYS: Final = "1234567890*#"
 KEPT_WAIT_S: Final = 10.0
 """How long the audio may take to be kept after the recording has ended; then the call goes on without waiting."""
+LOST_WAIT_S: Final = 60.0
+"""How long it may take of one that a lost process has begun and whose caller has gone: what had left the host is put
+together, and a database may have to fail over first."""
 KEPT_LOOK_S: Final = 0.5
 HANGUP: Final = "hangup"
 
@@ -135,15 +141,27 @@ async def _finished_meanwhile(
 ) -> Goto | None:
     """The recording was complete before the process was lost that had to tell the action, or is about to be."""
     record, sid = session.call.record, str(state["recording"])
-    row = await session.wait(recordings.get(record.account_sid, sid, record.sid))
-    for _ in range(int(KEPT_WAIT_S / KEPT_LOOK_S)):
-        if row is None or row.status not in OPEN:
-            break
-        await session.wait(asyncio.sleep(KEPT_LOOK_S))
-        row = await session.wait(recordings.get(record.account_sid, sid, record.sid))
+    try:
+        row = await session.wait(_kept(recordings, record, sid, KEPT_WAIT_S))
+    except CallEnded:
+        row = await _kept(recordings, record, sid, LOST_WAIT_S)
+        await _tell_last(verb, session, recordings, row, str(state.get("digit", HANGUP)))
+        raise
     if row is None or row.status != RecordingStatus.COMPLETED:
         return None
     return Goto(verb.action, verb.method, _params(recordings, row, str(state.get("digit", ""))))
+
+
+async def _kept(recordings: Recordings, record: Call, sid: str, patience_s: float) -> Recording | None:
+    """A recording, once its audio is kept, or as it is after that long; None: nothing is known of it."""
+    row = None
+    for _ in range(int(patience_s / KEPT_LOOK_S)):
+        with contextlib.suppress(StoreUnavailable):
+            row = await recordings.get(record.account_sid, sid, record.sid)
+            if row is None or row.status not in OPEN:
+                break
+        await asyncio.sleep(KEPT_LOOK_S)
+    return row
 
 
 def _begin(verb: Record, session: Session, recordings: Recordings) -> Running | None:
@@ -164,8 +182,14 @@ def _begin(verb: Record, session: Session, recordings: Recordings) -> Running | 
 async def _tell_end(verb: Record, session: Session, recordings: Recordings, running: Running, ended_by: str) -> None:
     """The caller has hung up while he spoke (or just after): the action is told, what it answers is not run."""
     await asyncio.wait({running.finished}, timeout=KEPT_WAIT_S)
-    if running.row.status not in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
-        await session.finish(Goto(verb.action, verb.method, _params(recordings, running.row, ended_by)))
+    await _tell_last(verb, session, recordings, running.row, ended_by)
+
+
+async def _tell_last(
+    verb: Record, session: Session, recordings: Recordings, row: Recording | None, ended_by: str
+) -> None:
+    if row is not None and row.status not in (RecordingStatus.ABSENT, RecordingStatus.FAILED):
+        await session.finish(Goto(verb.action, verb.method, _params(recordings, row, ended_by)))
 
 
 def _params(recordings: Recordings, row: Recording, digits: str) -> tuple[tuple[str, str], ...]:
