@@ -151,3 +151,23 @@ async def test_a_media_process_that_was_lost_meanwhile_keeps_no_recording_from_g
     await asyncio.wait_for(running.finished, 5)
     (row,) = await node.recordings_of(recorded.was.sid)
     assert (row.status, row.duration_ms) == ("completed", 9000)
+
+
+async def test_a_recording_whose_call_goes_and_comes_back_once_more_meanwhile_goes_on(recorded):
+    """It comes back, and goes before it is known whether its recording goes on."""
+    node, sid = recorded.lost, recorded.row.sid
+    finished = finishes_late(node.media)
+    for _ in range(2):
+        assert recorded.takeover.let_go() == 1
+        report = await recorded.takeover.take_over(lambda sid: True)
+        await asyncio.wait_for(report.settled.wait(), 5)
+        await eventually(lambda: sid in node.recordings.deciding)
+        await asyncio.sleep(0.1)
+    finished()
+    await eventually(lambda: sid in node.media.recording)
+    running = node.recordings.running(sid)
+    assert running.call is recorded.call()
+    node.media.recorded(sid, ms=9000)
+    await asyncio.wait_for(running.finished, 5)
+    (row,) = await node.recordings_of(recorded.was.sid)
+    assert (row.status, row.duration_ms) == ("completed", 9000)

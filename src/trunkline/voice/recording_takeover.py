@@ -86,6 +86,8 @@ class RecordingTakeover:
         self._database = database
         self._clock = clock
         self._longest_ms = longest_ms
+        self._asked: dict[str, Recordable] = {}
+        """Of each recording that may go on, while that is being decided: the call that it is of."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def continue_recording(
@@ -94,14 +96,19 @@ class RecordingTakeover:
         """Go on recording a call that was taken over, with a gap from `lost_ms` (its host was last seen) to now. False:
         there is nothing to go on with, or it had ended; then it is kept as far as it had come. `known_row`: what the
         lost host kept of it in the `MemoryStore`: the database is asked later."""
+        # The call had come back before: what is being decided since then will have no effect.
+        while (asked := self._asked.get(sid)) is not None and asked.abandoned:  # noqa: ASYNC110 - few ever wait
+            await asyncio.sleep(OWN_LOOK_S)
         deciding = self._recordings.deciding
         if sid in deciding:
             return False
         deciding.add(sid)
+        self._asked[sid] = call
         try:
             return await self._continue(call, sid, lost_ms, known_row)
         finally:
             deciding.discard(sid)
+            del self._asked[sid]
 
     async def _continue(self, call: Recordable, sid: str, lost_ms: int, known_row: Recording | None) -> bool:
         row = known_row or await self._database.get(Recording, sid)
