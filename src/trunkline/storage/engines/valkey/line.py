@@ -73,7 +73,8 @@ class Primary:
         self._zones = zones
         self._identity: tuple[str, ...] = ()
         self._lines: set[Line] = set()
-        self._switches = 0
+        self._said: Address | None = None
+        self._opening: set[asyncio.Timeout] = set()
         self.changed: Callable[[bool], object] = lambda lost: None
         """Called when it is, or is said to be, another one; `lost`: it is, and may have lost what was written."""
         self.changed_at = 0.0
@@ -85,15 +86,21 @@ class Primary:
 
     async def open(self) -> Line:
         """A connection to whoever is the primary now, looked at first. Raises StoreUnavailable."""
-        switches = self._switches
+        said = self._said
         try:
-            address, wire = await self._servers.open()
-            line = Line(wire, address)
-            await self.look(line)
+            async with asyncio.timeout(None) as patience:  # it ends when the primary is another one
+                self._opening.add(patience)
+                address, wire = await self._servers.open()
+                line = Line(wire, address)
+                await self.look(line)
+        except TimeoutError:
+            raise StoreUnavailable(f"the primary has changed to {self._said}") from None
         except StoreUnavailable as error:
             self.problem = str(error)
             raise
-        if switches != self._switches:
+        finally:
+            self._opening.discard(patience)
+        if self._said not in (said, address):
             line.cut()
             raise StoreUnavailable(f"{address}: the primary changed meanwhile")
         self._lines = {one for one in self._lines if not one.lost} | {line}
@@ -124,15 +131,24 @@ class Primary:
         self._lines &= {line}
         self.changed(True)
 
-    def switched(self) -> None:
-        """A Sentinel says that it is another one: every connection is remade."""
-        self._switches += 1
+    def switched(self, address: Address) -> None:
+        """A Sentinel says that it is this one now: connections elsewhere, also those under way, are given up. Each
+        Sentinel says so when it hears of it, the last a second after the first."""
+        if address != self._said:
+            self._said = address
+            for patience in self._opening:
+                patience.reschedule(0)
+        elsewhere = {line for line in self._lines if line.address != address}
+        for line in elsewhere:
+            line.cut()
+        self._lines -= elsewhere
+        self.changed(False)
+
+    def close(self) -> None:
+        """End all connections."""
         for line in self._lines:
             line.cut()
         self._lines = set()
-        self.changed(False)
-
-    close = switched
 
 
 class Lane:

@@ -1,10 +1,10 @@
 """Which server takes writes, and connections to it.
 
-With Sentinels each is asked by itself with a deadline of its own, all at once; the answer with the highest
-configuration epoch counts, so that one who was cut off with the old primary is outvoted by any that saw the failover.
-When none answers, the primary that was last known still serves: losing the Sentinels costs failover, nothing else.
-Without Sentinels the addresses of the URL are tried one by one. Either way a server counts only if it says itself that
-it is a primary.
+With Sentinels each is asked by itself with a deadline of its own, all at once, until most have answered: one in a zone
+that is cut off is not waited for. The answer with the highest configuration epoch counts, so that one who was cut off
+with the old primary is outvoted by any that saw the failover. When none answers, the primary that was last known still
+serves: losing the Sentinels costs failover, nothing else. Without Sentinels the addresses of the URL are tried one by
+one. Either way a server counts only if it says itself that it is a primary.
 """
 
 import asyncio
@@ -166,8 +166,18 @@ class Servers:
     async def _candidates(self) -> Sequence[Address]:
         if not self._target.sentinels:
             return self._target.hosts
-        answers = await asyncio.gather(*(self._ask(one) for one in self._target.sentinels))
-        found = [answer for answer in answers if answer is not None]
+        asked = [asyncio.ensure_future(self._ask(one)) for one in self._target.sentinels]
+        found: list[tuple[int, Address]] = []
+        try:
+            for answering in asyncio.as_completed(asked):
+                answer = await answering
+                if answer is not None:
+                    found.append(answer)
+                if len(found) > len(asked) // 2:
+                    break
+        finally:
+            for one in asked:
+                one.cancel()
         if found:
             return (max(found, key=lambda answer: answer[0])[1],)
         return (self._known,) if self._known is not None else ()
@@ -228,11 +238,11 @@ class Servers:
         }
         return TlsWire(**options, ssl_ca_certs=own.tls_ca or None) if own.tls else Wire(**options)
 
-    async def watch(self, switched: Callable[[], object]) -> None:
-        """Call `switched` whenever a Sentinel says that the primary changed; until cancelled."""
+    async def watch(self, switched: Callable[[Address], object]) -> None:
+        """Call `switched` with the new primary whenever a Sentinel says that it changed; until cancelled."""
         await asyncio.gather(*(self._listen(one, switched) for one in self._target.sentinels))
 
-    async def _listen(self, sentinel: Address, switched: Callable[[], object]) -> None:
+    async def _listen(self, sentinel: Address, switched: Callable[[Address], object]) -> None:
         while True:
             wire = self._wire(sentinel, sentinel=True)
             try:
@@ -242,17 +252,20 @@ class Servers:
                     await wire.take()
                 while True:
                     said = await wire.take()
-                    if isinstance(said, list) and said[0] == b"message" and self._is_ours(said[2]):
-                        switched()
+                    if isinstance(said, list) and said[0] == b"message" and (address := self._ours(said[2])):
+                        switched(address)
             except _FAILURES:
                 pass
             finally:
                 wire.cut()
             await asyncio.sleep(WATCH_AGAIN_S)
 
-    def _is_ours(self, said: bytes) -> bool:
-        """`+switch-master`: name, old host, old port, new host, new port."""
-        return said.split(b" ", 1)[0] == self._target.service.encode()
+    def _ours(self, said: bytes) -> Address | None:
+        """The new primary, if `+switch-master` is of our service: its name, old host and port, new host and port."""
+        parts = said.decode(errors="replace").split(" ")
+        if len(parts) != 5 or parts[0] != self._target.service or not parts[4].isdecimal():
+            return None
+        return Address(parts[3], int(parts[4]))
 
 
 def pairs(answer: Any) -> Mapping[str, str]:
