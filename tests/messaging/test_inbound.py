@@ -395,24 +395,48 @@ async def test_last_part_that_could_not_be_stored_comes_again(world, monkeypatch
     assert message.body == "12"
 
 
-async def test_long_message_whose_marker_could_not_be_stored_is_made_once(world, monkeypatch):
+async def test_long_message_that_was_stored_though_that_failed_is_made_once(world, monkeypatch):
     one, two = parts("1", "2")
     await world.inbound.receive(one)
-    real = world.queue.keep_part
+    real = world.queue.accept_inbound
 
-    async def full(*_):
+    async def in_doubt(*args):
+        assert await real(*args)
         raise WriterFull("full")
 
-    monkeypatch.setattr(world.queue, "keep_part", full)
+    monkeypatch.setattr(world.queue, "accept_inbound", in_doubt)
     with pytest.raises(WriterFull):
         await world.inbound.receive(two)
-    monkeypatch.setattr(world.queue, "keep_part", real)
+    monkeypatch.setattr(world.queue, "accept_inbound", real)
     for _ in range(2):
         await world.inbound.receive(two)
     world.clock.offset_ms += 301_000
     await world.inbound.flush_due()
     (message,) = await world.inbound_messages()
     assert message.body == "12"
+
+
+async def test_long_message_that_was_stored_just_before_a_crash_is_made_once(world, monkeypatch):
+    one, two = parts("1", "2")
+    await world.inbound.receive(one)
+    stored = asyncio.Event()
+    real = world.queue.accept_inbound
+
+    async def and_no_more(*args):
+        assert await real(*args)
+        stored.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.queue, "accept_inbound", and_no_more)
+    receiving = asyncio.ensure_future(world.inbound.receive(two))
+    await stored.wait()
+    await world.restart()
+    await world.inbound.receive(two)
+    world.clock.offset_ms += 301_000
+    await world.inbound.flush_due()
+    (message,) = await world.inbound_messages()
+    assert message.body == "12"
+    receiving.cancel()
 
 
 @pytest.mark.parametrize(("number", "total"), [(0, 2), (3, 2), (1, 300), (-1, 2)])

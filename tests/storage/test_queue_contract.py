@@ -225,6 +225,20 @@ async def test_parts_are_kept_once_and_consumed_with_the_message(queue):
     assert await queue.parts("c", "k") == []
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_part_is_kept_in_place_of_those_that_the_message_was_made_of(queue, known):
+    first, last, marker = (Part(connector="c", key="k", number=n, at_ms=1, body=b"%d" % n) for n in (1, 2, 0))
+    await queue.keep_part(first)
+    if known:
+        assert await queue.accept_inbound(flight(), [], "c", [], "in:7")
+    assert await queue.accept_inbound(flight(), [], "c", ["k"], "in:7", marker) is not known
+    assert await queue.parts("c", "k") == [marker]
+    await queue.keep_part(last)
+    assert [p.number for p in await queue.parts("c", "k")] == [0, 2]
+    await queue.drop_parts([("c", "k")])
+    assert await queue.parts("c", "k") == []
+
+
 async def test_received_message_is_inserted_once(queue):
     f, other = flight(), flight()
     assert await queue.accept_inbound(f, [owed(f)], "c", [], "in:7")

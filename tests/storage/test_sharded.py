@@ -183,7 +183,10 @@ async def test_what_belongs_to_no_flight_is_found_in_all_that_is_ours(node):
     assert [one.receipt for one in await node.orphans("c", ["7"])] == [b"3"]
     assert [part.number for part in await node.parts("c", "k")] == [0, 1, 2, 3]
     assert await node.stale_parts(2, 9) == [("c", "k")]
-    assert await node.accept_inbound(flight(2), [], "c", ["k"])
+    marker = Part(connector="c", key="k", number=9, at_ms=1, body=b"x")
+    assert await node.accept_inbound(flight(2), [], "c", ["k"], "", marker)
+    assert await node.parts("c", "k") == [marker]
+    assert await node.accept_inbound(flight(3), [], "c", ["k"])
     assert await node.parts("c", "k") == []
 
 

@@ -34,7 +34,7 @@ from trunkline.model.numbers import PhoneNumber, ShortCode
 from trunkline.model.sid import MESSAGE_MMS, MESSAGE_SMS, derived_sid, new_sid
 from trunkline.settings import Settings
 from trunkline.sms import concat, segment
-from trunkline.storage.queue import Exists, Flight, Owed, Queue
+from trunkline.storage.queue import Exists, Flight, Owed, Part, Queue
 
 MISSING_SEGMENT = 30009
 TICK_S = 2.0
@@ -86,6 +86,8 @@ class Received(msgspec.Struct):
     media_urls: Sequence[str] = ()
     parts: Sequence[str] = ()
     """Keys in the queue of the parts it was made of."""
+    marker: Part | None = None
+    """What stays in their place."""
 
 
 class MediaKeeper(Protocol):
@@ -280,6 +282,7 @@ class Inbound:
 
     async def _finish(self, whole: Whole, last: int) -> None:
         """Store a long message; if that fails its parts wait again, but for the `last`, which comes again."""
+        now = self._clock.now_ms()
         received = Received(
             connector=whole.connector,
             from_=whole.from_[:MAX_ADDRESS_CHARS],
@@ -288,15 +291,16 @@ class Inbound:
             encoding=whole.encoding,
             segments=whole.parts,
             missing=whole.missing,
-            carrier_id=whole.key[-MAX_CARRIER_ID_CHARS:],  # it may be stored, and its marker not: then it comes again
+            carrier_id=whole.key[-MAX_CARRIER_ID_CHARS:],  # it may be stored all the same when that fails: once
             parts=[whole.key],
+            marker=self._reassembly.marker(whole, now),
         )
         try:
             await self._take(received)
-            await self._inflight.queue.keep_part(self._reassembly.marker(whole, self._clock.now_ms()))
         except BaseException:
             self._reassembly.give_back(whole, last)
             raise
+        self._reassembly.finished(whole, now)
 
     # -- keep ------------------------------------------------------------------------------------------------
 
@@ -325,7 +329,9 @@ class Inbound:
             record=codec.encode(message),
         )
         carrier_id = f"{CARRIER_ID_PREFIX}{received.carrier_id}:{received.from_}" if received.carrier_id else ""
-        if not await queue.accept_inbound(flight, owed, received.connector, received.parts, carrier_id):
+        if not await queue.accept_inbound(
+            flight, owed, received.connector, received.parts, carrier_id, received.marker
+        ):
             self.duplicates += 1
             await self._media.drop(message.media)
             return

@@ -2,7 +2,7 @@
 
 The parts wait in the queue under a key that names the concatenation and when it began (references are used again), and
 in memory (`sms.concat.Assembly`). When the last one comes, the message is inserted and its parts are dropped in one
-commit. A marker (part number 0) then stays for the time limit, so that a part that the carrier repeats after a crash
+commit, which leaves a marker (part number 0) for the time limit, so that a part that the carrier repeats after a crash
 is known to belong to a finished message.
 
 Such a part may also be the beginning of another message: references are used again, and messages of one sender have
@@ -185,15 +185,15 @@ class Reassembly:
             self._assembly.restore([concat.Group(group.key, group.first_ms, parts)])
 
     def marker(self, whole: Whole, now_ms: int) -> Part:
-        """What to store once the message is."""
-        digests = {number: _digest(part) for number, part in whole.group.parts.items()}
-        marker = Marker(whole.group.key, now_ms, digests)
+        """What to store with the message."""
+        body = _encode(_marker(whole, now_ms))
+        return Part(connector=whole.connector, key=whole.key, number=_MARKER, at_ms=now_ms, body=body)
+
+    def finished(self, whole: Whole, now_ms: int) -> None:
+        """The message is stored, with its marker."""
         if len(self._markers) >= MAX_MARKERS:
             del self._markers[next(iter(self._markers))]
-        self._markers[whole.group.key] = marker
-        return Part(
-            connector=whole.connector, key=whole.key, number=_MARKER, at_ms=now_ms, body=_encode(marker)
-        )  # fmt: skip
+        self._markers[whole.group.key] = _marker(whole, now_ms)
 
     def held(self) -> set[str]:
         """The keys in the queue of the messages whose parts are in memory."""
@@ -256,6 +256,11 @@ class Reassembly:
             group=group,
             key=_key(from_, to, reference, total, width, began),
         )
+
+
+def _marker(whole: Whole, now_ms: int) -> Marker:
+    digests = {number: _digest(part) for number, part in whole.group.parts.items()}
+    return Marker(whole.group.key, now_ms, digests)
 
 
 def _key(from_: str, to: str, reference: int, total: int, width: int, began_ms: int) -> str:

@@ -150,11 +150,17 @@ class Queue(Protocol):
         """
 
     def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
+        self,
+        flight: Flight,
+        owed: Sequence[Owed],
+        connector: str,
+        consumed: Sequence[str],
+        carrier_id: str = "",
+        kept: Part | None = None,
     ) -> Awaitable[bool]:
-        """Insert a received message, drop the parts (`Part.key`) it was made of.
+        """Insert a received message, drop the parts (`Part.key`) it was made of, and keep one in their place.
 
-        False, and nothing inserted, if the SID is there or the connector's `carrier_id` is known already (it is from
+        False, and no message inserted, if the SID is there or the connector's `carrier_id` is known already (it is from
         then on, see `find_carrier_id`).
         """
 

@@ -59,17 +59,27 @@ class ShardedQueue(OwnPartitions):
         return engine.accept(flight, owed, replay) if engine else _not_owned(partition)
 
     async def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
+        self,
+        flight: Flight,
+        owed: Sequence[Owed],
+        connector: str,
+        consumed: Sequence[str],
+        carrier_id: str = "",
+        kept: Part | None = None,
     ) -> bool:
         """A message that came before, to whatever partition, is refused as far as that can be asked now."""
         partition = self.partition_of(flight.sid)
         engine = self._engine(partition)
         if self.partitions > 1 and carrier_id and self._is_known(connector, carrier_id):
             await self.drop_parts([(connector, key) for key in consumed])
+            if kept is not None:
+                await self.keep_part(kept)
             return False
-        inserted = await engine.accept_inbound(flight, owed, connector, consumed, carrier_id)
+        inserted = await engine.accept_inbound(flight, owed, connector, consumed, carrier_id, kept)
         if consumed:
             await self._drop_elsewhere(partition, connector, consumed)
+        if kept is not None:
+            self._note_part(kept.connector, kept.key, partition)
         return inserted
 
     def _is_known(self, connector: str, carrier_id: str) -> bool:
@@ -300,9 +310,10 @@ class ShardedQueue(OwnPartitions):
     async def _drop_elsewhere(self, partition: int, connector: str, keys: Sequence[str]) -> None:
         """Of a message that is made: what of its parts lies beside its own partition."""
         for key in keys:
-            places = self._part_places.get((connector, key))
-            if places is not None and places <= {partition}:
-                del self._part_places[connector, key]
+            places = self._part_places.get((connector, key), set())
+            places.discard(partition)
+            if not places:
+                self._part_places.pop((connector, key), None)
         left = [(connector, key) for key in keys if (connector, key) in self._part_places]
         if left:
             await self.drop_parts(left)

@@ -214,7 +214,13 @@ class PostgresQueue:
         return self.writer.apply(ops, decide, may_spill=replay is None)
 
     def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
+        self,
+        flight: Flight,
+        owed: Sequence[Owed],
+        connector: str,
+        consumed: Sequence[str],
+        carrier_id: str = "",
+        kept: Part | None = None,
     ) -> Awaitable[bool]:
         flight.id = self._next_id()
         self._number(owed, flight.id)
@@ -234,6 +240,8 @@ class PostgresQueue:
         def write(cursor: Cursor) -> bool:
             if consumed:
                 cursor.execute(sql.DELETE_PARTS, (clean(connector), [clean(one) for one in consumed]))
+            if kept is not None:
+                cursor.execute(sql.KEEP_PART, _part_row(kept))
             if cursor.execute(self._reads.flight_by_key.encode(), (f.account, key)).fetchall():
                 return False
             if carrier_id and not cursor.execute(sql.INSERT_CARRIER, carrier).rowcount:
@@ -420,8 +428,7 @@ class PostgresQueue:
     # -- long inbound messages -------------------------------------------------------------------------------
 
     def keep_part(self, part: Part) -> Awaitable[None]:
-        row = (clean(part.connector), clean(part.key), part.number, part.at_ms, bytes(part.body))
-        return self.writer.submit(_statements((sql.KEEP_PART, row)))
+        return self.writer.submit(_statements((sql.KEEP_PART, _part_row(part))))
 
     async def parts(self, connector: str, key: str) -> list[Part]:
         rows = await self._readers.rows(self._reads.parts, (clean(connector), clean(key)))
@@ -486,6 +493,10 @@ class PostgresQueue:
         if self._writer is not None:
             await self._writer.close()
         await self._readers.close()
+
+
+def _part_row(part: Part) -> tuple[Any, ...]:
+    return clean(part.connector), clean(part.key), part.number, part.at_ms, bytes(part.body)
 
 
 def _statements(*statements: tuple[str, Sequence[Any]]) -> Callable[[Cursor], None]:

@@ -93,6 +93,10 @@ def _owed_row(o: Owed) -> tuple[Any, ...]:
     )
 
 
+def _part_row(part: Part) -> tuple[Any, ...]:
+    return part.connector, part.key, part.number, part.at_ms, part.body
+
+
 def _execute(statement: str, bindings: Sequence[Any]) -> Callable[[apsw.Cursor], None]:
     """A write of one statement."""
 
@@ -189,13 +193,21 @@ class SqliteQueue:
         return self._writer.submit_light(write)
 
     def accept_inbound(
-        self, flight: Flight, owed: Sequence[Owed], connector: str, consumed: Sequence[str], carrier_id: str = ""
+        self,
+        flight: Flight,
+        owed: Sequence[Owed],
+        connector: str,
+        consumed: Sequence[str],
+        carrier_id: str = "",
+        kept: Part | None = None,
     ) -> Awaitable[bool]:
         row, owed_rows = self._flight_rows(flight, owed)
         carrier = (connector, carrier_id, flight.id, flight.account, flight.sid)
 
         def write(cursor: apsw.Cursor) -> bool:
             cursor.executemany(sql.DELETE_PARTS, [(connector, key) for key in consumed])
+            if kept is not None:
+                cursor.execute(sql.KEEP_PART, _part_row(kept))
             if cursor.execute(self.sql.flight_by_key, (row[1], row[2])).fetchall():
                 return False
             if carrier_id:
@@ -413,8 +425,7 @@ class SqliteQueue:
     # -- long inbound messages -------------------------------------------------------------------------------
 
     def keep_part(self, part: Part) -> Awaitable[None]:
-        row = (part.connector, part.key, part.number, part.at_ms, part.body)
-        return self._writer.submit(_execute(sql.KEEP_PART, row))
+        return self._writer.submit(_execute(sql.KEEP_PART, _part_row(part)))
 
     async def parts(self, connector: str, key: str) -> list[Part]:
         rows: list[Any] = self._near.execute(sql.PARTS, (connector, key)).fetchall()
