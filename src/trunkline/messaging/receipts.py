@@ -77,7 +77,8 @@ class Receipts:
         just before the last process ended. There may be many, so none is asked for alone, nor on the event loop."""
         queue = queue or self._inflight.queue
         found = list(dict.fromkeys(await queue.parked()))
-        self._parked |= dict.fromkeys(found)
+        for pair in found:
+            self._remember(pair)
         await self._look_for(queue, found)
 
     async def _look_for(self, queue: Queue, parked: Sequence[tuple[str, str]]) -> None:
@@ -167,14 +168,7 @@ class Receipts:
     # -- before its time -------------------------------------------------------------------------------------
 
     def _park(self, receipt: Receipt) -> Awaitable[None]:
-        pair = receipt.connector, receipt.carrier_id
-        self._parked[pair] = None
-        if len(self._parked) > MAX_PARKED:
-            del self._parked[next(iter(self._parked))]
-        if not self._unsure:
-            self._loop.call_later(LOOK_S, self._look_again)
-        if len(self._unsure) < MAX_PARKED:
-            self._unsure.append((self._loop.time(), pair))
+        self._remember((receipt.connector, receipt.carrier_id))
         return self._inflight.queue.park(
             Orphan(
                 connector=receipt.connector,
@@ -183,6 +177,15 @@ class Receipts:
                 receipt=_encode(receipt),
             )
         )
+
+    def _remember(self, pair: tuple[str, str]) -> None:
+        self._parked[pair] = None
+        if len(self._parked) > MAX_PARKED:
+            del self._parked[next(iter(self._parked))]
+        if not self._unsure:
+            self._loop.call_later(LOOK_S, self._look_again)
+        if len(self._unsure) < MAX_PARKED:
+            self._unsure.append((self._loop.time(), pair))
 
     def _look_again(self) -> None:
         """Look for the messages of what has been parked for LOOK_S."""

@@ -52,6 +52,26 @@ async def test_a_sentinel_that_is_cut_off_is_not_waited_for(monkeypatch: pytest.
             group.close()
 
 
+async def test_the_sentinel_that_knows_what_was_said_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    former, now = Address("10.0.0.1", 6379), Address("10.0.0.2", 6379)
+    slow = asyncio.Event()
+
+    async def ask(self: Servers, sentinel: Address) -> tuple[int, Address]:
+        if sentinel.host != "10.1.0.3":
+            return 1, former
+        await slow.wait()
+        return 2, now
+
+    monkeypatch.setattr(Servers, "_ask", ask)
+    servers = Servers(Target.read("", ["10.1.0.1", "10.1.0.2", "10.1.0.3"], "trunkline"))
+    assert await servers._candidates(None) == (former,)
+    assert await servers._candidates(former) == (former,)
+    asking = asyncio.ensure_future(servers._candidates(now))
+    await asyncio.sleep(0.01)
+    slow.set()
+    assert await asking == (now,)
+
+
 # -- the primary changes -----------------------------------------------------------------------------------------
 
 
@@ -62,10 +82,10 @@ class Elsewhere(Servers):
         super().__init__(target)
         self.hangs = False
 
-    async def open(self) -> tuple[Address, Wire]:
+    async def open(self, said: Address | None = None) -> tuple[Address, Wire]:
         if self.hangs:
             await asyncio.Event().wait()
-        return await super().open()
+        return await super().open(said)
 
 
 async def test_only_connections_elsewhere_are_given_up(redis_server: RedisServer) -> None:
@@ -97,6 +117,27 @@ async def test_a_connection_to_the_former_primary_is_not_waited_for(redis_server
     line = await primary.open()
     assert line.address == here
     primary.close()
+    assert line.lost
+
+
+async def test_the_primary_may_change_twice_in_a_moment(redis_server: RedisServer) -> None:
+    servers = Elsewhere(Target.read(redis_server.url))
+    primary = Primary(servers, Survives.PROCESS, {})
+    line = await primary.open()
+    servers.hangs = True
+    opening = asyncio.ensure_future(primary.open())
+    await asyncio.sleep(0.01)
+    primary.switched(line.address)
+    told = asyncio.get_running_loop().create_future()
+
+    def another() -> None:  # before the task has heard of the first
+        primary.switched(Address("127.0.0.1", 1))
+        told.set_result(None)
+
+    asyncio.get_running_loop().call_soon(another)
+    with pytest.raises(StoreUnavailable, match="has changed to"):
+        await opening
+    await told
     assert line.lost
 
 

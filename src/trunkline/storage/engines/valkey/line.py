@@ -90,7 +90,7 @@ class Primary:
         try:
             async with asyncio.timeout(None) as patience:  # it ends when the primary is another one
                 self._opening.add(patience)
-                address, wire = await self._servers.open()
+                address, wire = await self._servers.open(said)
                 line = Line(wire, address)
                 await self.look(line)
         except TimeoutError:
@@ -137,7 +137,8 @@ class Primary:
         if address != self._said:
             self._said = address
             for patience in self._opening:
-                patience.reschedule(0)
+                if not patience.expired():
+                    patience.reschedule(0)
         elsewhere = {line for line in self._lines if line.address != address}
         for line in elsewhere:
             line.cut()

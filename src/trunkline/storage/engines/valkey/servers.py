@@ -1,10 +1,11 @@
 """Which server takes writes, and connections to it.
 
-With Sentinels each is asked by itself with a deadline of its own, all at once, until most have answered: one in a zone
-that is cut off is not waited for. The answer with the highest configuration epoch counts, so that one who was cut off
-with the old primary is outvoted by any that saw the failover. When none answers, the primary that was last known still
-serves: losing the Sentinels costs failover, nothing else. Without Sentinels the addresses of the URL are tried one by
-one. Either way a server counts only if it says itself that it is a primary.
+With Sentinels each is asked by itself with a deadline of its own, all at once, until most have answered, and one of
+those knows what was said last: one in a zone that is cut off is not waited for. The answer with the highest
+configuration epoch counts, so that one who was cut off with the old primary is outvoted by any that saw the failover.
+When none answers, the primary that was last known still serves: losing the Sentinels costs failover, nothing else.
+Without Sentinels the addresses of the URL are tried one by one. Either way a server counts only if it says itself that
+it is a primary.
 """
 
 import asyncio
@@ -150,10 +151,10 @@ class Servers:
             return f"{self._target.service!r} of the Sentinels {', '.join(map(str, self._target.sentinels))}"
         return ", ".join(map(str, self._target.hosts))
 
-    async def open(self) -> tuple[Address, Wire]:
-        """A connection to the primary. Raises StoreUnavailable."""
+    async def open(self, said: Address | None = None) -> tuple[Address, Wire]:
+        """A connection to the primary. `said`: the one that a Sentinel has named last. Raises StoreUnavailable."""
         error: Exception | None = None
-        for address in await self._candidates():
+        for address in await self._candidates(said):
             try:
                 wire = await self._connect(address)
             except _FAILURES as one:
@@ -163,7 +164,7 @@ class Servers:
             return address, wire
         raise StoreUnavailable(f"memory store {self!r}: {reason(error)}") from None
 
-    async def _candidates(self) -> Sequence[Address]:
+    async def _candidates(self, said: Address | None) -> Sequence[Address]:
         if not self._target.sentinels:
             return self._target.hosts
         asked = [asyncio.ensure_future(self._ask(one)) for one in self._target.sentinels]
@@ -173,7 +174,7 @@ class Servers:
                 answer = await answering
                 if answer is not None:
                     found.append(answer)
-                if len(found) > len(asked) // 2:
+                if len(found) > len(asked) // 2 and (said is None or any(one[1] == said for one in found)):
                     break
         finally:
             for one in asked:
@@ -240,7 +241,9 @@ class Servers:
 
     async def watch(self, switched: Callable[[Address], object]) -> None:
         """Call `switched` with the new primary whenever a Sentinel says that it changed; until cancelled."""
-        await asyncio.gather(*(self._listen(one, switched) for one in self._target.sentinels))
+        async with asyncio.TaskGroup() as listeners:
+            for one in self._target.sentinels:
+                listeners.create_task(self._listen(one, switched))
 
     async def _listen(self, sentinel: Address, switched: Callable[[Address], object]) -> None:
         while True:
