@@ -362,8 +362,29 @@ async def test_a_caller_who_hangs_up_before_all_are_reached_takes_the_callee_wit
     assert (report.reached, report.gone) == (1, 1)
     (params,) = await eventually(lambda: hosts.heir.web.params(APP + "after"))
     assert (params["DialCallStatus"], params["CallStatus"]) == ("completed", "completed")
+    assert params["DialBridged"] == "true"
     await eventually(lambda: not hosts.heir.services.live)
     assert len(hosts.phone.byes) == 2
+
+
+@pytest.mark.parametrize("how", ["before the loss was noticed", "before their host knew that they have followed"])
+async def test_where_both_parties_have_hung_up_meanwhile_the_application_is_told(hosts, how):
+    (call,) = await hosts.calls(f"<Dial action='{APP}after'>{OTHER}</Dial>")
+    await eventually(lambda: hosts.lost.media.of(protocol.Bridge))
+    (child,) = await hosts.lost.children(call.sid)
+    await hosts.die()
+    if how.startswith("before the loss"):
+        for dialog in hosts.phone.dialogs:
+            dialog.abandon()
+        await hosts.goes_on()
+    else:
+        report = await hosts.takeover.take_over(lambda sid: True)
+        for live in list(hosts.heir.services.live.values()):
+            live.hangup("caller")
+        await asyncio.wait_for(report.settled.wait(), 5)
+    (params,) = await eventually(lambda: hosts.heir.web.params(APP + "after"))
+    told = [params[name] for name in ("DialCallStatus", "DialCallSid", "DialBridged", "CallStatus")]
+    assert told == ["completed", child.sid, "true", "completed"]
 
 
 async def test_a_peer_that_is_silent_ends_the_call(hosts, monkeypatch):

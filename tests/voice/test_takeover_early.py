@@ -92,6 +92,33 @@ async def test_a_dial_calls_him_again(hosts):
     assert bridged.a == call.sid
 
 
+@pytest.mark.parametrize("how", ["before the loss was noticed", "before his host knew that he has followed"])
+async def test_nobody_is_called_again_for_a_caller_who_has_hung_up_meanwhile(hosts, how):
+    hosts.phone.plan = hosts.phone.rings
+    (call,) = await hosts.calls(
+        f"<Dial action='{APP}after'>"
+        f"<Number statusCallback='{APP}child' statusCallbackEvent='initiated completed'>{OTHER}</Number></Dial>"
+    )
+    await eventually(lambda: hosts.phone.invites)
+    (rang,) = await hosts.lost.children(call.sid)
+    await hosts.die()
+    if how.startswith("before the loss"):
+        hosts.phone.dialogs[0].abandon()
+        await hosts.goes_on()
+    else:
+        report = await hosts.takeover.take_over(lambda sid: True)
+        hosts.call(call.sid).hangup("caller")
+        await asyncio.wait_for(report.settled.wait(), 5)
+        await hosts.writes()
+    (params,) = await eventually(lambda: hosts.heir.web.params(APP + "after"))
+    told = {name: params.get(name) for name in ("DialCallStatus", "DialBridged", "CallStatus")}
+    assert told == {"DialCallStatus": "canceled", "DialBridged": "false", "CallStatus": "completed"}
+    await hosts.heir.until(call.sid, "completed")
+    assert [child.sid for child in await hosts.heir.children(call.sid)] == [rang.sid]
+    assert len(hosts.phone.invites) == 1
+    assert {one.sid for one in hosts.heir.owed if (APP + "child").encode() in one.request} == {rang.sid}
+
+
 async def test_a_callee_who_picks_up_as_the_host_dies_is_hung_up_on(hosts):
     hosts.lost.services.settled = settled
     hosts.phone.plan = hosts.phone.rings

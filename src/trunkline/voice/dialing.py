@@ -122,11 +122,15 @@ class Dialing:
         """Until the call goes on. Raises CallEnded, Redirected."""
         if "child" in state:
             leg = self._resumed(state)
+        elif self._call.is_over:  # its caller gave up while nobody had it: nobody is called for him
+            leg = None
         else:
             self._session.save({"dialing": True})
             leg = await self._connect()
         if leg is not None:
             await self._talk(leg)
+        elif self._call.is_over:
+            raise CallEnded
         elif not self._call.is_up:
             self._session.may_end_unanswered = True  # answerOnBridge: the caller does not pay for nobody
         self.close("dial-ended")
@@ -139,6 +143,7 @@ class Dialing:
             return None
         leg = Leg(live, Target())
         leg.was_up, leg.is_sip = True, live.record.to.startswith("sip:")
+        self._was_bridged = True
         if self._services.recordings is not None:
             self._recording = self._services.recordings.running(str(state.get("recording", "")))
         self._legs.append(leg)
@@ -554,8 +559,9 @@ class Dialing:
         leg = self._told_of
         if self._gone:
             return [("DialCallStatus", "completed"), ("DialCallSid", self._gone), ("DialBridged", "true")]
-        if leg is None:
-            return [("DialCallStatus", Status.FAILED.value), ("DialBridged", "false")]
+        if leg is None:  # nobody could be called, or those who rang were called by a process before this one
+            status = Status.CANCELED if self._call.is_over else Status.FAILED
+            return [("DialCallStatus", status.value), ("DialBridged", "false")]
         record = leg.live.record
         status = leg.live.status if leg.live.is_over else Status.COMPLETED
         params = [("DialCallStatus", status.value), ("DialCallSid", record.sid)]
