@@ -8,8 +8,11 @@
 Nested: one <Sip>. The action is told ReferCallStatus, ReferSipResponseCode, NotifySipResponseCode.
 """
 
+import asyncio
+
 import pytest
 
+from tests.voice.lines import APP
 from tests.voice.verbs.parsing import one
 from tests.voice.world import World, until, world
 from trunkline.settings import Trunk
@@ -101,6 +104,31 @@ async def test_a_caller_that_hangs_up_meanwhile(here: World) -> None:
     (params,) = here.app.asked("/done")
     assert (params["ReferCallStatus"], params["ReferSipResponseCode"]) == ("canceled", "202")
     await here.landed()
+
+
+@pytest.mark.parametrize("how", ["before the loss was noticed", "before his host knew that he has followed"])
+@pytest.mark.parametrize("action", [f"action='{APP}after'", ""])
+async def test_a_caller_that_hangs_up_while_his_call_is_taken_over(make_hosts, how: str, action: str) -> None:
+    hosts = await make_hosts(trunks=(Trunk(name="carrier", addresses=("127.0.0.2",), refers=True),))
+    refers: list = []
+    hosts.phone.on_refer = lambda refer: refers.append(refer) or (202, [])
+    (call,) = await hosts.calls(f"<Refer {action}>{AGENT}</Refer><Pause length='60'/>")
+    await until(lambda: refers, "a REFER")
+    await hosts.die()
+    if how.startswith("before the loss"):
+        hosts.phone.dialogs[0].abandon()
+        await hosts.goes_on()
+    else:
+        report = await hosts.takeover.take_over(lambda sid: True)
+        hosts.call().hangup("caller")
+        await asyncio.wait_for(report.settled.wait(), 5)
+        await hosts.writes()
+    await hosts.heir.until(call.sid, "completed")
+    if action:
+        await until(lambda: hosts.heir.web.params(APP + "after"), "the action")
+    told = [(one_["ReferCallStatus"], one_["CallStatus"]) for one_ in hosts.heir.web.params(APP + "after")]
+    assert told == ([("canceled", "completed")] if action else [])
+    assert len(refers) == 1
 
 
 async def test_without_an_action_the_next_verb_follows(here: World) -> None:

@@ -114,10 +114,14 @@ def _status_of(status: int) -> str:
 
 async def run(verb: Refer, session: Session, state: dict[str, Any]) -> Goto | None:
     """Send it, and wait until the phone has told the outcome (or refused)."""
+    progress = _Progress()
+    if state.get("sent") and session.call.is_over:  # the phone hung up while nobody had the call
+        if verb.action:
+            await session.finish(Goto(verb.action, verb.method, progress.params(gone=True)))
+        raise CallEnded
     dialog = session.call.dialog
     if dialog is None:
         return None
-    progress = _Progress()
     trunk = session.call.trunk
     if trunk is not None and not (trunk.refers or trunk.simulated):  # the carrier would call at the operator's cost
         session.alert(NOT_ALLOWED, f"<Refer> is not allowed on calls of trunk {trunk.name}")
