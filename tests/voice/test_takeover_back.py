@@ -11,6 +11,7 @@ from trunkline.media import protocol
 from trunkline.media.recorded import ENTRY_BYTES
 from trunkline.storage.objects import AsyncObjects, Objects
 from trunkline.voice import live, recording_takeover
+from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.recording_pieces import Head, pack, piece_name
 from trunkline.voice.recording_takeover import SharedRecordings
 from trunkline.voice.recordings import NewRecording
@@ -75,7 +76,7 @@ async def test_a_call_that_comes_back_at_once_goes_on(hosts, monkeypatch, closed
 async def recorded(hosts):
     """A call that is recorded on the node that lets go of it and gets it back: `hosts` with its `row`."""
     node = hosts.heir = hosts.lost
-    store = Objects(shared_folder(node.folder / "shared"))
+    store = hosts.store = Objects(shared_folder(node.folder / "shared"))
     shared = SharedRecordings(
         AsyncObjects(store), node.recordings, node.database, node.clock, node.folder / "spool", "here", 3_600_000
     )
@@ -84,11 +85,16 @@ async def recorded(hosts):
     (hosts.was,) = await hosts.calls("<Gather timeout='60'/>")
     hosts.row = await node.recordings.start(AC, hosts.was.sid, NewRecording(max_ms=600_000))
     command = await eventually(lambda: node.media.recording.get(hosts.row.sid))
-    head = Head(description=msgspec.to_builtins(command), end_ms=node.clock.now_ms(), end_sample=16_000)
-    store.write(piece_name(hosts.row.sid, 0, "here", 0, 100), pack(head, bytes(100 * ENTRY_BYTES)))
+    left(hosts, command)
     await eventually(lambda: not any(flight.pending for flight in node.flights))
     yield hosts
     await shared.stop()
+
+
+def left(hosts, command):
+    """2 s of a recording have left the node."""
+    head = Head(description=msgspec.to_builtins(command), end_ms=hosts.heir.clock.now_ms(), end_sample=16_000)
+    hosts.store.write(piece_name(command.recording, 0, "here", 0, 100), pack(head, bytes(100 * ENTRY_BYTES)))
 
 
 def finishes_late(media):
@@ -171,3 +177,50 @@ async def test_a_recording_whose_call_goes_and_comes_back_once_more_meanwhile_go
     await asyncio.wait_for(running.finished, 5)
     (row,) = await node.recordings_of(recorded.was.sid)
     assert (row.status, row.duration_ms) == ("completed", 9000)
+
+
+async def test_two_recordings_of_a_call_that_comes_back_go_on_side_by_side(recorded):
+    """What is there of the one is waited for; nobody takes the other one for lost meanwhile."""
+    node, sids = recorded.lost, {recorded.row.sid}
+    row = await node.recordings.start(AC, recorded.was.sid, NewRecording(max_ms=600_000))
+    sids.add(row.sid)
+    left(recorded, await eventually(lambda: node.media.recording.get(row.sid)))
+    finished = finishes_late(node.media)
+    assert recorded.takeover.let_go() == 1
+    report = await recorded.takeover.take_over(lambda sid: True)
+    await asyncio.wait_for(report.settled.wait(), 5)
+    await recorded.takeover.settle(node.queue, lambda sid: True)
+    await eventually(lambda: node.recordings.deciding)
+    await asyncio.sleep(0)
+    assert node.recordings.deciding == sids
+    assemble = recorded.takeover.recordings.assemble
+    lost = LostRecordings(node.recordings, node.database, node.folder / "spool", set, assemble=assemble)
+    assert await lost.take(lambda sid: True) == 2
+    await lost.look()
+    finished()
+    await eventually(lambda: node.media.recording.keys() == sids)
+    await asyncio.sleep(0.1)
+    rows = await node.recordings_of(recorded.was.sid)
+    assert {one.sid: one.status for one in rows} == dict.fromkeys(sids, "in-progress")
+    for sid in sids:
+        node.media.recorded(sid, ms=9000)
+    await eventually(lambda: not node.recordings.of_call(recorded.was.sid))
+    rows = await node.recordings_of(recorded.was.sid)
+    assert [(one.status, one.duration_ms) for one in rows] == [("completed", 9000)] * 2
+
+
+async def test_a_recording_that_cannot_go_on_keeps_no_other_from_that(recorded, monkeypatch):
+    node, bad = recorded.lost, recorded.row.sid
+    good = await node.recordings.start(AC, recorded.was.sid, NewRecording(max_ms=600_000))
+    await eventually(lambda: good.sid in node.media.recording)
+    goes_on, shared = recorded.takeover.recordings.continue_recording, recorded.takeover.recordings
+
+    async def fails(call, sid, *known):
+        if sid == bad:
+            raise TypeError("the test says so")
+        return await goes_on(call, sid, *known)
+
+    monkeypatch.setattr(shared, "continue_recording", fails)
+    assert recorded.takeover.let_go() == 1
+    await recorded.goes_on()
+    await eventually(lambda: node.media.recording.keys() == {good.sid})

@@ -531,7 +531,8 @@ class Takeover:
         for leg in legs.values():
             known, its_own = leg.saved.recordings, leg.saved.state.get("recording")
             first = asyncio.ensure_future(self._recorded(leg, known)) if known and self.recordings is not None else None
-            then = asyncio.ensure_future(self._recorded_there(leg, first, rows))
+            there = set() if first is None else {row.sid for row in known}
+            then = asyncio.ensure_future(self._recorded_there(leg, there, rows))
             self._keep(then)
             if first is not None:
                 self._keep(first)
@@ -546,30 +547,27 @@ class Takeover:
                 log.warning("recordings of %d calls cannot be read yet: %s", len(sids), error)
                 await asyncio.sleep(RECORDS_LOOK_S)
 
-    async def _recorded_there(
-        self, leg: Leg, first: asyncio.Future[None] | None, rows: asyncio.Future[list[Recording]]
-    ) -> None:
+    async def _recorded_there(self, leg: Leg, known: set[str], rows: asyncio.Future[list[Recording]]) -> None:
         """Those that only the database knows."""
-        if first is not None:
-            await first
-        known = {row.sid for row in leg.saved.recordings} if first is not None else set()
         found = [row for row in await asyncio.shield(rows) if row.call_sid == leg.live.sid and row.sid not in known]
         await self._recorded(leg, found, stored=True)
 
     async def _recorded(self, leg: Leg, rows: list[Recording], *, stored: bool = False) -> None:
         """The recordings of a leg go on, or have ended with the host that wrote them."""
-        live, recordings = leg.live, self._services.recordings
+        if rows:
+            await leg.arrived.wait()
+        if leg.live.reached:  # side by side: one may wait long for what is left of it here
+            await asyncio.gather(*(self._recording_goes_on(leg.live, row, stored=stored) for row in rows))
+
+    async def _recording_goes_on(self, live: LiveCall, row: Recording, *, stored: bool) -> None:
         try:
-            if rows:
-                await leg.arrived.wait()
-            for row in rows if live.reached and recordings is not None else ():
-                if self.recordings is not None:
-                    known = () if stored else (row,)
-                    await self.recordings.continue_recording(live, row.sid, live.lost_ms, *known)
-                elif recordings is not None:  # its audio was on the lost host
-                    recordings.conclude(Recorded(recording=row.sid, leg=live.sid, why="failed"))
+            if self.recordings is not None:
+                known = () if stored else (row,)
+                await self.recordings.continue_recording(live, row.sid, live.lost_ms, *known)
+            elif self._services.recordings is not None:  # its audio was on the lost host
+                self._services.recordings.conclude(Recorded(recording=row.sid, leg=live.sid, why="failed"))
         except Exception:
-            log.exception("%s: its recordings do not go on", live.sid)
+            log.exception("%s: its recording %s does not go on", live.sid, row.sid)
 
     # -- the other side --------------------------------------------------------------------------------------
 
