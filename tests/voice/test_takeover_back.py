@@ -8,13 +8,14 @@ import pytest
 from tests.objects import shared_folder
 from tests.voice.lines import AC, APP
 from trunkline.media import protocol
-from trunkline.media.recorded import ENTRY_BYTES
+from trunkline.media.recorded import ENTRY_BYTES, SUFFIX
 from trunkline.storage.objects import AsyncObjects, Objects
 from trunkline.voice import live, recording_takeover
 from trunkline.voice.lost_recordings import LostRecordings
 from trunkline.voice.recording_pieces import Head, pack, piece_name
 from trunkline.voice.recording_takeover import SharedRecordings
 from trunkline.voice.recordings import NewRecording
+from trunkline.voice.recovery import Recovery
 from trunkline.voice.takeover import Takeover
 
 from ..messaging.world import eventually
@@ -144,12 +145,18 @@ async def test_a_recording_whose_call_comes_back_at_once_goes_on(recorded, told)
     assert (row.status, row.duration_ms) == ("completed", 9000)
 
 
-async def test_a_media_process_that_was_lost_meanwhile_keeps_no_recording_from_going_on(recorded, monkeypatch):
+async def test_a_media_process_that_was_lost_meanwhile_keeps_no_recording_from_going_on(recorded):
     """It has nothing more to tell of the first part."""
-    monkeypatch.setattr(recording_takeover, "OWN_S", 0.05)
-    node, sid = recorded.lost, recorded.row.sid
+    node, sid, epoch = recorded.lost, recorded.row.sid, 1
+    recovery = Recovery(node.services, node.stack, node.inbound, "run", lambda: epoch)
+    recovery.greeted([])
     node.media.recording.clear()
     assert recorded.takeover.let_go() == 1
+    await asyncio.sleep(0)
+    assert node.recordings.former == {sid}
+    epoch = 2
+    recovery.greeted([])
+    assert node.recordings.former == set()
     await recorded.goes_on()
     await eventually(lambda: sid in node.media.recording)
     running = node.recordings.running(sid)
@@ -157,6 +164,63 @@ async def test_a_media_process_that_was_lost_meanwhile_keeps_no_recording_from_g
     await asyncio.wait_for(running.finished, 5)
     (row,) = await node.recordings_of(recorded.was.sid)
     assert (row.status, row.duration_ms) == ("completed", 9000)
+
+
+def makes_a_file(node, sid):
+    """The recorder is at what this node has recorded; its spool."""
+    folder = node.recordings.folder(sid)
+    folder.mkdir(parents=True, exist_ok=True)
+    spool = folder / f"{sid}{SUFFIX}"
+    spool.touch()
+    return spool
+
+
+@pytest.mark.parametrize("told", ["before its spool goes", "after that"])
+async def test_a_recording_goes_on_once_what_was_recorded_here_is_finished(recorded, told):
+    node, sid = recorded.lost, recorded.row.sid
+    finished, spool = finishes_late(node.media), makes_a_file(node, sid)
+    assert recorded.takeover.let_go() == 1
+    report = await recorded.takeover.take_over(lambda sid: True)
+    await asyncio.wait_for(report.settled.wait(), 5)
+    await eventually(lambda: sid in node.recordings.deciding)
+    steps = [finished, spool.unlink]
+    for step in steps if told.startswith("before") else reversed(steps):
+        await asyncio.sleep(0.2)
+        assert len(node.media.of(protocol.Record)) == 1
+        step()
+    await eventually(lambda: sid in node.media.recording)
+    (row,) = await node.recordings_of(recorded.was.sid)
+    assert row.status == "in-progress"
+    running = node.recordings.running(sid)
+    assert not running.done.done()
+    node.media.recorded(sid, ms=9000)
+    await asyncio.wait_for(running.finished, 5)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+async def test_where_that_is_never_finished_the_recording_is_that_part(recorded, monkeypatch, spool):
+    """Nothing of ours has begun by then that its end could be taken for the end of."""
+    monkeypatch.setattr(recording_takeover, "OWN_S", 0.2)
+    node, sid = recorded.lost, recorded.row.sid
+    finished = finishes_late(node.media)
+    if spool:
+        makes_a_file(node, sid)
+    assert recorded.takeover.let_go() == 1
+    await recorded.goes_on()
+    await eventually(lambda: sid in node.recordings.deciding)
+    await eventually(lambda: sid not in node.recordings.deciding)
+    assert node.recordings.running(sid) is None
+    assert node.recordings.former == set()
+    finished()
+
+    async def kept():
+        (row,) = await node.recordings_of(recorded.was.sid)
+        return row.status == "completed" and row
+
+    row = await eventually(kept)
+    assert row.duration_ms == 2000
+    assert recorded.call().is_up
+    assert len(node.media.of(protocol.Record)) == 1
 
 
 async def test_a_recording_whose_call_goes_and_comes_back_once_more_meanwhile_goes_on(recorded):

@@ -33,7 +33,7 @@ FINISH_S: Final = 900.0
 """Longest making of a WAV file."""
 CATCH_UP_S: Final = 0.5
 """Between two tries to read a row while the database is away."""
-OWN_S: Final = 10.0
+OWN_S: Final = 20.0
 OWN_LOOK_S: Final = 0.05
 """Longest wait for our recorder to be done with what this host had recorded before, and between two looks."""
 LEAST_MS: Final = 1000
@@ -119,9 +119,7 @@ class RecordingTakeover:
         except StoreUnavailable as error:
             log.error("what is recorded of %s cannot be read now: %s", sid, error)
             known = None
-        if not await self._own_part(sid, known):
-            return False
-        if call.abandoned:
+        if not await self._own_part(call, sid, known):
             return False
         now = self._clock.now_ms()
         offset_ms = _offset_ms(row, known, now)
@@ -161,18 +159,26 @@ class RecordingTakeover:
         if not running.stored.done():
             running.stored.set_result(None)
 
-    async def _own_part(self, sid: str, known: Known | None) -> bool:
+    async def _own_part(self, call: Recordable, sid: str, known: Known | None) -> bool:
         """Where the lost host is this one, started anew or given the call back, its recorder has made a file of what it
-        had here: that goes, for the object store has it but for its last seconds. False: it is all that there is, and
-        is kept as what was recorded (trunkline.voice.lost_recordings)."""
-        await self._recordings.former_ended(sid, OWN_S)
-        folder = self._recordings.folder(sid)
+        had here: that goes, for the object store has it but for its last seconds. False: it is all that there is, or is
+        not made yet, and is kept as what was recorded (trunkline.voice.lost_recordings); or another host has the call
+        by now.
+
+        The file's end is told before its spool goes, and comes here before or after that. Once we have gone on it would
+        be taken for the end of our part."""
+        former, folder = self._recordings.former, self._recordings.folder(sid)
         spool, until = folder / f"{sid}{recorded.SUFFIX}", time.monotonic() + OWN_S
-        while spool.exists() and time.monotonic() < until:  # noqa: ASYNC110 - another process ends it
+        while sid in former or spool.exists():
+            if call.abandoned or time.monotonic() >= until:
+                break
             await asyncio.sleep(OWN_LOOK_S)
+        if call.abandoned:
+            return False
         left = [one for one in (spool, folder / f"{sid}.wav", folder / recorded.NOTE) if one.exists()]
-        if left and (known is None or spool in left):
-            log.warning("%s does not go on: this host has what was recorded, and nobody else", sid)
+        if sid in former or (left and (known is None or spool in left)):
+            former.discard(sid)  # its end is the recording's
+            log.warning("%s does not go on: nobody else has what was recorded here, or it is not finished", sid)
             return False
         for one in left:
             one.unlink(missing_ok=True)

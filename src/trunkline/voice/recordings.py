@@ -120,8 +120,9 @@ class Recordings:
         self._clock = clock
         self._base_url = base_url
         self._running: dict[str, Running] = {}
-        self._former: dict[str, Running] = {}
-        """Those of calls that went to another node, until the media side has told of the end of our part."""
+        self.former: set[str] = set()
+        """SIDs of those of calls that went to another node, until the media side has told of the end of our part: until
+        then it begins nothing under the same name."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.owed: Callable[[Sequence[Owed]], None] = lambda owed: None
         """Told of callbacks right after the commit that owes them (the delivery's `push`)."""
@@ -323,11 +324,10 @@ class Recordings:
         another node is not the recording's: that goes on there, or here when the call comes back."""
         if not isinstance(event, Recorded):
             return False
-        former = self._former.pop(event.recording, None)
-        if former is None:
-            self.conclude(event)
+        if event.recording in self.former:
+            self.former.discard(event.recording)
         else:
-            former.done.set_result(event)
+            self.conclude(event)
         return True
 
     def conclude(self, event: Recorded) -> None:
@@ -390,15 +390,7 @@ class Recordings:
         for running in self.of_call(call_sid):
             self.drop(running)
             if self.pieces is not None and not running.done.done():  # without pieces, what we have is all there will be
-                self._former[running.row.sid] = running
-
-    async def former_ended(self, sid: str, patience_s: float) -> None:
-        """Wait until the media side is done with what it recorded before the call went to another node: until then it
-        begins nothing under the same name. One that was lost meanwhile does not say so."""
-        former = self._former.get(sid)
-        if former is not None:
-            await asyncio.wait({former.done}, timeout=patience_s)
-            self._former.pop(sid, None)
+                self.former.add(running.row.sid)
 
     def drop(self, running: Running) -> None:
         """It is not ours, or had ended: nothing of it is written."""

@@ -179,6 +179,8 @@ class Recovery:
     def _end_without_media(self) -> None:
         """The media process could not go on with its memory: what it does not know any more is over."""
         services = self._services
+        if services.recordings is not None:
+            services.recordings.former.clear()
         for live in list(services.live.values()):
             if live.audio.is_open and live.sid not in self._legs:
                 if services.recordings is not None:
