@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -183,6 +184,43 @@ async def test_a_host_that_goes_on_with_its_own_recording_at_once_sends_both_par
     found = finish(spool)
     assert (found.duration_ms, found.gaps) == (7000 + frames * 20, [(4000, 3000)])
     assert audio(found.file)[350 * FRAME :, 0].tolist() == ramp(frames, 350).reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("uploaded", [True, False])
+async def test_an_upload_that_waited_while_the_next_part_began_sends_nothing_of_that_as_its_own(
+    rigs: Callable[[str], Rig], pieces: RecordingPieces, location: Location, sid: str, tmp_path: Path, uploaded: bool
+) -> None:
+    """The object store is slow: all threads are busy while the call goes and comes back. What had not left the host of
+    the first part by then is missing."""
+    first = rigs("first")
+    slot = first.begin(sid, offset_ms=1000)
+    first.put(slot, ramp(50))
+    uploads = upload(first, location) if uploaded else RecordingUploads(Objects(location), first.folder, "one")
+    first.put(slot, ramp(50, 50), at=50 * FRAME)
+    first.recorder.step()
+    gate = threading.Event()
+    for _ in range(pieces_module.UPLOADS):
+        uploads._threads.submit(gate.wait, DEADLINE_S)
+    jobs = uploads.look(all_of_it=True)
+    assert len(jobs) == 1
+    first.end(slot, 100 * FRAME, "closed")
+    slot = first.begin(sid, offset_ms=7000)
+    first.put(slot, ramp(200, 350))
+    first.recorder.step()
+    gate.set()
+    for job in [*jobs, *uploads.look(all_of_it=True)]:
+        job.result(DEADLINE_S)
+    spool = await pieces.rebuild(sid, tmp_path / "second" / sid)
+    assert spool is not None
+    found = finish(spool)
+    kept = 50 if uploaded else 0
+    assert (found.duration_ms, found.gaps) == (
+        11_000, [(0, 1000), (2000, 5000)] if uploaded else [(0, 7000)],
+    )  # fmt: skip
+    got = audio(found.file)[:, 0]
+    assert got[50 * FRAME : (50 + kept) * FRAME].tolist() == ramp(kept).reshape(-1).tolist()
+    assert not got[(50 + kept) * FRAME : 350 * FRAME].any()
+    assert got[350 * FRAME :].tolist() == ramp(200, 350).reshape(-1).tolist()
 
 
 async def test_a_pause_is_known_and_a_damaged_piece_is_a_gap(

@@ -179,6 +179,18 @@ class _Part:
             self.description, self.start = recorded.read_head(self.path)
         return max(0, (self.path.stat().st_size - self.start) // ENTRY_BYTES)
 
+    def is_in(self, file: BinaryIO) -> bool:
+        """Whether a file that was opened under its name is its own: by now it may be another part's."""
+        try:
+            head = msgspec.json.decode(file.read(self.start)[recorded.LENGTH_BYTES :])
+        except msgspec.DecodeError:
+            return False
+        return bool(head == self.description)
+
+    def entries_in(self, file: BinaryIO) -> int:
+        """Whole entries in its open file."""
+        return max(0, (os.fstat(file.fileno()).st_size - self.start) // ENTRY_BYTES)
+
     def follow(self, entries: bytes) -> None:
         """Keep up with what the entries say."""
         for at, sample, kind in _samples_and_kinds(entries):
@@ -268,10 +280,12 @@ class RecordingUploads:
     def _upload(self, part: _Part) -> None:
         """Upload all that is there now, in pieces."""
         try:
-            if part.sent < 0:
-                self._take_up(part)
             with part.path.open("rb") as file:
-                while (count := min(part.entries() - part.sent, PIECE_ENTRIES)) > 0:
+                if not part.is_in(file):
+                    return  # `look` begins anew with that one
+                if part.sent < 0:
+                    self._take_up(part, file)
+                while (count := min(part.entries_in(file) - part.sent, PIECE_ENTRIES)) > 0:
                     self._upload_piece(part, file, count)
             part.wait_s = part.since = 0.0
             self.failed = ""
@@ -298,18 +312,17 @@ class RecordingUploads:
         part.sent += count
         self.uploaded += 1
 
-    def _take_up(self, part: _Part) -> None:
+    def _take_up(self, part: _Part, file: BinaryIO) -> None:
         """What a process before this one has uploaded of it."""
         sent = 0
         for stored in self._objects.names(f"{FOLDER}/{part.sid}"):
             known = read_name(stored.name)
             if known and (known.origin, known.offset_ms) == (self._origin, part.offset_ms):
                 sent = max(sent, known.first + known.count)
-        sent = min(sent, part.entries())
-        with part.path.open("rb") as file:
-            file.seek(part.start)
-            for first in range(0, sent, PIECE_ENTRIES):
-                part.follow(file.read(min(PIECE_ENTRIES, sent - first) * ENTRY_BYTES))
+        sent = min(sent, part.entries_in(file))
+        file.seek(part.start)
+        for first in range(0, sent, PIECE_ENTRIES):
+            part.follow(file.read(min(PIECE_ENTRIES, sent - first) * ENTRY_BYTES))
         part.sent = sent
 
 
