@@ -503,6 +503,7 @@ async def test_a_caller_who_hangs_up_in_the_gap_has_left_his_message(spoken, how
         spoken.call().hangup("caller")
         await asyncio.wait_for(report.settled.wait(), 5)
         await spoken.writes()
+        await asyncio.sleep(0.05)  # its leg is closed before the message is there
     heir = spoken.heir
     lost = LostRecordings(
         heir.recordings, heir.database, heir.folder / "spool", set, assemble=spoken.shared.takeover.assemble
@@ -510,6 +511,8 @@ async def test_a_caller_who_hangs_up_in_the_gap_has_left_his_message(spoken, how
     assert await lost.take(lambda sid: True) == 1
     await lost.look()
     await is_told(spoken)
+    stored = await heir.until(spoken.was.sid, "completed")
+    assert any(APP + "after" in str(entry) for entry in stored.timeline)
 
 
 async def test_a_database_that_fails_over_meanwhile_is_waited_for(spoken, monkeypatch):

@@ -83,6 +83,8 @@ class LiveCall(DialogListener, InviteListener):
     """Whether its peer knows of this host (trunkline.voice.takeover)."""
     abandoned = False
     """Whether another host has it now, with all that is stored of it."""
+    resumes = False
+    """Whether its session, which another host had begun, is still to go on here."""
     _rings = _lingers = False
     _unheard = False  # it was silent for too long before it was answered
     _heard_rfc4733 = False
@@ -475,7 +477,7 @@ class LiveCall(DialogListener, InviteListener):
             self.record.quality = quality_of(numbers, self.record.quality)
         services = self.services
         if self.flight is not None:
-            finishing = self.session is not None and not self.session.done
+            finishing = self.resumes or (self.session is not None and not self.session.done)
             self._lingers = finishing  # its last request, and what is said to it, belong into the record
             services.flights.advance(self.flight, self.status, stays_ms=LINGER_MS if finishing else 0)
         if services.live.get(self.sid, self) is not self:  # it was abandoned, and has come back as another object

@@ -302,6 +302,8 @@ class Takeover:
             if parent is not None:
                 one.parent = parent
                 parent.children.append(one)
+            else:
+                one.live.resumes = True
             if one.live.parent is not None:
                 with self._alone(one, report):
                     adopting.resume_child(one.live, parent.saved if parent is not None else None)
@@ -463,6 +465,7 @@ class Takeover:
                 adopting.resume(live, one.saved)
             except Exception:
                 log.exception("%s: its application is not told the last", live.sid)
+            live.resumes = False
         if hang_up:
             end(live, LOST)
         self._settle(one, report)
@@ -521,6 +524,8 @@ class Takeover:
         except Exception:
             log.exception("%s: the call could not be taken over", live.sid)
             live.hangup(PROCESS_LOST, end=Status.FAILED)
+        finally:
+            live.resumes = False
 
     def _record_on(self, legs: dict[str, Leg]) -> None:
         """Have the recordings of these calls go on once their legs are here; sessions wait for that."""
