@@ -540,3 +540,34 @@ async def test_the_application_is_not_told_of_a_call_that_another_host_has_by_no
     gate.set()
     await asyncio.sleep(0.1)
     assert spoken.heir.web.params(APP + "after") == []
+
+
+class Fence:
+    open = True
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_one_that_ended_behind_a_closed_fence_is_told_by_who_has_it_then(spoken, lost):
+    """Its leg is closed by then, so that it is no live call any more."""
+    heir, fence = spoken.heir, Fence()
+    heir.services.gate = heir.flights.gate = fence
+    report = await spoken.takeover.take_over(lambda sid: True)
+    await asyncio.wait_for(report.settled.wait(), 5)
+    fence.open = False
+    spoken.call().hangup("caller")
+    await eventually(lambda: not heir.services.live)
+    assert await heir.memory.scan(f"call/{spoken.was.sid}/position"), "the next one goes on with it"
+    if lost:
+        assert spoken.takeover.let_go() == 0
+    fence.open = True
+    heir.flights.reopened()
+    after = LostRecordings(
+        heir.recordings, heir.database, heir.folder / "spool", set, assemble=spoken.shared.takeover.assemble
+    )
+    await after.take(lambda sid: True)
+    await after.look()
+    if lost:
+        await asyncio.sleep(1.5)
+        assert heir.web.params(APP + "after") == []
+    else:
+        await is_told(spoken)

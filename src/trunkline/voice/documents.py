@@ -100,12 +100,17 @@ async def _document(session: Session, url: str, method: str, extra: Params) -> F
     return _read(session, answer.body, answer.content_type, answer.url, attempt)
 
 
+async def may_ask(session: Session) -> None:
+    """Wait while another node may have the call, and asks itself."""
+    gate = session.services.gate
+    while gate is not None and not gate.open:  # noqa: ASYNC110 - a deadline has no event
+        await asyncio.sleep(GATE_LOOK_S)
+
+
 async def request(session: Session, url: str, method: str, extra: Params) -> tuple[Answer, Attempt] | _Failed:
     """Request a URL with the standard parameters and `extra`; what fails has raised its alert."""
     call, services = session.call, session.services
-    # Another node may have the call, and asks itself. (A deadline has no event.)
-    while services.gate is not None and not services.gate.open:  # noqa: ASYNC110
-        await asyncio.sleep(GATE_LOOK_S)
+    await may_ask(session)
     account = services.directory.account(call.account.sid) or call.account  # its token may have been changed meanwhile
     standard = parameters.standard(call.record, _status(call.status), **services.places(call.record))
     if call.record.answered_by:

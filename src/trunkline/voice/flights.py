@@ -46,8 +46,8 @@ class CallFlight:
     """The working copy of a call in flight."""
 
     __slots__ = (
-        "begun_here", "call", "held", "id", "land_ms", "next_seq", "path", "pending", "rev", "since", "stage",
-        "status",
+        "begun_here", "call", "given_up", "held", "id", "land_ms", "left", "next_seq", "path", "pending", "rev",
+        "since", "stage", "status",
     )  # fmt: skip
 
     def __init__(self, call: Call, status: Status, flight_id: int, rev: int) -> None:
@@ -66,6 +66,10 @@ class CallFlight:
         """The statuses it has been in, and since when (Unix ms); of a node that is one of several."""
         self.held: Held | None = None
         """What of it is to be written later; None: its steps go to the queue."""
+        self.left = False
+        """It ended while the fence was closed, so that all that is stored of it is still there."""
+        self.given_up = False
+        """Since then another node has it, and tells its application the last."""
         self.stage: Stage | None = None
         self.since = 0.0
         """When it came into its stage (trunkline.telemetry.stages)."""
@@ -335,6 +339,7 @@ class CallFlights(HeldFlights):
         for flight in [one for one in self._by_id.values() if mine(one.call.sid)]:
             self._unwritten.pop(flight.id, None)
             self._drop(flight)
+            flight.given_up = flight.left and flight.held is not None
             self._let_go(flight)
 
     def forget(self, flight_id: int, rev: int) -> None:

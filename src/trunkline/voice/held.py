@@ -86,7 +86,8 @@ class HeldFlights:
     def ends(self, flight: CallFlight, status: Status) -> None:
         """A call is over; its last step follows when its record is complete. Whoever takes it over before that knows
         how it ended."""
-        if self.memory is not None and (self.gate is None or self.gate.open):
+        flight.left = self.gate is not None and not self.gate.open
+        if self.memory is not None and not flight.left:
             path = [*flight.path, (str(status), self.clock.now_ms())]
             record = codec.encode(flight.call)
             kept = FlightCheckpoint(id=flight.id, status=status, path=path, record=record)

@@ -330,7 +330,9 @@ class Session:
             return
         try:
             async with asyncio.timeout(FINISH_S):
-                await documents.request(self, url, to.method, list(to.params))
+                await documents.may_ask(self)
+                if self.call.flight is None or not self.call.flight.given_up:
+                    await documents.request(self, url, to.method, list(to.params))
         except TimeoutError:
             self.call.note(timeline.ERROR, f"no answer from {url} within {FINISH_S:g} s")
 
