@@ -224,12 +224,24 @@ async def test_an_index_whose_making_was_interrupted_is_made_anew(postgres, benc
         assert rows == [(True,)]
 
 
-async def test_two_do_not_work_on_one_partition(postgres, benches):
+async def test_two_do_not_work_on_one_partition(postgres, benches, monkeypatch):
     dsn = postgres.database(prepare)
     (one,), (other,) = benches(dsn), benches(dsn)
     one.state(PIVOT)
+    monkeypatch.setattr("trunkline.storage.engines.postgres.pivots.ALONE_S", 0.1)
     with pytest.raises(CannotPivot, match="another `trunkline schema`"):
         other.state(PIVOT)
+
+
+async def test_one_that_was_killed_is_waited_for(postgres, benches):
+    dsn = postgres.database(prepare)
+    (one,), (other,) = benches(dsn), benches(dsn)
+    one.state(PIVOT)
+    going_on = asyncio.ensure_future(asyncio.to_thread(other.state, PIVOT))
+    await asyncio.sleep(0.3)
+    assert not going_on.done()
+    one.close()
+    await going_on
 
 
 async def test_the_new_shape_is_found_by_its_index(postgres, benches):

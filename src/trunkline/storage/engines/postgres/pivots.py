@@ -26,6 +26,8 @@ LOCK_TIMEOUT = f"set local lock_timeout = {LOCK_MS}"
 LOCK_FOR_S = 60.0
 """How long it is tried."""
 LOCK_PAUSE_S = 0.2
+ALONE_S = 5.0
+"""How long another one is waited for: the session of one that was killed has its lock until the server looks."""
 CONCURRENT_LOCK_MS = 60_000
 """The same for CREATE INDEX CONCURRENTLY, behind which only other changes of the table wait."""
 LIVES_S = 5 * HEARTBEAT_S
@@ -178,12 +180,12 @@ class PostgresBench:
         """The one that works on the partition, alone. Raises CannotPivot, StoreUnavailable."""
         if self._connection is None or self._connection.closed:
             session = self._servers.connect("trunkline schema", schema=self._schema)
-            row = session.execute(
-                "select pg_try_advisory_lock(%s::int, hashtext(%s))", (LOCK_CLASS, f"pivot {self._schema}")
-            ).fetchone()
-            if row is None or not row[0]:
-                session.close()
-                raise CannotPivot(f"another `trunkline schema` works on {self._schema or 'the queue'}")
+            until = time.monotonic() + ALONE_S
+            while not self._is_alone(session):
+                if time.monotonic() >= until:
+                    session.close()
+                    raise CannotPivot(f"another `trunkline schema` works on {self._schema or 'the queue'}")
+                time.sleep(LOCK_PAUSE_S)
             self._connection = session
         try:
             yield self._connection
@@ -193,6 +195,11 @@ class PostgresBench:
             if error.sqlstate == "55P03":
                 raise Busy(f"{self._schema or 'the queue'}: its tables are in use: {reason(error)}") from error
             raise StoreUnavailable(f"{self._servers!r}: {reason(error)}") from error
+
+    def _is_alone(self, session: Connection) -> bool:
+        key = LOCK_CLASS, f"pivot {self._schema}"
+        row = session.execute("select pg_try_advisory_lock(%s::int, hashtext(%s))", key).fetchone()
+        return row is not None and bool(row[0])
 
     @contextmanager
     def _default(self) -> Iterator[Connection]:
