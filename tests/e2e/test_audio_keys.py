@@ -126,8 +126,12 @@ def tones(legs: Legs, count: int, each: int) -> Check:
 
 
 def is_cut(legs: Legs, peer: Peer, span: tuple[int, int]) -> bool:
-    """Whether the machine stood still while these samples of the keys were on their way."""
-    first, last = (peer.sent[(SETTLE_MS * RATE // 1000 + at) // FRAME].at_ns for at in span)
+    """Whether the machine stood still while these samples of the keys were on their way, or they never left: a key that
+    is told twice ends the call before the last one."""
+    first, last = ((SETTLE_MS * RATE // 1000 + at) // FRAME for at in span)
+    if last >= len(peer.sent):
+        return True
+    first, last = peer.sent[first].at_ns, peer.sent[last].at_ns
     return any(since < last + AFTER_NS and first - BEFORE_NS < until for since, until in stalls(legs.wire, peer))
 
 

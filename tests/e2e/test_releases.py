@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.carrier import Carrier
 from tests.e2e.conftest import Tenant, make_tenant
-from tests.e2e.release_move import installed, move
+from tests.e2e.release_move import installed
 from tests.e2e.releases import copy_tree
 from tests.e2e.restart_load import Requests, eventually
 from tests.e2e.server import Server
@@ -163,6 +163,8 @@ class Stage:
         ada, bo = key_file(folder / "ada"), key_file(folder / "bo")
         first = {"risk.toml": shipped() + approvers(ada, bo), "README.md": "one\n", "Makefile": "all:\n"}
         self.base = self.repo.commit(first)
+        self.released: set[str] = set()
+        """Environments in which something has been released."""
         self.environments = {name: Environment(folder, name, postgres, carrier) for name, _ in LADDER}
 
     def start(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +213,11 @@ class Walk:
         """What the plan says, which is made below all others and taken up from there."""
         if below:
             return self.promote(environment, below)
-        return self.run(environment, "release", "plan", "--base", self.stage.base, *self._repo)
+        return self.plan(environment)
+
+    def plan(self, environment: str) -> str:
+        first = () if environment in self.stage.released else ("--base", self.stage.base)
+        return self.run(environment, "release", "plan", *first, *self._repo)
 
     def pass_gates(self, environment: str, shown: str, canary: tuple[str, ...]) -> list[str]:
         """Show what is missing, one after the other; each time a start before that is refused. What it was."""
@@ -245,6 +251,7 @@ class Walk:
             assert "is done" in self.start(environment, *canary)
         assert customers.failed == [[], []]
         assert own.versions() == [self.head, self.head]
+        self.stage.released.add(environment)
         return missing
 
 
@@ -297,7 +304,7 @@ def test_a_skipped_rung_is_refused(stage: Stage, capsys: pytest.CaptureFixture[s
     before = stage.environments["production"].versions()
     walk.up("integration", "", "content")
     assert "was shown in integration: into production goes" in walk.promote("production", "integration", code=1)
-    walk.run("production", "release", "plan", "--base", stage.base, *walk._repo)
+    walk.plan("production")
     assert "promotion not done in staging" in walk.start("production", code=1)
     assert stage.environments["production"].versions() == before
     walk.up("staging", "integration", "content")
@@ -330,10 +337,10 @@ def test_a_canary_that_fails_requests_in_production_rolls_itself_back(
     walk.up("integration", "", "api")
     walk.up("staging", "integration", "api")
     goes_back(walk, "production", "staging", "more requests fail")
-    stage.repo.commit({"src/trunkline/api/asgi.py": text})
-    for environment in ("staging", "integration"):
-        for node in stage.environments[environment].nodes:
-            assert move(stage.folder, node.folder.name, stage.base) == 0
+    undone = Walk(stage, capsys, {"src/trunkline/api/asgi.py": text}, "ada")
+    for environment, below in LADDER[:2]:
+        undone.up(environment, below, "api")
+    stage.base = undone.head
 
 
 def test_a_slow_canary_rolls_itself_back_and_goes_no_further_up(
