@@ -5,7 +5,7 @@ calls are known again, deals with them and removes the folder. No NumPy in here.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -37,13 +37,18 @@ def spool_head(description: dict[str, Any]) -> bytes:
 def read_head(path: Path) -> tuple[dict[str, Any], int]:
     """Description of a spool, and where its entries begin. Raises OSError, ValueError when it has none (yet)."""
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "big")
-        if not 0 < length <= MAX_DESCRIPTION:
-            raise ValueError("the spool has no description")
-        try:
-            return msgspec.json.decode(file.read(length), type=dict[str, Any]), LENGTH_BYTES + length
-        except msgspec.DecodeError as error:
-            raise ValueError("the spool has no description") from error
+        return head_of(file)
+
+
+def head_of(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The same of a spool that was just opened."""
+    length = int.from_bytes(file.read(LENGTH_BYTES), "big")
+    if not 0 < length <= MAX_DESCRIPTION:
+        raise ValueError("the spool has no description")
+    try:
+        return msgspec.json.decode(file.read(length), type=dict[str, Any]), LENGTH_BYTES + length
+    except msgspec.DecodeError as error:
+        raise ValueError("the spool has no description") from error
 
 
 def note(folder: Path, recorded: Recorded) -> None:

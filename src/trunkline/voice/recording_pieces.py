@@ -182,10 +182,9 @@ class _Part:
     def is_in(self, file: BinaryIO) -> bool:
         """Whether a file that was opened under its name is its own: by now it may be another part's."""
         try:
-            head = msgspec.json.decode(file.read(self.start)[recorded.LENGTH_BYTES :])
-        except msgspec.DecodeError:
+            return recorded.head_of(file)[0] == self.description
+        except ValueError:
             return False
-        return bool(head == self.description)
 
     def entries_in(self, file: BinaryIO) -> int:
         """Whole entries in its open file."""
