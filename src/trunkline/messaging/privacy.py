@@ -17,6 +17,9 @@ from trunkline.storage.archive import USAGE_TALLY, Archive, Document
 from trunkline.storage.blobs import BlobStore
 from trunkline.storage.database import Database
 
+REDACT_TRIES = 3
+"""Looks at a message that moves while it is redacted."""
+
 
 class Privacy:
     """See the module."""
@@ -46,13 +49,16 @@ class Privacy:
         """Blank the body; raises 20009 when the message is moving just now."""
         account, sid = message.account_sid, message.sid
         self.hide()
-        live = await self._inflight.find(account, sid)
-        if live is not None:
+        for _ in range(REDACT_TRIES):  # it may land, or take a step, just now
+            live = await self._inflight.find(account, sid)
+            if live is None:
+                break
             live.message.body, live.message.sent_text, live.message.redacted = "", "", True
-            kept = live.status
-            if not await self._inflight.advance(live, Status(kept), lane=live.lane, land_ms=live.land_ms):
-                raise ApiError.of(20009)
-            await self._inflight.queue.strip_owed(live.id)
+            if await self._inflight.advance(live, Status(live.status), lane=live.lane, land_ms=live.land_ms):
+                await self._inflight.queue.strip_owed(live.id)
+                break
+        else:
+            raise ApiError.of(20009)
         document = await self._archive.get(account, sid)
         if document is not None:
             await self._archive.revise(redacted(document))
